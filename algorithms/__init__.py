@@ -1,0 +1,80 @@
+"""One paper, one file. `ALGORITHMS` is the only dispatch; learners import TensorFlow only when built."""
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from .options import (
+    AlgorithmOptions,
+    MAMLOptions,
+    MatchingNetworkOptions,
+    NetworkChoice,
+    OptimizerOptions,
+    Options,
+    PrototypicalNetworkOptions,
+    ReptileOptions,
+)
+
+if TYPE_CHECKING:
+    from .learner import Learner, Problem
+
+
+def _maml() -> Callable[..., Any]:
+    from .maml import MAML
+
+    return MAML
+
+
+def _reptile() -> Callable[..., Any]:
+    from .reptile import Reptile
+
+    return Reptile
+
+
+def _protonet() -> Callable[..., Any]:
+    from .protonet import PrototypicalNetwork
+
+    return PrototypicalNetwork
+
+
+def _matchingnet() -> Callable[..., Any]:
+    from .matchingnet import MatchingNetwork
+
+    return MatchingNetwork
+
+
+class Algorithm(NamedTuple):
+    """One entry: what a spec may say, what the learner is, and whether its network ends in a layer of `way` outputs."""
+
+    options: type[Options]
+    learner: Callable[[], Callable[..., Any]]
+    has_head: bool
+
+
+ALGORITHMS: dict[str, Algorithm] = {
+    "maml": Algorithm(MAMLOptions, _maml, has_head=True),
+    "reptile": Algorithm(ReptileOptions, _reptile, has_head=True),
+    "protonet": Algorithm(PrototypicalNetworkOptions, _protonet, has_head=False),
+    "matchingnet": Algorithm(MatchingNetworkOptions, _matchingnet, has_head=False),
+}
+
+
+def build(
+    algorithm: AlgorithmOptions,
+    network: NetworkChoice,
+    optimizer: OptimizerOptions,
+    *,
+    problem: Problem,
+    input_shape: tuple[int, ...],
+    outputs: int,
+    steps: int,
+    dtype: str,
+    seed: int,
+) -> Learner:
+    """The learner of a spec: its network (`outputs` wide where the algorithm has a last layer), its optimizer."""
+    from . import networks
+    from .learner import outer_optimizer
+
+    entry = ALGORITHMS[algorithm.name]
+    net = networks.build(network, input_shape, outputs if entry.has_head else None, dtype, seed)
+    return entry.learner()(net, outer_optimizer(optimizer, steps), algorithm, problem)

@@ -1,0 +1,57 @@
+"""Training and testing of learners that compare embeddings: Prototypical and Matching Networks."""
+from __future__ import annotations
+
+import keras
+import tensorflow as tf
+
+from ..datasets.tasks import Episode
+from .functional import cross_entropy
+from .learner import Metrics, Problem, apply_meta_gradients, state_of
+from .networks import BuiltInNetwork, Moments
+from .options import Options
+
+
+class EmbeddingLearner:
+    """A `Learner` whose class scores are a function of the embeddings of support and queries."""
+
+    needs_queries = True
+
+    def __init__(
+        self, network: BuiltInNetwork, optimizer: keras.optimizers.Optimizer, options: Options, problem: Problem
+    ):
+        if problem.regression:
+            raise ValueError("learners that compare embeddings classify; they have no regression")
+        self.network, self.optimizer, self.options, self.problem = network, optimizer, options, problem
+        self.parameters = dict(network.parameters) | self.own_parameters()
+        self.variables = state_of(optimizer, self.parameters, *network.running.values())
+
+    def own_parameters(self) -> dict[str, tf.Variable]:
+        """Parameters besides the embedding's."""
+        return {}
+
+    def logits(self, supports: tf.Tensor, queries: tf.Tensor, way: int) -> tf.Tensor:
+        """Embeddings `[T, S, D]` (class-major) and `[T, Q, D]` -> unnormalised log-probabilities `[T, Q, way]`."""
+        raise NotImplementedError
+
+    def train_step(self, batch: Episode) -> Metrics:
+        """One update on the mean over tasks and queries of -log p(y | x). Scalars: loss and accuracy."""
+        with tf.GradientTape() as tape:
+            logits, moments = self._forward(batch, running=False)
+            loss = tf.reduce_mean(cross_entropy(logits, batch.query_y))
+        gradients = tape.gradient(loss, self.parameters)
+        apply_meta_gradients(self.optimizer, self.parameters, gradients)
+        self.network.update_running(moments)
+        right = tf.equal(tf.argmax(logits, axis=-1, output_type=tf.int32), batch.query_y)
+        return {"loss": loss, "accuracy": tf.reduce_mean(tf.cast(right, loss.dtype))}
+
+    def evaluate(self, batch: Episode) -> Metrics:
+        """Metrics of each task under the protocol."""
+        logits, _ = self._forward(batch, running=self.problem.protocol == "inductive")
+        return self.problem.metrics(logits[None], batch.query_y)
+
+    def _forward(self, batch: Episode, running: bool) -> tuple[tf.Tensor, Moments]:
+        """Support and queries pass the network as one batch."""
+        supports, way = batch.support_x.shape[1], batch.classes.shape[1]
+        images = tf.concat([batch.support_x, batch.query_x], axis=1)  # [T, S + Q, *x]
+        embedded, moments = self.network.apply(self.network.parameters, images, running=running)
+        return self.logits(embedded[:, :supports], embedded[:, supports:], way), moments

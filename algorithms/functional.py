@@ -1,0 +1,95 @@
+"""The mathematics that learners share: pure functions of explicit parameters.
+
+A parameter may carry a leading task axis, `[T, *shape]`, or be shared by all tasks, `[*shape]`.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+
+import tensorflow as tf
+
+Params = dict[str, tf.Tensor]
+Loss = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+
+CALIBRATION_BINS = 15  # Guo et al. 2017
+
+
+def cross_entropy(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    """Mean over the examples of each task: logits `[T, N, way]`, labels `[T, N]` -> `[T]`."""
+    return tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits), axis=1)
+
+
+def mean_squared_error(predictions: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
+    """Mean over the points of each task: `[T, N, 1]` and `[T, N, 1]` -> `[T]`."""
+    return tf.reduce_mean(tf.math.squared_difference(predictions, targets), axis=[1, 2])
+
+
+def per_task(parameters: Mapping[str, tf.Tensor | tf.Variable], tasks: int) -> Params:
+    """A copy of the shared parameters for each task: `[*shape]` -> `[T, *shape]`."""
+    return {
+        name: tf.tile(tf.convert_to_tensor(value)[None], [tasks] + [1] * value.shape.rank)
+        for name, value in parameters.items()
+    }
+
+
+def task_gradients(
+    loss: Callable[[Params], tf.Tensor], parameters: Params, wanted: Collection[str]
+) -> tuple[tf.Tensor, Params]:
+    """Per-task losses `[T]`, and each task's own gradient `[T, *shape]` for the `wanted` parameters.
+
+    The tasks share nothing once parameters carry the task axis, so the gradient of the sum over tasks holds
+    every task's own gradient.
+    """
+    moving = {name: parameters[name] for name in wanted}
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(moving)
+        losses = loss(parameters | moving)  # [T]
+        total = tf.reduce_sum(losses)
+    return losses, tape.gradient(total, moving, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+
+
+def gradient_descent(parameters: Params, gradients: Params, learning_rate: float) -> Params:
+    """theta' = theta - alpha * gradient, for the parameters that have a gradient."""
+    return parameters | {name: parameters[name] - learning_rate * g for name, g in gradients.items()}
+
+
+def squared_distances(queries: tf.Tensor, prototypes: tf.Tensor) -> tf.Tensor:
+    """`[T, Q, D]` and `[T, P, D]` -> `[T, Q, P]`, summed over the dimensions."""
+    return tf.reduce_sum(tf.math.squared_difference(queries[:, :, None], prototypes[:, None]), axis=-1)
+
+
+def cosine_similarities(queries: tf.Tensor, supports: tf.Tensor) -> tf.Tensor:
+    """`[T, Q, D]` and `[T, P, D]` -> `[T, Q, P]` in [-1, 1]; 0 for a vector of zeros."""
+    unit_queries = tf.math.l2_normalize(queries, axis=-1)
+    return tf.matmul(unit_queries, tf.math.l2_normalize(supports, axis=-1), transpose_b=True)
+
+
+def classification_metrics(logits: tf.Tensor, labels: tf.Tensor) -> dict[str, tf.Tensor]:
+    """What a test measures, one value a task, from logits `[K + 1, T, Q, way]` after 0..K inner steps.
+
+    accuracy and negative_log_likelihood `[T]` after the last step; accuracy_0 .. accuracy_K where K > 0; and
+    `calibration` `[T, 3, 15]`: for 15 equal bins of confidence the number of queries, the sum of their
+    confidences and the number of right answers, from which the expected calibration error over all tasks
+    follows.
+    """
+    right = tf.cast(tf.equal(tf.argmax(logits, axis=-1, output_type=tf.int32), labels[None]), logits.dtype)
+    accuracy = tf.reduce_mean(right, axis=2)  # [K + 1, T]
+    confidence = tf.reduce_max(tf.nn.softmax(logits[-1]), axis=-1)  # [T, Q]
+    bins = tf.minimum(tf.cast(confidence * CALIBRATION_BINS, tf.int32), CALIBRATION_BINS - 1)
+    member = tf.one_hot(bins, CALIBRATION_BINS, dtype=logits.dtype)  # [T, Q, bins]
+    sums = tf.stack([tf.ones_like(confidence), confidence, right[-1]], axis=1)  # [T, 3, Q]
+    return _by_step("accuracy", accuracy) | {
+        "negative_log_likelihood": cross_entropy(logits[-1], labels),
+        "calibration": tf.matmul(sums, member),
+    }
+
+
+def regression_metrics(predictions: tf.Tensor, targets: tf.Tensor) -> dict[str, tf.Tensor]:
+    """mse `[T]` after the last step, and mse_0 .. mse_K, from predictions `[K + 1, T, Q, 1]`."""
+    return _by_step("mse", tf.reduce_mean(tf.math.squared_difference(predictions, targets[None]), axis=[2, 3]))
+
+
+def _by_step(name: str, values: tf.Tensor) -> dict[str, tf.Tensor]:
+    steps = values.shape[0]
+    curve = {f"{name}_{step}": values[step] for step in range(steps)} if steps > 1 else {}
+    return {name: values[-1]} | curve

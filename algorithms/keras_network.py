@@ -1,0 +1,71 @@
+"""Any Keras model as a `Network`: what makes MAML and Reptile model-agnostic.
+
+The model is applied to one task after another with that task's own weights (`stateless_call`, in training
+mode), so that layers such as batch normalisation see one task at a time. The built-in networks compute the same
+for all tasks at once, several times faster.
+"""
+from __future__ import annotations
+
+import keras
+import tensorflow as tf
+
+from .networks import Parameters
+
+
+class KerasNetwork:
+    """A `Network` around a built Keras model. ValueError for a model that has not been built."""
+
+    def __init__(self, model: keras.Model):
+        if not model.built:
+            raise ValueError("KerasNetwork: build the model first, or call it once on a batch")
+        self.model = model
+        self.parameters = {variable.path: variable.value for variable in model.trainable_variables}
+        with_weights = [layer for layer in _leaves(model) if layer.weights]
+        self.norm = frozenset(
+            variable.path
+            for layer in with_weights
+            if isinstance(layer, keras.layers.BatchNormalization)
+            for variable in layer.trainable_variables
+        )
+        self.head = frozenset(variable.path for variable in with_weights[-1].trainable_variables)
+
+    def __call__(
+        self, parameters: Parameters, x: tf.Tensor, *, groups: int = 1, running: bool = False
+    ) -> tf.Tensor:
+        """`[T, N, *input_shape]` -> `[T, N, outputs]`; each task, and each group in it, is a batch of its own."""
+        tasks, examples, *shape = x.shape
+        per_task = all(
+            parameters[name].shape.rank == variable.shape.rank + 1 for name, variable in self.parameters.items()
+        )
+        state = [variable.value for variable in self.model.non_trainable_variables]
+
+        def apply(weights: list[tf.Tensor], batch: tf.Tensor) -> tf.Tensor:
+            return self.model.stateless_call(weights, state, batch, training=not running)[0]
+
+        outputs = []
+        for task in range(tasks):
+            weights = [
+                parameters[name][task] if per_task else tf.convert_to_tensor(parameters[name])
+                for name in self.parameters
+            ]
+            batches = tf.reshape(x[task], (groups, examples // groups, *shape))
+            outputs.append(tf.concat([apply(weights, batches[group]) for group in range(groups)], axis=0))
+        return tf.stack(outputs)
+
+
+def _leaves(layer: keras.Layer) -> list[keras.Layer]:
+    """The layers of a model in order, nested models opened."""
+    inner = getattr(layer, "layers", None)
+    return [layer] if inner is None else [leaf for each in inner for leaf in _leaves(each)]
+
+
+def plain_learning_rate(optimizer: keras.optimizers.Optimizer) -> float:
+    """The step size of plain SGD; ValueError for an optimizer whose step is anything but -alpha * gradient."""
+    extras = ("clipnorm", "clipvalue", "global_clipnorm", "weight_decay", "use_ema", "loss_scale_factor")
+    plain = isinstance(optimizer, keras.optimizers.SGD) and not optimizer.momentum
+    if not plain or any(getattr(optimizer, extra, None) for extra in extras):
+        raise ValueError(
+            "maml: the inner optimizer must be plain keras.optimizers.SGD (no momentum, clipping or decay): its step "
+            "is differentiated"
+        )
+    return float(optimizer.learning_rate)

@@ -1,0 +1,105 @@
+"""What the training loop asks of a learner, and the few things that all learners do alike."""
+from __future__ import annotations
+
+from typing import Literal, NamedTuple, Protocol
+
+import keras
+import tensorflow as tf
+
+from ..datasets.tasks import Episode
+from .functional import (
+    Loss,
+    classification_metrics,
+    cross_entropy,
+    mean_squared_error,
+    regression_metrics,
+)
+from .networks import Network, Parameters
+from .options import OptimizerOptions
+
+Metrics = dict[str, tf.Tensor]
+
+
+class Problem(NamedTuple):
+    """What kind of task is learnt, and how batch norm may see the queries."""
+
+    regression: bool
+    protocol: Literal["transductive", "inductive"]
+
+    @property
+    def loss(self) -> Loss:
+        """Mean loss of each task: outputs and targets -> `[T]`."""
+        return mean_squared_error if self.regression else cross_entropy
+
+    def metrics(self, outputs: tf.Tensor, targets: tf.Tensor) -> Metrics:
+        """One value a task from outputs `[K + 1, T, Q, outputs]` after 0..K inner steps."""
+        return (regression_metrics if self.regression else classification_metrics)(outputs, targets)
+
+
+class Learner(Protocol):
+    """A meta-learner. Both steps can be traced by `tf.function` and hold no Python state."""
+
+    variables: list[tf.Variable]  # all that a checkpoint must keep, the optimizer's state included
+    parameters: dict[str, tf.Variable]  # what is meta-learned
+    needs_queries: bool  # whether training uses the query set
+
+    def train_step(self, batch: Episode) -> Metrics:
+        """One meta-update; scalars, `loss` among them."""
+        ...
+
+    def evaluate(self, batch: Episode) -> Metrics:
+        """One value a task: tensors whose first axis is T."""
+        ...
+
+
+def outer_optimizer(options: OptimizerOptions, steps: int) -> keras.optimizers.Optimizer:
+    """The optimizer of the meta-parameters and its schedule over `steps` updates."""
+    rate = options.learning_rate
+    schedules = keras.optimizers.schedules
+    if options.schedule == "linear":
+        rate = schedules.PolynomialDecay(rate, steps, options.final_learning_rate or 0.0)
+    elif options.schedule == "cosine":
+        rate = schedules.CosineDecay(rate, steps, (options.final_learning_rate or 0.0) / rate)
+    elif options.schedule == "step":
+        every, factor = options.decay_every or steps, options.decay_factor or 0.5
+        rate = schedules.ExponentialDecay(rate, every, factor, staircase=True)
+    clip = {"clipvalue": options.clip_value, "global_clipnorm": options.clip_norm}
+    if options.name == "adam":
+        return keras.optimizers.Adam(rate, epsilon=1e-8, **clip)
+    return keras.optimizers.SGD(rate, **clip)
+
+
+def predict_queries(
+    network: Network, parameters: Parameters, batch: Episode, protocol: str
+) -> tf.Tensor:
+    """Outputs `[T, Q, outputs]` for the queries of gradient-based learners.
+
+    transductive: all queries of a task are one batch. inductive: each query is in a batch with the whole
+    support set and no other query (Nichol et al. 2018, section 5), so that it cannot profit from the others.
+    """
+    if protocol == "transductive":
+        return network(parameters, batch.query_x)
+    tasks, supports = batch.support_x.shape[:2]
+    queries, example = batch.query_x.shape[1], batch.query_x.shape[2:]
+    beside = tf.repeat(batch.support_x[:, None], queries, axis=1)  # [T, Q, S, *x]
+    groups = tf.concat([beside, batch.query_x[:, :, None]], axis=2)  # [T, Q, S + 1, *x]
+    flat = tf.reshape(groups, (tasks, queries * (supports + 1), *example))
+    outputs = network(parameters, flat, groups=queries)
+    return tf.reshape(outputs, (tasks, queries, supports + 1, outputs.shape[-1]))[:, :, -1]
+
+
+def apply_meta_gradients(
+    optimizer: keras.optimizers.Optimizer, parameters: dict[str, tf.Variable], gradients: dict[str, tf.Tensor]
+) -> None:
+    """One step of the outer optimizer."""
+    optimizer.apply([gradients[name] for name in parameters], list(parameters.values()))
+
+
+def state_of(
+    optimizer: keras.optimizers.Optimizer, parameters: dict[str, tf.Variable], *more: tf.Variable
+) -> list[tf.Variable]:
+    """Everything that a checkpoint keeps, in a fixed order; builds the optimizer."""
+    optimizer.build(list(parameters.values()))
+    return [*parameters.values(), *more, *(variable.value for variable in optimizer.variables)]
+
+

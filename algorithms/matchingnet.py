@@ -1,0 +1,98 @@
+"""Matching Networks (Vinyals, Blundell, Lillicrap, Kavukcuoglu and Wierstra 2016, https://arxiv.org/abs/1606.04080).
+
+    p(y | x, S) = sum_i a(x, x_i) y_i                                        (equation 1)
+    a(x, x_i) = softmax_i(cosine(f(x), g(x_i)) / temperature)                (section 2.1.1)
+
+Full context embeddings (appendix A), with f' and g' the same network and D its dimensions:
+
+    g(x_i, S) = h_i(forward LSTM) + h_i(backward LSTM) + g'(x_i)             (A.2)
+    h^_k, c_k = LSTM(f'(x), [h_{k-1}, r_{k-1}], c_{k-1})                     (equation 3)
+    h_k = h^_k + f'(x)                                                       (equation 4)
+    r_{k-1} = sum_i softmax_i(h_{k-1} . g(x_i)) g(x_i)                       (equations 5 and 6)
+    f(x, S) = h_K, h_0 = c_0 = 0
+
+The paper gives neither optimizer nor K nor a temperature (its equation has temperature 1, which learns slowly because
+the attention can be at most e^2 times stronger for one image than another). Batch norm as in protonet.
+"""
+from __future__ import annotations
+
+import keras
+import tensorflow as tf
+
+from .embedding import EmbeddingLearner
+from .functional import cosine_similarities
+from .options import MatchingNetworkOptions
+from .protonet import by_class
+
+DEFAULT_ATTENTION_STEPS = 5
+
+
+class MatchingNetwork(EmbeddingLearner):
+    """A `Learner`."""
+
+    options: MatchingNetworkOptions
+
+    def own_parameters(self) -> dict[str, tf.Variable]:
+        """The three LSTMs of full context embeddings; none without."""
+        if not self.options.full_context_embeddings:
+            return {}
+        width, dtype = self.network.features, self.network.dtype
+        return {
+            **lstm_parameters("context/forward", width, width, dtype, self.network.seed + 1),
+            **lstm_parameters("context/backward", width, width, dtype, self.network.seed + 2),
+            **lstm_parameters("context/attention", width, 2 * width, dtype, self.network.seed + 3),
+        }
+
+    def logits(self, supports: tf.Tensor, queries: tf.Tensor, way: int) -> tf.Tensor:
+        """log p(y | x, S): `[T, S, D]` (class-major) and `[T, Q, D]` -> `[T, Q, way]`."""
+        if self.options.full_context_embeddings:
+            supports = self.embed_supports(supports)
+            queries = self.embed_queries(queries, supports)
+        similarity = cosine_similarities(queries, supports) / self.options.temperature  # [T, Q, S]
+        log_attention = tf.nn.log_softmax(similarity, axis=-1)
+        tasks, count, examples = log_attention.shape
+        return tf.reduce_logsumexp(tf.reshape(log_attention, (tasks, count, way, examples // way)), axis=-1)
+
+    def embed_supports(self, supports: tf.Tensor) -> tf.Tensor:
+        """g(x_i, S) for each support image, `[T, S, D]` -> `[T, S, D]`."""
+        forward = self._read("context/forward", supports)
+        backward = tf.reverse(self._read("context/backward", tf.reverse(supports, [1])), [1])
+        return forward + backward + supports
+
+    def embed_queries(self, queries: tf.Tensor, supports: tf.Tensor) -> tf.Tensor:
+        """f(x, S) for each query, `[T, Q, D]` and g(x_i, S) `[T, S, D]` -> `[T, Q, D]`."""
+        hidden = cell = tf.zeros_like(queries)
+        for _ in range(self.options.attention_steps or DEFAULT_ATTENTION_STEPS):
+            attention = tf.nn.softmax(tf.matmul(hidden, supports, transpose_b=True))  # [T, Q, S]
+            read = tf.matmul(attention, supports)  # [T, Q, D]
+            context = tf.concat([hidden, read], axis=-1)
+            hidden, cell = self._lstm("context/attention", queries, context, cell)
+            hidden += queries
+        return hidden
+
+    def _read(self, name: str, sequence: tf.Tensor) -> tf.Tensor:
+        """Hidden states of an LSTM along axis 1, `[T, S, D]` -> `[T, S, D]`."""
+        zeros = tf.zeros_like(sequence[:, 0])
+
+        def step(state: tuple[tf.Tensor, tf.Tensor], x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            return self._lstm(name, x, *state)
+
+        hidden, _ = tf.scan(step, tf.transpose(sequence, (1, 0, 2)), (zeros, zeros))  # [S, T, D]
+        return tf.transpose(hidden, (1, 0, 2))
+
+    def _lstm(self, name: str, x: tf.Tensor, hidden: tf.Tensor, cell: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """One step (Hochreiter and Schmidhuber 1997): gates in the order input, forget, candidate, output."""
+        weights = {part: self.parameters[f"{name}/{part}"] for part in ("kernel", "recurrent", "bias")}
+        gates = tf.matmul(x, weights["kernel"]) + tf.matmul(hidden, weights["recurrent"]) + weights["bias"]
+        enter, forget, candidate, leave = tf.split(gates, 4, axis=-1)
+        cell = tf.sigmoid(forget) * cell + tf.sigmoid(enter) * tf.tanh(candidate)
+        return tf.sigmoid(leave) * tf.tanh(cell), cell
+
+
+def lstm_parameters(name: str, width: int, hidden: int, dtype: tf.DType, seed: int) -> dict[str, tf.Variable]:
+    """Glorot kernel `[width, 4 width]`, orthogonal recurrent `[hidden, 4 width]`, bias 0 but 1 for the forget gate."""
+    kernel = keras.initializers.GlorotUniform(seed)((width, 4 * width), dtype=dtype.name)
+    recurrent = keras.initializers.Orthogonal(seed=seed)((hidden, 4 * width), dtype=dtype.name)
+    bias = tf.concat([tf.zeros(width, dtype), tf.ones(width, dtype), tf.zeros(2 * width, dtype)], axis=0)
+    parts = {"kernel": kernel, "recurrent": recurrent, "bias": bias}
+    return {f"{name}/{part}": tf.Variable(value, name=f"{name}/{part}") for part, value in parts.items()}

@@ -1,0 +1,38 @@
+"""Prototypical Networks (Snell, Swersky and Zemel 2017, https://arxiv.org/abs/1703.05175).
+
+    c_k = mean of f_phi(x) over the support images x of class k              (equation 1)
+    p(y = k | x) = softmax_k(-d(f_phi(x), c_k))                              (equation 2)
+    J = mean over queries of -log p(y = k | x)                               (Algorithm 1)
+
+d is the squared Euclidean distance; "cosine" is 1 - cosine similarity (the paper's section 3.1 compares both).
+
+Batch norm as in the paper's code: in training support and queries are one batch; at test the running averages are
+used (inductive). `transductive` tests with the batch statistics of support and queries together.
+Deviation: the convolutions start from Glorot's uniform distribution, not PyTorch's default.
+"""
+from __future__ import annotations
+
+import tensorflow as tf
+
+from .embedding import EmbeddingLearner
+from .functional import cosine_similarities, squared_distances
+from .options import PrototypicalNetworkOptions
+
+
+class PrototypicalNetwork(EmbeddingLearner):
+    """A `Learner`."""
+
+    options: PrototypicalNetworkOptions
+
+    def logits(self, supports: tf.Tensor, queries: tf.Tensor, way: int) -> tf.Tensor:
+        """Embeddings `[T, S, D]` (class-major) and `[T, Q, D]` -> `[T, Q, way]`."""
+        prototypes = tf.reduce_mean(by_class(supports, way), axis=2)  # [T, way, D]
+        if self.options.distance == "cosine":
+            return cosine_similarities(queries, prototypes) - 1.0
+        return -squared_distances(queries, prototypes)
+
+
+def by_class(supports: tf.Tensor, way: int) -> tf.Tensor:
+    """Class-major `[T, way * shot, D]` -> `[T, way, shot, D]`."""
+    tasks, examples, dimensions = supports.shape
+    return tf.reshape(supports, (tasks, way, examples // way, dimensions))

@@ -1,0 +1,161 @@
+"""Reptile (Nichol, Achiam and Schulman 2018, https://arxiv.org/abs/1803.02999).
+
+    theta_i' = k steps of SGD or Adam on task i, starting from theta
+    theta <- theta + epsilon * (1/T) sum_i (theta_i' - theta)               (Algorithm 2; Algorithm 1 with `serial`)
+
+epsilon is the learning rate of the outer SGD, whose gradient is theta - mean_i theta_i' (section 2); the paper
+anneals it linearly to 0.
+
+Inner Adam has beta1 = 0, so its only state is the second moment v and the step count t. As in the paper's code,
+v and t go on from task to task in training, and every validation or test task starts from the values of training.
+Deviation: the code runs the T tasks of a meta-batch one after another; here they run at once, each from the same v,
+and v then becomes what the chain of their T * k updates makes of it. With `serial` nothing is approximated.
+
+The mini-batches of a task run through the support set in random order, reshuffled after each pass. The order is a
+pure function of what the task has drawn, so the same task is learnt in the same order whoever draws it.
+"""
+from __future__ import annotations
+
+import math
+
+import keras
+import tensorflow as tf
+
+from ..datasets.random import TaskKeys
+from ..datasets.tasks import Episode
+from .functional import Params, per_task, task_gradients
+from .learner import Metrics, Problem, apply_meta_gradients, predict_queries, state_of
+from .networks import Network
+from .options import ReptileOptions
+
+BETA2, EPSILON = 0.999, 1e-8
+
+
+class Reptile:
+    """A `Learner`."""
+
+    needs_queries = False
+
+    def __init__(
+        self,
+        network: Network,
+        optimizer: keras.optimizers.Optimizer,
+        options: ReptileOptions,
+        problem: Problem,
+        jit_compile: bool = True,
+    ):
+        self.network, self.optimizer, self.options, self.problem = network, optimizer, options, problem
+        self.parameters = network.parameters
+        self.moments = {name: tf.Variable(tf.zeros_like(value)) for name, value in self.parameters.items()}
+        self.steps_taken = tf.Variable(0, dtype=tf.int64)
+        self.variables = state_of(optimizer, self.parameters, *self.moments.values(), self.steps_taken)
+        self.test_steps = options.inner_steps if options.test_inner_steps is None else options.test_inner_steps
+        self.compiled_learn = tf.function(self.learn, jit_compile=jit_compile)
+        self.compiled_evaluate = tf.function(self._evaluate, jit_compile=jit_compile)
+
+    def train_step(self, batch: Episode) -> Metrics:
+        """One meta-update. Scalars: loss (of the first mini-batches) and loss_after (of the last)."""
+        if not self.options.serial:
+            return self._meta_update(batch)
+        tasks = batch.support_x.shape[0]
+        each = [self._meta_update(Episode(*(part[i : i + 1] for part in batch))) for i in range(tasks)]
+        return {name: tf.add_n([metrics[name] for metrics in each]) / tasks for name in each[0]}
+
+    def _meta_update(self, batch: Episode) -> Metrics:
+        adapted, moments, losses = self.compiled_learn(batch)
+        tasks = batch.support_x.shape[0]
+        weight = 1.0 / tasks if self.options.task_reduction == "mean" else 1.0
+        gradients = {
+            name: weight * tf.reduce_sum(theta - adapted[name], axis=0) for name, theta in self.parameters.items()
+        }
+        for name, variable in self.moments.items():
+            variable.assign(chained_second_moment(variable, moments[name], self.options.inner_steps))
+        self.steps_taken.assign_add(tasks * self.options.inner_steps)
+        apply_meta_gradients(self.optimizer, self.parameters, gradients)
+        return {"loss": tf.reduce_mean(losses[0]), "loss_after": tf.reduce_mean(losses[-1])}
+
+    def learn(self, batch: Episode) -> tuple[Params, Params, tf.Tensor]:
+        """theta_i' and second moments v_i, `[T, *shape]`, and mini-batch losses `[k, T]` of training's k steps."""
+        order = self._order(batch, self.options.inner_steps, self.options.inner_batch)
+        parameters, moments = self._start(batch)
+        losses = tf.TensorArray(batch.support_x.dtype, self.options.inner_steps, element_shape=(order.shape[0],))
+
+        def step(number: tf.Tensor, parameters: Params, moments: Params, losses: tf.TensorArray):
+            parameters, moments, loss = self._inner_step(parameters, moments, batch, order, number)
+            return number + 1, parameters, moments, losses.write(number, loss)
+
+        steps = self.options.inner_steps
+        _, parameters, moments, losses = tf.while_loop(
+            lambda number, *_: number < steps, step, (0, parameters, moments, losses), maximum_iterations=steps
+        )
+        return parameters, moments, losses.stack()
+
+    def evaluate(self, batch: Episode) -> Metrics:
+        """Metrics of each task after 0 .. test_inner_steps inner steps."""
+        return self.problem.metrics(self.compiled_evaluate(batch), batch.query_y)
+
+    def _evaluate(self, batch: Episode) -> tf.Tensor:
+        """Outputs `[K + 1, T, Q, outputs]`."""
+        steps = self.test_steps
+        order = self._order(batch, steps, self.options.test_inner_batch or self.options.inner_batch)
+        parameters, moments = self._start(batch)
+        first = predict_queries(self.network, parameters, batch, self.problem.protocol)
+        outputs = tf.TensorArray(first.dtype, steps + 1, element_shape=first.shape).write(0, first)
+
+        def step(number: tf.Tensor, parameters: Params, moments: Params, outputs: tf.TensorArray):
+            parameters, moments, _ = self._inner_step(parameters, moments, batch, order, number)
+            predicted = predict_queries(self.network, parameters, batch, self.problem.protocol)
+            return number + 1, parameters, moments, outputs.write(number + 1, predicted)
+
+        *_, outputs = tf.while_loop(
+            lambda number, *_: number < steps, step, (0, parameters, moments, outputs), maximum_iterations=steps
+        )
+        return outputs.stack()
+
+    def _start(self, batch: Episode) -> tuple[Params, Params]:
+        tasks = batch.support_x.shape[0]
+        return per_task(self.parameters, tasks), per_task(self.moments, tasks)
+
+    def _order(self, batch: Episode, steps: int, size: int) -> tf.Tensor:
+        """Support rows of each mini-batch, int32 `[T, steps, size]`: pass after pass, each shuffled."""
+        tasks, supports = batch.support_x.shape[:2]
+        passes = -(-steps * size // supports)
+        shuffled = TaskKeys.of_drawn(batch.drawn).distinct("mini-batches", supports, supports, passes)
+        rows = tf.reshape(shuffled, (tasks, passes * supports))[:, : steps * size]
+        return tf.reshape(rows, (tasks, steps, size))
+
+    def _inner_step(
+        self, parameters: Params, moments: Params, batch: Episode, order: tf.Tensor, number: tf.Tensor
+    ) -> tuple[Params, Params, tf.Tensor]:
+        """Step `number` (from 0): new parameters, new second moments, and the losses `[T]` before it."""
+        rows = tf.gather(order, number, axis=1)  # [T, size]
+        x = tf.gather(batch.support_x, rows, batch_dims=1)
+        y = tf.gather(batch.support_y, rows, batch_dims=1)
+
+        def loss(parameters: Params) -> tf.Tensor:
+            return self.problem.loss(self.network(parameters, x), y)
+
+        losses, gradients = task_gradients(loss, parameters, list(parameters))
+        rate = tf.constant(self.options.inner_lr, x.dtype)
+        if self.options.inner_optimizer == "sgd":
+            return {name: parameters[name] - rate * gradients[name] for name in parameters}, moments, losses
+        time = tf.cast(self.steps_taken + tf.cast(number, tf.int64) + 1, x.dtype)
+        rate *= tf.sqrt(-tf.math.expm1(time * tf.cast(math.log(BETA2), x.dtype)))  # sqrt(1 - BETA2^t)
+        moments = {name: BETA2 * v + (1 - BETA2) * tf.square(gradients[name]) for name, v in moments.items()}
+        moved = {
+            name: parameters[name] - rate * gradients[name] / (tf.sqrt(moments[name]) + EPSILON) for name in parameters
+        }
+        return moved, moments, losses
+
+
+def chained_second_moment(before: tf.Tensor | tf.Variable, after: tf.Tensor, steps: int) -> tf.Tensor:
+    """The second moment after T tasks in a row, from those of T tasks that each started at `before`.
+
+    A task with `steps` updates maps v to BETA2^steps * v + a_i, where a_i = after_i - BETA2^steps * before;
+    the chain over tasks is sum_i BETA2^(steps * (T - 1 - i)) * a_i + BETA2^(steps * T) * before.
+    """
+    decay = BETA2**steps
+    tasks = after.shape[0]
+    added = after - decay * before
+    powers = tf.constant([decay ** (tasks - 1 - i) for i in range(tasks)], after.dtype)
+    return decay**tasks * before + tf.tensordot(powers, added, axes=1)

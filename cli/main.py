@@ -1,0 +1,106 @@
+"""The command `metarun`: the verbs, loaded when asked for, and what becomes of errors."""
+from __future__ import annotations
+
+import difflib
+import errno
+import os
+import sys
+import traceback
+from importlib import import_module
+from importlib.metadata import version
+
+import click
+
+from ..datasets.errors import DataError
+from ..experiments.errors import RunError
+
+COMMANDS = {  # verb -> module, short help
+    "train": ("train", "Train and test an experiment; go on where it stopped."),
+    "evaluate": ("evaluate", "Test a trained run in another way; adds a row."),
+    "table": ("table", "Print the results of runs as a table."),
+    "validate": ("validate", "Check specs without running them."),
+    "show": ("show", "Print a spec resolved, with where each value came from."),
+    "list": ("listing", "List algorithms, datasets or the specs that ship."),
+    "describe": ("describe", "Explain every option of an algorithm, network, dataset or section."),
+    "schema": ("schema", "Print the JSON Schema of specs, for editors."),
+    "data": ("data", "Fetch, import and verify datasets."),
+}
+QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "GRPC_VERBOSITY": "ERROR", "TF_CPP_MAX_VLOG_LEVEL": "0"}
+
+
+class LazyGroup(click.Group):
+    """Imports a verb's module when that verb is called, so that `--help` is quick."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module = import_module(f"..{COMMANDS[cmd_name][0]}", __name__)
+        return module.command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(verb, help_text) for verb, (_, help_text) in COMMANDS.items()])
+
+    def resolve_command(self, ctx: click.Context, args: list[str]):
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            near = difflib.get_close_matches(args[0], COMMANDS, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"the commands are {', '.join(COMMANDS)}"
+            ctx.fail(f"no command {args[0]!r}; {hint}")
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(version("metarun"), prog_name="metarun")
+@click.option("-v", "--verbose", is_flag=True, help="Show TensorFlow's messages, and tracebacks of errors.")
+def metarun(verbose: bool) -> None:
+    """Run meta-learning experiments from YAML specs; results as tables."""
+    if not verbose:
+        for name, value in QUIET.items():
+            os.environ.setdefault(name, value)
+
+
+def main() -> None:
+    """Entry point. Exit codes: 0 done, 1 failure, 2 bad usage or spec, 130 interrupted."""
+    verbose = any(argument in ("-v", "--verbose") for argument in sys.argv[1:2])
+    try:
+        sys.exit(metarun.main(standalone_mode=False) or 0)
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("interrupted", err=True)
+        code = 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
+    except Exception as error:
+        message, code = _explain(error)
+        click.echo(message, err=True)
+        if verbose:
+            traceback.print_exc()
+    sys.exit(code)
+
+
+def _explain(error: Exception) -> tuple[str, int]:
+    """What to say of an error, and the exit code."""
+    kind = type(error).__name__
+    if kind == "SpecError":
+        return str(error), 2
+    if kind == "Interrupted":
+        return str(error), 130
+    if isinstance(error, DataError | RunError):
+        return f"error: {error}", 1
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return f"error: the disk is full ({error.filename or 'while writing'}): free some room, then run the same command", 1
+    if isinstance(error, OSError):
+        return f"error: {error.filename or ''}: {error.strerror or error}", 1
+    if kind == "ResourceExhaustedError":
+        return "error: out of memory: lower train.meta_batch, the network's filters, or the number of queries", 1
+    return f"internal error, please report it: {kind}: {' '.join(str(error).split())[:300]} (`metarun -v` shows where)", 1
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,52 @@
+"""metarun train"""
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from .options import overrides
+
+
+@click.command(name="train")
+@click.argument("specs", nargs=-1, required=True, metavar="SPEC...")
+@overrides
+@click.option("--seed", "seeds", multiple=True, type=click.IntRange(0), help="Instead of the spec's seeds; repeatable.")
+@click.option(
+    "--out", type=click.Path(file_okay=False, path_type=Path), default=Path("runs"), show_default=True,
+    help="Folder of the runs: OUT/<experiment>/seed-<n>.",
+)
+@click.option("--fresh", is_flag=True, help="Start again; what is there is renamed to seed-<n>~1, never lost.")
+def command(specs: tuple[str, ...], overrides: tuple[str, ...], seeds: tuple[int, ...], out: Path, fresh: bool) -> None:
+    """Train and test each SPEC, a YAML file or the name of a spec that ships, once for each seed.
+
+    The same command again goes on where an interrupted run stopped, and skips what is finished.
+    """
+    from ..experiments.load import SpecError, load
+    from ..experiments.rundir import RunDirectory
+
+    loaded, problems = [], []
+    for spec in specs:
+        try:
+            loaded.append(load(spec, overrides))
+        except SpecError as error:
+            problems.extend(error.problems)
+    if problems:
+        raise SpecError(problems)
+    from ..experiments.quiet import import_tensorflow
+
+    import_tensorflow()
+    from ..experiments.results import merge
+    from ..experiments.run import run
+    from ..experiments.table import table
+
+    rows = []
+    for each in loaded:
+        for seed in dict.fromkeys(seeds) or each.experiment.seeds:
+            directory = RunDirectory(out / each.experiment.name / f"seed-{seed}")
+            if directory.finished and not fresh:
+                click.echo(f"{directory.path} is finished; --fresh trains it again", err=True)
+            rows.append(run(each.experiment, seed, directory, each.path.parent, fresh))
+            merge(out)
+    click.echo(table(rows, "text"))
+    click.echo(f"rows: {out / 'results.csv'}", err=True)

@@ -1,0 +1,158 @@
+"""Prepared datasets on the disk: an array of images and a JSON text that says what they are.
+
+A dataset is prepared once by the first process that wants it, under a lock; the others wait and read. Files are
+written beside their final name, checked and renamed, so what is there is whole; a size or digest that does not fit
+means that a file was damaged, and it is prepared again.
+"""
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .errors import DataError
+
+FORMAT = 1
+
+
+class Prepared(NamedTuple):
+    """Images of all classes, class after class, and the facts about them."""
+
+    images: np.ndarray  # [N, H, W, C] uint8; memory-mapped when read from the cache
+    counts: np.ndarray  # [classes] images of each class
+    names: tuple[str, ...]  # one a class
+    facts: dict[str, Any]  # JSON-able
+
+
+def folder() -> Path:
+    """METARUN_CACHE, or the user's cache directory on this platform."""
+    if told := os.environ.get("METARUN_CACHE"):
+        return Path(told).expanduser()
+    import pooch
+
+    return Path(pooch.os_cache("metarun"))
+
+
+def load(name: str, prepare: Callable[[], Prepared]) -> Prepared:
+    """The prepared dataset `name`, from the cache or from `prepare`, which then fills the cache."""
+    if found := read(name):
+        return found
+    with locked(name):
+        found = read(name)  # another process may have been faster
+        if found is None:
+            store(name, prepare())
+            found = read(name)
+    if found is None:
+        raise DataError(f"{array_path(name)} cannot be read back after writing: check the disk")
+    return found
+
+
+def read(name: str) -> Prepared | None:
+    """The cached dataset, or None where there is none; a damaged one is named on standard error."""
+    description, array = description_path(name), array_path(name)
+    if not description.exists():
+        return None
+    try:
+        told = json.loads(description.read_text(encoding="utf-8"))
+        if told["format"] != FORMAT:
+            return None
+        if array.stat().st_size != told["bytes"]:
+            raise ValueError(f"{array.stat().st_size} bytes instead of {told['bytes']}")
+        images = np.load(array, mmap_mode="r", allow_pickle=False)
+        counts = np.asarray(told["counts"], np.int64)
+        if images.dtype != np.uint8 or images.ndim != 4 or len(images) != counts.sum():
+            raise ValueError("the array does not fit its description")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        print(f"warning: {array} is damaged ({error}) and is prepared again", file=sys.stderr)
+        return None
+    return Prepared(images, counts, tuple(told["names"]), told["facts"])
+
+
+def store(name: str, prepared: Prepared) -> None:
+    """Write a prepared dataset; DataError where the disk refuses."""
+    try:
+        array = array_path(name)
+        array.parent.mkdir(parents=True, exist_ok=True)
+        temporary = array.with_name(f".{array.name}.{os.getpid()}")
+        try:
+            with open(temporary, "wb") as file:
+                np.save(file, prepared.images, allow_pickle=False)
+                file.flush()
+                os.fsync(file.fileno())
+            told = {
+                "format": FORMAT,
+                "bytes": temporary.stat().st_size,
+                "digest": content_digest(prepared.images),
+                "counts": prepared.counts.tolist(),
+                "names": list(prepared.names),
+                "facts": prepared.facts,
+            }
+            temporary.replace(array)
+        finally:
+            temporary.unlink(missing_ok=True)
+        text = description_path(name).with_name(f".{name}.json.{os.getpid()}")
+        text.write_text(json.dumps(told), encoding="utf-8")
+        text.replace(description_path(name))
+    except OSError as error:
+        raise DataError(_disk_message(error)) from None
+
+
+def verify(name: str) -> str:
+    """"absent", "good" or "damaged": reads every byte."""
+    if not description_path(name).exists():
+        return "absent"
+    found = read(name)
+    told = json.loads(description_path(name).read_text(encoding="utf-8"))
+    return "good" if found is not None and content_digest(found.images) == told["digest"] else "damaged"
+
+
+def remove(name: str) -> None:
+    """Forget a prepared dataset."""
+    description_path(name).unlink(missing_ok=True)
+    array_path(name).unlink(missing_ok=True)
+
+
+def content_digest(images: np.ndarray) -> str:
+    """SHA-256 of shape and pixels."""
+    digest = hashlib.sha256(repr(images.shape).encode())
+    for start in range(0, len(images), 4096):
+        digest.update(np.ascontiguousarray(images[start : start + 4096]).tobytes())
+    return digest.hexdigest()
+
+
+def array_path(name: str) -> Path:
+    """Where the images of a dataset are."""
+    return folder() / f"{name}.npy"
+
+
+def description_path(name: str) -> Path:
+    """Where their description is; written last."""
+    return folder() / f"{name}.json"
+
+
+@contextmanager
+def locked(name: str) -> Iterator[None]:
+    """One process at a time prepares a dataset."""
+    path = folder() / f".{name}.lock"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = open(path, "a", encoding="utf-8")
+    except OSError as error:
+        raise DataError(_disk_message(error)) from None
+    with file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _disk_message(error: OSError) -> str:
+    reason = "the disk is full" if error.errno == errno.ENOSPC else error.strerror
+    return f"cannot write to the cache {folder()}: {reason}; set METARUN_CACHE to a folder with room"

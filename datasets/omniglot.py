@@ -1,0 +1,164 @@
+"""Omniglot (Lake, Salakhutdinov and Tenenbaum, Science 2015): 1623 characters of 50 alphabets, 20 drawers each.
+
+The images are 1-bit and 105x105, so every resize in Pillow is nearest-neighbour whatever filter is named; 28x28 here,
+as in all the papers' codes. Data count as Omniglot by what is in them (names, counts, pixels), not by the archive they
+came in.
+"""
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import re
+import sys
+import zipfile
+from collections.abc import Iterator, Sequence
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from . import cache
+from .errors import DataError
+from .fetch import download
+from .options import OmniglotOptions
+from .sampling import ClassPool, ImageSource, Rotations
+from .tasks import Split
+
+ADDRESS = "https://raw.githubusercontent.com/brendenlake/omniglot/master/python/"
+ARCHIVES = {
+    "images_background.zip": "68d2efa1b9178cc56df9314c21c6e718",
+    "images_evaluation.zip": "6b91aef0f799c5bb55b94e3f2daec811",
+}
+CHARACTERS, DRAWERS, BACKGROUND_CHARACTERS, SIZE = 1623, 20, 964, 28
+PIXELS = "48b48d807b25c6e902ebfe31da7a00ad3614e2a1014e97fe7b5a8d8f0399727b"  # SHA-256 of all 105x105 bitmaps in order
+MAXIMUM_FILE = 1 << 20  # bytes of one image; the real ones have a few hundred
+MEMBER = re.compile(r"(?:^|/)([^/]+)/character(\d\d)/(\d{4})_(\d\d)\.png$")
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
+ROTATIONS: dict[str, tuple[Rotations, Rotations, Rotations]] = {
+    "none": ("none", "none", "none"),
+    "classes": ("classes", "classes", "classes"),
+    "classes-train": ("classes", "none", "none"),
+    "per-task": ("per-task", "per-task", "per-task"),
+}
+
+
+def build(options: OmniglotOptions, dtype: str = "float32") -> ImageSource:
+    """The source that a spec's dataset section describes; DataError where the data are missing."""
+    prepared = cache.load("omniglot", lambda: prepare(download(ADDRESS, ARCHIVES)))
+    rotations: dict[Split, Rotations] = dict(zip(SPLITS, ROTATIONS[options.rotations], strict=True))
+    pools = {
+        split: _pool(prepared, members) for split, members in divide(prepared.names, options.split).items() if members
+    }
+    mean, std = ((0.0,), (1.0,)) if options.ink == 1 else ((1.0,), (-1.0,))
+    return ImageSource(
+        "omniglot", pools, mean=mean, std=std, rotations={split: rotations[split] for split in pools},
+        in_memory=options.in_memory, dtype=dtype,
+    )
+
+
+def prepare(paths: Sequence[Path]) -> cache.Prepared:
+    """Read the two official archives, or folders with their content; DataError unless all of Omniglot is there."""
+    bitmap_of: dict[tuple[int, int], np.ndarray] = {}
+    names: dict[int, str] = {}
+    with tqdm(total=CHARACTERS * DRAWERS, desc="omniglot", unit="image", delay=2, disable=not sys.stderr.isatty()) as bar:
+        for path in paths:
+            for member, data in _members(path):
+                alphabet, character, number, drawer = MEMBER.search(member).groups()  # pyright: ignore
+                bitmap_of[int(number), int(drawer)] = _decode(data, f"{path}: {member}")
+                names[int(number)] = f"{alphabet}/character{character}"
+                bar.update()
+    found, complete = len(bitmap_of), CHARACTERS * DRAWERS
+    if found != complete or sorted(names) != list(range(1, CHARACTERS + 1)):
+        raise DataError(
+            f"{', '.join(map(str, paths))}: {len(names)} characters with {found} images; all of Omniglot has {CHARACTERS} "
+            f"with {complete}: give both images_background and images_evaluation (zips or folders)"
+        )
+    bitmaps = np.stack([bitmap_of[key] for key in sorted(bitmap_of)])  # [32460, 105, 105] bool, ink True
+    if hashlib.sha256(np.packbits(bitmaps).tobytes()).hexdigest() != PIXELS:
+        raise DataError(f"{', '.join(map(str, paths))}: the images differ from Omniglot's: fetch the official archives")
+    images = np.stack([_shrink(bitmap) for bitmap in bitmaps])[..., None]
+    counts = np.full(CHARACTERS, DRAWERS)
+    return cache.Prepared(images, counts, tuple(names[number] for number in sorted(names)), {})
+
+
+def import_from(paths: Sequence[Path]) -> None:
+    """Fill the cache from the user's own copies."""
+    with cache.locked("omniglot"):
+        cache.store("omniglot", prepare(paths))
+
+
+def divide(names: Sequence[str], split: str) -> dict[Split, list[int]]:
+    """Class numbers of each split; a split without classes is empty."""
+    if split == "vinyals":
+        table = _vinyals_table()
+        chosen = [table[alphabet][int(character[-2:])] for alphabet, character in (name.split("/") for name in names)]
+        return {each: [number for number, member in enumerate(chosen) if member == each] for each in SPLITS}
+    if split == "background-evaluation":
+        background = range(BACKGROUND_CHARACTERS)
+        last_five = sorted({names[number].split("/")[0] for number in background})[-5:]
+        held_out = [number for number in background if names[number].split("/")[0] in last_five]
+        return {
+            "train": [number for number in background if number not in set(held_out)],
+            "val": held_out,
+            "test": list(range(BACKGROUND_CHARACTERS, CHARACTERS)),
+        }
+    sizes = [int(size) for size in split.removeprefix("random-").split("-")]
+    if len(sizes) == 2:
+        sizes.insert(1, 0)
+    order = sorted(range(len(names)), key=lambda number: hashlib.sha256(names[number].encode()).digest())
+    ends = np.cumsum(sizes)
+    parts = (order[: ends[0]], order[ends[0] : ends[1]], order[ends[1] : ends[2]])
+    return dict(zip(SPLITS, map(sorted, parts), strict=True))
+
+
+def _vinyals_table() -> dict[str, dict[int, Split]]:
+    """alphabet -> character number -> split."""
+    text = files(__package__).joinpath("omniglot_vinyals_split.csv").read_text(encoding="utf-8")
+    table: dict[str, dict[int, Split]] = {}
+    for row in csv.DictReader(text.splitlines()):
+        first, last = map(int, row["characters"].split("-"))
+        table.setdefault(row["alphabet"], {}).update({number: row["split"] for number in range(first, last + 1)})  # pyright: ignore
+    return table
+
+
+def _pool(prepared: cache.Prepared, classes: list[int]) -> ClassPool:
+    rows = (np.asarray(classes)[:, None] * DRAWERS + np.arange(DRAWERS)).ravel()
+    return ClassPool(prepared.images[rows], prepared.counts[classes], tuple(prepared.names[number] for number in classes))
+
+
+def _members(path: Path) -> Iterator[tuple[str, bytes]]:
+    """Names and bytes of the images in a zip or under a folder; nothing is ever extracted by name."""
+    if path.is_dir():
+        for each in sorted(path.rglob("*.png")):
+            if MEMBER.search(each.as_posix()) and each.is_file() and each.stat().st_size <= MAXIMUM_FILE:
+                yield each.as_posix(), each.read_bytes()
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for member in archive.infolist():
+                if MEMBER.search(member.filename) and member.file_size <= MAXIMUM_FILE:
+                    yield member.filename, archive.read(member)
+    except FileNotFoundError:
+        raise DataError(f"{path} does not exist") from None
+    except (OSError, zipfile.BadZipFile, RuntimeError, NotImplementedError, EOFError) as error:
+        raise DataError(f"{path} is not a readable zip archive or folder ({error}): fetch it again") from None
+
+
+def _decode(data: bytes, where: str) -> np.ndarray:
+    """The bitmap, bool [105, 105], ink True (the files have ink 0)."""
+    try:
+        with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
+            if image.size != (105, 105):
+                raise DataError(f"{where} is {image.size[0]}x{image.size[1]}, not 105x105: not an Omniglot image")
+            return ~np.asarray(image.convert("1"), bool)
+    except (OSError, SyntaxError, ValueError) as error:
+        raise DataError(f"{where} is not a readable PNG ({error}): fetch the archive again") from None
+
+
+def _shrink(bitmap: np.ndarray) -> np.ndarray:
+    """28x28 uint8, ink 255, by Pillow's nearest neighbour."""
+    image = Image.fromarray(np.where(bitmap, 0, 255).astype(np.uint8)).convert("1", dither=Image.Dither.NONE)
+    return np.where(np.asarray(image.resize((SIZE, SIZE))), 0, 255).astype(np.uint8)

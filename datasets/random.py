@@ -1,0 +1,98 @@
+"""Counter-based random numbers: a number is a pure function of a key and a counter.
+
+Threefry-2x32 with 20 rounds (Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as easy as 1, 2, 3",
+SC 2011). Integer arithmetic alone, so the bits are the same on every device, in a compiled program or
+outside one, and a batch of tasks is drawn at once although each task has a key of its own.
+"""
+from __future__ import annotations
+
+import tensorflow as tf
+
+ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
+PARITY = 0x1BD11BDA
+
+
+def threefry(key: tuple[tf.Tensor, tf.Tensor], counter: tuple[tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
+    """Two random uint32 for each (key, counter); all four are uint32 tensors that broadcast together."""
+    keys = (key[0], key[1], key[0] ^ key[1] ^ tf.constant(PARITY, tf.uint32))
+    first, second = counter[0] + keys[0], counter[1] + keys[1]
+    for group in range(5):
+        for bits in ROTATIONS[group % 2]:
+            first = first + second
+            second = _rotate_left(second, bits) ^ first
+        first = first + keys[(group + 1) % 3]
+        second = second + keys[(group + 2) % 3] + tf.constant(group + 1, tf.uint32)
+    return first, second
+
+
+def _rotate_left(x: tf.Tensor, bits: int) -> tf.Tensor:
+    left = tf.bitwise.left_shift(x, tf.constant(bits, tf.uint32))
+    return left | tf.bitwise.right_shift(x, tf.constant(32 - bits, tf.uint32))
+
+
+class TaskKeys:
+    """One key for each of T tasks; every draw takes a `purpose`, so that no two draws share numbers."""
+
+    def __init__(self, key: tuple[tf.Tensor, tf.Tensor]):
+        """Two uint32 `[T]`."""
+        self.key = key
+        self.tasks = key[0].shape[0]
+
+    @classmethod
+    def of_stream(cls, seed: int, split: str, index: tf.Tensor | int, tasks: int) -> TaskKeys:
+        """Keys of tasks `index` .. `index + tasks - 1` of the stream (seed, split); index below 2^63."""
+        number = tf.cast(index, tf.int64) + tf.range(tasks, dtype=tf.int64)  # [T]
+        low = tf.cast(number & 0xFFFFFFFF, tf.uint32)
+        high = tf.cast(tf.bitwise.right_shift(number, tf.constant(32, tf.int64)), tf.uint32)
+        stream = (tf.constant(seed & 0xFFFFFFFF, tf.uint32), tf.constant(STREAMS[split], tf.uint32))
+        return cls(threefry(stream, (low, high)))
+
+    @classmethod
+    def of_drawn(cls, drawn: tf.Tensor) -> TaskKeys:
+        """Keys that follow from what tasks have drawn, int32 `[T, n]`: equal tasks, equal keys."""
+        words = tf.bitcast(drawn, tf.uint32)
+        place = tf.cast(tf.range(drawn.shape[1]), tf.uint32)[None]
+        stream = (tf.constant(0, tf.uint32), tf.constant(STREAMS["drawn"], tf.uint32))
+        mixed = threefry(stream, (words, place))  # 2 x [T, n]
+        return cls(tuple(tf.bitcast(tf.reduce_sum(tf.bitcast(word, tf.int32), axis=1), tf.uint32) for word in mixed))
+
+    def bits(self, purpose: str, *shape: int) -> tf.Tensor:
+        """Random uint32, `[T, *shape]`."""
+        size = 1
+        for length in shape:
+            size *= length
+        half = (size + 1) // 2
+        counter = tf.cast(tf.range(half), tf.uint32)[None]  # [1, n/2]
+        key = (self.key[0][:, None], self.key[1][:, None])
+        words = threefry(key, (counter, tf.constant(PURPOSES[purpose], tf.uint32)))
+        return tf.reshape(tf.concat(words, axis=1)[:, :size], (self.tasks, *shape))
+
+    def uniform(self, purpose: str, *shape: int, low: float = 0.0, high: float = 1.0) -> tf.Tensor:
+        """float64 in [low, high), `[T, *shape]`, multiples of 2^-32 of the range."""
+        fraction = tf.cast(self.bits(purpose, *shape), tf.float64) * 2.0**-32
+        return low + (high - low) * fraction
+
+    def normal(self, purpose: str, *shape: int) -> tf.Tensor:
+        """Standard normal float64, `[T, *shape]` (Box and Muller 1958)."""
+        pair = self.bits(purpose, 2, *shape)
+        radius = (tf.cast(pair[:, 0], tf.float64) + 1.0) * 2.0**-32  # (0, 1]
+        angle = tf.cast(pair[:, 1], tf.float64) * (2.0**-32 * 6.283185307179586)
+        return tf.sqrt(-2.0 * tf.math.log(radius)) * tf.cos(angle)
+
+    def distinct(self, purpose: str, among: int, choose: int, *shape: int, counts: tf.Tensor | None = None) -> tf.Tensor:
+        """`choose` distinct numbers below `among` in random order, int32 `[T, *shape, choose]`.
+
+        `counts` (int32, broadcast to `[T, *shape]`) lowers the bound for each draw. Random 32-bit keys are
+        sorted; two equal keys (probability below among^2 / 2^33) keep their order.
+        """
+        # int32 keys: the sign bit is as random as the others
+        keys = tf.bitcast(self.bits(purpose, *shape, among), tf.int32)
+        keys = tf.maximum(keys, tf.int32.min + 1)
+        if counts is not None:
+            keys = tf.where(tf.range(among) < counts[..., None], keys, tf.int32.min)
+        return tf.math.top_k(keys, choose).indices
+
+
+# Numbers that name streams and draws; changing one changes every result.
+STREAMS = {"train": 1, "val": 2, "test": 3, "drawn": 4}
+PURPOSES = {"classes": 0, "images": 1, "turns": 2, "amplitude": 3, "phase": 4, "x": 5, "noise": 6, "mini-batches": 7}

@@ -1,0 +1,141 @@
+"""From classes of images to episodes: a pure function of (seed, split, index).
+
+An episode draws `way` classes without replacement, and of each class shot + query images without
+replacement; the first `shot` are the support. Labels are the order in which the classes were drawn, so they
+are independent of any order of the classes themselves.
+"""
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from .errors import DataError
+from .random import TaskKeys
+from .tasks import Episode, Shape, Split
+
+Rotations = Literal["none", "classes", "per-task"]
+DEVICE_BYTES = 4 * 2**30  # "auto": a pool up to this size is held in memory as one tensor
+
+
+class ClassPool(NamedTuple):
+    """The images of one split."""
+
+    images: np.ndarray  # [N, H, W, C] uint8, one class after the other; may be memory-mapped
+    counts: np.ndarray  # [classes] images of each class
+    names: tuple[str, ...]  # one a class
+
+
+class ImageSource:
+    """Few-shot classification tasks from pools of uint8 images; a `TaskSource`.
+
+    Images come out as (x / 255 - mean) / std in `dtype`. `rotations` says for each split what turns by 0, 90,
+    180 and 270 degrees are: "none", "classes" (each turn is a class of its own: class + turn * classes), or
+    "per-task" (one turn drawn for each class of each task).
+    """
+
+    regression = False
+    target_shape: tuple[int, ...] = ()
+
+    def __init__(
+        self,
+        name: str,
+        pools: Mapping[Split, ClassPool],
+        *,
+        mean: Sequence[float] = (0.0,),
+        std: Sequence[float] = (1.0,),
+        rotations: Mapping[Split, Rotations] | None = None,
+        in_memory: bool | Literal["auto"] = "auto",
+        dtype: str = "float32",
+    ):
+        self.name = name
+        self.pools = dict(pools)
+        self.dtype = tf.as_dtype(dtype)
+        self.rotations: dict[Split, Rotations] = {split: "none" for split in pools} | dict(rotations or {})
+        self.input_shape: tuple[int, ...] = tuple(next(iter(pools.values())).images.shape[1:])
+        size = sum(pool.images.nbytes for pool in pools.values())
+        self.in_memory = size <= DEVICE_BYTES if in_memory == "auto" else in_memory
+        self._mean, self._std = np.asarray(mean), np.asarray(std)
+        self._resident: dict[Split, tf.Tensor] = {}
+
+    def classes(self, split: Split) -> int:
+        """Classes to draw from, turns that are classes included."""
+        turns = 4 if self.rotations[split] == "classes" else 1
+        return turns * len(self.pools[split].counts)
+
+    def check(self, split: Split, shape: Shape) -> None:
+        """DataError unless `split` has enough classes, and every class enough images."""
+        if split not in self.pools:
+            raise DataError(f"{self.name} has no {split} classes")
+        pool, need = self.pools[split], shape.shot + shape.query
+        if self.classes(split) < shape.way:
+            raise DataError(
+                f"{self.name}: {split} has {self.classes(split)} classes, fewer than way {shape.way}: "
+                "lower way, or add classes"
+            )
+        fewest = int(np.argmin(pool.counts))
+        if pool.counts[fewest] < need:
+            raise DataError(
+                f"{self.name}: {split} class {pool.names[fewest]} has {pool.counts[fewest]} images, fewer than "
+                f"shot + query = {shape.shot} + {shape.query}: lower them, or add images"
+            )
+
+    def sample(
+        self, split: Split, index: tf.Tensor | int, tasks: int, shape: Shape, seed: int
+    ) -> Episode:
+        """Tasks `index` .. `index + tasks - 1`; see `TaskSource`."""
+        way, shot, query = shape
+        pool, mode = self.pools[split], self.rotations[split]
+        distinct_classes = len(pool.counts)
+        keys = TaskKeys.of_stream(seed, split, index, tasks)
+        classes = keys.distinct("classes", self.classes(split), way)  # [T, way]
+        base = classes % distinct_classes
+        if mode == "per-task":
+            turns = tf.cast(keys.bits("turns", way) & tf.constant(3, tf.uint32), tf.int32)  # [T, way]
+        else:
+            turns = classes // distinct_classes
+        counts = tf.gather(tf.constant(pool.counts, tf.int32), base)
+        chosen = keys.distinct("images", int(pool.counts.max()), shot + query, way, counts=counts)
+        first = np.concatenate([[0], np.cumsum(pool.counts)[:-1]])
+        rows = tf.gather(tf.constant(first, tf.int32), base)[..., None] + chosen  # [T, way, shot + query]
+        images = self._gather(split, rows)  # [T, way, shot + query, H, W, C]
+        if mode != "none":
+            images = _turn(images, turns)
+        support, queries = images[:, :, :shot], images[:, :, shot:]
+        return Episode(
+            self._as_input(support, tasks, way * shot),
+            tf.tile(tf.repeat(tf.range(way), shot)[None], (tasks, 1)),
+            self._as_input(queries, tasks, way * query),
+            tf.tile(tf.repeat(tf.range(way), query)[None], (tasks, 1)),
+            classes,
+            tf.concat([classes, turns, tf.reshape(rows, (tasks, -1))], axis=1),
+        )
+
+    def _gather(self, split: Split, rows: tf.Tensor) -> tf.Tensor:
+        """uint8 images `[*rows.shape, H, W, C]`."""
+        if self.in_memory:
+            if split not in self._resident:
+                with tf.init_scope():
+                    self._resident[split] = tf.constant(self.pools[split].images)
+            return tf.gather(self._resident[split], rows)
+        images = self.pools[split].images
+        gathered = tf.numpy_function(lambda chosen: np.asarray(images[chosen]), [rows], tf.uint8, stateful=False)
+        return tf.ensure_shape(gathered, (*rows.shape, *self.input_shape))
+
+    def _as_input(self, images: tf.Tensor, tasks: int, each: int) -> tf.Tensor:
+        flat = tf.reshape(images, (tasks, each, *self.input_shape))
+        scale, shift = 1.0 / (255.0 * self._std), -self._mean / self._std
+        return tf.cast(flat, self.dtype) * tf.constant(scale, self.dtype) + tf.constant(shift, self.dtype)
+
+
+def _turn(images: tf.Tensor, turns: tf.Tensor) -> tf.Tensor:
+    """Rotate square images `[T, way, n, H, W, C]` counter-clockwise by 90 degrees x turns `[T, way]`."""
+    flipped = tf.reverse(images, [-2])
+    transposed = tf.transpose(images, (0, 1, 2, 4, 3, 5))
+    turned = tf.reverse(transposed, [-3])
+    choices = tf.stack([images, turned, tf.reverse(flipped, [-3]), tf.reverse(transposed, [-2])])
+    tasks, way = turns.shape
+    picked = tf.stack([turns, *tf.meshgrid(tf.range(tasks), tf.range(way), indexing="ij")], axis=-1)
+    return tf.gather_nd(choices, picked)

@@ -1,0 +1,56 @@
+"""Sinusoid regression (Finn et al. 2017, section 5.1): y = A sin(x - phase).
+
+A, phase and x are uniform (paper: [0.1, 5], [0, pi], [-5, 5]). "way" is 1; a task has `shot` support points and
+`query` query points. Noise is an addition of ours, on the support targets only.
+"""
+from __future__ import annotations
+
+import tensorflow as tf
+
+from .errors import DataError
+from .options import SinusoidOptions
+from .random import TaskKeys
+from .tasks import Episode, Shape, Split
+
+
+class SinusoidSource:
+    """A `TaskSource`: x and y have shape [1]."""
+
+    regression = True
+    in_memory = True
+    input_shape: tuple[int, ...] = (1,)
+    target_shape: tuple[int, ...] = (1,)
+
+    def __init__(self, options: SinusoidOptions, dtype: str = "float32"):
+        self.options = options
+        self.dtype = tf.as_dtype(dtype)
+
+    def check(self, split: Split, shape: Shape) -> None:
+        """DataError unless way is 1."""
+        if shape.way != 1:
+            raise DataError(f"sinusoid: {split} way is {shape.way}; a regression task has way 1")
+
+    def sample(
+        self, split: Split, index: tf.Tensor | int, tasks: int, shape: Shape, seed: int
+    ) -> Episode:
+        """Tasks `index` .. `index + tasks - 1`; see `TaskSource`."""
+        options, points = self.options, shape.shot + shape.query
+        keys = TaskKeys.of_stream(seed, split, index, tasks)
+        amplitude = keys.uniform("amplitude", 1, low=options.amplitude[0], high=options.amplitude[1])  # [T, 1]
+        phase = keys.uniform("phase", 1, low=options.phase[0], high=options.phase[1])
+        x = keys.uniform("x", points, low=options.x[0], high=options.x[1])  # [T, points]
+        y = amplitude * tf.sin(x - phase)
+        if options.noise:
+            noise = options.noise * keys.normal("noise", shape.shot)
+            y = tf.concat([y[:, : shape.shot] + noise, y[:, shape.shot :]], axis=1)
+        drawn = tf.bitcast(tf.cast(tf.concat([amplitude, phase, x, y], axis=1), tf.float32), tf.int32)
+        x, y = tf.cast(x, self.dtype)[..., None], tf.cast(y, self.dtype)[..., None]
+        return Episode(
+            x[:, : shape.shot], y[:, : shape.shot], x[:, shape.shot :], y[:, shape.shot :],
+            tf.zeros((tasks, 0), tf.int32), drawn,
+        )
+
+
+def build(options: SinusoidOptions, dtype: str = "float32") -> SinusoidSource:
+    """The source that a spec's dataset section describes."""
+    return SinusoidSource(options, dtype)

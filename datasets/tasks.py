@@ -1,0 +1,51 @@
+"""What a task is. The letters of all shapes are defined here, once:
+
+T tasks in a batch, W ways (classes a task), K shots (support images a class), S = W x K support images,
+Q query images a task (W x query-per-class), H x W x C an image. Rows are class-major: all of the first
+class, then all of the second.
+"""
+from __future__ import annotations
+
+from typing import Literal, NamedTuple, Protocol
+
+import tensorflow as tf
+
+Split = Literal["train", "val", "test"]
+
+
+class Episode(NamedTuple):
+    """A batch of T tasks."""
+
+    support_x: tf.Tensor  # [T, S, *x] float
+    support_y: tf.Tensor  # [T, S] int32 labels 0..way-1, or [T, S, *y] float targets
+    query_x: tf.Tensor  # [T, Q, *x] float
+    query_y: tf.Tensor  # [T, Q] or [T, Q, *y]
+    classes: tf.Tensor  # [T, way] int32, the class behind each label; [T, 0] in regression
+    drawn: tf.Tensor  # [T, n] int32, all that chance decided: equal rows, equal tasks
+
+
+class Shape(NamedTuple):
+    """How large a task is: images a task are way x (shot + query)."""
+
+    way: int
+    shot: int
+    query: int  # a class; in regression: points a task, and way is 1
+
+
+class TaskSource(Protocol):
+    """A distribution over tasks.
+
+    `sample` is a pure function of (seed, split, index) that TensorFlow can trace: the task with number i
+    is the same whether it is drawn alone, in a batch, or by another process.
+    """
+
+    input_shape: tuple[int, ...]  # one x
+    target_shape: tuple[int, ...]  # one y in regression; () in classification
+    regression: bool
+    in_memory: bool  # False: `sample` reads files; draw through tf.data, so that reading overlaps
+
+    def sample(
+        self, split: Split, index: tf.Tensor | int, tasks: int, shape: Shape, seed: int
+    ) -> Episode:
+        """Tasks number `index` to `index + tasks - 1` of the stream (seed, split)."""
+        ...

@@ -1,0 +1,45 @@
+"""Everything that an exact resume needs, in one file that is there whole or not at all.
+
+A checkpoint is an .npz: one array a variable, in the learner's order, and `state`, a JSON text with the step and the
+loop's own numbers. It is read without unpickling, so a foreign file cannot run code; zip checksums find damage.
+"""
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from .atomic import write_bytes_atomic
+from .errors import RunError
+
+FORMAT = 1
+
+
+def save(path: Path, variables: Sequence[tf.Variable], state: dict[str, Any]) -> None:
+    """Write the variables and a JSON-able `state`. OSError where the disk refuses; an older file stays as it was."""
+    arrays = {f"{number:04d}": variable.numpy() for number, variable in enumerate(variables)}
+    buffer = io.BytesIO()
+    np.savez(buffer, state=np.array(json.dumps({"format": FORMAT} | state)), **arrays)
+    write_bytes_atomic(path, buffer.getvalue())
+
+
+def restore(path: Path, variables: Sequence[tf.Variable]) -> dict[str, Any]:
+    """Assign the variables and return `state`; RunError for a damaged or foreign file, which changes nothing."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            state = json.loads(str(file["state"]))
+            arrays = [file[f"{number:04d}"] for number in range(len(file.files) - 1)]
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise RunError(f"{path} is not a whole checkpoint ({error}): delete it to go on from an older one") from None
+    shapes = [tuple(variable.shape) for variable in variables]
+    if not isinstance(state, dict) or state.get("format") != FORMAT or [array.shape for array in arrays] != shapes:
+        raise RunError(f"{path} is a checkpoint of another model or version: use --fresh, or choose another --out")
+    for variable, array in zip(variables, arrays, strict=True):
+        variable.assign(array.astype(variable.dtype.as_numpy_dtype))
+    return state

@@ -1,0 +1,151 @@
+"""Mistakes that no single value shows: settings that contradict each other, and settings without effect.
+
+Each check yields (dotted key, message). A setting is what the user wrote and is not the default, so a resolved spec,
+which spells out every default, passes as well.
+"""
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ..algorithms.options import (
+    Conv4Options,
+    MAMLOptions,
+    MatchingNetworkOptions,
+    PrototypicalNetworkOptions,
+    ReptileOptions,
+)
+from ..datasets.options import ImageFolderOptions, OmniglotOptions, Options, SinusoidOptions
+from .spec import Experiment
+
+Problem = tuple[str, str]
+
+
+def problems(experiment: Experiment) -> Iterator[Problem]:
+    """Everything that is wrong with an experiment whose single values are all right."""
+    for check in (_tasks, _ways, _algorithm, _network, _protocol, _optimizer, _schedule_of_run, _dataset, _seeds):
+        yield from check(experiment)
+
+
+def _tasks(experiment: Experiment) -> Iterator[Problem]:
+    algorithm, regression = experiment.algorithm, isinstance(experiment.dataset, SinusoidOptions)
+    if regression and isinstance(algorithm, PrototypicalNetworkOptions | MatchingNetworkOptions):
+        yield "algorithm.name", f"{algorithm.name} is a classifier; sinusoid is regression: use maml or reptile"
+    if regression and isinstance(experiment.network, Conv4Options):
+        yield "network.name", "conv4 reads images; sinusoid has numbers: use mlp"
+    if regression:
+        for section in ("train", "test"):
+            if (way := getattr(experiment, section).way) != 1:
+                yield f"{section}.way", f"is {way}; a regression task has way: 1"
+
+
+def _ways(experiment: Experiment) -> Iterator[Problem]:
+    if not isinstance(experiment.algorithm, MAMLOptions | ReptileOptions):
+        return
+    way, name = experiment.train.way, experiment.algorithm.name
+    reason = f"the last layer of {name} has train.way = {way} outputs, so train and test have the same way"
+    if experiment.test.way != way:
+        yield "test.way", f"is {experiment.test.way}: {reason}"
+    if experiment.validation and experiment.validation.way not in (None, way):
+        yield "validation.way", f"is {experiment.validation.way}: {reason}"
+
+
+def _algorithm(experiment: Experiment) -> Iterator[Problem]:
+    algorithm, train = experiment.algorithm, experiment.train
+    if isinstance(algorithm, MAMLOptions) and algorithm.first_order and algorithm.inner_steps == 0:
+        yield "algorithm.first_order", "has no effect with inner_steps: 0"
+    if isinstance(algorithm, MatchingNetworkOptions) and not algorithm.full_context_embeddings:
+        if _said(algorithm, "attention_steps"):
+            yield "algorithm.attention_steps", "has no effect without full_context_embeddings: true"
+    if isinstance(algorithm, ReptileOptions):
+        if _said(train, "query"):
+            yield "train.query", "has no effect: reptile has no query set in training"
+        if algorithm.inner_batch > train.way * train.shot:
+            yield "algorithm.inner_batch", (
+                f"is {algorithm.inner_batch}, more than the {train.way * train.shot} images of a support set "
+                "(train.way x train.shot)"
+            )
+        if algorithm.serial and train.meta_batch == 1:
+            yield "algorithm.serial", "has no effect with train.meta_batch: 1"
+    if getattr(algorithm, "task_reduction", "mean") == "sum" and train.meta_batch == 1:
+        yield "algorithm.task_reduction", "has no effect with train.meta_batch: 1"
+
+
+def _network(experiment: Experiment) -> Iterator[Problem]:
+    network = experiment.network
+    has_head = isinstance(experiment.algorithm, MAMLOptions | ReptileOptions)
+    if isinstance(network, Conv4Options):
+        if network.downsample == "stride" and _said(network, "pool_padding"):
+            yield "network.pool_padding", "has no effect with downsample: stride"
+        if not has_head and _said(network, "head_initializer"):
+            yield "network.head_initializer", f"has no effect: {experiment.algorithm.name} has no last layer of its own"
+    if not network.batch_norm:
+        for option in ("norm_scale", "norm_epsilon", "norm_momentum"):
+            if _said(network, option):
+                yield f"network.{option}", "has no effect with batch_norm: false"
+    elif has_head and _said(network, "norm_momentum"):
+        yield "network.norm_momentum", f"has no effect: {experiment.algorithm.name} never uses running averages"
+    if isinstance(experiment.algorithm, MAMLOptions) and not network.batch_norm:
+        if experiment.algorithm.adapt == "all":
+            yield "algorithm.adapt", "all is the same as weights with batch_norm: false"
+
+
+def _protocol(experiment: Experiment) -> Iterator[Problem]:
+    if experiment.protocol == "transductive" and not experiment.network.batch_norm:
+        yield "protocol", "transductive has no effect with batch_norm: false, every query is on its own: write inductive"
+
+
+def _optimizer(experiment: Experiment) -> Iterator[Problem]:
+    optimizer = experiment.optimizer
+    gliding = optimizer.schedule in ("linear", "cosine")
+    if _said(optimizer, "final_learning_rate") and not gliding:
+        yield "optimizer.final_learning_rate", f"has no effect with schedule: {optimizer.schedule}"
+    if gliding and optimizer.final_learning_rate == optimizer.learning_rate:
+        yield "optimizer.schedule", f"{optimizer.schedule} has no effect: it starts and ends at {optimizer.learning_rate}"
+    for option in ("decay_every", "decay_factor"):
+        if _said(optimizer, option) and optimizer.schedule != "step":
+            yield f"optimizer.{option}", f"has no effect with schedule: {optimizer.schedule}"
+    if optimizer.schedule == "step" and optimizer.decay_every is None:
+        yield "optimizer.decay_every", "is missing: schedule step needs the steps between two decays"
+    elif optimizer.schedule == "step" and (optimizer.decay_every or 0) >= experiment.train.steps:
+        yield "optimizer.decay_every", (
+            f"is {optimizer.decay_every}: the schedule has no effect within train.steps = {experiment.train.steps}"
+        )
+    if optimizer.clip_value is not None and optimizer.clip_norm is not None:
+        yield "optimizer.clip_norm", "clip_value is given too: choose one"
+
+
+def _schedule_of_run(experiment: Experiment) -> Iterator[Problem]:
+    validation, test = experiment.validation, experiment.test
+    if validation and validation.every > experiment.train.steps and _said(validation, "every"):
+        yield "validation.every", f"is {validation.every}, more than train.steps = {experiment.train.steps}"
+    if validation is None and test.checkpoint == "best" and "checkpoint" in test.model_fields_set:
+        yield "test.checkpoint", "best needs a validation: write last, or give a validation section"
+    if experiment.train.log_every > experiment.train.steps and _said(experiment.train, "log_every"):
+        yield "train.log_every", f"is {experiment.train.log_every}, more than train.steps = {experiment.train.steps}"
+
+
+def _dataset(experiment: Experiment) -> Iterator[Problem]:
+    dataset = experiment.dataset
+    if isinstance(dataset, OmniglotOptions) and dataset.split == "random-1200-423" and experiment.validation:
+        yield "validation", "split random-1200-423 has no validation classes: write `validation: null`"
+    if isinstance(dataset, ImageFolderOptions) and abs(sum(dataset.split) - 1) > 1e-6:
+        yield "dataset.split", f"adds up to {sum(dataset.split):g}, not 1"
+    if isinstance(dataset, ImageFolderOptions) and min(dataset.split) < 0:
+        yield "dataset.split", "has a negative share"
+    if isinstance(dataset, SinusoidOptions):
+        for option in ("amplitude", "phase", "x"):
+            low, high = getattr(dataset, option)
+            if low >= high:
+                yield f"dataset.{option}", f"is [{low:g}, {high:g}]: the first number must be the smaller one"
+
+
+def _seeds(experiment: Experiment) -> Iterator[Problem]:
+    seeds = experiment.seeds
+    if len(set(seeds)) < len(seeds):
+        yield "seeds", f"has a seed twice: {list(seeds)}"
+
+
+def _said(section: Options, option: str) -> bool:
+    """Whether the user gave the option a value of their own."""
+    default = type(section).model_fields[option].default
+    return option in section.model_fields_set and getattr(section, option) != default

@@ -1,0 +1,246 @@
+"""From YAML and overrides to an Experiment: every mistake found, all at once, with file, line and key."""
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from .checks import problems
+from .spec import Experiment
+from .wording import explain
+
+MAXIMUM_BYTES = 1 << 20
+Key = tuple[str | int, ...]
+
+
+class SpecError(Exception):
+    """A spec with mistakes; `problems` has one ready line for each."""
+
+    def __init__(self, problems: Sequence[str]):
+        super().__init__("\n".join(problems))
+        self.problems = list(problems)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A spec that is right, and where each value came from."""
+
+    experiment: Experiment
+    origins: Mapping[str, str]  # dotted key -> "spec.yaml:12", "command line"; keys not there are defaults
+    path: Path
+
+
+@dataclass
+class _Document:
+    """What a YAML file says, where it says it, and what is wrong with it already."""
+
+    name: str
+    values: dict[str, Any] = field(default_factory=dict)
+    places: dict[Key, str] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+
+    def complain(self, key: Key, message: str, place: str | None = None) -> None:
+        where = place or self.place(key)
+        self.problems.append(f"{where}: {'.'.join(map(str, key))}{': ' if key else ''}{message}")
+
+    def place(self, key: Key) -> str:
+        """Of the key, or of the nearest one around it that the file has."""
+        while key and key not in self.places:
+            key = key[:-1]
+        return self.places.get(key, self.name)
+
+
+def load(spec: str | Path, overrides: Sequence[str] = ()) -> Loaded:
+    """Read a spec (a path, or the name of one that ships) with `key=value` overrides; SpecError lists all mistakes."""
+    path = find(spec)
+    document = _read(path)
+    for override in overrides:
+        _override(document, override)
+    experiment = _validate(document)
+    origins = {".".join(map(str, key)): place for key, place in document.places.items() if key}
+    return Loaded(experiment, origins, path)
+
+
+def find(spec: str | Path) -> Path:
+    """The file of a spec; SpecError with the nearest names where there is none."""
+    path = Path(spec)
+    if path.is_dir():
+        raise SpecError([f"{spec} is a folder: give a spec file, or the name of a spec that ships"])
+    if path.exists():
+        return path
+    shipped = shipped_specs()
+    if str(spec) in shipped:
+        return shipped[str(spec)]
+    near = difflib.get_close_matches(str(spec), shipped, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}?" if near else "`metarun list specs` shows those that ship"
+    raise SpecError([f"{spec}: no such file, and no spec that ships has this name; {hint}"])
+
+
+def shipped_specs() -> dict[str, Path]:
+    """Name -> file of the specs in the package."""
+    root = Path(str(files(__package__) / "specs"))
+    return {path.relative_to(root).with_suffix("").as_posix(): path for path in sorted(root.rglob("*.yaml"))}
+
+
+def resolved_yaml(experiment: Experiment) -> str:
+    """The spec with every default filled in; itself a valid spec with the same digest."""
+    return yaml.safe_dump(effective(experiment), sort_keys=False, allow_unicode=True)
+
+
+def effective(experiment: Experiment) -> dict[str, Any]:
+    """Every value as plain data; options that are unset and mean "not there" are left away."""
+
+    def pruned(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: pruned(each) for key, each in value.items() if each is not None}
+        return value
+
+    told = experiment.model_dump(mode="json")
+    return pruned(told) | ({"validation": None} if experiment.validation is None else {})
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML's safe subset, with the numbers and booleans of YAML 1.2: 1e-3 is a number, `no` is a word."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith((":bool", ":float", ":int", ":timestamp"))]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
+_Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"^[-+]?(0|[1-9][0-9_]*)$"), list("-+0123456789"))
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^([-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN))$"),
+    list("-+.0123456789"),
+)
+
+
+def _read(path: Path) -> _Document:
+    document = _Document(path.name)
+    node = _compose(path)
+    document.places[()] = f"{document.name}:1"
+    if not isinstance(node, yaml.MappingNode):
+        raise SpecError([f"{path}: a spec is a mapping, `key: value`; this file is {_kind(node)}"])
+    document.values = _construct(document, node, ())
+    return document
+
+
+def _compose(path: Path) -> yaml.Node | None:
+    try:
+        if path.stat().st_size > MAXIMUM_BYTES:
+            raise SpecError([f"{path} is larger than {MAXIMUM_BYTES} bytes: not a spec"])
+        text = path.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise SpecError([f"{path} cannot be read: {error.strerror}"]) from None
+    except UnicodeDecodeError as error:
+        raise SpecError([f"{path} is not UTF-8 text (byte {error.start}): save it as UTF-8"]) from None
+    return _parse(text, path.name)
+
+
+def _parse(text: str, name: str) -> yaml.Node | None:
+    try:
+        if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text, Loader=_Loader)):
+            raise SpecError([f"{name}: YAML aliases (*name) are not understood in specs: write the values out"])
+        return yaml.compose(text, Loader=_Loader)
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise SpecError([f"{name}:{line}: not YAML: {error.problem or error.context}"]) from None
+    except yaml.YAMLError as error:
+        raise SpecError([f"{name}: not YAML: {' '.join(str(error).split())}"]) from None
+    except RecursionError:
+        raise SpecError([f"{name}: nested too deeply for a spec"]) from None
+
+
+def _construct(document: _Document, node: yaml.Node, key: Key, place: str | None = None) -> Any:
+    """Plain data of a node; notes where each key stands; duplicate and odd keys are complaints."""
+    if isinstance(node, yaml.SequenceNode):
+        return [_construct(document, each, (*key, number), place) for number, each in enumerate(node.value)]
+    if isinstance(node, yaml.ScalarNode):
+        try:
+            return _Loader("").construct_object(node)
+        except (yaml.YAMLError, ValueError) as error:
+            reason = getattr(error, "problem", None) or error
+            document.complain(key, f"cannot be read: {reason}", place or f"{document.name}:{node.start_mark.line + 1}")
+            return None
+    values: dict[str, Any] = {}
+    for name, value in node.value:
+        where = place or f"{document.name}:{name.start_mark.line + 1}"
+        if not isinstance(name, yaml.ScalarNode) or name.value == "<<":
+            document.complain(key, "keys are plain words; merge keys and others are not understood", where)
+        elif name.value in values:
+            first = document.places[(*key, name.value)]
+            document.complain((*key, name.value), f"is given twice, first at {first}", where)
+        else:
+            document.places[(*key, name.value)] = where
+            values[name.value] = _construct(document, value, (*key, name.value), place)
+    return values
+
+
+def _override(document: _Document, override: str) -> None:
+    """Replace one value; the key may be new, its sections too."""
+    place = f"-s {override}"
+    dotted, equals, text = override.partition("=")
+    key = tuple(dotted.strip().split("."))
+    if not equals or not all(key):
+        document.problems.append(f"{place}: expected key=value, for example -s train.steps=100")
+        return
+    section = document.values
+    for part in key[:-1]:
+        if section.get(part) is None:
+            section[part] = {}
+        section = section[part]
+        if not isinstance(section, dict):
+            document.problems.append(f"{place}: {part} is a value, it has no keys in it")
+            return
+    for known in [known for known in document.places if known[: len(key)] == key]:
+        del document.places[known]
+    try:
+        node = _parse(text, place)
+    except SpecError as error:
+        document.problems.extend(error.problems)
+        return
+    document.places[key] = "command line"
+    section[key[-1]] = None if node is None else _construct(document, node, key, "command line")
+
+
+def _validate(document: _Document) -> Experiment:
+    try:
+        experiment = Experiment.model_validate(document.values)
+    except ValidationError as error:
+        for key, message in explain(error, document.values):
+            document.complain(key, message)
+        raise SpecError(_in_order(document.problems)) from None
+    for key, message in problems(experiment):
+        document.complain(tuple(key.split(".")), message)
+    if document.problems:
+        raise SpecError(_in_order(document.problems))
+    return experiment
+
+
+def _in_order(lines: Sequence[str]) -> list[str]:
+    def position(line: str) -> tuple[int, str]:
+        match = re.match(r"[^:]*:(\d+): ", line)
+        return (int(match[1]) if match else 1 << 30, "")
+
+    return sorted(dict.fromkeys(lines), key=position)
+
+
+def _kind(node: yaml.Node | None) -> str:
+    return {None: "empty", yaml.SequenceNode: "a list", yaml.ScalarNode: "a single value"}[node and type(node)]
+
+
+def walk(values: Mapping[str, Any], key: Key = ()) -> Iterator[tuple[Key, Any]]:
+    """Every leaf of nested mappings with its key."""
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from walk(value, (*key, name))
+        else:
+            yield (*key, name), value

@@ -1,0 +1,123 @@
+"""Measuring a learner on fixed tasks: one value a task, and what follows from all of them."""
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import math
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from ..algorithms.learner import Learner, Metrics
+from ..datasets.tasks import Shape, Split, TaskSource
+from .atomic import write_text_atomic
+from .progress import Progress
+from .results import expected_calibration_error, mean_and_ci95
+
+PIXELS_AT_ONCE = 1_000_000  # inputs of one evaluation call; bounds its memory
+
+
+class Measurement(NamedTuple):
+    """Values of E tasks."""
+
+    values: dict[str, np.ndarray]  # [E] float64 each
+    calibration: np.ndarray | None  # [3, 15] sums over tasks; None in regression
+    episodes_digest: str  # of what every task has drawn: equal digests, identical tasks
+
+    @property
+    def metric(self) -> str:
+        """Name of the main metric: accuracy or mse."""
+        return main_metric(self.values)
+
+    def summary(self) -> dict[str, float]:
+        """Mean of every value, the main metric's ci95, and the expected calibration error."""
+        means = {name: math.fsum(values) / len(values) for name, values in self.values.items()}
+        summary = means | {"ci95": mean_and_ci95(self.values[self.metric].tolist())[1]}
+        if self.calibration is not None:
+            summary["expected_calibration_error"] = expected_calibration_error(*self.calibration.tolist())
+        return summary
+
+    def write_csv(self, path: Path) -> None:
+        """One line a task: episode, then its values."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(["episode", *self.values])
+        for episode, row in enumerate(zip(*self.values.values(), strict=True)):
+            writer.writerow([episode, *(f"{value:.9g}" for value in row)])
+        write_text_atomic(path, text.getvalue())
+
+
+class Evaluation:
+    """`episodes` fixed tasks of `split`; traced once, however often it is measured.
+
+    Tasks are drawn in batches whose size depends on the spec alone, so that a number never depends on the
+    machine; the last batch may draw tasks that are then ignored.
+    """
+
+    def __init__(self, learner: Learner, source: TaskSource, split: Split, shape: Shape, episodes: int, seed: int):
+        self.split, self.episodes = split, episodes
+        self.batch = tasks_at_once(shape, source.input_shape, learner.problem.protocol, episodes)
+
+        def sample(number: tf.Tensor):
+            return source.sample(split, number * self.batch, self.batch, shape, seed)
+
+        def evaluate(task: Any) -> tuple[Metrics, tf.Tensor]:
+            batch = sample(task) if source.in_memory else task
+            return learner.evaluate(batch), batch.drawn
+
+        self.step = tf.function(evaluate)
+        self.batches: Callable[[], Any] = (
+            (lambda: map(_int64, range(self.calls)))
+            if source.in_memory
+            else (lambda: tf.data.Dataset.range(self.calls).map(sample, deterministic=True).prefetch(2))
+        )
+
+    @property
+    def calls(self) -> int:
+        """Batches that hold all tasks."""
+        return -(-self.episodes // self.batch)
+
+    def names(self) -> list[str]:
+        """Names of the values, without measuring anything."""
+        first = next(iter(self.batches()))
+        metrics, _ = self.step.get_concrete_function(first).structured_outputs
+        return [name for name in metrics if name != "calibration"]
+
+    def measure(self, label: str) -> Measurement:
+        """Measure all tasks, with a progress bar."""
+        collected: list[dict[str, np.ndarray]] = []
+        drawn = hashlib.sha256()
+        with Progress(label, self.episodes, unit="episode") as progress:
+            left = self.episodes
+            for task in self.batches():
+                metrics, chosen = self.step(task)
+                keep = min(left, self.batch)
+                collected.append({name: value.numpy()[:keep].astype(np.float64) for name, value in metrics.items()})
+                drawn.update(np.ascontiguousarray(chosen.numpy()[:keep], "<i4").tobytes())
+                left -= keep
+                progress.advance(keep)
+        values = {name: np.concatenate([part[name] for part in collected]) for name in collected[0]}
+        calibration = values.pop("calibration", None)
+        return Measurement(
+            values, None if calibration is None else calibration.sum(axis=0), drawn.hexdigest()[:16]
+        )
+
+
+def main_metric(names: Iterable[str]) -> str:
+    """The metric that a table shows: accuracy of a classifier, mse of a regression."""
+    return "accuracy" if "accuracy" in names else "mse"
+
+
+def tasks_at_once(shape: Shape, input_shape: tuple[int, ...], protocol: str, episodes: int) -> int:
+    """Tasks in one evaluation call, so that their inputs stay below `PIXELS_AT_ONCE`."""
+    supports, queries = shape.way * shape.shot, shape.way * shape.query
+    images = supports + queries * (supports + 1 if protocol == "inductive" else 1)
+    return max(1, min(episodes, 100, PIXELS_AT_ONCE // (images * math.prod(input_shape[:2]))))
+
+
+def _int64(number: int) -> tf.Tensor:
+    return tf.constant(number, tf.int64)

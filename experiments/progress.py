@@ -1,0 +1,49 @@
+"""Progress of anything that lasts: a bar on a terminal, a plain line now and then in a batch log."""
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+
+from tqdm import tqdm
+
+SECONDS_BETWEEN_LINES = 30.0
+
+
+class Progress:
+    """Counts to `total` from `done`, with rate and time left, on standard error."""
+
+    def __init__(self, label: str, total: int, done: int = 0, unit: str = "step"):
+        self.label, self.total, self.unit = label, total, unit
+        self.terminal = sys.stderr.isatty()
+        self.start, self.first = time.monotonic(), done
+        self.done, self.next_line = done, self.start + SECONDS_BETWEEN_LINES
+        self.bar = tqdm(
+            total=total, initial=done, desc=label, unit=unit, disable=not self.terminal, delay=2, dynamic_ncols=True
+        )
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.bar.close()
+
+    def advance(self, count: int = 1, note: str = "") -> None:
+        """Count on; `note` is shown beside the rate."""
+        self.done += count
+        self.bar.update(count)
+        if note:
+            self.bar.set_postfix_str(note, refresh=False)
+        if not self.terminal and time.monotonic() >= self.next_line:
+            self.next_line = time.monotonic() + SECONDS_BETWEEN_LINES
+            self._line(note)
+
+    def say(self, text: str) -> None:
+        """A line that stays, above the bar."""
+        tqdm.write(text, file=sys.stderr)
+
+    def _line(self, note: str) -> None:
+        rate = (self.done - self.first) / (time.monotonic() - self.start)
+        left = tqdm.format_interval((self.total - self.done) / rate) if rate else "?"
+        beside = f", {note}" if note else ""
+        self.say(f"{self.label}: {self.done}/{self.total} {self.unit}s, {rate:.2f}/s, {left} left{beside}")

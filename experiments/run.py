@@ -1,0 +1,345 @@
+"""The one training loop: a spec and a seed in, a run directory with its row out.
+
+A run is a pure function of its spec and seed. It can be stopped at any moment: what is on the disk is the newest
+checkpoint and the metrics up to it, and the same call goes on from there to the same result, bit for bit.
+"""
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from .. import algorithms, datasets
+from ..algorithms.learner import Learner, Problem
+from ..datasets.tasks import Episode, Shape, TaskSource
+from . import checkpoint, environment
+from .atomic import write_json_atomic, write_text_atomic
+from .errors import RunError
+from .interrupt import Interrupted, StopSignal
+from .load import load, resolved_yaml
+from .measure import Evaluation, Measurement, main_metric
+from .metrics_log import MetricsLog
+from .progress import Progress
+from .results import Row, read_row
+from .rundir import RunDirectory
+from .spec import Experiment, Test, Train, Validation
+
+CHECKPOINT_SECONDS = 120.0  # between validations, so that a kill never costs more
+
+
+def run(experiment: Experiment, seed: int, directory: RunDirectory, folder: Path, fresh: bool = False) -> Row:
+    """Train and test; go on where an earlier call stopped; return at once if it finished.
+
+    `folder` is where relative paths of the spec start. Raises RunError, DataError, or Interrupted after a checkpoint.
+    """
+    if fresh and directory.path.exists():
+        with directory.locked():
+            directory.set_aside()
+    with directory.locked():
+        if directory.finished:
+            return _finished_row(experiment, directory)
+        _refuse_another_spec(experiment, directory)
+        write_text_atomic(directory.spec, resolved_yaml(experiment.model_copy(update={"seeds": (seed,)})))
+        write_json_atomic(directory.environment, environment.describe())
+        source, learner = build(experiment, seed, folder)
+        training = Training(experiment, seed, directory, source, learner)
+        with StopSignal() as stop:
+            training.train(stop)
+        return training.test()
+
+
+def build(experiment: Experiment, seed: int, folder: Path) -> tuple[TaskSource, Learner]:
+    """The task distribution, checked to hold enough for every split, and the learner of a spec."""
+    keras.utils.clear_session()
+    tf.keras.utils.set_random_seed(seed)
+    source = datasets.build(experiment.dataset, folder=folder, dtype=experiment.precision)
+    source.check("train", shape_of(experiment.train))
+    if experiment.validation:
+        source.check("val", validation_shape(experiment))
+    source.check("test", shape_of(experiment.test))
+    learner = algorithms.build(
+        experiment.algorithm,
+        experiment.network,
+        experiment.optimizer,
+        problem=Problem(source.regression, experiment.protocol),
+        input_shape=source.input_shape,
+        outputs=math.prod(source.target_shape) if source.regression else experiment.train.way,
+        steps=experiment.train.steps,
+        dtype=experiment.precision,
+        seed=seed,
+    )
+    return source, learner
+
+
+def shape_of(section: Train | Test) -> Shape:
+    """Way, shot and query of a section."""
+    return Shape(section.way, section.shot, section.query)
+
+
+def validation_shape(experiment: Experiment) -> Shape:
+    """As the test's where the validation section says nothing else."""
+    section, test = experiment.validation or Validation(), experiment.test
+    return Shape(section.way or test.way, section.shot or test.shot, section.query or test.query)
+
+
+class Training:
+    """One run in progress: what the loop carries from step to step, all of it in the checkpoint."""
+
+    def __init__(
+        self, experiment: Experiment, seed: int, directory: RunDirectory, source: TaskSource, learner: Learner
+    ):
+        self.experiment, self.seed, self.directory = experiment, seed, directory
+        self.source, self.learner = source, learner
+        self.variables = learner.variables
+        self.step, self.seconds = 0, 0.0
+        self.best_step, self.best_value = 0, math.nan
+        self.window: dict[str, float] = {}  # sums of the training metrics since the last row
+        self.window_steps, self.window_seconds = 0, 0.0
+        self.shape = shape_of(experiment.train)
+        if not learner.needs_queries:
+            self.shape = self.shape._replace(query=0)
+        self.train_step = tf.function(self._train_step)
+        self.evaluation = self._validation()
+
+    def train(self, stop: StopSignal) -> None:
+        """Meta-train from the newest checkpoint, or from the start, to the last step."""
+        train, batch = self.experiment.train, self.experiment.train.meta_batch
+        self._restore()
+        if self.step == train.steps:
+            return
+        log = MetricsLog(self.directory, self._metric_names(), self.step)
+        saved_at = time.monotonic()
+        with Progress(f"{self.experiment.name} seed {self.seed}", train.steps, self.step) as progress:
+            for task in self._batches():
+                started = time.monotonic()
+                metrics = {name: float(value) for name, value in self.train_step(task).items()}
+                self.step += 1
+                self._refuse_nonfinite(metrics["loss"])
+                self._count(metrics, time.monotonic() - started)
+                if self.step % train.log_every == 0 or self.step == train.steps:
+                    self._log_window(log, batch)
+                validate = self.evaluation is not None and self._validates_now()
+                if validate:
+                    self._validate(log)
+                progress.advance(1, f"loss {metrics['loss']:.3f}" + self._best_note())
+                last = self.step == train.steps
+                if validate or last or stop.requested or time.monotonic() - saved_at > CHECKPOINT_SECONDS:
+                    self._save()
+                    log.flush()
+                    saved_at = time.monotonic()
+                if stop.requested and not last:
+                    raise Interrupted(
+                        f"stopped after step {self.step} of {train.steps}; the same command goes on from there"
+                    )
+
+    def test(self) -> Row:
+        """Measure the chosen checkpoint on the fixed test tasks; write the episodes, then the row."""
+        experiment = self.experiment
+        chosen = experiment.test.checkpoint if self.evaluation else "last"
+        if chosen == "best":
+            checkpoint.restore(self.directory.best, self.variables)
+        evaluation = Evaluation(
+            self.learner, self.source, "test", shape_of(experiment.test), experiment.test.episodes,
+            experiment.test.episode_seed,
+        )
+        measurement = evaluation.measure(f"{experiment.name} seed {self.seed} test")
+        measurement.write_csv(self.directory.episodes)
+        row = make_row(
+            experiment, self.seed, self.learner, measurement, split="test", test=experiment.test,
+            protocol=experiment.protocol, checkpoint=chosen, step=self.step, seconds=self.seconds,
+        )
+        write_json_atomic(self.directory.result, row.as_json())
+        return row
+
+    def _train_step(self, task: Any) -> dict[str, tf.Tensor]:
+        return self.learner.train_step(self._sample(task) if self.source.in_memory else task)
+
+    def _sample(self, number: tf.Tensor) -> Episode:
+        batch = self.experiment.train.meta_batch
+        return self.source.sample("train", number * batch, batch, self.shape, self.seed)
+
+    def _batches(self) -> Iterator[Any]:
+        """What each remaining step takes: its number where data sit on the device, else the tasks themselves."""
+        numbers = range(self.step, self.experiment.train.steps)
+        if self.source.in_memory:
+            return (tf.constant(number, tf.int64) for number in numbers)
+        stream = tf.data.Dataset.range(numbers.start, numbers.stop)
+        return iter(stream.map(self._sample, num_parallel_calls=2, deterministic=True).prefetch(2))
+
+    def _validation(self) -> Evaluation | None:
+        section = self.experiment.validation
+        if section is None:
+            return None
+        return Evaluation(
+            self.learner, self.source, "val", validation_shape(self.experiment), section.episodes,
+            self.experiment.test.episode_seed,
+        )
+
+    def _validates_now(self) -> bool:
+        every = self.experiment.validation.every if self.experiment.validation else 0
+        return self.step % every == 0 or self.step == self.experiment.train.steps
+
+    def _validate(self, log: MetricsLog) -> None:
+        assert self.evaluation is not None
+        started = time.monotonic()
+        summary = self.evaluation.measure(f"validation at step {self.step}").summary()
+        seconds = time.monotonic() - started
+        self.seconds += seconds
+        log.write(self.step, "val", summary, self.seconds, self.evaluation.episodes / seconds)
+        value = summary[main_metric(summary)]
+        if math.isnan(self.best_value) or self._better(value):
+            self.best_step, self.best_value = self.step, value
+            self._save_to(self.directory.best)
+
+    def _better(self, value: float) -> bool:
+        return value < self.best_value if self.source.regression else value > self.best_value
+
+    def _best_note(self) -> str:
+        return "" if math.isnan(self.best_value) else f", best validation {self.best_value:.4f} at {self.best_step}"
+
+    def _metric_names(self) -> list[str]:
+        """Columns of metrics.csv: training's, the learning rate, validation's."""
+        task = next(iter(self._batches()))
+        train = self.train_step.get_concrete_function(task).structured_outputs
+        validation = [*self.evaluation.names(), "ci95"] if self.evaluation else []
+        if self.evaluation and not self.source.regression:
+            validation.append("expected_calibration_error")
+        return list(dict.fromkeys([*train, "learning_rate", *validation]))
+
+    def _count(self, metrics: dict[str, float], seconds: float) -> None:
+        for name, value in metrics.items():
+            self.window[name] = self.window.get(name, 0.0) + value
+        self.window_steps += 1
+        self.window_seconds += seconds
+        self.seconds += seconds
+
+    def _log_window(self, log: MetricsLog, batch: int) -> None:
+        means = {name: total / self.window_steps for name, total in self.window.items()}
+        means["learning_rate"] = float(self.learner.optimizer.learning_rate)
+        log.write(self.step, "train", means, self.seconds, batch * self.window_steps / self.window_seconds)
+        self.window, self.window_steps, self.window_seconds = {}, 0, 0.0
+
+    def _refuse_nonfinite(self, loss: float) -> None:
+        if math.isfinite(loss):
+            return
+        good = self.directory.newest_checkpoints()
+        saved = f"the last good checkpoint is {good[0]}" if good else "no checkpoint was written yet"
+        raise RunError(
+            f"{self.directory.path}: the loss is {loss} at step {self.step}; {saved}. Lower the learning rates or clip "
+            "the gradient, then train with --fresh"
+        )
+
+    def _save(self) -> None:
+        self._save_to(self.directory.checkpoint(self.step))
+        self.directory.drop_old_checkpoints()
+
+    def _save_to(self, path: Path) -> None:
+        if not all(np.isfinite(variable.numpy()).all() for variable in self.variables):
+            self._refuse_nonfinite(math.nan)
+        checkpoint.save(path, self.variables, self._state())
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "digest": self.experiment.digest,
+            "seed": self.seed,
+            "step": self.step,
+            "seconds": self.seconds,
+            "best_step": self.best_step,
+            "best_value": None if math.isnan(self.best_value) else self.best_value,
+            "window": self.window,
+            "window_steps": self.window_steps,
+            "window_seconds": self.window_seconds,
+        }
+
+    def _restore(self) -> None:
+        """Go on from the newest whole checkpoint; a damaged one is named and skipped."""
+        for path in self.directory.newest_checkpoints():
+            try:
+                state = checkpoint.restore(path, self.variables)
+            except RunError as error:
+                print(f"warning: {error}; going on from an older one", file=sys.stderr)
+                continue
+            self.step, self.seconds = state["step"], state["seconds"]
+            self.best_step = state["best_step"]
+            self.best_value = math.nan if state["best_value"] is None else state["best_value"]
+            self.window, self.window_steps = state["window"], state["window_steps"]
+            self.window_seconds = state["window_seconds"]
+            return
+
+
+def make_row(
+    experiment: Experiment,
+    seed: int,
+    learner: Learner,
+    measurement: Measurement,
+    *,
+    split: str,
+    test: Test,
+    protocol: str,
+    checkpoint: str,
+    step: int,
+    seconds: float,
+) -> Row:
+    """The row of one measurement; `step` and `seconds` are those of the training."""
+    summary, published = measurement.summary(), experiment.published
+    return Row(
+        experiment=experiment.name,
+        algorithm=experiment.algorithm.name,
+        dataset=experiment.dataset.name,
+        split=split,
+        way=test.way,
+        shot=test.shot,
+        query=test.query,
+        protocol=protocol,
+        metric=measurement.metric,
+        mean=summary[measurement.metric],
+        ci95=summary["ci95"],
+        episodes=test.episodes,
+        seed=seed,
+        checkpoint=checkpoint,
+        train_steps=step,
+        inner_steps=getattr(learner, "test_steps", 0),
+        parameters=sum(math.prod(value.shape) for value in learner.parameters.values()),
+        expected_calibration_error=summary.get("expected_calibration_error"),
+        negative_log_likelihood=summary.get("negative_log_likelihood"),
+        precision=experiment.precision,
+        device=environment.device_name(),
+        seconds=round(seconds, 1),
+        tasks_per_second=round(step * experiment.train.meta_batch / seconds, 1) if seconds else None,
+        version=version("metarun"),
+        git_commit=environment.git_commit(),
+        spec_digest=experiment.digest,
+        episodes_digest=measurement.episodes_digest,
+        published=published.value if published else None,
+        published_ci95=published.ci95 if published else None,
+        published_source=published.source if published else None,
+    )
+
+
+def _finished_row(experiment: Experiment, directory: RunDirectory) -> Row:
+    row = read_row(directory.result)
+    if row.spec_digest != experiment.digest:
+        raise RunError(
+            f"{directory.path} holds the finished run of another spec (digest {row.spec_digest}, this one has "
+            f"{experiment.digest}): rename the experiment, choose another --out, or use --fresh to set it aside"
+        )
+    return row
+
+
+def _refuse_another_spec(experiment: Experiment, directory: RunDirectory) -> None:
+    if not directory.spec.exists():
+        return
+    digest = load(directory.spec).experiment.digest
+    if digest != experiment.digest:
+        raise RunError(
+            f"{directory.path} holds an unfinished run of another spec (digest {digest}, this one has "
+            f"{experiment.digest}): rename the experiment, choose another --out, or use --fresh to set it aside"
+        )
