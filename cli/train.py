@@ -38,7 +38,7 @@ def command(specs: tuple[str, ...], overrides: tuple[str, ...], seeds: tuple[int
     import_tensorflow()
     from ..experiments.results import merge
     from ..experiments.run import run
-    from ..experiments.table import table
+    from ..experiments.table import render, tabulate
 
     rows = []
     for each in loaded:
@@ -46,7 +46,7 @@ def command(specs: tuple[str, ...], overrides: tuple[str, ...], seeds: tuple[int
             directory = RunDirectory(out / each.experiment.name / f"seed-{seed}")
             if directory.finished and not fresh:
                 click.echo(f"{directory.path} is finished; --fresh trains it again", err=True)
-            rows.append(run(each.experiment, seed, directory, each.path.parent, fresh))
+            rows.append(run(each.experiment, seed, directory, fresh))
             merge(out)
-    click.echo(table(rows, "text"))
+    click.echo(render(tabulate(rows), "text"))
     click.echo(f"rows: {out / 'results.csv'}", err=True)

@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .options import (
@@ -27,8 +26,6 @@ DATASETS: dict[str, type[Options]] = {
 }
 
 
-def build(options: DatasetOptions, *, folder: Path | None = None, dtype: str = "float32") -> TaskSource:
-    """The task distribution of a spec; relative paths start at `folder`. DataError where data are missing."""
-    if isinstance(options, ImageFolderOptions):
-        options = options.model_copy(update={"path": (folder or Path()) / options.path})
+def build(options: DatasetOptions, dtype: str = "float32") -> TaskSource:
+    """The task distribution of a spec; DataError where data are missing or damaged."""
     return import_module(f".{options.name}", __name__).build(options, dtype)

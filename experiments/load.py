@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from ..datasets.options import ImageFolderOptions
 from .checks import problems
 from .spec import Experiment
 from .wording import explain
@@ -63,7 +64,7 @@ def load(spec: str | Path, overrides: Sequence[str] = ()) -> Loaded:
     document = _read(path)
     for override in overrides:
         _override(document, override)
-    experiment = _validate(document)
+    experiment = _rooted(_validate(document), path.parent)
     origins = {".".join(map(str, key)): place for key, place in document.places.items() if key}
     return Loaded(experiment, origins, path)
 
@@ -223,6 +224,14 @@ def _validate(document: _Document) -> Experiment:
     if document.problems:
         raise SpecError(_in_order(document.problems))
     return experiment
+
+
+def _rooted(experiment: Experiment, folder: Path) -> Experiment:
+    """A relative dataset path starts at the spec's folder."""
+    if not isinstance(experiment.dataset, ImageFolderOptions):
+        return experiment
+    path = (folder / experiment.dataset.path.expanduser()).resolve()
+    return experiment.model_copy(update={"dataset": experiment.dataset.model_copy(update={"path": path})})
 
 
 def _in_order(lines: Sequence[str]) -> list[str]:

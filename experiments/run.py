@@ -35,10 +35,10 @@ from .spec import Experiment, Test, Train, Validation
 CHECKPOINT_SECONDS = 120.0  # between validations, so that a kill never costs more
 
 
-def run(experiment: Experiment, seed: int, directory: RunDirectory, folder: Path, fresh: bool = False) -> Row:
+def run(experiment: Experiment, seed: int, directory: RunDirectory, fresh: bool = False) -> Row:
     """Train and test; go on where an earlier call stopped; return at once if it finished.
 
-    `folder` is where relative paths of the spec start. Raises RunError, DataError, or Interrupted after a checkpoint.
+    Raises RunError, DataError, or Interrupted after a checkpoint.
     """
     if fresh and directory.path.exists():
         with directory.locked():
@@ -49,18 +49,18 @@ def run(experiment: Experiment, seed: int, directory: RunDirectory, folder: Path
         _refuse_another_spec(experiment, directory)
         write_text_atomic(directory.spec, resolved_yaml(experiment.model_copy(update={"seeds": (seed,)})))
         write_json_atomic(directory.environment, environment.describe())
-        source, learner = build(experiment, seed, folder)
+        source, learner = build(experiment, seed)
         training = Training(experiment, seed, directory, source, learner)
         with StopSignal() as stop:
             training.train(stop)
         return training.test()
 
 
-def build(experiment: Experiment, seed: int, folder: Path) -> tuple[TaskSource, Learner]:
+def build(experiment: Experiment, seed: int) -> tuple[TaskSource, Learner]:
     """The task distribution, checked to hold enough for every split, and the learner of a spec."""
     keras.utils.clear_session()
     tf.keras.utils.set_random_seed(seed)
-    source = datasets.build(experiment.dataset, folder=folder, dtype=experiment.precision)
+    source = datasets.build(experiment.dataset, experiment.precision)
     source.check("train", shape_of(experiment.train))
     if experiment.validation:
         source.check("val", validation_shape(experiment))

@@ -1,3 +1,166 @@
-"""Rows to a table."""
-def table(rows, form):
-    return "\n".join(f"{r.experiment} {r.seed} {r.mean} {r.ci95}" for r in rows)
+"""Rows to a table: one line a measurement, published beside reproduced.
+
+The interval over episodes and the spread over seeds are two columns, never mixed. Rows are averaged over seeds
+only when everything else agrees, the spec's digest included. All seeds see the same test tasks, so `ci95` is the
+mean of their intervals over those tasks; `seed std` is the sample standard deviation of their means.
+"""
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from .results import Row
+
+FORMATS = ("text", "csv", "markdown", "latex")
+GROUPED = (
+    "experiment", "algorithm", "dataset", "split", "way", "shot", "query", "protocol", "metric", "checkpoint",
+    "train_steps", "inner_steps", "episodes", "episodes_digest", "spec_digest",
+)  # fmt: skip
+NUMERIC = frozenset({"result", "ci95", "seed std", "published", "difference", "ece", "nll", "episodes", "seeds", "minutes"})
+
+
+class Line(NamedTuple):
+    """One line of a table: rows that differ in nothing but the seed. Accuracies are in percent."""
+
+    row: Row  # the first of them
+    seeds: int
+    result: float | None
+    ci95: float | None
+    seed_std: float | None
+    expected_calibration_error: float | None
+    negative_log_likelihood: float | None
+    minutes: float  # of training, a seed
+
+    @property
+    def difference(self) -> float | None:
+        """Reproduced minus published."""
+        if self.result is None or self.row.published is None:
+            return None
+        return self.result - self.row.published
+
+
+def tabulate(rows: Sequence[Row]) -> list[Line]:
+    """Group by everything but the seed, in the order of the experiments' names."""
+    groups: dict[tuple[Any, ...], list[Row]] = {}
+    for row in sorted(rows, key=lambda row: (row.experiment, row.split, row.way, row.shot, row.protocol, row.seed)):
+        groups.setdefault(tuple(getattr(row, name) for name in GROUPED), []).append(row)
+    return [_line(group) for group in groups.values()]
+
+
+def render(lines: Sequence[Line], form: str) -> str:
+    """The table as text, csv, markdown or latex (booktabs), without a final newline."""
+    if form == "csv":
+        return _csv(lines)
+    marks = sorted({line.row.experiment for line in lines if _ambiguous(line, lines)})
+    cells = [_cells(line, line.row.experiment in marks) for line in lines]
+    names = [name for name in cells[0] if any(row[name] for row in cells)]
+    table = [[row[name] for name in names] for row in cells]
+    return {"text": _text, "markdown": _markdown, "latex": _latex}[form](names, table)
+
+
+def _line(group: Sequence[Row]) -> Line:
+    scale = 100.0 if group[0].metric == "accuracy" else 1.0
+    means = [row.mean for row in group]
+    finite = [mean * scale for mean in means if mean is not None]
+    result = _mean([row.mean for row in group], scale)
+    spread = None
+    if len(finite) == len(group) > 1 and result is not None:
+        spread = math.sqrt(math.fsum((mean - result) ** 2 for mean in finite) / (len(finite) - 1))
+    return Line(
+        group[0], len(group), result, _mean([row.ci95 for row in group], scale), spread,
+        _mean([row.expected_calibration_error for row in group], scale),
+        _mean([row.negative_log_likelihood for row in group]), math.fsum(row.seconds for row in group) / len(group) / 60,
+    )
+
+
+def _mean(values: Sequence[float | None], scale: float = 1.0) -> float | None:
+    known = [value for value in values if value is not None]
+    return scale * math.fsum(known) / len(known) if len(known) == len(values) else None
+
+
+def _ambiguous(line: Line, lines: Sequence[Line]) -> bool:
+    """Whether two specs share this experiment's name."""
+    return len({other.row.spec_digest for other in lines if other.row.experiment == line.row.experiment}) > 1
+
+
+def _cells(line: Line, show_digest: bool) -> dict[str, str]:
+    row, accuracy = line.row, line.row.metric == "accuracy"
+    digits = 2 if accuracy else 3
+    published = _number(row.published, digits)
+    if published and row.published_ci95 is not None:
+        published += f" ± {_number(row.published_ci95, digits)}"
+    return {
+        "experiment": row.experiment,
+        "spec": row.spec_digest[:8] if show_digest else "",
+        "algorithm": row.algorithm,
+        "dataset": row.dataset if row.split == "test" else f"{row.dataset} ({row.split})",
+        "way": str(row.way),
+        "shot": str(row.shot),
+        "protocol": row.protocol,
+        "steps": str(row.train_steps),
+        "inner": str(row.inner_steps) if row.inner_steps else "",
+        "episodes": str(row.episodes),
+        "seeds": str(line.seeds),
+        "metric": "accuracy %" if accuracy else row.metric,
+        "result": _number(line.result, digits) or "not finite",
+        "ci95": _number(line.ci95, digits),
+        "seed std": _number(line.seed_std, digits),
+        "published": published,
+        "difference": "" if line.difference is None else f"{line.difference:+.{digits}f}",
+        "ece": _number(line.expected_calibration_error, 2),
+        "nll": _number(line.negative_log_likelihood, 3),
+        "minutes": f"{line.minutes:.1f}",
+    }
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "" if value is None else f"{value:.{digits}f}"
+
+
+def _csv(lines: Sequence[Line]) -> str:
+    """Full precision, in percent where the metric is accuracy."""
+    text = io.StringIO()
+    own = ("seeds", "result", "ci95", "seed_std", "difference", "expected_calibration_error", "negative_log_likelihood",
+           "minutes")  # fmt: skip
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([*GROUPED, *own, "published", "published_ci95", "published_source"])
+    for line in lines:
+        row = line.row
+        values = [getattr(row, name) for name in GROUPED] + [getattr(line, name) for name in own]
+        writer.writerow([*values, row.published, row.published_ci95, row.published_source])
+    return text.getvalue().rstrip("\n")
+
+
+def _text(names: Sequence[str], table: Sequence[Sequence[str]]) -> str:
+    widths = [max(len(cell) for cell in column) for column in zip(names, *table, strict=True)]
+
+    def aligned(cells: Sequence[str]) -> str:
+        both = zip(names, cells, widths, strict=True)
+        return "  ".join(cell.rjust(width) if name in NUMERIC else cell.ljust(width) for name, cell, width in both).rstrip()
+
+    return "\n".join([aligned(names), "  ".join("-" * width for width in widths), *map(aligned, table)])
+
+
+def _markdown(names: Sequence[str], table: Sequence[Sequence[str]]) -> str:
+    def line(cells: Sequence[str]) -> str:
+        return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+    rule = ["---:" if name in NUMERIC else "---" for name in names]
+    return "\n".join([line(names), line(rule), *map(line, table)])
+
+
+def _latex(names: Sequence[str], table: Sequence[Sequence[str]]) -> str:
+    special = {"\\": r"\textbackslash{}", "±": r"$\pm$", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    special |= {mark: f"\\{mark}" for mark in "&%$#_{}"}
+
+    def line(cells: Sequence[str]) -> str:
+        return " & ".join("".join(special.get(letter, letter) for letter in cell) for cell in cells) + r" \\"
+
+    columns = "".join("r" if name in NUMERIC else "l" for name in names)
+    return "\n".join(
+        [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", line(names), r"\midrule", *map(line, table), r"\bottomrule",
+         r"\end{tabular}"]
+    )  # fmt: skip

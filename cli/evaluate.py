@@ -1,0 +1,35 @@
+"""metarun evaluate"""
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command(name="evaluate")
+@click.argument("run", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--way", type=click.IntRange(1), help="Classes a task.")
+@click.option("--shot", type=click.IntRange(1), help="Support images a class.")
+@click.option("--query", type=click.IntRange(1), help="Query images a class.")
+@click.option("--episodes", type=click.IntRange(2), help="Tasks.")
+@click.option("--episode-seed", type=click.IntRange(0), help="Which fixed tasks.")
+@click.option("--inner-steps", type=click.IntRange(0), help="Inner steps of maml and reptile.")
+@click.option("--protocol", type=click.Choice(["transductive", "inductive"]), help="How batch norm sees the queries.")
+@click.option("--split", type=click.Choice(["test", "val", "train"]), default="test", show_default=True)
+@click.option("--checkpoint", type=click.Choice(["best", "last"]), help="Of the run.")
+def command(run: Path, split: str, **changes: int | str | None) -> None:
+    """Test the finished RUN (a folder such as runs/NAME/seed-0) in another way.
+
+    What is not given stays as in the run's spec. Adds a row in RUN/evaluations, never overwrites one.
+    """
+    from ..experiments.quiet import import_tensorflow
+
+    import_tensorflow()
+    from ..experiments.evaluate import evaluate
+    from ..experiments.table import render, tabulate
+
+    row, path, known = evaluate(run, split, {name: value for name, value in changes.items() if value is not None})
+    if known:
+        click.echo(f"{path} has this measurement already", err=True)
+    click.echo(render(tabulate([row]), "text"))
+    click.echo(f"row: {path}", err=True)

@@ -1,0 +1,85 @@
+"""Testing a trained run in another way: another row, beside the first."""
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..datasets.tasks import Split
+from . import checkpoint
+from .atomic import write_json_atomic
+from .checks import problems
+from .errors import RunError
+from .load import effective, load
+from .measure import Evaluation
+from .results import Row, read_row
+from .run import build, make_row, shape_of
+from .rundir import RunDirectory
+from .spec import Experiment
+
+PUBLISHED = ("published", "published_ci95", "published_source")  # the paper's number is for the paper's test
+
+
+def evaluate(run: Path, split: Split, changes: Mapping[str, Any]) -> tuple[Row, Path, bool]:
+    """Measure the run at `run` with `changes` (way, shot, query, episodes, episode_seed, inner_steps, protocol,
+    checkpoint); the row, its file, and whether it was there before. RunError for a run that is not trained, or for
+    changes that do not fit it."""
+    directory = RunDirectory(run)
+    if not directory.finished:
+        raise RunError(f"{run} has no result.json: give the folder of a finished run, such as runs/NAME/seed-0")
+    trained = read_row(directory.result)
+    experiment = changed(load(directory.spec).experiment, changes)
+    chosen = experiment.test.checkpoint if directory.best.exists() else "last"
+    path = directory.evaluations / f"{_name(experiment, split, chosen)}.json"
+    with directory.locked():
+        if path.exists():
+            return read_row(path), path, True
+        source, learner = build(experiment, trained.seed)
+        source.check(split, shape_of(experiment.test))
+        checkpoint.restore(_weights(directory, chosen), learner.variables)
+        evaluation = Evaluation(
+            learner, source, split, shape_of(experiment.test), experiment.test.episodes, experiment.test.episode_seed
+        )
+        measurement = evaluation.measure(f"{experiment.name} seed {trained.seed} {split}")
+        row = make_row(
+            experiment, trained.seed, learner, measurement, split=split, test=experiment.test,
+            protocol=experiment.protocol, checkpoint=chosen, step=trained.train_steps, seconds=trained.seconds,
+        ).model_copy(update={"spec_digest": trained.spec_digest} | dict.fromkeys(PUBLISHED))
+        measurement.write_csv(path.with_suffix(".csv"))
+        write_json_atomic(path, row.as_json())
+    return row, path, False
+
+
+def changed(experiment: Experiment, changes: Mapping[str, Any]) -> Experiment:
+    """The experiment with another test; RunError where the trained model cannot be tested so."""
+    told = effective(experiment)
+    changes = dict(changes)
+    protocol = changes.pop("protocol", experiment.protocol)
+    if (inner_steps := changes.pop("inner_steps", None)) is not None:
+        if not hasattr(experiment.algorithm, "test_inner_steps"):
+            raise RunError(f"--inner-steps has no effect: {experiment.algorithm.name} has no inner loop")
+        told["algorithm"]["test_inner_steps"] = inner_steps
+    told["test"].update(changes)
+    result = Experiment.model_validate(told | {"protocol": protocol})
+    if wrong := [f"{key} {message}" for key, message in problems(result)]:
+        raise RunError("; ".join(wrong))
+    return result
+
+
+def _name(experiment: Experiment, split: str, chosen: str) -> str:
+    """A file name that holds everything that may differ between two measurements of a run."""
+    test, steps = experiment.test, getattr(experiment.algorithm, "test_inner_steps", None)
+    inner = "" if steps is None else f"-{steps}steps"
+    return (
+        f"{split}-{test.way}way-{test.shot}shot-{test.query}query-{experiment.protocol}-{chosen}{inner}"
+        f"-{test.episodes}episodes-seed{test.episode_seed}"
+    )
+
+
+def _weights(directory: RunDirectory, chosen: str) -> Path:
+    if chosen == "best":
+        return directory.best
+    newest = directory.newest_checkpoints()
+    if not newest:
+        raise RunError(f"{directory.checkpoints} has no checkpoint: train again with --fresh")
+    return newest[0]
