@@ -1,4 +1,5 @@
 """One paper, one file. `ALGORITHMS` is the only dispatch; learners import TensorFlow only when built."""
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -44,16 +45,17 @@ def _matchingnet() -> Callable[..., Any]:
 
 
 class Algorithm(NamedTuple):
-    """One entry: what a spec may say, what the learner is, and whether its network ends in a layer of `way` outputs."""
+    """One entry."""
 
-    options: type[Options]
-    learner: Callable[[], Callable[..., Any]]
-    has_head: bool
+    options: type[Options]  # what a spec may say
+    learner: Callable[[], Callable[..., Any]]  # imports the learner's class
+    has_head: bool = True  # its network ends in a layer of `way` outputs
+    trains_on_queries: bool = True
 
 
 ALGORITHMS: dict[str, Algorithm] = {
-    "maml": Algorithm(MAMLOptions, _maml, has_head=True),
-    "reptile": Algorithm(ReptileOptions, _reptile, has_head=True),
+    "maml": Algorithm(MAMLOptions, _maml),
+    "reptile": Algorithm(ReptileOptions, _reptile, trains_on_queries=False),
     "protonet": Algorithm(PrototypicalNetworkOptions, _protonet, has_head=False),
     "matchingnet": Algorithm(MatchingNetworkOptions, _matchingnet, has_head=False),
 }

@@ -1,4 +1,5 @@
 """Training and testing of learners that compare embeddings: Prototypical and Matching Networks."""
+
 from __future__ import annotations
 
 import keras
@@ -13,8 +14,6 @@ from .options import Options
 
 class EmbeddingLearner:
     """A `Learner` whose class scores are a function of the embeddings of support and queries."""
-
-    needs_queries = True
 
     def __init__(
         self, network: BuiltInNetwork, optimizer: keras.optimizers.Optimizer, options: Options, problem: Problem

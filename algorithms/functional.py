@@ -2,6 +2,7 @@
 
 A parameter may carry a leading task axis, `[T, *shape]`, or be shared by all tasks, `[*shape]`.
 """
+
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping

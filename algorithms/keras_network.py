@@ -4,6 +4,7 @@ The model is applied to one task after another with that task's own weights (`st
 mode), so that layers such as batch normalisation see one task at a time. The built-in networks compute the same
 for all tasks at once, several times faster.
 """
+
 from __future__ import annotations
 
 import keras
@@ -29,9 +30,7 @@ class KerasNetwork:
         )
         self.head = frozenset(variable.path for variable in with_weights[-1].trainable_variables)
 
-    def __call__(
-        self, parameters: Parameters, x: tf.Tensor, *, groups: int = 1, running: bool = False
-    ) -> tf.Tensor:
+    def __call__(self, parameters: Parameters, x: tf.Tensor, *, groups: int = 1, running: bool = False) -> tf.Tensor:
         """`[T, N, *input_shape]` -> `[T, N, outputs]`; each task, and each group in it, is a batch of its own."""
         tasks, examples, *shape = x.shape
         per_task = all(

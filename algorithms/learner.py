@@ -1,7 +1,8 @@
 """What the training loop asks of a learner, and the few things that all learners do alike."""
+
 from __future__ import annotations
 
-from typing import Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import keras
 import tensorflow as tf
@@ -41,7 +42,8 @@ class Learner(Protocol):
 
     variables: list[tf.Variable]  # all that a checkpoint must keep, the optimizer's state included
     parameters: dict[str, tf.Variable]  # what is meta-learned
-    needs_queries: bool  # whether training uses the query set
+    problem: Problem
+    optimizer: keras.optimizers.Optimizer
 
     def train_step(self, batch: Episode) -> Metrics:
         """One meta-update; scalars, `loss` among them."""
@@ -54,7 +56,7 @@ class Learner(Protocol):
 
 def outer_optimizer(options: OptimizerOptions, steps: int) -> keras.optimizers.Optimizer:
     """The optimizer of the meta-parameters and its schedule over `steps` updates."""
-    rate = options.learning_rate
+    rate: Any = options.learning_rate
     schedules = keras.optimizers.schedules
     if options.schedule == "linear":
         rate = schedules.PolynomialDecay(rate, steps, options.final_learning_rate or 0.0)
@@ -63,15 +65,13 @@ def outer_optimizer(options: OptimizerOptions, steps: int) -> keras.optimizers.O
     elif options.schedule == "step":
         every, factor = options.decay_every or steps, options.decay_factor or 0.5
         rate = schedules.ExponentialDecay(rate, every, factor, staircase=True)
-    clip = {"clipvalue": options.clip_value, "global_clipnorm": options.clip_norm}
+    clip: dict[str, Any] = {"clipvalue": options.clip_value, "global_clipnorm": options.clip_norm}
     if options.name == "adam":
         return keras.optimizers.Adam(rate, epsilon=1e-8, **clip)
     return keras.optimizers.SGD(rate, **clip)
 
 
-def predict_queries(
-    network: Network, parameters: Parameters, batch: Episode, protocol: str
-) -> tf.Tensor:
+def predict_queries(network: Network, parameters: Parameters, batch: Episode, protocol: str) -> tf.Tensor:
     """Outputs `[T, Q, outputs]` for the queries of gradient-based learners.
 
     transductive: all queries of a task are one batch. inductive: each query is in a batch with the whole
@@ -101,5 +101,3 @@ def state_of(
     """Everything that a checkpoint keeps, in a fixed order; builds the optimizer."""
     optimizer.build(list(parameters.values()))
     return [*parameters.values(), *more, *(variable.value for variable in optimizer.variables)]
-
-

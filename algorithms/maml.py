@@ -11,6 +11,7 @@ ways (its alpha of 0.4 at 5-way is 2.0 here), so that alpha does not depend on t
 is the mean over queries and, by default, over tasks (Adam does not see the factor; `task_reduction: sum` is
 equation 1). Its protocol is transductive; `inductive` is ours.
 """
+
 from __future__ import annotations
 
 import keras
@@ -26,8 +27,6 @@ from .options import MAMLOptions
 
 class MAML:
     """A `Learner`. `network` may be a built-in one or any Keras model (`KerasNetwork(model)`)."""
-
-    needs_queries = True
 
     def __init__(
         self,
@@ -95,7 +94,10 @@ class MAML:
             return number + 1, parameters, outputs.write(number, predicted)
 
         _, _, outputs = tf.while_loop(
-            lambda number, *_: number <= self.test_steps, step, (1, parameters, outputs), maximum_iterations=self.test_steps
+            lambda number, *_: number <= self.test_steps,
+            step,
+            (1, parameters, outputs),
+            maximum_iterations=self.test_steps,
         )
         return outputs.stack()
 

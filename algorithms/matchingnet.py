@@ -14,6 +14,7 @@ Full context embeddings (appendix A), with f' and g' the same network and D its 
 The paper gives neither optimizer nor K nor a temperature (its equation has temperature 1, which learns slowly because
 the attention can be at most e^2 times stronger for one image than another). Batch norm as in protonet.
 """
+
 from __future__ import annotations
 
 import keras
@@ -22,7 +23,6 @@ import tensorflow as tf
 from .embedding import EmbeddingLearner
 from .functional import cosine_similarities
 from .options import MatchingNetworkOptions
-from .protonet import by_class
 
 DEFAULT_ATTENTION_STEPS = 5
 
@@ -51,7 +51,8 @@ class MatchingNetwork(EmbeddingLearner):
         similarity = cosine_similarities(queries, supports) / self.options.temperature  # [T, Q, S]
         log_attention = tf.nn.log_softmax(similarity, axis=-1)
         tasks, count, examples = log_attention.shape
-        return tf.reduce_logsumexp(tf.reshape(log_attention, (tasks, count, way, examples // way)), axis=-1)
+        by_class = tf.reshape(log_attention, (tasks, count, way, examples // way))
+        return tf.reduce_logsumexp(by_class, axis=-1)
 
     def embed_supports(self, supports: tf.Tensor) -> tf.Tensor:
         """g(x_i, S) for each support image, `[T, S, D]` -> `[T, S, D]`."""

@@ -9,6 +9,7 @@ task. With `groups = G` the N examples are G equal groups, each normalised by it
 the running averages, which `update_running` moves. No bias stands before batch norm, whose offset takes its
 place (in the papers' nets that bias has a gradient of exactly zero).
 """
+
 from __future__ import annotations
 
 import itertools
@@ -33,14 +34,14 @@ class Network(Protocol):
     head: frozenset[str]  # names of the last layer's parameters
     norm: frozenset[str]  # names of the scales and offsets of batch norm
 
-    def __call__(
-        self, parameters: Parameters, x: tf.Tensor, *, groups: int = 1, running: bool = False
-    ) -> tf.Tensor:
+    def __call__(self, parameters: Parameters, x: tf.Tensor, *, groups: int = 1, running: bool = False) -> tf.Tensor:
         """`[T, N, *input_shape]` -> `[T, N, outputs]`."""
         ...
 
 
-def build(options: NetworkChoice, input_shape: tuple[int, ...], outputs: int | None, dtype: str, seed: int) -> BuiltInNetwork:
+def build(
+    options: NetworkChoice, input_shape: tuple[int, ...], outputs: int | None, dtype: str, seed: int
+) -> BuiltInNetwork:
     """The network of a spec; `outputs=None` leaves the last layer away (an embedding)."""
     if isinstance(options, Conv4Options):
         return Conv4(options, input_shape, outputs, dtype, seed)
@@ -49,6 +50,8 @@ def build(options: NetworkChoice, input_shape: tuple[int, ...], outputs: int | N
 
 class BuiltInNetwork:
     """The layers that conv4 and mlp share."""
+
+    features: int  # width of what the last layer reads, or of the embedding where there is no last layer
 
     def __init__(self, options: NetworkOptions, dtype: str, seed: int):
         self.options = options
@@ -68,9 +71,7 @@ class BuiltInNetwork:
         """Names of the scales and offsets of batch norm."""
         return frozenset(name for name in self.parameters if name.startswith("norm"))
 
-    def __call__(
-        self, parameters: Parameters, x: tf.Tensor, *, groups: int = 1, running: bool = False
-    ) -> tf.Tensor:
+    def __call__(self, parameters: Parameters, x: tf.Tensor, *, groups: int = 1, running: bool = False) -> tf.Tensor:
         """`[T, N, *input_shape]` -> `[T, N, outputs]`."""
         return self.apply(parameters, x, groups=groups, running=running)[0]
 
@@ -87,15 +88,13 @@ class BuiltInNetwork:
             average = self.running[name]
             average.assign(momentum * average + (1 - momentum) * tf.reduce_mean(value, axis=[0, 1]))
 
-    def _parameter(self, name: str, shape: tuple[int, ...], initializer: keras.Initializer | str) -> None:
-        if not isinstance(initializer, keras.Initializer):
-            initializer = keras.initializers.get(initializer)
+    def _parameter(self, name: str, shape: tuple[int, ...], initializer: keras.Initializer) -> None:
         self.parameters[name] = tf.Variable(initializer(shape, dtype=self.dtype.name), name=name)
 
     def _add_norm(self, number: int, width: int) -> None:
         if self.options.norm_scale:
-            self._parameter(f"norm{number}/scale", (width,), "ones")
-        self._parameter(f"norm{number}/offset", (width,), "zeros")
+            self._parameter(f"norm{number}/scale", (width,), keras.initializers.Ones())
+        self._parameter(f"norm{number}/offset", (width,), keras.initializers.Zeros())
         for name, first in (("mean", tf.zeros), ("variance", tf.ones)):
             self.running[f"norm{number}/{name}"] = tf.Variable(first(width, self.dtype), name=f"norm{number}/{name}")
 
@@ -133,7 +132,7 @@ class Conv4(BuiltInNetwork):
             if options.batch_norm:
                 self._add_norm(number, options.filters)
             else:
-                self._parameter(f"conv{number}/bias", (options.filters,), "zeros")
+                self._parameter(f"conv{number}/bias", (options.filters,), keras.initializers.Zeros())
             height, width = ((height + 1) // 2, (width + 1) // 2) if up else (height // 2, width // 2)
             channels = options.filters
         if height == 0 or width == 0:
@@ -146,7 +145,7 @@ class Conv4(BuiltInNetwork):
                 else keras.initializers.RandomNormal(stddev=1.0, seed=next(self._seeds))
             )
             self._parameter("head/kernel", (self.features, outputs), head)
-            self._parameter("head/bias", (outputs,), "zeros")
+            self._parameter("head/bias", (outputs,), keras.initializers.Zeros())
 
     def apply(
         self, parameters: Parameters, x: tf.Tensor, *, groups: int = 1, running: bool = False
@@ -183,7 +182,7 @@ class MLP(BuiltInNetwork):
             if options.batch_norm and name != "head":
                 self._add_norm(number, units)
             else:
-                self._parameter(f"{name}/bias", (units,), "zeros")
+                self._parameter(f"{name}/bias", (units,), keras.initializers.Zeros())
             width = units
         self.features = options.hidden[-1] if options.hidden else math.prod(input_shape)
 

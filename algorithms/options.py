@@ -1,4 +1,5 @@
 """What a user may say of each learner, network and optimizer in a spec. No TensorFlow here."""
+
 from __future__ import annotations
 
 from typing import Annotated, Literal
@@ -17,20 +18,20 @@ class MAMLOptions(Options):
         description="Step size alpha of the inner gradient steps on the MEAN loss over the support set. "
         "Finn's code sums over the ways: its 0.4 at 5-way is 2.0 here.",
     )
-    inner_steps: int = Field(1, ge=0, le=1000, description="Inner gradient steps in training.")
+    inner_steps: int = Field(default=1, ge=0, le=1000, description="Inner gradient steps in training.")
     test_inner_steps: int | None = Field(
-        None, ge=0, le=1000, description="Inner gradient steps in validation and test; default: inner_steps."
+        default=None, ge=0, le=1000, description="Inner gradient steps in validation and test; default: inner_steps."
     )
     first_order: bool = Field(
-        False, description="Drop the second derivatives (first-order MAML, section 5.2 of the paper)."
+        default=False, description="Drop the second derivatives (first-order MAML, section 5.2 of the paper)."
     )
     adapt: Literal["all", "weights", "head"] = Field(
-        "weights",
+        default="weights",
         description="What the inner loop changes: all; weights (all but the batch-norm scale and offset, "
         "as in the paper's code); head (the last layer only: ANIL, Raghu et al. 2020).",
     )
     task_reduction: Literal["mean", "sum"] = Field(
-        "mean",
+        default="mean",
         description="The meta-loss over the tasks of a meta-batch: mean (the paper's code) or sum (the "
         "paper's equation 1).",
     )
@@ -42,24 +43,26 @@ class ReptileOptions(Options):
     name: Literal["reptile"] = "reptile"
     inner_lr: float = Field(gt=0, description="Step size of the inner optimizer on the mean loss.")
     inner_optimizer: Literal["adam", "sgd"] = Field(
-        "adam", description="adam: beta1 = 0, beta2 = 0.999, epsilon = 1e-8, as in the paper; sgd: plain."
+        default="adam", description="adam: beta1 = 0, beta2 = 0.999, epsilon = 1e-8, as in the paper; sgd: plain."
     )
-    inner_steps: int = Field(5, ge=1, le=1000, description="Mini-batches a task in training.")
+    inner_steps: int = Field(default=5, ge=1, le=1000, description="Mini-batches a task in training.")
     inner_batch: int = Field(
-        10, ge=1, description="Images in a mini-batch in training, drawn without replacement and "
-        "reshuffled after each pass over the support set."
+        default=10,
+        ge=1,
+        description="Images in a mini-batch in training, drawn without replacement and "
+        "reshuffled after each pass over the support set.",
     )
     test_inner_steps: int | None = Field(
-        None, ge=0, le=1000, description="Mini-batches a task in validation and test; default: inner_steps."
+        default=None, ge=0, le=1000, description="Mini-batches a task in validation and test; default: inner_steps."
     )
     test_inner_batch: int | None = Field(
-        None, ge=1, description="Images in a mini-batch in validation and test; default: inner_batch."
+        default=None, ge=1, description="Images in a mini-batch in validation and test; default: inner_batch."
     )
     task_reduction: Literal["mean", "sum"] = Field(
-        "mean", description="Update theta + epsilon * mean or sum over tasks of (theta_i' - theta)."
+        default="mean", description="Update theta + epsilon * mean or sum over tasks of (theta_i' - theta)."
     )
     serial: bool = Field(
-        False,
+        default=False,
         description="One task after another, each starting from the weights that the last one moved "
         "(Algorithm 1 of the paper), instead of the whole meta-batch at once (its batched version).",
     )
@@ -70,7 +73,7 @@ class PrototypicalNetworkOptions(Options):
 
     name: Literal["protonet"] = "protonet"
     distance: Literal["squared_euclidean", "cosine"] = Field(
-        "squared_euclidean", description="Distance between a query and a prototype."
+        default="squared_euclidean", description="Distance between a query and a prototype."
     )
 
 
@@ -79,16 +82,18 @@ class MatchingNetworkOptions(Options):
 
     name: Literal["matchingnet"] = "matchingnet"
     temperature: float = Field(
-        1.0,
+        default=1.0,
         gt=0,
         description="The attention is softmax(cosine / temperature). 1: the paper's equation; 0.01 trains "
         "far better (Chen et al. 2019 multiply the cosine by 100).",
     )
     full_context_embeddings: bool = Field(
-        False, description="Embed each image in the context of the support set (FCE, appendix A)."
+        default=False, description="Embed each image in the context of the support set (FCE, appendix A)."
     )
     attention_steps: int | None = Field(
-        None, ge=1, le=100,
+        default=None,
+        ge=1,
+        le=100,
         description="Steps K of the attention LSTM over the support set; default with FCE: 5.",
     )
 
@@ -102,12 +107,15 @@ AlgorithmOptions = Annotated[
 class NetworkOptions(Options):
     """What conv4 and mlp share: batch normalisation and the first values of the last layer."""
 
-    batch_norm: bool = Field(True, description="Batch normalisation after each hidden layer.")
-    norm_scale: bool = Field(True, description="Learn batch norm's scale gamma (Finn's code has none).")
-    norm_epsilon: float = Field(1e-3, gt=0, description="Added to the variance in batch norm.")
+    batch_norm: bool = Field(default=True, description="Batch normalisation after each hidden layer.")
+    norm_scale: bool = Field(default=True, description="Learn batch norm's scale gamma (Finn's code has none).")
+    norm_epsilon: float = Field(default=1e-3, gt=0, description="Added to the variance in batch norm.")
     norm_momentum: float = Field(
-        0.9, ge=0, lt=1, description="Weight of the past in batch norm's running averages, which only the "
-        "inductive protocol of protonet and matchingnet uses."
+        default=0.9,
+        ge=0,
+        lt=1,
+        description="Weight of the past in batch norm's running averages, which only the "
+        "inductive protocol of protonet and matchingnet uses.",
     )
 
 
@@ -115,19 +123,20 @@ class Conv4Options(NetworkOptions):
     """Four 3x3 convolutions (Vinyals et al. 2016), each with batch norm and ReLU."""
 
     name: Literal["conv4"] = "conv4"
-    filters: int = Field(64, ge=1, le=4096, description="Filters of each convolution.")
+    filters: int = Field(default=64, ge=1, le=4096, description="Filters of each convolution.")
     downsample: Literal["max_pool", "stride"] = Field(
-        "max_pool", description="Halve the image by 2x2 max-pooling or by convolutions of stride 2."
+        default="max_pool", description="Halve the image by 2x2 max-pooling or by convolutions of stride 2."
     )
     pool_padding: Literal["valid", "same"] = Field(
-        "valid", description="Padding of the max-pooling: 84 pixels end as 5 (valid) or 6 (same)."
+        default="valid", description="Padding of the max-pooling: 84 pixels end as 5 (valid) or 6 (same)."
     )
     features: Literal["flatten", "mean"] = Field(
-        "flatten", description="From the last feature map to a vector: flatten, or the mean over space."
+        default="flatten", description="From the last feature map to a vector: flatten, or the mean over space."
     )
     head_initializer: Literal["glorot_uniform", "normal"] = Field(
-        "glorot_uniform", description="First values of the last layer of maml and reptile; normal has "
-        "standard deviation 1 (Finn's code on Omniglot)."
+        default="glorot_uniform",
+        description="First values of the last layer of maml and reptile; normal has "
+        "standard deviation 1 (Finn's code on Omniglot).",
     )
 
 
@@ -136,12 +145,13 @@ class MLPOptions(NetworkOptions):
 
     name: Literal["mlp"] = "mlp"
     hidden: tuple[Annotated[int, Field(ge=1, le=65536)], ...] = Field(
-        (40, 40), strict=False, description="Widths of the hidden layers."
+        default=(40, 40), strict=False, description="Widths of the hidden layers."
     )
-    batch_norm: bool = Field(False, description="Batch normalisation after each hidden layer.")
+    batch_norm: bool = Field(default=False, description="Batch normalisation after each hidden layer.")
     initializer: Literal["glorot_uniform", "truncated_normal"] = Field(
-        "glorot_uniform", description="First values of the weights; truncated_normal has standard deviation "
-        "0.01 (Finn's code on sinusoids)."
+        default="glorot_uniform",
+        description="First values of the weights; truncated_normal has standard deviation "
+        "0.01 (Finn's code on sinusoids).",
     )
 
 
@@ -151,19 +161,19 @@ NetworkChoice = Annotated[Conv4Options | MLPOptions, Field(discriminator="name")
 class OptimizerOptions(Options):
     """The outer optimizer. Reptile's epsilon is sgd's learning rate (its update is theta minus the mean)."""
 
-    name: Literal["adam", "sgd"] = Field("adam", description="Adam (Kingma and Ba 2015) or plain SGD.")
-    learning_rate: float = Field(1e-3, gt=0, description="At the first step.")
+    name: Literal["adam", "sgd"] = Field(default="adam", description="Adam (Kingma and Ba 2015) or plain SGD.")
+    learning_rate: float = Field(default=1e-3, gt=0, description="At the first step.")
     schedule: Literal["constant", "linear", "cosine", "step"] = Field(
-        "constant",
+        default="constant",
         description="linear, cosine: from learning_rate to final_learning_rate over all steps; step: times "
         "decay_factor after every decay_every steps.",
     )
     final_learning_rate: float | None = Field(
-        None, ge=0, description="At the last step, for linear and cosine; default 0."
+        default=None, ge=0, description="At the last step, for linear and cosine; default 0."
     )
-    decay_every: int | None = Field(None, ge=1, description="Steps between two decays, for step.")
-    decay_factor: float | None = Field(None, gt=0, lt=1, description="For step; default 0.5.")
+    decay_every: int | None = Field(default=None, ge=1, description="Steps between two decays, for step.")
+    decay_factor: float | None = Field(default=None, gt=0, lt=1, description="For step; default 0.5.")
     clip_value: float | None = Field(
-        None, gt=0, description="Clip each element of the meta-gradient to [-v, v] (Finn: 10 on miniImageNet)."
+        default=None, gt=0, description="Clip each element of the meta-gradient to [-v, v] (Finn: 10 on miniImageNet)."
     )
-    clip_norm: float | None = Field(None, gt=0, description="Clip the global norm of the meta-gradient.")
+    clip_norm: float | None = Field(default=None, gt=0, description="Clip the global norm of the meta-gradient.")

@@ -10,6 +10,7 @@ Batch norm as in the paper's code: in training support and queries are one batch
 used (inductive). `transductive` tests with the batch statistics of support and queries together.
 Deviation: the convolutions start from Glorot's uniform distribution, not PyTorch's default.
 """
+
 from __future__ import annotations
 
 import tensorflow as tf
@@ -26,13 +27,9 @@ class PrototypicalNetwork(EmbeddingLearner):
 
     def logits(self, supports: tf.Tensor, queries: tf.Tensor, way: int) -> tf.Tensor:
         """Embeddings `[T, S, D]` (class-major) and `[T, Q, D]` -> `[T, Q, way]`."""
-        prototypes = tf.reduce_mean(by_class(supports, way), axis=2)  # [T, way, D]
+        tasks, examples, dimensions = supports.shape
+        by_class = tf.reshape(supports, (tasks, way, examples // way, dimensions))
+        prototypes = tf.reduce_mean(by_class, axis=2)  # [T, way, D]
         if self.options.distance == "cosine":
             return cosine_similarities(queries, prototypes) - 1.0
         return -squared_distances(queries, prototypes)
-
-
-def by_class(supports: tf.Tensor, way: int) -> tf.Tensor:
-    """Class-major `[T, way * shot, D]` -> `[T, way, shot, D]`."""
-    tasks, examples, dimensions = supports.shape
-    return tf.reshape(supports, (tasks, way, examples // way, dimensions))

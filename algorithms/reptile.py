@@ -14,6 +14,7 @@ and v then becomes what the chain of their T * k updates makes of it. With `seri
 The mini-batches of a task run through the support set in random order, reshuffled after each pass. The order is a
 pure function of what the task has drawn, so the same task is learnt in the same order whoever draws it.
 """
+
 from __future__ import annotations
 
 import math
@@ -33,8 +34,6 @@ BETA2, EPSILON = 0.999, 1e-8
 
 class Reptile:
     """A `Learner`."""
-
-    needs_queries = False
 
     def __init__(
         self,

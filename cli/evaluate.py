@@ -1,7 +1,9 @@
 """metarun evaluate"""
+
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import click
 
@@ -17,7 +19,7 @@ import click
 @click.option("--protocol", type=click.Choice(["transductive", "inductive"]), help="How batch norm sees the queries.")
 @click.option("--split", type=click.Choice(["test", "val", "train"]), default="test", show_default=True)
 @click.option("--checkpoint", type=click.Choice(["best", "last"]), help="Of the run.")
-def command(run: Path, split: str, **changes: int | str | None) -> None:
+def command(run: Path, split: Literal["train", "val", "test"], **changes: int | str | None) -> None:
     """Test the finished RUN (a folder such as runs/NAME/seed-0) in another way.
 
     What is not given stays as in the run's spec. Adds a row in RUN/evaluations, never overwrites one.

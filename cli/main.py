@@ -1,4 +1,5 @@
 """The command `metarun`: the verbs, loaded when asked for, and what becomes of errors."""
+
 from __future__ import annotations
 
 import difflib
@@ -94,12 +95,18 @@ def _explain(error: Exception) -> tuple[str, int]:
     if isinstance(error, DataError | RunError):
         return f"error: {error}", 1
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return f"error: the disk is full ({error.filename or 'while writing'}): free some room, then run the same command", 1
+        return (
+            f"error: the disk is full ({error.filename or 'while writing'}): free some room, then run the same command",
+            1,
+        )
     if isinstance(error, OSError):
         return f"error: {error.filename or ''}: {error.strerror or error}", 1
     if kind == "ResourceExhaustedError":
         return "error: out of memory: lower train.meta_batch, the network's filters, or the number of queries", 1
-    return f"internal error, please report it: {kind}: {' '.join(str(error).split())[:300]} (`metarun -v` shows where)", 1
+    return (
+        f"internal error, please report it: {kind}: {' '.join(str(error).split())[:300]} (`metarun -v` shows where)",
+        1,
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
 """Options that several verbs share."""
+
 from __future__ import annotations
 
 import click

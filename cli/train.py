@@ -1,4 +1,5 @@
 """metarun train"""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -13,7 +14,10 @@ from .options import overrides
 @overrides
 @click.option("--seed", "seeds", multiple=True, type=click.IntRange(0), help="Instead of the spec's seeds; repeatable.")
 @click.option(
-    "--out", type=click.Path(file_okay=False, path_type=Path), default=Path("runs"), show_default=True,
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("runs"),
+    show_default=True,
     help="Folder of the runs: OUT/<experiment>/seed-<n>.",
 )
 @click.option("--fresh", is_flag=True, help="Start again; what is there is renamed to seed-<n>~1, never lost.")

@@ -1,4 +1,5 @@
 """Distributions over tasks. `DATASETS` is the only dispatch; modules import TensorFlow only when built."""
+
 from __future__ import annotations
 
 from importlib import import_module

@@ -4,6 +4,7 @@ A dataset is prepared once by the first process that wants it, under a lock; the
 written beside their final name, checked and renamed, so what is there is whole; a size or digest that does not fit
 means that a file was damaged, and it is prepared again.
 """
+
 from __future__ import annotations
 
 import errno
@@ -107,7 +108,7 @@ def store(name: str, prepared: Prepared) -> None:
 
 
 def verify(name: str) -> str:
-    """"absent", "good" or "damaged": reads every byte."""
+    """ "absent", "good" or "damaged": reads every byte."""
     if not description_path(name).exists():
         return "absent"
     found = read(name)
@@ -145,12 +146,14 @@ def locked(name: str) -> Iterator[None]:
     path = folder() / f".{name}.lock"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = open(path, "a", encoding="utf-8")
+        handle = os.open(path, os.O_CREAT | os.O_RDWR, 0o666)
     except OSError as error:
         raise DataError(_disk_message(error)) from None
-    with file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
         yield
+    finally:
+        os.close(handle)
 
 
 def _disk_message(error: OSError) -> str:

@@ -1,4 +1,5 @@
 """Verified downloads."""
+
 from __future__ import annotations
 
 import sys
@@ -22,13 +23,16 @@ def download(address: str, archives: Mapping[str, str]) -> list[Path]:
     for name, md5 in archives.items():
         try:
             fetched = pooch.retrieve(
-                address + name, known_hash=f"md5:{md5}", fname=name, path=cache.folder() / "downloads",
+                address + name,
+                known_hash=f"md5:{md5}",
+                fname=name,
+                path=cache.folder() / "downloads",
                 progressbar=sys.stderr.isatty(),
             )
         except (requests.RequestException, OSError) as error:
             raise DataError(
-                f"cannot download {address}{name} ({type(error).__name__}): on a machine without internet give your own "
-                f"copy with `metarun data import omniglot PATH...`"
+                f"cannot download {address}{name} ({type(error).__name__}): on a machine without internet give "
+                f"your own copy with `metarun data import omniglot PATH...`"
             ) from None
         except ValueError:
             raise DataError(

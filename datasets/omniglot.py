@@ -4,6 +4,7 @@ The images are 1-bit and 105x105, so every resize in Pillow is nearest-neighbour
 as in all the papers' codes. Data count as Omniglot by what is in them (names, counts, pixels), not by the archive they
 came in.
 """
+
 from __future__ import annotations
 
 import csv
@@ -49,13 +50,18 @@ def build(options: OmniglotOptions, dtype: str = "float32") -> ImageSource:
     """The source that a spec's dataset section describes; DataError where the data are missing."""
     prepared = cache.load("omniglot", lambda: prepare(download(ADDRESS, ARCHIVES)))
     rotations: dict[Split, Rotations] = dict(zip(SPLITS, ROTATIONS[options.rotations], strict=True))
-    pools = {
+    pools: dict[Split, ClassPool] = {
         split: _pool(prepared, members) for split, members in divide(prepared.names, options.split).items() if members
     }
     mean, std = ((0.0,), (1.0,)) if options.ink == 1 else ((1.0,), (-1.0,))
     return ImageSource(
-        "omniglot", pools, mean=mean, std=std, rotations={split: rotations[split] for split in pools},
-        in_memory=options.in_memory, dtype=dtype,
+        "omniglot",
+        pools,
+        mean=mean,
+        std=std,
+        rotations={split: rotations[split] for split in pools},
+        in_memory=options.in_memory,
+        dtype=dtype,
     )
 
 
@@ -63,7 +69,9 @@ def prepare(paths: Sequence[Path]) -> cache.Prepared:
     """Read the two official archives, or folders with their content; DataError unless all of Omniglot is there."""
     bitmap_of: dict[tuple[int, int], np.ndarray] = {}
     names: dict[int, str] = {}
-    with tqdm(total=CHARACTERS * DRAWERS, desc="omniglot", unit="image", delay=2, disable=not sys.stderr.isatty()) as bar:
+    with tqdm(
+        total=CHARACTERS * DRAWERS, desc="omniglot", unit="image", delay=2, disable=not sys.stderr.isatty()
+    ) as bar:
         for path in paths:
             for member, data in _members(path):
                 alphabet, character, number, drawer = MEMBER.search(member).groups()  # pyright: ignore
@@ -73,8 +81,8 @@ def prepare(paths: Sequence[Path]) -> cache.Prepared:
     found, complete = len(bitmap_of), CHARACTERS * DRAWERS
     if found != complete or sorted(names) != list(range(1, CHARACTERS + 1)):
         raise DataError(
-            f"{', '.join(map(str, paths))}: {len(names)} characters with {found} images; all of Omniglot has {CHARACTERS} "
-            f"with {complete}: give both images_background and images_evaluation (zips or folders)"
+            f"{', '.join(map(str, paths))}: {len(names)} characters with {found} images; all of Omniglot has "
+            f"{CHARACTERS} with {complete}: give both images_background and images_evaluation (zips or folders)"
         )
     bitmaps = np.stack([bitmap_of[key] for key in sorted(bitmap_of)])  # [32460, 105, 105] bool, ink True
     if hashlib.sha256(np.packbits(bitmaps).tobytes()).hexdigest() != PIXELS:
@@ -116,7 +124,7 @@ def divide(names: Sequence[str], split: str) -> dict[Split, list[int]]:
 
 def _vinyals_table() -> dict[str, dict[int, Split]]:
     """alphabet -> character number -> split."""
-    text = files(__package__).joinpath("omniglot_vinyals_split.csv").read_text(encoding="utf-8")
+    text = files(__package__ or "").joinpath("omniglot_vinyals_split.csv").read_text(encoding="utf-8")
     table: dict[str, dict[int, Split]] = {}
     for row in csv.DictReader(text.splitlines()):
         first, last = map(int, row["characters"].split("-"))
@@ -126,12 +134,16 @@ def _vinyals_table() -> dict[str, dict[int, Split]]:
 
 def _pool(prepared: cache.Prepared, classes: list[int]) -> ClassPool:
     rows = (np.asarray(classes)[:, None] * DRAWERS + np.arange(DRAWERS)).ravel()
-    return ClassPool(prepared.images[rows], prepared.counts[classes], tuple(prepared.names[number] for number in classes))
+    return ClassPool(
+        prepared.images[rows], prepared.counts[classes], tuple(prepared.names[number] for number in classes)
+    )
 
 
 def _members(path: Path) -> Iterator[tuple[str, bytes]]:
     """Names and bytes of the images in a zip or under a folder; nothing is ever extracted by name."""
     if path.is_dir():
+        for archive in sorted(path.glob("*.zip")):
+            yield from _members(archive)
         for each in sorted(path.rglob("*.png")):
             if MEMBER.search(each.as_posix()) and each.is_file() and each.stat().st_size <= MAXIMUM_FILE:
                 yield each.as_posix(), each.read_bytes()

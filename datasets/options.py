@@ -1,4 +1,5 @@
 """What a user may say of each dataset in a spec. No TensorFlow here: `metarun validate` reads it."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -17,7 +18,7 @@ class ImageOptions(Options):
     """What every image dataset understands."""
 
     in_memory: bool | Literal["auto"] = Field(
-        "auto",
+        default="auto",
         description="Hold the images as one tensor on the device (true), or read them from a "
         "memory-mapped file through tf.data (false); auto decides by size: in memory up to 4 GiB.",
     )
@@ -33,25 +34,23 @@ class OmniglotOptions(ImageOptions):
     """Omniglot (Lake, Salakhutdinov and Tenenbaum 2015): 1623 characters x 20 drawers, 28x28."""
 
     name: Literal["omniglot"] = "omniglot"
-    split: Literal[
-        "vinyals", "background-evaluation", "random-1100-100-423", "random-1200-423"
-    ] = Field(
-        "vinyals",
+    split: Literal["vinyals", "background-evaluation", "random-1100-100-423", "random-1200-423"] = Field(
+        default="vinyals",
         description="Which characters are for training, validation and test: vinyals (1028/172/423, "
         "Snell et al. 2017), background-evaluation (964/659 by alphabet, the last five background "
         "alphabets for validation), random-1100-100-423 (Finn et al. 2017), random-1200-423 (Nichol "
         "et al. 2018, no validation part).",
     )
     rotations: Literal["none", "classes", "classes-train", "per-task"] = Field(
-        "classes",
+        default="classes",
         description="Turns by 0, 90, 180 and 270 degrees: none; classes (each turn is a class of its "
         "own in every split, Snell et al. 2017); classes-train (in the training split only, Nichol et "
         "al. 2018); per-task (one turn drawn for each class of each task in every split, Finn et al. "
         "2017).",
     )
     ink: Literal[0, 1] = Field(
-        1, description="Value of the ink; the paper has the other one. 1: MAML and Prototypical "
-        "Networks; 0: Reptile."
+        default=1,
+        description="Value of the ink; the paper has the other one. 1: MAML and Prototypical Networks; 0: Reptile.",
     )
 
 
@@ -60,7 +59,7 @@ class MiniImagenetOptions(ImageOptions):
 
     name: Literal["miniimagenet"] = "miniimagenet"
     normalisation: Literal["unit", "standard", "imagenet"] = Field(
-        "unit",
+        default="unit",
         description="unit: x/255 (Finn et al. 2017); standard: minus the mean, over the standard "
         "deviation of each channel of the training classes; imagenet: with ImageNet's mean and "
         "standard deviation (Antoniou et al. 2019).",
@@ -72,29 +71,30 @@ class ImageFolderOptions(ImageOptions):
 
     name: Literal["imagefolder"] = "imagefolder"
     path: Path = Field(strict=False, description="The folder; relative to the spec's own folder.")
-    image_size: int = Field(84, ge=8, le=1024, description="Height and width in pixels after resizing.")
-    channels: Literal[1, 3] = Field(3, description="1: grey; 3: RGB.")
+    image_size: int = Field(default=84, ge=8, le=1024, description="Height and width in pixels after resizing.")
+    channels: Literal[1, 3] = Field(default=3, description="1: grey; 3: RGB.")
     split: tuple[float, float, float] = Field(
-        (0.64, 0.16, 0.2),
+        default=(0.64, 0.16, 0.2),
         strict=False,
         description="Shares of the classes for training, validation and test, where the folder has no "
         "train, val and test folders of its own; they add up to 1.",
     )
-    split_seed: int = Field(0, ge=0, description="Seed of that division.")
+    split_seed: int = Field(default=0, ge=0, description="Seed of that division.")
 
 
 class SinusoidOptions(Options):
     """Regression tasks y = A sin(x - phase) + noise (Finn et al. 2017, section 5.1)."""
 
     name: Literal["sinusoid"] = "sinusoid"
-    amplitude: tuple[float, float] = Field((0.1, 5.0), strict=False, description="Range of A, uniform.")
+    amplitude: tuple[float, float] = Field(default=(0.1, 5.0), strict=False, description="Range of A, uniform.")
     phase: tuple[float, float] = Field(
-        (0.0, 3.141592653589793), strict=False, description="Range of the phase in radians, uniform."
+        default=(0.0, 3.141592653589793), strict=False, description="Range of the phase in radians, uniform."
     )
-    x: tuple[float, float] = Field((-5.0, 5.0), strict=False, description="Range of x, uniform.")
+    x: tuple[float, float] = Field(default=(-5.0, 5.0), strict=False, description="Range of x, uniform.")
     noise: float = Field(
-        0.0, ge=0, description="Standard deviation of Gaussian noise on the support targets; the query "
-        "targets are exact."
+        default=0.0,
+        ge=0,
+        description="Standard deviation of Gaussian noise on the support targets; the query targets are exact.",
     )
 
 

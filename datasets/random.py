@@ -4,6 +4,7 @@ Threefry-2x32 with 20 rounds (Salmon, Moraes, Dror and Shaw, "Parallel random nu
 SC 2011). Integer arithmetic alone, so the bits are the same on every device, in a compiled program or
 outside one, and a batch of tasks is drawn at once although each task has a key of its own.
 """
+
 from __future__ import annotations
 
 import tensorflow as tf
@@ -79,7 +80,9 @@ class TaskKeys:
         angle = tf.cast(pair[:, 1], tf.float64) * (2.0**-32 * 6.283185307179586)
         return tf.sqrt(-2.0 * tf.math.log(radius)) * tf.cos(angle)
 
-    def distinct(self, purpose: str, among: int, choose: int, *shape: int, counts: tf.Tensor | None = None) -> tf.Tensor:
+    def distinct(
+        self, purpose: str, among: int, choose: int, *shape: int, counts: tf.Tensor | None = None
+    ) -> tf.Tensor:
         """`choose` distinct numbers below `among` in random order, int32 `[T, *shape, choose]`.
 
         `counts` (int32, broadcast to `[T, *shape]`) lowers the bound for each draw. Random 32-bit keys are

@@ -4,6 +4,7 @@ An episode draws `way` classes without replacement, and of each class shot + que
 replacement; the first `shot` are the support. Labels are the order in which the classes were drawn, so they
 are independent of any order of the classes themselves.
 """
+
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
@@ -53,7 +54,7 @@ class ImageSource:
         self.name = name
         self.pools = dict(pools)
         self.dtype = tf.as_dtype(dtype)
-        self.rotations: dict[Split, Rotations] = {split: "none" for split in pools} | dict(rotations or {})
+        self.rotations: dict[Split, Rotations] = {split: (rotations or {}).get(split, "none") for split in pools}
         self.input_shape: tuple[int, ...] = tuple(next(iter(pools.values())).images.shape[1:])
         size = sum(pool.images.nbytes for pool in pools.values())
         self.in_memory = size <= DEVICE_BYTES if in_memory == "auto" else in_memory
@@ -82,9 +83,7 @@ class ImageSource:
                 f"shot + query = {shape.shot} + {shape.query}: lower them, or add images"
             )
 
-    def sample(
-        self, split: Split, index: tf.Tensor | int, tasks: int, shape: Shape, seed: int
-    ) -> Episode:
+    def sample(self, split: Split, index: tf.Tensor | int, tasks: int, shape: Shape, seed: int) -> Episode:
         """Tasks `index` .. `index + tasks - 1`; see `TaskSource`."""
         way, shot, query = shape
         pool, mode = self.pools[split], self.rotations[split]

@@ -3,6 +3,7 @@
 A, phase and x are uniform (paper: [0.1, 5], [0, pi], [-5, 5]). "way" is 1; a task has `shot` support points and
 `query` query points. Noise is an addition of ours, on the support targets only.
 """
+
 from __future__ import annotations
 
 import tensorflow as tf
@@ -30,9 +31,7 @@ class SinusoidSource:
         if shape.way != 1:
             raise DataError(f"sinusoid: {split} way is {shape.way}; a regression task has way 1")
 
-    def sample(
-        self, split: Split, index: tf.Tensor | int, tasks: int, shape: Shape, seed: int
-    ) -> Episode:
+    def sample(self, split: Split, index: tf.Tensor | int, tasks: int, shape: Shape, seed: int) -> Episode:
         """Tasks `index` .. `index + tasks - 1`; see `TaskSource`."""
         options, points = self.options, shape.shot + shape.query
         keys = TaskKeys.of_stream(seed, split, index, tasks)
@@ -46,8 +45,12 @@ class SinusoidSource:
         drawn = tf.bitcast(tf.cast(tf.concat([amplitude, phase, x, y], axis=1), tf.float32), tf.int32)
         x, y = tf.cast(x, self.dtype)[..., None], tf.cast(y, self.dtype)[..., None]
         return Episode(
-            x[:, : shape.shot], y[:, : shape.shot], x[:, shape.shot :], y[:, shape.shot :],
-            tf.zeros((tasks, 0), tf.int32), drawn,
+            x[:, : shape.shot],
+            y[:, : shape.shot],
+            x[:, shape.shot :],
+            y[:, shape.shot :],
+            tf.zeros((tasks, 0), tf.int32),
+            drawn,
         )
 
 

@@ -4,6 +4,7 @@ T tasks in a batch, W ways (classes a task), K shots (support images a class), S
 Q query images a task (W x query-per-class), H x W x C an image. Rows are class-major: all of the first
 class, then all of the second.
 """
+
 from __future__ import annotations
 
 from typing import Literal, NamedTuple, Protocol
@@ -44,8 +45,10 @@ class TaskSource(Protocol):
     regression: bool
     in_memory: bool  # False: `sample` reads files; draw through tf.data, so that reading overlaps
 
-    def sample(
-        self, split: Split, index: tf.Tensor | int, tasks: int, shape: Shape, seed: int
-    ) -> Episode:
+    def check(self, split: Split, shape: Shape) -> None:
+        """DataError, one clear line, unless `split` can give tasks of this shape."""
+        ...
+
+    def sample(self, split: Split, index: tf.Tensor | int, tasks: int, shape: Shape, seed: int) -> Episode:
         """Tasks number `index` to `index + tasks - 1` of the stream (seed, split)."""
         ...

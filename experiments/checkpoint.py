@@ -3,6 +3,7 @@
 A checkpoint is an .npz: one array a variable, in the learner's order, and `state`, a JSON text with the step and the
 loop's own numbers. It is read without unpickling, so a foreign file cannot run code; zip checksums find damage.
 """
+
 from __future__ import annotations
 
 import io

@@ -3,6 +3,7 @@
 Each check yields (dotted key, message). A setting is what the user wrote and is not the default, so a resolved spec,
 which spells out every default, passes as well.
 """
+
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -53,16 +54,19 @@ def _algorithm(experiment: Experiment) -> Iterator[Problem]:
     algorithm, train = experiment.algorithm, experiment.train
     if isinstance(algorithm, MAMLOptions) and algorithm.first_order and algorithm.inner_steps == 0:
         yield "algorithm.first_order", "has no effect with inner_steps: 0"
-    if isinstance(algorithm, MatchingNetworkOptions) and not algorithm.full_context_embeddings:
-        if _said(algorithm, "attention_steps"):
-            yield "algorithm.attention_steps", "has no effect without full_context_embeddings: true"
+    contextual = isinstance(algorithm, MatchingNetworkOptions) and algorithm.full_context_embeddings
+    if isinstance(algorithm, MatchingNetworkOptions) and not contextual and _said(algorithm, "attention_steps"):
+        yield "algorithm.attention_steps", "has no effect without full_context_embeddings: true"
     if isinstance(algorithm, ReptileOptions):
         if _said(train, "query"):
             yield "train.query", "has no effect: reptile has no query set in training"
         if algorithm.inner_batch > train.way * train.shot:
-            yield "algorithm.inner_batch", (
-                f"is {algorithm.inner_batch}, more than the {train.way * train.shot} images of a support set "
-                "(train.way x train.shot)"
+            yield (
+                "algorithm.inner_batch",
+                (
+                    f"is {algorithm.inner_batch}, more than the {train.way * train.shot} images of a support set "
+                    "(train.way x train.shot)"
+                ),
             )
         if algorithm.serial and train.meta_batch == 1:
             yield "algorithm.serial", "has no effect with train.meta_batch: 1"
@@ -84,14 +88,16 @@ def _network(experiment: Experiment) -> Iterator[Problem]:
                 yield f"network.{option}", "has no effect with batch_norm: false"
     elif has_head and _said(network, "norm_momentum"):
         yield "network.norm_momentum", f"has no effect: {experiment.algorithm.name} never uses running averages"
-    if isinstance(experiment.algorithm, MAMLOptions) and not network.batch_norm:
-        if experiment.algorithm.adapt == "all":
-            yield "algorithm.adapt", "all is the same as weights with batch_norm: false"
+    if isinstance(experiment.algorithm, MAMLOptions) and not network.batch_norm and experiment.algorithm.adapt == "all":
+        yield "algorithm.adapt", "all is the same as weights with batch_norm: false"
 
 
 def _protocol(experiment: Experiment) -> Iterator[Problem]:
     if experiment.protocol == "transductive" and not experiment.network.batch_norm:
-        yield "protocol", "transductive has no effect with batch_norm: false, every query is on its own: write inductive"
+        yield (
+            "protocol",
+            "transductive has no effect with batch_norm: false, every query is on its own: write inductive",
+        )
 
 
 def _optimizer(experiment: Experiment) -> Iterator[Problem]:
@@ -100,15 +106,19 @@ def _optimizer(experiment: Experiment) -> Iterator[Problem]:
     if _said(optimizer, "final_learning_rate") and not gliding:
         yield "optimizer.final_learning_rate", f"has no effect with schedule: {optimizer.schedule}"
     if gliding and optimizer.final_learning_rate == optimizer.learning_rate:
-        yield "optimizer.schedule", f"{optimizer.schedule} has no effect: it starts and ends at {optimizer.learning_rate}"
+        yield (
+            "optimizer.schedule",
+            f"{optimizer.schedule} has no effect: it starts and ends at {optimizer.learning_rate}",
+        )
     for option in ("decay_every", "decay_factor"):
         if _said(optimizer, option) and optimizer.schedule != "step":
             yield f"optimizer.{option}", f"has no effect with schedule: {optimizer.schedule}"
     if optimizer.schedule == "step" and optimizer.decay_every is None:
         yield "optimizer.decay_every", "is missing: schedule step needs the steps between two decays"
     elif optimizer.schedule == "step" and (optimizer.decay_every or 0) >= experiment.train.steps:
-        yield "optimizer.decay_every", (
-            f"is {optimizer.decay_every}: the schedule has no effect within train.steps = {experiment.train.steps}"
+        yield (
+            "optimizer.decay_every",
+            (f"is {optimizer.decay_every}: the schedule has no effect within train.steps = {experiment.train.steps}"),
         )
     if optimizer.clip_value is not None and optimizer.clip_norm is not None:
         yield "optimizer.clip_norm", "clip_value is given too: choose one"

@@ -1,4 +1,5 @@
 """Where a result came from: versions, commit, machine."""
+
 from __future__ import annotations
 
 import os
@@ -55,5 +56,7 @@ def device_name() -> str:
 
 
 def _git(folder: Path, *arguments: str) -> str:
-    done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True, timeout=10)
+    done = subprocess.run(
+        ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True, timeout=10
+    )
     return done.stdout.strip()

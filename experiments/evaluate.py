@@ -1,4 +1,5 @@
 """Testing a trained run in another way: another row, beside the first."""
+
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -42,8 +43,14 @@ def evaluate(run: Path, split: Split, changes: Mapping[str, Any]) -> tuple[Row, 
         )
         measurement = evaluation.measure(f"{experiment.name} seed {trained.seed} {split}")
         row = make_row(
-            experiment, trained.seed, learner, measurement, split=split, test=experiment.test,
-            protocol=experiment.protocol, checkpoint=chosen, step=trained.train_steps, seconds=trained.seconds,
+            experiment,
+            trained.seed,
+            learner,
+            measurement,
+            split=split,
+            checkpoint=chosen,
+            step=trained.train_steps,
+            seconds=trained.seconds,
         ).model_copy(update={"spec_digest": trained.spec_digest} | dict.fromkeys(PUBLISHED))
         measurement.write_csv(path.with_suffix(".csv"))
         write_json_atomic(path, row.as_json())

@@ -1,4 +1,5 @@
 """Stopping a run between two steps."""
+
 from __future__ import annotations
 
 import signal
@@ -21,7 +22,9 @@ class StopSignal:
             self._former[number] = signal.signal(number, self._request)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         for number, handler in self._former.items():
             signal.signal(number, handler)  # pyright: ignore[reportArgumentType]
 

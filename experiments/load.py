@@ -1,4 +1,5 @@
 """From YAML and overrides to an Experiment: every mistake found, all at once, with file, line and key."""
+
 from __future__ import annotations
 
 import difflib
@@ -86,7 +87,7 @@ def find(spec: str | Path) -> Path:
 
 def shipped_specs() -> dict[str, Path]:
     """Name -> file of the specs in the package."""
-    root = Path(str(files(__package__) / "specs"))
+    root = Path(str(files(__package__ or "") / "specs"))
     return {path.relative_to(root).with_suffix("").as_posix(): path for path in sorted(root.rglob("*.yaml"))}
 
 
@@ -115,7 +116,9 @@ _Loader.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith((":bool", ":float", ":int", ":timestamp"))]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
-_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:bool", re.compile(r"^(true|True|TRUE|false|False|FALSE)$"), list("tTfF")
+)
 _Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"^[-+]?(0|[1-9][0-9_]*)$"), list("-+0123456789"))
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",

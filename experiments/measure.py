@@ -1,4 +1,5 @@
 """Measuring a learner on fixed tasks: one value a task, and what follows from all of them."""
+
 from __future__ import annotations
 
 import csv
@@ -7,7 +8,7 @@ import io
 import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -29,7 +30,7 @@ class Measurement(NamedTuple):
     episodes_digest: str  # of what every task has drawn: equal digests, identical tasks
 
     @property
-    def metric(self) -> str:
+    def metric(self) -> Literal["accuracy", "mse"]:
         """Name of the main metric: accuracy or mse."""
         return main_metric(self.values)
 
@@ -102,12 +103,10 @@ class Evaluation:
                 progress.advance(keep)
         values = {name: np.concatenate([part[name] for part in collected]) for name in collected[0]}
         calibration = values.pop("calibration", None)
-        return Measurement(
-            values, None if calibration is None else calibration.sum(axis=0), drawn.hexdigest()[:16]
-        )
+        return Measurement(values, None if calibration is None else calibration.sum(axis=0), drawn.hexdigest()[:16])
 
 
-def main_metric(names: Iterable[str]) -> str:
+def main_metric(names: Iterable[str]) -> Literal["accuracy", "mse"]:
     """The metric that a table shows: accuracy of a classifier, mse of a regression."""
     return "accuracy" if "accuracy" in names else "mse"
 

@@ -3,6 +3,7 @@
 The file is the record: a resumed run cuts off the lines after its checkpoint and writes the TensorBoard folder
 anew from what is left, so both end as those of a run that was never disturbed (times aside).
 """
+
 from __future__ import annotations
 
 import csv
@@ -37,7 +38,9 @@ class MetricsLog:
         for row in kept:
             self._summarise(row)
 
-    def write(self, step: int, split: str, values: Mapping[str, float], seconds: float, tasks_per_second: float) -> None:
+    def write(
+        self, step: int, split: str, values: Mapping[str, float], seconds: float, tasks_per_second: float
+    ) -> None:
         """Append one row; numbers keep nine significant digits, enough for a float32 to come back exactly."""
         numbers = {**values, "seconds": round(seconds, 1), "tasks_per_second": round(tasks_per_second, 1)}
         row = {"step": str(step), "split": split} | {name: f"{number:.9g}" for name, number in numbers.items()}

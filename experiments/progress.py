@@ -1,4 +1,5 @@
 """Progress of anything that lasts: a bar on a terminal, a plain line now and then in a batch log."""
+
 from __future__ import annotations
 
 import sys
@@ -25,7 +26,9 @@ class Progress:
     def __enter__(self) -> Progress:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.bar.close()
 
     def advance(self, count: int = 1, note: str = "") -> None:

@@ -1,4 +1,5 @@
 """TensorFlow without its start-up chatter."""
+
 from __future__ import annotations
 
 import os
@@ -9,10 +10,11 @@ from contextlib import contextmanager
 def import_tensorflow() -> None:
     """Import TensorFlow; without -v, what its libraries print while they load is dropped (errors raise as ever)."""
     if os.environ.get("TF_CPP_MIN_LOG_LEVEL", "0") == "0":
-        import tensorflow  # noqa: F401
+        import tensorflow
+
         return
     with _silent_standard_error():
-        import tensorflow  # noqa: F401
+        import tensorflow
     tensorflow.get_logger().setLevel("ERROR")
 
 

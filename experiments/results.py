@@ -1,4 +1,5 @@
 """Rows: one measurement each, and results.csv, rebuilt from the rows of all runs."""
+
 from __future__ import annotations
 
 import csv
@@ -74,9 +75,7 @@ def mean_and_ci95(values: Sequence[float]) -> tuple[float, float]:
     return mean, 1.96 * math.sqrt(variance / count)
 
 
-def expected_calibration_error(
-    counts: Sequence[float], confidences: Sequence[float], right: Sequence[float]
-) -> float:
+def expected_calibration_error(counts: Sequence[float], confidences: Sequence[float], right: Sequence[float]) -> float:
     """sum over bins of (n_b / n) * |right answers / n_b - mean confidence| (Guo et al. 2017, equation 3).
 
     Each sequence has one entry a bin: queries, the sum of their confidences, and how many were right.
@@ -91,7 +90,9 @@ def read_row(path: Path) -> Row:
         return Row.model_validate_json(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, ValidationError) as error:
         reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
-        raise RunError(f"{path} is not a row that this version wrote ({reason}): move it away, or train again") from None
+        raise RunError(
+            f"{path} is not a row that this version wrote ({reason}): move it away, or train again"
+        ) from None
 
 
 def find_rows(folders: Sequence[Path]) -> Iterator[Path]:

@@ -3,6 +3,7 @@
 A run is a pure function of its spec and seed. It can be stopped at any moment: what is on the disk is the newest
 checkpoint and the metrics up to it, and the same call goes on from there to the same result, bit for bit.
 """
+
 from __future__ import annotations
 
 import math
@@ -11,7 +12,7 @@ import time
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import keras
 import numpy as np
@@ -19,7 +20,7 @@ import tensorflow as tf
 
 from .. import algorithms, datasets
 from ..algorithms.learner import Learner, Problem
-from ..datasets.tasks import Episode, Shape, TaskSource
+from ..datasets.tasks import Episode, Shape, Split, TaskSource
 from . import checkpoint, environment
 from .atomic import write_json_atomic, write_text_atomic
 from .errors import RunError
@@ -61,7 +62,7 @@ def build(experiment: Experiment, seed: int) -> tuple[TaskSource, Learner]:
     keras.utils.clear_session()
     tf.keras.utils.set_random_seed(seed)
     source = datasets.build(experiment.dataset, experiment.precision)
-    source.check("train", shape_of(experiment.train))
+    source.check("train", training_shape(experiment))
     if experiment.validation:
         source.check("val", validation_shape(experiment))
     source.check("test", shape_of(experiment.test))
@@ -84,6 +85,12 @@ def shape_of(section: Train | Test) -> Shape:
     return Shape(section.way, section.shot, section.query)
 
 
+def training_shape(experiment: Experiment) -> Shape:
+    """As the train section says; no queries for a learner that has no use for them."""
+    shape = shape_of(experiment.train)
+    return shape if algorithms.ALGORITHMS[experiment.algorithm.name].trains_on_queries else shape._replace(query=0)
+
+
 def validation_shape(experiment: Experiment) -> Shape:
     """As the test's where the validation section says nothing else."""
     section, test = experiment.validation or Validation(), experiment.test
@@ -103,9 +110,7 @@ class Training:
         self.best_step, self.best_value = 0, math.nan
         self.window: dict[str, float] = {}  # sums of the training metrics since the last row
         self.window_steps, self.window_seconds = 0, 0.0
-        self.shape = shape_of(experiment.train)
-        if not learner.needs_queries:
-            self.shape = self.shape._replace(query=0)
+        self.shape = training_shape(experiment)
         self.train_step = tf.function(self._train_step)
         self.evaluation = self._validation()
 
@@ -147,14 +152,24 @@ class Training:
         if chosen == "best":
             checkpoint.restore(self.directory.best, self.variables)
         evaluation = Evaluation(
-            self.learner, self.source, "test", shape_of(experiment.test), experiment.test.episodes,
+            self.learner,
+            self.source,
+            "test",
+            shape_of(experiment.test),
+            experiment.test.episodes,
             experiment.test.episode_seed,
         )
         measurement = evaluation.measure(f"{experiment.name} seed {self.seed} test")
         measurement.write_csv(self.directory.episodes)
         row = make_row(
-            experiment, self.seed, self.learner, measurement, split="test", test=experiment.test,
-            protocol=experiment.protocol, checkpoint=chosen, step=self.step, seconds=self.seconds,
+            experiment,
+            self.seed,
+            self.learner,
+            measurement,
+            split="test",
+            checkpoint=chosen,
+            step=self.step,
+            seconds=self.seconds,
         )
         write_json_atomic(self.directory.result, row.as_json())
         return row
@@ -179,7 +194,11 @@ class Training:
         if section is None:
             return None
         return Evaluation(
-            self.learner, self.source, "val", validation_shape(self.experiment), section.episodes,
+            self.learner,
+            self.source,
+            "val",
+            validation_shape(self.experiment),
+            section.episodes,
             self.experiment.test.episode_seed,
         )
 
@@ -281,15 +300,13 @@ def make_row(
     learner: Learner,
     measurement: Measurement,
     *,
-    split: str,
-    test: Test,
-    protocol: str,
-    checkpoint: str,
+    split: Split,
+    checkpoint: Literal["best", "last"],
     step: int,
     seconds: float,
 ) -> Row:
-    """The row of one measurement; `step` and `seconds` are those of the training."""
-    summary, published = measurement.summary(), experiment.published
+    """The row of one measurement by the experiment's test section; `step` and `seconds` are those of the training."""
+    summary, published, test = measurement.summary(), experiment.published, experiment.test
     return Row(
         experiment=experiment.name,
         algorithm=experiment.algorithm.name,
@@ -298,7 +315,7 @@ def make_row(
         way=test.way,
         shot=test.shot,
         query=test.query,
-        protocol=protocol,
+        protocol=experiment.protocol,
         metric=measurement.metric,
         mean=summary[measurement.metric],
         ci95=summary["ci95"],

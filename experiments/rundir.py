@@ -1,14 +1,15 @@
 """A run directory: the only owner of the paths inside a run.
 
-    spec.yaml         resolved and complete, itself a valid spec
-    environment.json  versions, commit, host, devices, command line
-    metrics.csv       one line a log point and a validation
-    checkpoints/      step-N.npz, the newest two, and best.npz by validation
-    episodes.csv      one line a test episode
-    result.json       the row; written last: its presence means finished
-    evaluations/      a row and its episodes for each `metarun evaluate`
-    tensorboard/      the scalars of metrics.csv
+spec.yaml         resolved and complete, itself a valid spec
+environment.json  versions, commit, host, devices, command line
+metrics.csv       one line a log point and a validation
+checkpoints/      step-N.npz, the newest two, and best.npz by validation
+episodes.csv      one line a test episode
+result.json       the row; written last: its presence means finished
+evaluations/      a row and its episodes for each `metarun evaluate`
+tensorboard/      the scalars of metrics.csv
 """
+
 from __future__ import annotations
 
 import fcntl
@@ -50,8 +51,11 @@ class RunDirectory:
 
     def newest_checkpoints(self) -> list[Path]:
         """Step checkpoints, the newest first."""
-        found = [(int(match[1]), path) for path in self.checkpoints.glob("step-*.npz")
-                 if (match := re.fullmatch(r"step-(\d+)\.npz", path.name))]
+        found = [
+            (int(match[1]), path)
+            for path in self.checkpoints.glob("step-*.npz")
+            if (match := re.fullmatch(r"step-(\d+)\.npz", path.name))
+        ]
         return [path for _, path in sorted(found, reverse=True)]
 
     def drop_old_checkpoints(self) -> None:

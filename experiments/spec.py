@@ -1,4 +1,5 @@
 """What an experiment is: a frozen, validated description, read from YAML by `load.py`. No TensorFlow."""
+
 from __future__ import annotations
 
 import hashlib
@@ -16,42 +17,40 @@ Protocol = Literal["transductive", "inductive"]
 class Train(Options):
     """Meta-training."""
 
-    way: int = Field(5, ge=1, le=1000, description="Classes a task; 1 in regression.")
-    shot: int = Field(1, ge=1, le=1000, description="Support images a class (regression: points a task).")
-    query: int = Field(15, ge=1, le=1000, description="Query images a class (regression: points a task).")
-    meta_batch: int = Field(1, ge=1, le=4096, description="Tasks in a meta-update.")
+    way: int = Field(default=5, ge=1, le=1000, description="Classes a task; 1 in regression.")
+    shot: int = Field(default=1, ge=1, le=1000, description="Support images a class (regression: points a task).")
+    query: int = Field(default=15, ge=1, le=1000, description="Query images a class (regression: points a task).")
+    meta_batch: int = Field(default=1, ge=1, le=4096, description="Tasks in a meta-update.")
     steps: int = Field(ge=1, description="Meta-updates.")
-    log_every: int = Field(100, ge=1, description="Steps between two rows of metrics.csv.")
+    log_every: int = Field(default=100, ge=1, description="Steps between two rows of metrics.csv.")
 
 
 class Validation(Options):
     """Validation during training, always on the same tasks of the validation split."""
 
-    way: int | None = Field(None, ge=1, le=1000, description="Default: test.way.")
-    shot: int | None = Field(None, ge=1, le=1000, description="Default: test.shot.")
-    query: int | None = Field(None, ge=1, le=1000, description="Default: test.query.")
-    episodes: int = Field(100, ge=2, description="Tasks.")
-    every: int = Field(500, ge=1, description="Steps between two validations; a checkpoint follows each.")
+    way: int | None = Field(default=None, ge=1, le=1000, description="Default: test.way.")
+    shot: int | None = Field(default=None, ge=1, le=1000, description="Default: test.shot.")
+    query: int | None = Field(default=None, ge=1, le=1000, description="Default: test.query.")
+    episodes: int = Field(default=100, ge=2, description="Tasks.")
+    every: int = Field(default=500, ge=1, description="Steps between two validations; a checkpoint follows each.")
 
 
 class Test(Options):
     """The final test, on fixed tasks of the test split: the same for every method and seed."""
 
-    way: int = Field(5, ge=1, le=1000, description="Classes a task; 1 in regression.")
-    shot: int = Field(1, ge=1, le=1000, description="Support images a class (regression: points a task).")
-    query: int = Field(15, ge=1, le=1000, description="Query images a class (regression: points a task).")
-    episodes: int = Field(600, ge=2, description="Tasks.")
-    checkpoint: Literal["best", "last"] = Field(
-        "best", description="best by validation, or the last one."
-    )
-    episode_seed: int = Field(0, ge=0, description="Which fixed validation and test tasks.")
+    way: int = Field(default=5, ge=1, le=1000, description="Classes a task; 1 in regression.")
+    shot: int = Field(default=1, ge=1, le=1000, description="Support images a class (regression: points a task).")
+    query: int = Field(default=15, ge=1, le=1000, description="Query images a class (regression: points a task).")
+    episodes: int = Field(default=600, ge=2, description="Tasks.")
+    checkpoint: Literal["best", "last"] = Field(default="best", description="best by validation, or the last one.")
+    episode_seed: int = Field(default=0, ge=0, description="Which fixed validation and test tasks.")
 
 
 class Published(Options):
     """The number in the paper that the experiment is to be compared with."""
 
     value: float = Field(description="In the unit of the table: percent for accuracy.")
-    ci95: float | None = Field(None, ge=0, description="Half-width of the printed interval.")
+    ci95: float | None = Field(default=None, ge=0, description="Half-width of the printed interval.")
     source: str = Field(min_length=3, description="Paper and table.")
 
 
@@ -62,7 +61,7 @@ class Experiment(Options):
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$",
         description="Names the folder of the runs; letters, digits, '.', '_' and '-'.",
     )
-    description: str = Field("", description="For people.")
+    description: str = Field(default="", description="For people.")
     algorithm: AlgorithmOptions
     network: NetworkChoice
     dataset: DatasetOptions
@@ -70,16 +69,16 @@ class Experiment(Options):
         description="How batch norm sees the queries: transductive (all queries of a task together) or "
         "inductive (each on its own)."
     )
-    optimizer: OptimizerOptions = Field(default_factory=OptimizerOptions)
+    optimizer: OptimizerOptions = OptimizerOptions()
     train: Train
     validation: Validation | None = Field(
-        default_factory=Validation, description="null: no validation, test the last checkpoint."
+        default=Validation(), description="null: no validation, test the last checkpoint."
     )
-    test: Test = Field(default_factory=Test)
+    test: Test = Test()
     seeds: tuple[Annotated[int, Field(ge=0, lt=2**31)], ...] = Field(
-        (0,), strict=False, min_length=1, description="One run for each: first weights and training tasks."
+        default=(0,), strict=False, min_length=1, description="One run for each: first weights and training tasks."
     )
-    precision: Literal["float32", "float64"] = Field("float32", description="Of all arithmetic.")
+    precision: Literal["float32", "float64"] = Field(default="float32", description="Of all arithmetic.")
     published: Published | None = None
 
     @property

@@ -4,6 +4,7 @@ The interval over episodes and the spread over seeds are two columns, never mixe
 only when everything else agrees, the spec's digest included. All seeds see the same test tasks, so `ci95` is the
 mean of their intervals over those tasks; `seed std` is the sample standard deviation of their means.
 """
+
 from __future__ import annotations
 
 import csv
@@ -19,7 +20,9 @@ GROUPED = (
     "experiment", "algorithm", "dataset", "split", "way", "shot", "query", "protocol", "metric", "checkpoint",
     "train_steps", "inner_steps", "episodes", "episodes_digest", "spec_digest",
 )  # fmt: skip
-NUMERIC = frozenset({"result", "ci95", "seed std", "published", "difference", "ece", "nll", "episodes", "seeds", "minutes"})
+NUMERIC = frozenset(
+    {"result", "ci95", "seed std", "published", "difference", "ece", "nll", "episodes", "seeds", "minutes"}
+)
 
 
 class Line(NamedTuple):
@@ -70,9 +73,14 @@ def _line(group: Sequence[Row]) -> Line:
     if len(finite) == len(group) > 1 and result is not None:
         spread = math.sqrt(math.fsum((mean - result) ** 2 for mean in finite) / (len(finite) - 1))
     return Line(
-        group[0], len(group), result, _mean([row.ci95 for row in group], scale), spread,
+        group[0],
+        len(group),
+        result,
+        _mean([row.ci95 for row in group], scale),
+        spread,
         _mean([row.expected_calibration_error for row in group], scale),
-        _mean([row.negative_log_likelihood for row in group]), math.fsum(row.seconds for row in group) / len(group) / 60,
+        _mean([row.negative_log_likelihood for row in group]),
+        math.fsum(row.seconds for row in group) / len(group) / 60,
     )
 
 
@@ -139,7 +147,9 @@ def _text(names: Sequence[str], table: Sequence[Sequence[str]]) -> str:
 
     def aligned(cells: Sequence[str]) -> str:
         both = zip(names, cells, widths, strict=True)
-        return "  ".join(cell.rjust(width) if name in NUMERIC else cell.ljust(width) for name, cell, width in both).rstrip()
+        return "  ".join(
+            cell.rjust(width) if name in NUMERIC else cell.ljust(width) for name, cell, width in both
+        ).rstrip()
 
     return "\n".join([aligned(names), "  ".join("-" * width for width in widths), *map(aligned, table)])
 

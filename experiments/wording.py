@@ -1,4 +1,5 @@
 """Validation errors in plain words: what was expected, what was given, what was probably meant."""
+
 from __future__ import annotations
 
 import difflib
@@ -68,10 +69,12 @@ def _key(location: tuple[str | int, ...], values: Mapping[str, Any]) -> tuple[st
         del key[1]
     value: Any = values
     for depth, part in enumerate(key):
-        known = isinstance(value, Mapping) or (isinstance(value, list) and isinstance(part, int))
-        if not known:
+        if isinstance(value, Mapping):
+            value = value.get(part)
+        elif isinstance(value, list) and isinstance(part, int):
+            value = value[part] if part < len(value) else None
+        else:
             return tuple(key[:depth])
-        value = value.get(part) if isinstance(value, Mapping) else (value[part] if part < len(value) else None)
     return tuple(key)
 
 

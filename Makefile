@@ -1,0 +1,38 @@
+# make quickstart   install, train four learners on embedded data, print the table
+# make test         the tests (minutes);  make test-all: the slow ones too;  make check: ruff and pyright
+PYTHON ?= python3
+BIN := .venv/bin
+export PYTHONSAFEPATH := 1
+QUICKSTART := quickstart/protonet quickstart/matchingnet quickstart/maml quickstart/reptile
+
+.PHONY: quickstart test test-all check clean
+
+quickstart: .venv/installed
+	"$(BIN)/metarun" train $(QUICKSTART) --out runs/quickstart
+
+test: .venv/installed-dev
+	"$(BIN)/python" -m pytest -q -m "not slow"
+
+test-all: .venv/installed-dev
+	"$(BIN)/python" -m pytest -q
+
+check: .venv/installed-dev
+	"$(BIN)/ruff" check .
+	"$(BIN)/pyright"
+
+.venv/installed: setup.cfg constraints.txt pyproject.toml | .venv/bin/pip
+	"$(BIN)/python" -m pip install --quiet -c constraints.txt -e .
+	touch $@
+
+.venv/installed-dev: .venv/installed
+	"$(BIN)/python" -m pip install --quiet -c constraints.txt -e ".[dev]"
+	touch $@
+
+.venv/bin/pip:
+	@"$(PYTHON)" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' || \
+	  { echo "metarun needs Python 3.10 to 3.13; choose one with: make PYTHON=python3.12 ..." >&2; exit 1; }
+	"$(PYTHON)" -m venv .venv || \
+	  { rm -rf .venv; echo "cannot make a virtual environment: install your system's python3-venv package" >&2; exit 1; }
+
+clean:
+	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache

@@ -1,0 +1,89 @@
+"""metarun data"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+PREPARED = {  # dataset -> names in the cache
+    "omniglot": ["omniglot"],
+    "miniimagenet": ["miniimagenet-train", "miniimagenet-val", "miniimagenet-test"],
+}
+WITHOUT_FILES = {
+    "glyphs": "drawn from matplotlib's fonts when first used",
+    "imagefolder": "your own folder, prepared when first used",
+    "sinusoid": "computed",
+}
+
+
+@click.group(name="data")
+def command() -> None:
+    """Fetch, import and verify datasets."""
+
+
+@command.command(name="list")
+def list_() -> None:
+    """Each dataset and whether it is here."""
+    from ..datasets import cache
+
+    for name, parts in PREPARED.items():
+        found = [cache.read(part) for part in parts]
+        if all(found):
+            classes = sum(len(each.counts) for each in found if each)
+            count = sum(len(each.images) for each in found if each)
+            click.echo(f"{name:<14}ready: {classes} classes, {count} images in {cache.folder()}")
+        else:
+            way = "`metarun data fetch` or `import`" if name == "omniglot" else "`metarun data import`"
+            click.echo(f"{name:<14}not here: {way} {name}")
+    for name, text in WITHOUT_FILES.items():
+        click.echo(f"{name:<14}{text}")
+
+
+@command.command()
+@click.argument("name", type=click.Choice(["omniglot"]))
+def fetch(name: str) -> None:
+    """Download NAME from its public address, check it, prepare it."""
+    from ..datasets import cache
+
+    if cache.read(name):
+        click.echo(f"{name} is here already")
+        return
+    from ..experiments.quiet import import_tensorflow
+
+    import_tensorflow()
+    from ..datasets import omniglot
+
+    cache.load(name, lambda: omniglot.prepare(omniglot.download(omniglot.ADDRESS, omniglot.ARCHIVES)))
+    click.echo(f"{name} is ready in {cache.folder()}")
+
+
+@command.command(name="import")
+@click.argument("name", type=click.Choice(sorted(PREPARED)))
+@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="PATH...")
+def import_(name: str, paths: tuple[Path, ...]) -> None:
+    """Prepare NAME from files that you have: archives, folders, CSVs or pickles; see `metarun describe NAME`.
+
+    What is in them is checked (counts, sizes, for omniglot every pixel), not what they are called.
+    """
+    from ..experiments.quiet import import_tensorflow
+
+    import_tensorflow()
+    from ..datasets import cache, miniimagenet, omniglot
+
+    {"omniglot": omniglot, "miniimagenet": miniimagenet}[name].import_from(paths)
+    click.echo(f"{name} is ready in {cache.folder()}")
+
+
+@command.command()
+@click.argument("names", nargs=-1, type=click.Choice(sorted(PREPARED)), metavar="[NAME]...")
+def verify(names: tuple[str, ...]) -> None:
+    """Read every byte of the prepared datasets and compare with their digests."""
+    from ..datasets import cache
+    from ..datasets.errors import DataError
+
+    states = {part: cache.verify(part) for name in names or PREPARED for part in PREPARED[name]}
+    for part, state in states.items():
+        click.echo(f"{part:<20}{state}")
+    if damaged := [part for part, state in states.items() if state == "damaged"]:
+        raise DataError(f"{', '.join(damaged)}: damaged in {cache.folder()}; import or fetch again")

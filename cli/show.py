@@ -1,0 +1,45 @@
+"""metarun show"""
+
+from __future__ import annotations
+
+import re
+
+import click
+
+from .options import overrides
+
+
+@click.command(name="show")
+@click.argument("spec")
+@overrides
+def command(spec: str, overrides: tuple[str, ...]) -> None:
+    """Print SPEC with every default filled in, and where each value came from."""
+    from ..experiments.load import load, resolved_yaml
+
+    loaded = load(spec, overrides)
+    lines = [(line, _origin(key, loaded.origins)) for line, key in _with_keys(resolved_yaml(loaded.experiment))]
+    width = min(48, max(len(line) for line, _ in lines))
+    for line, origin in lines:
+        click.echo(f"{line:<{width}}  # {origin}" if origin else line)
+
+
+def _with_keys(text: str) -> list[tuple[str, str]]:
+    """Each line of block-style YAML with the dotted key whose value it holds; "" where it holds none."""
+    lines: list[tuple[str, str]] = []
+    section = ""
+    for line in text.splitlines():
+        match = re.match(r"( *)([a-z0-9_]+):( .*)?$", line)
+        if not match or line.startswith("-"):
+            lines.append((line, ""))
+            continue
+        indent, name, value = match.groups()
+        section = section if indent else name
+        lines.append((line, "" if value is None else (f"{section}.{name}" if indent else name)))
+    return lines
+
+
+def _origin(key: str, origins: object) -> str:
+    """Of the key, or of the section or list that holds it."""
+    if not key or not isinstance(origins, dict):
+        return ""
+    return origins.get(key) or "default"

@@ -1,0 +1,112 @@
+"""Images of the user's own: class/*.png, or train|val|test/class/*.png.
+
+Without train, val and test folders the classes are divided by `split` in a random order that depends on their names
+and `split_seed` alone. The images are decoded once into the cache, under a name that hangs on every file's path, size
+and time, so a changed folder is read anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from . import cache, images
+from .errors import DataError
+from .options import ImageFolderOptions
+from .sampling import ClassPool, ImageSource
+from .tasks import Split
+
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
+Classes = list[tuple[str, list[Path]]]  # name and image files, sorted by name
+
+
+def build(options: ImageFolderOptions, dtype: str = "float32") -> ImageSource:
+    """The source that a spec's dataset section describes; DataError for a folder that does not fit."""
+    found = find_classes(options.path)
+    everything = [each for split in SPLITS for each in found.get(split, [])] or found["all"]
+    prepared = cache.load(f"imagefolder-{_digest(options, everything)}", lambda: _prepare(options, everything))
+    first = np.concatenate([[0], np.cumsum(prepared.counts)])
+    numbers = {name: number for number, (name, _) in enumerate(everything)}
+    divided = found if "all" not in found else divide(found["all"], options.split, options.split_seed)
+    pools: dict[Split, ClassPool] = {}
+    for split in SPLITS:
+        chosen = [numbers[name] for name, _ in divided.get(split, [])]
+        if not chosen:
+            continue
+        parts = [prepared.images[first[number] : first[number + 1]] for number in chosen]
+        whole = prepared.images[first[chosen[0]] : first[chosen[-1] + 1]]
+        together = chosen == list(range(chosen[0], chosen[-1] + 1))  # then the memory map need not be copied
+        pools[split] = ClassPool(
+            whole if together else np.concatenate(parts),
+            prepared.counts[chosen],
+            tuple(prepared.names[n] for n in chosen),
+        )
+    return ImageSource(f"imagefolder {options.path}", pools, in_memory=options.in_memory, dtype=dtype)
+
+
+def find_classes(folder: Path) -> dict[str, Classes]:
+    """{"all": classes}, or {"train": ..., "val": ..., "test": ...} where the folder has these folders."""
+    if not folder.is_dir():
+        raise DataError(f"{folder} is not a folder: dataset.path must hold class folders with images")
+    names = {each.name for each in folder.iterdir() if each.is_dir()}
+    if "train" in names and names <= set(SPLITS):
+        found = {split: _classes(folder / split, f"{split}/") for split in SPLITS if split in names}
+        missing = [split for split in ("train", "test") if not found.get(split)]
+        if missing:
+            raise DataError(f"{folder} has no classes with images in {' and '.join(missing)}/")
+        return found
+    classes = _classes(folder, "")
+    if not classes:
+        endings = ", ".join(images.FORMATS)
+        raise DataError(f"{folder} has no class folders with images ({endings}): expected {folder}/<class>/<image>")
+    return {"all": classes}
+
+
+def divide(classes: Classes, shares: Sequence[float], seed: int) -> dict[str, Classes]:
+    """Classes of each split, by shares, in a random order of the names; the rounding goes to training."""
+    order = sorted(classes, key=lambda each: hashlib.sha256(f"{seed}/{each[0]}".encode()).digest())
+    val, test = round(shares[1] * len(order)), round(shares[2] * len(order))
+    train = len(order) - val - test
+    parts = (order[:train], order[train : train + val], order[train + val :])
+    return {split: sorted(part) for split, part in zip(SPLITS, parts, strict=True)}
+
+
+def _classes(folder: Path, prefix: str) -> Classes:
+    found = []
+    for each in sorted(folder.iterdir()):
+        if each.is_dir():
+            files = sorted(path for path in each.iterdir() if images.is_image(path.name) and path.is_file())
+            if files:
+                found.append((prefix + each.name, files))
+    return found
+
+
+def _digest(options: ImageFolderOptions, classes: Classes) -> str:
+    """Of everything that decides the prepared array."""
+    digest = hashlib.sha256(f"{options.path}/{options.image_size}/{options.channels}".encode())
+    for name, files in classes:
+        for path in files:
+            facts = path.stat()
+            digest.update(f"{name}/{path.name}/{facts.st_size}/{facts.st_mtime_ns}\n".encode())
+    return digest.hexdigest()[:24]
+
+
+def _prepare(options: ImageFolderOptions, classes: Classes) -> cache.Prepared:
+    size = (options.image_size, options.image_size)
+    files = [path for _, paths in classes for path in paths]
+    with ThreadPoolExecutor() as pool:
+        decoded = pool.map(lambda path: images.read(path, size, options.channels), files)
+        progress = tqdm(
+            decoded, total=len(files), desc="images", unit="image", delay=2, disable=not sys.stderr.isatty()
+        )
+        pixels = np.empty((len(files), *size, options.channels), np.uint8)
+        for number, image in enumerate(progress):
+            pixels[number] = image
+    counts = np.asarray([len(paths) for _, paths in classes])
+    return cache.Prepared(pixels, counts, tuple(name for name, _ in classes), {"folder": str(options.path)})

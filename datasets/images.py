@@ -1,0 +1,48 @@
+"""Reading image files that people give: decoded safely, resized, or one clear line about what is wrong."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from .errors import DataError
+
+FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".bmp": "BMP"}
+MAXIMUM_PIXELS = 100_000_000  # a larger one is a decompression bomb, or needs shrinking first
+
+
+def decode(data: bytes, where: str, size: tuple[int, int], channels: int) -> np.ndarray:
+    """uint8 `[height, width, channels]`, turned as its EXIF says, resized by Lanczos where its size differs.
+
+    `size` is (height, width). DataError, which names `where`, for what is no image.
+    """
+    try:
+        with warnings.catch_warnings(), Image.open(io.BytesIO(data), formats=sorted(set(FORMATS.values()))) as image:
+            warnings.simplefilter("ignore")
+            if image.width * image.height > MAXIMUM_PIXELS:
+                raise DataError(f"{where} has {image.width}x{image.height} pixels: shrink it first")
+            turned = ImageOps.exif_transpose(image)
+            flat = turned.convert("RGB" if channels == 3 else "L")
+            if flat.size != (size[1], size[0]):
+                flat = flat.resize((size[1], size[0]), Image.Resampling.LANCZOS)
+            return np.asarray(flat).reshape(*size, channels)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise DataError(f"{where} is not a readable image ({error}): replace or remove it") from None
+
+
+def read(path: Path, size: tuple[int, int], channels: int) -> np.ndarray:
+    """`decode` of a file."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from None
+    return decode(data, str(path), size, channels)
+
+
+def is_image(name: str) -> bool:
+    """By the ending of a file's name."""
+    return Path(name).suffix.lower() in FORMATS

@@ -1,0 +1,170 @@
+"""miniImageNet (Vinyals et al. 2016) in the split of Ravi and Larochelle (2017): 64 / 16 / 20 classes x 600, 84x84.
+
+ImageNet's images may not be passed on, so there is nothing to download: `metarun data import miniimagenet PATH...`
+reads the copy that the user has, in any of the forms that are about:
+- folders or tar archives train, val, test with class folders in them;
+- Ravi's train.csv, val.csv and test.csv (filename,label) beside a folder images/;
+- the pickles mini-imagenet-cache-{train,val,test}.pkl, read by an unpickler that can only build arrays.
+Images of another size are resized to 84x84 by Lanczos (recipes differ in the filter, and results with it).
+"""
+
+from __future__ import annotations
+
+import csv
+import sys
+import tarfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from tqdm import tqdm
+
+from . import cache, images, pickles
+from .errors import DataError
+from .options import MiniImagenetOptions
+from .sampling import ClassPool, ImageSource
+from .tasks import Split
+
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
+CLASSES: dict[Split, int] = {"train": 64, "val": 16, "test": 20}
+IMAGES, SIZE = 600, (84, 84)
+MAXIMUM_FILE = 64 << 20  # bytes of one image
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+Found = dict[str, list[np.ndarray]]  # class name -> images [84, 84, 3]
+
+
+def build(options: MiniImagenetOptions, dtype: str = "float32") -> ImageSource:
+    """The source that a spec's dataset section describes; DataError where the data were not imported."""
+    prepared: dict[Split, cache.Prepared | None] = {split: cache.read(_cached(split)) for split in SPLITS}
+    pools: dict[Split, ClassPool] = {}
+    for split, found in prepared.items():
+        if found is None:
+            raise DataError(
+                "miniimagenet is not here yet: `metarun data import miniimagenet PATH...` reads your copy (class folders "
+                "or tar archives by split, Ravi's CSVs with images/, or the pickled cache)"
+            )
+        pools[split] = ClassPool(found.images, found.counts, found.names)
+    mean, std = _normalisation(options.normalisation, prepared["train"])
+    return ImageSource("miniimagenet", pools, mean=mean, std=std, in_memory=options.in_memory, dtype=dtype)
+
+
+def import_from(paths: Sequence[Path]) -> None:
+    """Fill the cache from the user's copy; DataError unless it holds all 100 classes with 600 images each."""
+    for split in SPLITS:
+        with cache.locked(_cached(split)):
+            cache.store(_cached(split), prepare(paths, split))
+
+
+def prepare(paths: Sequence[Path], split: Split) -> cache.Prepared:
+    """One split from the first of `paths` that has it."""
+    found = next((classes for path in paths if (classes := _read(path, split))), None)
+    shown = ", ".join(map(str, paths))
+    if not found:
+        raise DataError(
+            f"{shown}: no {split} split: expected {split}/<class>/*.jpg, {split}.tar(.gz), {split}.csv with images/, "
+            f"or mini-imagenet-cache-{split}.pkl"
+        )
+    wrong = [f"{name} has {len(each)}" for name, each in found.items() if len(each) != IMAGES]
+    if len(found) != CLASSES[split] or wrong:
+        raise DataError(
+            f"{shown}: {split} has {len(found)} classes of {CLASSES[split]}"
+            + (f"; {wrong[0]} images of {IMAGES}" if wrong else "")
+            + ": the copy is not complete, or not the split of Ravi and Larochelle"
+        )
+    names = sorted(found)
+    pixels = np.concatenate([np.stack(found[name]) for name in names])
+    channels = pixels.reshape(-1, 3)
+    facts = {"mean": (channels.mean(axis=0) / 255).tolist(), "std": (channels.std(axis=0) / 255).tolist()}
+    return cache.Prepared(pixels, np.full(len(names), IMAGES), tuple(names), facts)
+
+
+def _normalisation(name: str, train: cache.Prepared | None) -> tuple[Sequence[float], Sequence[float]]:
+    if name == "unit" or train is None:
+        return (0.0,), (1.0,)
+    return IMAGENET if name == "imagenet" else (train.facts["mean"], train.facts["std"])
+
+
+def _read(path: Path, split: Split) -> Found:
+    """Classes of a split at `path`, whichever form it has; empty where it has none."""
+    if not path.exists():
+        raise DataError(f"{path} does not exist")
+    if path.is_file():
+        if path.suffix == ".pkl":
+            return _from_pickle(path) if split in path.stem else {}
+        return _from_tar(path) if path.name.split(".")[0] == split else {}
+    if (path / f"{split}.csv").is_file():
+        return _from_csv(path / f"{split}.csv", path / "images")
+    if (path / split).is_dir():
+        return _from_folder(path / split)
+    candidates = [f"{split}.tar", f"{split}.tar.gz", f"{split}.tgz", f"mini-imagenet-cache-{split}.pkl"]
+    inside = [path / name for name in candidates if (path / name).is_file()]
+    return _read(inside[0], split) if inside else {}
+
+
+def _collect(entries: Iterator[tuple[str, str, bytes]], label: str) -> Found:
+    """Decode (class, name, bytes) entries, in the order of the names within a class."""
+    found: dict[str, list[tuple[str, np.ndarray]]] = {}
+    for name, where, data in tqdm(entries, desc=label, unit="image", delay=2, disable=not sys.stderr.isatty()):
+        found.setdefault(name, []).append((where, images.decode(data, where, SIZE, 3)))
+    return {name: [image for _, image in sorted(each, key=lambda pair: pair[0])] for name, each in found.items()}
+
+
+def _from_folder(folder: Path) -> Found:
+    def entries() -> Iterator[tuple[str, str, bytes]]:
+        for path in sorted(folder.glob("*/*")):
+            if images.is_image(path.name) and path.is_file():
+                yield path.parent.name, str(path), path.read_bytes()
+
+    return _collect(entries(), folder.name)
+
+
+def _from_tar(path: Path) -> Found:
+    """Members are read in memory: no name in the archive ever becomes a path, and links are passed over."""
+
+    def entries() -> Iterator[tuple[str, str, bytes]]:
+        with tarfile.open(path) as archive:
+            for member in archive:
+                inner = PurePosixPath(member.name)
+                if member.isfile() and images.is_image(inner.name) and member.size <= MAXIMUM_FILE:
+                    file = archive.extractfile(member)
+                    yield inner.parent.name, f"{path}: {member.name}", file.read() if file else b""
+
+    try:
+        return _collect(entries(), path.name)
+    except (tarfile.TarError, OSError, EOFError) as error:
+        raise DataError(f"{path} is not a readable tar archive ({error}): copy it again") from None
+
+
+def _from_csv(table: Path, folder: Path) -> Found:
+    def entries() -> Iterator[tuple[str, str, bytes]]:
+        with open(table, encoding="utf-8", newline="") as file:
+            for row in csv.DictReader(file):
+                name = Path(row.get("filename") or "").name  # no path out of the folder
+                if not (folder / name).is_file():
+                    raise DataError(f"{table} names {name!r}, which is not in {folder}")
+                yield row.get("label") or "", str(folder / name), (folder / name).read_bytes()
+
+    try:
+        return _collect(entries(), table.name)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{table} is not a table with the columns filename and label ({error})") from None
+
+
+def _from_pickle(path: Path) -> Found:
+    """{"image_data": [N, 84, 84, 3] uint8, "class_dict": name -> indices}, or {"data": ..., "labels": ...}."""
+    told = pickles.load_arrays(path)
+    pixels = told.get("image_data", told.get("data"))
+    if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.shape[1:] != (*SIZE, 3):
+        raise DataError(f"{path} has no uint8 images of 84x84x3 under image_data or data")
+    if isinstance(told.get("class_dict"), dict):
+        members = {str(name): np.asarray(rows, np.int64) for name, rows in told["class_dict"].items()}
+    else:
+        labels = np.asarray(told.get("labels", []))
+        members = {str(label): np.flatnonzero(labels == label) for label in np.unique(labels)}
+    if any(rows.size and (rows.min() < 0 or rows.max() >= len(pixels)) for rows in members.values()):
+        raise DataError(f"{path} has class members beyond its {len(pixels)} images")
+    return {name: list(pixels[rows]) for name, rows in members.items()}
+
+
+def _cached(split: str) -> str:
+    return f"miniimagenet-{split}"
