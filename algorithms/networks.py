@@ -160,7 +160,7 @@ class Conv4(BuiltInNetwork):
                 x = x + _over_examples(parameters[f"conv{number}/bias"], x.shape.rank)
             x = tf.nn.relu(x)
             if options.downsample == "max_pool":
-                x = max_pool(x, options.pool_padding)
+                x = max_pool(x, options.pool_padding, shared=parameters["conv1/kernel"].shape.rank == 4)
         if options.features == "mean":
             x = tf.reduce_mean(x, axis=[2, 3])  # [T, N, filters]
         else:
@@ -230,11 +230,23 @@ def convolution(x: tf.Tensor, kernel: tf.Tensor | tf.Variable, stride: int) -> t
     return tf.reshape(y, (tasks, examples, rows, columns, filters))
 
 
-def max_pool(x: tf.Tensor, padding: str) -> tf.Tensor:
-    """2x2 maximum, stride 2, `[T, N, H, W, C]`; "same" keeps an odd last row and column, "valid" drops it."""
+def max_pool(x: tf.Tensor, padding: str, shared: bool) -> tf.Tensor:
+    """2x2 maximum, stride 2, `[T, N, H, W, C]`; "same" keeps an odd last row and column, "valid" drops it.
+
+    With `shared` it is the library's fast one, whose second derivative XLA does not know in every precision; else
+    the maximum of shifted slices.
+    """
     tasks, examples, height, width, channels = x.shape
-    pooled = tf.nn.max_pool2d(tf.reshape(x, (tasks * examples, height, width, channels)), 2, 2, padding.upper())
-    return tf.reshape(pooled, (tasks, examples, *pooled.shape[1:]))
+    if shared:
+        flat = tf.reshape(x, (tasks * examples, height, width, channels))
+        pooled = tf.nn.max_pool2d(flat, 2, 2, padding.upper())
+        return tf.reshape(pooled, (tasks, examples, *pooled.shape[1:]))
+    if padding == "same":
+        bottom, right = height % 2, width % 2
+        x = tf.pad(x, [[0, 0], [0, 0], [0, bottom], [0, right], [0, 0]], constant_values=x.dtype.min)
+        height, width = height + bottom, width + right
+    rows = tf.maximum(x[:, :, 0 : height - 1 : 2], x[:, :, 1:height:2])
+    return tf.maximum(rows[:, :, :, 0 : width - 1 : 2], rows[:, :, :, 1:width:2])
 
 
 def batch_norm(
@@ -252,7 +264,9 @@ def batch_norm(
         return tf.reshape(y, x.shape), mean[None, None], variance[None, None]
     grouped = tf.reshape(x, shape) if groups > 1 else x
     axes = list(range(grouped.shape.rank - len(space) - 2, grouped.shape.rank - 1))
-    mean, variance = tf.nn.moments(grouped, axes=axes, keepdims=True)
+    mean = tf.reduce_mean(grouped, axis=axes, keepdims=True)
+    # not tf.nn.moments: it stops the gradient of the mean inside the variance, which spoils second derivatives
+    variance = tf.reduce_mean(tf.square(grouped - mean), axis=axes, keepdims=True)
     gain = tf.math.rsqrt(variance + epsilon)
     if scale is not None:
         gain *= _over_examples(scale, grouped.shape.rank)

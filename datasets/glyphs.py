@@ -1,8 +1,8 @@
 """The embedded dataset: the world's letters as the DejaVu fonts inside matplotlib draw them. No download.
 
 One class a character, 20 samples of 28x28, ink 255: the 12 faces (Sans, Sans Mono and Serif, each upright, bold,
-oblique or italic, and both), then eight of them again, each with a small affine jitter. The jitter is drawn from a hash of the
-characters and applied in whole numbers, so the bits are the same on every machine with the same Pillow.
+oblique or italic, and both), then eight of them again, each with a small affine jitter. The jitter is drawn from a
+hash of the characters and applied in whole numbers, so the bits are the same on every machine with the same Pillow.
 
 Characters that look the same (Latin A, Greek Alpha, Cyrillic A) are found by their drawings and become one class. The
 split is by script, so the alphabets of the test are never seen: training has Latin, Greek, digits and modifier

@@ -40,8 +40,8 @@ def build(options: MiniImagenetOptions, dtype: str = "float32") -> ImageSource:
     for split, found in prepared.items():
         if found is None:
             raise DataError(
-                "miniimagenet is not here yet: `metarun data import miniimagenet PATH...` reads your copy (class folders "
-                "or tar archives by split, Ravi's CSVs with images/, or the pickled cache)"
+                "miniimagenet is not here yet: `metarun data import miniimagenet PATH...` reads your copy (class "
+                "folders or tar archives by split, Ravi's CSVs with images/, or the pickled cache)"
             )
         pools[split] = ClassPool(found.images, found.counts, found.names)
     mean, std = _normalisation(options.normalisation, prepared["train"])

@@ -1,0 +1,49 @@
+"""What tests share: quiet TensorFlow, the folder of real data, small sources."""
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import numpy as np
+import pytest
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """Folder with omniglot/ and miniimagenet/; tests that need it are skipped without."""
+    told = os.environ.get("METARUN_TEST_DATA")
+    if not told:
+        pytest.skip("METARUN_TEST_DATA names no folder with the real omniglot/ and miniimagenet/")
+    return Path(told)
+
+
+@pytest.fixture(scope="session")
+def session_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One cache for the whole session, so that letters are drawn and archives read once."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def cache_folder(session_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("METARUN_CACHE", str(session_cache))
+    return session_cache
+
+
+@pytest.fixture
+def make_source():
+    """An ImageSource of random images whose classes differ; image n of class c has the pixel value of its row in it."""
+
+    def make(classes: int = 12, images: int = 6, size: int = 16, channels: int = 1, **options):
+        from metarun.datasets.sampling import ClassPool, ImageSource
+
+        generator = np.random.default_rng(0)
+        patterns = generator.integers(0, 2, (classes, 1, size, size, channels)) * 150
+        noise = generator.integers(0, 100, (classes, images, size, size, channels))
+        pixels = (patterns + noise).reshape(classes * images, size, size, channels).astype(np.uint8)
+        pool = ClassPool(pixels, np.full(classes, images), tuple(f"class {n}" for n in range(classes)))
+        rotations = options.pop("rotations", "none")
+        splits = ("train", "val", "test")
+        return ImageSource("fake", dict.fromkeys(splits, pool), rotations=dict.fromkeys(splits, rotations), **options)
+
+    return make

@@ -1,0 +1,183 @@
+"""The meta-gradient against closed forms and against central differences."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from metarun.algorithms.keras_network import KerasNetwork
+from metarun.algorithms.learner import Problem
+from metarun.algorithms.maml import MAML, adapted_parameters, maml
+from metarun.algorithms.networks import build
+from metarun.algorithms.options import Conv4Options, MAMLOptions, MLPOptions
+from metarun.datasets.options import SinusoidOptions
+from metarun.datasets.sinusoid import SinusoidSource
+from metarun.datasets.tasks import Episode, Shape
+from quadratic import QuadraticProblem, quadratic_tasks, theta_network
+
+CLASSIFY = Problem(regression=False, protocol="transductive")
+
+
+def learner(network, problem, **options):
+    optimizer = keras.optimizers.SGD(1.0)
+    return MAML(network, optimizer, MAMLOptions(**options), problem, jit_compile=False)
+
+
+@pytest.mark.parametrize(("steps", "first_order"), [(1, False), (1, True), (3, False), (3, True)])
+def test_quadratic_tasks_have_the_closed_form(steps, first_order):
+    """L_i = |theta - c_i|^2 / 2: theta_i' - c = (1 - a)^k (theta - c), whose derivative is another (1 - a)^k."""
+    alpha, theta, centers = 0.3, np.array([2.0, -1.0]), np.array([[1.0, 0.5], [-3.0, 2.0], [0.0, 4.0]])
+    model = learner(
+        theta_network(theta), QuadraticProblem(), inner_lr=alpha, inner_steps=steps, first_order=first_order
+    )
+    gradient = model.meta_gradient(quadratic_tasks(centers))[1]["theta"].numpy()
+    shrink = (1 - alpha) ** steps
+    second, first = (shrink**2 * (theta - centers)).mean(axis=0), (shrink * (theta - centers)).mean(axis=0)
+    right, wrong = (first, second) if first_order else (second, first)
+    np.testing.assert_allclose(gradient, right, rtol=1e-12)
+    assert np.abs(gradient - wrong).max() > 0.1
+
+
+def test_sum_over_tasks_is_the_mean_times_the_tasks():
+    tasks = quadratic_tasks(np.array([[1.0], [4.0], [-2.0]]))
+    gradients = [
+        learner(theta_network([3.0]), QuadraticProblem(), inner_lr=0.1, task_reduction=reduction)
+        .meta_gradient(tasks)[1]["theta"].numpy()
+        for reduction in ("mean", "sum")
+    ]  # fmt: skip
+    np.testing.assert_allclose(gradients[1], 3 * gradients[0], rtol=1e-12)
+
+
+def directional_difference(model, batch, directions, epsilon=1e-6):
+    """Central difference of the meta-loss along `directions`."""
+    losses = []
+    start = {name: variable.numpy() for name, variable in model.parameters.items()}
+    for sign in (1, -1):
+        for name, variable in model.parameters.items():
+            variable.assign(start[name] + sign * epsilon * directions[name])
+        losses.append(float(model.meta_gradient(batch)[0]["loss"]))
+    for name, variable in model.parameters.items():
+        variable.assign(start[name])
+    return (losses[0] - losses[1]) / (2 * epsilon)
+
+
+def relative_error(model, batch, seed):
+    """Along a random direction of length 1, over the length of the gradient's random projection."""
+    generator = np.random.default_rng(seed)
+    directions = {name: generator.normal(size=value.shape) for name, value in model.parameters.items()}
+    size = sum(direction.size for direction in directions.values())
+    length = np.sqrt(sum((direction**2).sum() for direction in directions.values()))
+    directions = {name: direction / length for name, direction in directions.items()}
+    gradient = {name: value.numpy() for name, value in model.meta_gradient(batch)[1].items()}
+    analytic = sum((gradient[name] * directions[name]).sum() for name in directions)
+    numeric = directional_difference(model, batch, directions)
+    expected = np.sqrt(sum((value**2).sum() for value in gradient.values()) / size)
+    return abs(analytic - numeric) / expected
+
+
+NETWORKS = {
+    "conv4-stride": (Conv4Options(filters=3, downsample="stride"), Problem(False, "transductive")),
+    "conv4-pool-inductive": (Conv4Options(filters=3), Problem(False, "inductive")),
+    "mlp-norm": (MLPOptions(hidden=(6,), batch_norm=True), Problem(False, "transductive")),
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("adapt", ["weights", "all", "head"])
+def test_the_meta_gradient_agrees_with_central_differences(make_source, name, adapt):
+    options, problem = NETWORKS[name]
+    batch = make_source(dtype="float64", size=32).sample("train", 0, 2, Shape(3, 1, 2), seed=0)
+
+    def error(first_order):
+        network = build(options, (32, 32, 1), 3, "float64", seed=0)
+        model = learner(network, problem, inner_lr=0.5, inner_steps=2, adapt=adapt, first_order=first_order)
+        return max(relative_error(model, batch, seed) for seed in range(3))
+
+    assert error(first_order=False) < 1e-6
+    assert error(first_order=True) > 1e-3
+
+
+def test_regression_agrees_with_central_differences():
+    batch = SinusoidSource(SinusoidOptions(), "float64").sample("train", 0, 3, Shape(1, 5, 5), seed=0)
+
+    def error(first_order):
+        network = build(MLPOptions(hidden=(8, 8)), (1,), 1, "float64", seed=0)
+        model = learner(network, Problem(True, "inductive"), inner_lr=0.02, inner_steps=2, first_order=first_order)
+        return max(relative_error(model, batch, seed) for seed in range(3))
+
+    assert error(first_order=False) < 1e-6
+    assert error(first_order=True) > 1e-4
+
+
+def test_the_compiled_gradient_is_the_same(make_source):
+    batch = make_source(dtype="float64").sample("train", 0, 2, Shape(3, 1, 2), seed=0)
+    network = build(Conv4Options(filters=3), (16, 16, 1), 3, "float64", seed=0)
+    plain = learner(network, CLASSIFY, inner_lr=0.5)
+    compiled = MAML(network, keras.optimizers.SGD(1.0), MAMLOptions(inner_lr=0.5), CLASSIFY)
+    for name, gradient in compiled.compiled_gradient(batch)[1].items():
+        np.testing.assert_allclose(gradient, plain.meta_gradient(batch)[1][name], atol=1e-10)
+
+
+def test_adapt_chooses_the_parameters():
+    network = build(Conv4Options(filters=3), (16, 16, 1), 3, "float32", seed=0)
+    assert adapted_parameters(network, "head") == ["head/kernel", "head/bias"]
+    weights = adapted_parameters(network, "weights")
+    assert "conv1/kernel" in weights and not any(name.startswith("norm") for name in weights)
+    assert adapted_parameters(network, "all") == list(network.parameters)
+
+
+def test_accuracy_before_adaptation_is_chance(make_source):
+    """Trap T20: with labels that follow the classes' order it would be above 1/way."""
+    network = build(Conv4Options(filters=4), (16, 16, 1), 5, "float32", seed=0)
+    model = learner(network, CLASSIFY, inner_lr=0.5, test_inner_steps=2)
+    batch = make_source().sample("test", 0, 60, Shape(5, 1, 3), seed=0)
+    metrics = model.evaluate(batch)
+    assert abs(float(tf.reduce_mean(metrics["accuracy_0"])) - 0.2) < 0.04
+    assert float(tf.reduce_mean(metrics["accuracy_2"])) > 0.35
+
+
+def dense_model():
+    keras.utils.set_random_seed(0)
+    hidden, last = keras.layers.Dense(8, "tanh", dtype="float64"), keras.layers.Dense(1, dtype="float64")
+    return keras.Sequential([keras.Input((1,), dtype="float64"), hidden, last])
+
+
+def test_the_plain_function_makes_the_meta_update_of_any_keras_model():
+    batch = SinusoidSource(SinusoidOptions(), "float64").sample("train", 0, 4, Shape(1, 5, 5), seed=0)
+    model, other = dense_model(), dense_model()
+    before = [weight.numpy() for weight in model.trainable_variables]
+    network = KerasNetwork(other)
+    oracle = learner(network, Problem(True, "transductive"), inner_lr=0.05, adapt="all")
+    gradient = oracle.meta_gradient(batch)[1]
+    assert max(relative_error(oracle, batch, seed) for seed in range(3)) < 1e-6
+    loss = maml(model, keras.optimizers.SGD(0.05), keras.optimizers.SGD(0.1), batch, loss="mean_squared_error")
+    assert float(loss) > 0
+    for weight, old, name in zip(model.trainable_variables, before, gradient, strict=True):
+        np.testing.assert_allclose(weight.numpy(), old - 0.1 * gradient[name].numpy(), rtol=1e-6, atol=1e-9)
+
+
+def test_the_plain_function_learns_and_refuses_what_it_cannot_differentiate():
+    source, model, outer = SinusoidSource(SinusoidOptions(), "float64"), dense_model(), keras.optimizers.Adam(0.01)
+    losses = [
+        float(maml(model, keras.optimizers.SGD(0.05), outer, source.sample("train", 8 * step, 8, Shape(1, 5, 5), 0),
+                   loss="mean_squared_error"))
+        for step in range(60)
+    ]  # fmt: skip
+    assert np.mean(losses[-10:]) < 0.8 * np.mean(losses[:10])
+    batch = source.sample("train", 0, 2, Shape(1, 5, 5), 0)
+    with pytest.raises(ValueError, match="must be plain keras.optimizers.SGD"):
+        maml(model, keras.optimizers.SGD(0.05, momentum=0.9), outer, batch, loss="mean_squared_error")
+    with pytest.raises(ValueError, match="expected 'cross_entropy' or 'mean_squared_error'"):
+        maml(model, keras.optimizers.SGD(0.05), outer, batch, loss="mse")
+    with pytest.raises(ValueError, match="build the model first"):
+        KerasNetwork(keras.Sequential([keras.layers.Dense(1)]))
+
+
+def test_a_keras_model_with_batch_norm_sees_one_task_at_a_time(make_source):
+    model = keras.Sequential(
+        [keras.Input((16, 16, 1)), keras.layers.Flatten(), keras.layers.BatchNormalization(), keras.layers.Dense(3)]
+    )
+    network = KerasNetwork(model)
+    batch = make_source().sample("train", 0, 2, Shape(3, 1, 2), seed=0)
+    both = network(network.parameters, batch.support_x)
+    alone = network(network.parameters, Episode(*(part[1:] for part in batch)).support_x)
+    np.testing.assert_allclose(both[1:], alone, atol=1e-6)

@@ -1,0 +1,76 @@
+"""Threefry against its published known answers, and the draws built on it."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from metarun.datasets.random import TaskKeys, threefry
+
+KNOWN = [  # key, counter, output: Random123's known-answer file, threefry2x32 with 20 rounds
+    ((0, 0), (0, 0), (0x6B200159, 0x99BA4EFE)),
+    ((0xFFFFFFFF,) * 2, (0xFFFFFFFF,) * 2, (0x1CB996FC, 0xBB002BE7)),
+    ((0x13198A2E, 0x03707344), (0x243F6A88, 0x85A308D3), (0xC4923A9C, 0x483DF7A0)),
+]
+
+
+def words(pair):
+    return tuple(tf.constant(word, tf.uint32) for word in pair)
+
+
+@pytest.mark.parametrize(("key", "counter", "expected"), KNOWN)
+def test_threefry_known_answers(key, counter, expected):
+    assert tuple(int(word) for word in threefry(words(key), words(counter))) == expected
+    # wrong variant: key and counter exchanged
+    if key != counter:
+        assert tuple(int(word) for word in threefry(words(counter), words(key))) != expected
+
+
+def test_a_compiled_program_draws_the_same_bits():
+    def draw(index):
+        return TaskKeys.of_stream(3, "train", index, 4).bits("images", 7)
+
+    compiled = tf.function(draw, jit_compile=True)(tf.constant(11, tf.int64))
+    np.testing.assert_array_equal(draw(11).numpy(), compiled.numpy())
+
+
+def test_streams_purposes_and_indices_are_all_different():
+    draws = [
+        TaskKeys.of_stream(seed, split, index, 1).bits(purpose, 8).numpy().tobytes()
+        for seed in (0, 1)
+        for split in ("train", "val", "test")
+        for index in (0, 1, 2**33)
+        for purpose in ("classes", "images")
+    ]
+    assert len(set(draws)) == len(draws)
+
+
+def test_distinct_numbers_are_distinct_in_range_and_uniform():
+    drawn = TaskKeys.of_stream(0, "train", 0, 4000).distinct("classes", 10, 3).numpy()
+    assert all(len(set(row)) == 3 for row in drawn)
+    for position in range(3):  # chi-square with 9 degrees of freedom, 99.9% quantile 27.9
+        counts = np.bincount(drawn[:, position], minlength=10)
+        assert ((counts - 400) ** 2 / 400).sum() < 27.9
+    # wrong variant: sorted draws, which the test of position 0 rejects
+    counts = np.bincount(np.sort(drawn, axis=1)[:, 0], minlength=10)
+    assert ((counts - 400) ** 2 / 400).sum() > 27.9
+
+
+def test_counts_lower_the_bound_of_each_draw():
+    counts = tf.constant([[3, 8]])
+    drawn = TaskKeys.of_stream(0, "train", 0, 1).distinct("images", 8, 3, 2, counts=counts).numpy()
+    assert sorted(drawn[0, 0]) == [0, 1, 2]
+    everything = TaskKeys.of_stream(0, "train", 0, 200).distinct("images", 8, 3, 2, counts=tf.tile(counts, (200, 1)))
+    assert everything.numpy()[:, 0].max() == 2 and everything.numpy()[:, 1].max() == 7
+
+
+def test_normal_numbers_have_mean_0_variance_1_and_normal_tails():
+    sample = TaskKeys.of_stream(0, "train", 0, 1).normal("noise", 100_000).numpy()
+    assert abs(sample.mean()) < 0.015 and abs(sample.var() - 1) < 0.02
+    beyond_two = np.mean(np.abs(sample) > 2)
+    assert abs(beyond_two - 0.0455) < 0.003  # wrong variant: a uniform of variance 1 has none beyond 1.74
+
+
+def test_keys_of_equal_tasks_are_equal_and_of_different_ones_differ():
+    drawn = tf.constant([[1, 2, 3], [1, 2, 3], [2, 1, 3]])
+    bits = TaskKeys.of_drawn(drawn).bits("mini-batches", 4).numpy()
+    assert (bits[0] == bits[1]).all()
+    assert (bits[0] != bits[2]).any()  # wrong variant: a sum of the words forgets their order
