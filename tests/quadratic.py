@@ -2,6 +2,7 @@
 
 import numpy as np
 import tensorflow as tf
+
 from metarun.datasets.tasks import Episode
 
 

@@ -4,6 +4,8 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from quadratic import QuadraticProblem, quadratic_tasks, theta_network
+
 from metarun.algorithms.keras_network import KerasNetwork
 from metarun.algorithms.learner import Problem
 from metarun.algorithms.maml import MAML, adapted_parameters, maml
@@ -12,7 +14,6 @@ from metarun.algorithms.options import Conv4Options, MAMLOptions, MLPOptions
 from metarun.datasets.options import SinusoidOptions
 from metarun.datasets.sinusoid import SinusoidSource
 from metarun.datasets.tasks import Episode, Shape
-from quadratic import QuadraticProblem, quadratic_tasks, theta_network
 
 CLASSIFY = Problem(regression=False, protocol="transductive")
 

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+
 from metarun.algorithms.functional import per_task
 from metarun.algorithms.keras_network import KerasNetwork
 from metarun.algorithms.networks import batch_norm, build, convolution, max_pool
@@ -67,7 +68,8 @@ def test_max_pool_valid_drops_and_same_keeps_an_odd_row():
 @pytest.mark.parametrize(
     ("options", "shape", "outputs", "parameters"),
     [  # counts: kernels 9 * in * out, offset and scale (or a bias) each layer, head; the papers' nets
-        (Conv4Options(downsample="stride", features="mean", norm_scale=False), (28, 28, 1), 5, 576 + 3 * 36864 + 256 + 325),
+        (Conv4Options(downsample="stride", features="mean", norm_scale=False), (28, 28, 1), 5,
+         576 + 3 * 36864 + 256 + 325),
         (Conv4Options(downsample="stride"), (28, 28, 1), 5, 576 + 3 * 36864 + 512 + 256 * 5 + 5),
         (Conv4Options(), (28, 28, 1), None, 576 + 3 * 36864 + 512),
         (Conv4Options(filters=32, norm_scale=False), (84, 84, 3), 5, 864 + 3 * 9216 + 128 + 800 * 5 + 5),
@@ -84,8 +86,14 @@ def test_parameter_counts_and_output_shapes(options, shape, outputs, parameters)
     assert y.shape == (2, 3, network.features if outputs is None else outputs)
 
 
-@pytest.mark.parametrize("options", [Conv4Options(filters=4), Conv4Options(filters=4, downsample="stride", batch_norm=False),
-                                     MLPOptions(hidden=(7,), batch_norm=True)])  # fmt: skip
+@pytest.mark.parametrize(
+    "options",
+    [
+        Conv4Options(filters=4),
+        Conv4Options(filters=4, downsample="stride", batch_norm=False),
+        MLPOptions(hidden=(7,), batch_norm=True),
+    ],
+)
 def test_shared_and_copied_parameters_give_the_same(options):
     network = build(options, (16, 16, 1), 3, "float64", seed=1)
     x = random(2, 6, 16, 16, 1)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+
 from metarun.datasets.random import TaskKeys, threefry
 
 KNOWN = [  # key, counter, output: Random123's known-answer file, threefry2x32 with 20 rounds

@@ -6,6 +6,7 @@ import sys
 import numpy as np
 import pytest
 import tensorflow as tf
+
 from metarun.datasets.errors import DataError
 from metarun.datasets.options import SinusoidOptions
 from metarun.datasets.sampling import ClassPool, ImageSource

@@ -1,0 +1,55 @@
+"""Inductive: what is said of one query does not change with the other queries. Transductive: it does."""
+
+import numpy as np
+import pytest
+
+from metarun.algorithms import ALGORITHMS, build
+from metarun.algorithms.learner import Problem
+from metarun.algorithms.options import (
+    Conv4Options,
+    MAMLOptions,
+    MatchingNetworkOptions,
+    OptimizerOptions,
+    PrototypicalNetworkOptions,
+    ReptileOptions,
+)
+from metarun.datasets.tasks import Shape
+
+OPTIONS = {
+    "maml": MAMLOptions(inner_lr=0.3, inner_steps=2),
+    "reptile": ReptileOptions(inner_lr=0.01, inner_steps=3, inner_batch=3),
+    "protonet": PrototypicalNetworkOptions(),
+    "matchingnet": MatchingNetworkOptions(full_context_embeddings=True),
+}
+
+
+def test_every_algorithm_is_tested():
+    assert OPTIONS.keys() == ALGORITHMS.keys()
+
+
+@pytest.mark.parametrize("protocol", ["inductive", "transductive"])
+@pytest.mark.parametrize("name", OPTIONS)
+def test_one_query_and_the_others(make_source, name, protocol):
+    batch = make_source(dtype="float64").sample("test", 0, 2, Shape(3, 2, 2), seed=0)
+    changed = batch.query_x.numpy()
+    changed[:, 1:] = 1 - changed[:, 1:]  # every query but the first
+    other = batch._replace(query_x=changed)
+    model = build(
+        OPTIONS[name], Conv4Options(filters=4), OptimizerOptions(), problem=Problem(False, protocol),
+        input_shape=(16, 16, 1), outputs=3, steps=10, dtype="float64", seed=0,
+    )  # fmt: skip
+
+    def first_query(episode):
+        one = episode._replace(query_y=episode.query_y[:, :1])
+        model.problem = Watched(False, protocol)
+        return model.evaluate(one)["outputs"].numpy()[:, 0]
+
+    difference = np.abs(first_query(batch) - first_query(other)).max()
+    assert difference < 1e-9 if protocol == "inductive" else difference > 1e-3
+
+
+class Watched(Problem):
+    """A problem whose metrics are the raw outputs."""
+
+    def metrics(self, outputs, targets):
+        return {"outputs": outputs[-1]}

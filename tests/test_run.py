@@ -1,0 +1,181 @@
+"""A run killed at any moment and started again ends as one that was never disturbed, bit for bit."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from metarun.experiments import checkpoint
+from metarun.experiments.errors import RunError
+from metarun.experiments.load import load
+from metarun.experiments.rundir import RunDirectory
+
+SPECS = {
+    "maml": "{name: maml, inner_lr: 0.01}",
+    "reptile": "{name: reptile, inner_lr: 0.01, inner_batch: 5}",
+}
+SPEC = """
+name: tiny
+algorithm: {algorithm}
+network: {{name: mlp, hidden: [16]}}
+dataset: {{name: sinusoid}}
+protocol: inductive
+optimizer: {{schedule: cosine}}
+train: {{way: 1, shot: 5, {query} meta_batch: 4, steps: {steps}, log_every: 40}}
+validation: {{episodes: 20, every: 100}}
+test: {{way: 1, shot: 5, query: 5, episodes: 30}}
+"""
+FINAL = ("metrics.csv", "episodes.csv", "result.json")
+
+
+def write_spec(folder: Path, algorithm: str = "maml", steps: int = 400) -> Path:
+    path = folder / "tiny.yaml"
+    query = "" if algorithm == "reptile" else "query: 5,"
+    path.write_text(SPEC.format(algorithm=SPECS[algorithm], steps=steps, query=query))
+    return path
+
+
+def metarun(*arguments, **options):
+    command = [sys.executable, "-m", "metarun.cli.main", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, **options)
+
+
+def results(run: Path) -> dict[str, object]:
+    """The three final files, times aside."""
+    with open(run / "metrics.csv", newline="") as file:
+        rows = [
+            {k: v for k, v in row.items() if k not in ("seconds", "tasks_per_second")} for row in csv.DictReader(file)
+        ]
+    row = json.loads((run / "result.json").read_text())
+    del row["seconds"], row["tasks_per_second"]
+    return {"metrics": rows, "episodes": (run / "episodes.csv").read_text(), "row": row}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """Finished runs of both algorithms."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    runs = {}
+    for algorithm in SPECS:
+        done = metarun("train", write_spec(folder, algorithm), "--out", folder / algorithm)
+        assert done.returncode == 0, done.stderr
+        runs[algorithm] = folder / algorithm / "tiny" / "seed-0"
+    return runs
+
+
+@pytest.mark.parametrize("algorithm", SPECS)
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_killed_and_continued_is_undisturbed(tmp_path, undisturbed, algorithm, how):
+    spec, run = write_spec(tmp_path, algorithm), tmp_path / "runs" / "tiny" / "seed-0"
+    command = [sys.executable, "-m", "metarun.cli.main", "train", str(spec), "--out", str(tmp_path / "runs")]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    wait_for(lambda: RunDirectory(run).newest_checkpoints(), process)
+    process.send_signal(how)
+    _, errors = process.communicate(timeout=120)
+    assert not (run / "result.json").exists(), "the run was too quick to be killed"
+    if how == signal.SIGTERM:
+        assert process.returncode == 130 and "the same command goes on from there" in errors
+    again = metarun("train", spec, "--out", tmp_path / "runs")
+    assert again.returncode == 0, again.stderr
+    assert results(run) == results(undisturbed[algorithm])
+
+
+def wait_for(condition, process):
+    for _ in range(3000):
+        if condition() or process.poll() is not None:
+            return
+        time.sleep(0.02)
+
+
+def test_a_finished_run_is_skipped_and_fresh_sets_it_aside(tmp_path):
+    spec, run = write_spec(tmp_path, steps=100), tmp_path / "runs" / "tiny" / "seed-0"
+    first = metarun("train", spec, "--out", tmp_path / "runs")
+    assert first.returncode == 0, first.stderr
+    stamp = (run / "result.json").stat().st_mtime_ns
+    again = metarun("train", spec, "--out", tmp_path / "runs")
+    assert "is finished" in again.stderr and (run / "result.json").stat().st_mtime_ns == stamp
+    other = metarun("train", spec, "-s", "train.steps=120", "--out", tmp_path / "runs")
+    assert other.returncode == 1 and "holds the finished run of another spec" in other.stderr
+    fresh = metarun("train", spec, "-s", "train.steps=120", "--out", tmp_path / "runs", "--fresh")
+    assert fresh.returncode == 0, fresh.stderr
+    assert (run.with_name("seed-0~1") / "result.json").exists()
+    with open(tmp_path / "runs" / "results.csv", newline="") as file:
+        assert [row["train_steps"] for row in csv.DictReader(file)] == ["120"]  # what is set aside does not count
+    row = json.loads((run / "result.json").read_text())
+    assert row["algorithm"] == "maml" and row["episodes"] == 30 and row["metric"] == "mse"
+    resolved = load(run / "spec.yaml").experiment
+    assert resolved.digest == row["spec_digest"]
+    evaluated = [metarun("evaluate", run, "--episodes", 40, "--inner-steps", 3) for _ in range(2)]
+    assert [done.returncode for done in evaluated] == [0, 0], evaluated[0].stderr
+    assert "has this measurement already" in evaluated[1].stderr
+    (path,) = (run / "evaluations").glob("*.json")
+    assert json.loads(path.read_text())["inner_steps"] == 3
+    assert (run / "result.json").read_text() == json.dumps(row, indent=2) + "\n"
+    table = metarun("table", tmp_path / "runs")
+    assert table.returncode == 0 and len(table.stdout.splitlines()) == 4
+
+
+def test_two_processes_cannot_share_a_run(tmp_path):
+    with RunDirectory(tmp_path / "runs" / "tiny" / "seed-0").locked():
+        second = metarun("train", write_spec(tmp_path), "--out", tmp_path / "runs")
+    assert second.returncode == 1
+    assert f"is in use by process {os.getpid()}" in second.stderr and "Traceback" not in second.stderr
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
+    spec = write_spec(tmp_path)
+    done = metarun("train", spec, "-s", "algorithm.inner_lr=1e30", "--out", tmp_path / "runs")
+    assert done.returncode == 1
+    assert "the loss is nan at step" in done.stderr or "the loss is inf at step" in done.stderr
+    assert "checkpoint" in done.stderr and "Traceback" not in done.stderr
+    assert not (tmp_path / "runs" / "tiny" / "seed-0" / "result.json").exists()
+
+
+def test_a_damaged_checkpoint_is_passed_over(tmp_path, undisturbed):
+    spec, run = write_spec(tmp_path), tmp_path / "runs" / "tiny" / "seed-0"
+    assert metarun("train", spec, "--out", tmp_path / "runs").returncode == 0
+    for name in ("result.json", "episodes.csv"):
+        (run / name).unlink()
+    newest = RunDirectory(run).newest_checkpoints()[0]
+    newest.write_bytes(newest.read_bytes()[:-200])
+    again = metarun("train", spec, "--out", tmp_path / "runs")
+    assert again.returncode == 0 and "not a whole checkpoint" in again.stderr
+    assert results(run) == results(undisturbed["maml"])
+
+
+def test_checkpoints_come_back_exactly_and_foreign_ones_change_nothing(tmp_path):
+    import tensorflow as tf
+
+    variables = [tf.Variable([1.0, 2.0]), tf.Variable(3, dtype=tf.int64)]
+    path = tmp_path / "step-1.npz"
+    checkpoint.save(path, variables, {"step": 1, "value": 0.1 + 0.2})
+    variables[0].assign([9.0, 9.0])
+    assert checkpoint.restore(path, variables)["value"] == 0.1 + 0.2
+    np.testing.assert_array_equal(variables[0].numpy(), [1.0, 2.0])
+    other = [tf.Variable([0.0, 0.0, 0.0]), tf.Variable(3, dtype=tf.int64)]
+    with pytest.raises(RunError, match="another model"):
+        checkpoint.restore(path, other)
+    evil = tmp_path / "evil.npz"
+    np.savez(evil, state=np.array([{"format": 1}], dtype=object))  # would have to be unpickled
+    with pytest.raises(RunError, match="not a whole checkpoint"):
+        checkpoint.restore(evil, other)
+    np.testing.assert_array_equal(other[0].numpy(), [0.0, 0.0, 0.0])
+
+
+def test_metrics_of_a_line_cut_short_are_written_again(tmp_path, undisturbed):
+    spec, run = write_spec(tmp_path), tmp_path / "runs" / "tiny" / "seed-0"
+    assert metarun("train", spec, "-s", "train.steps=400", "--out", tmp_path / "runs").returncode == 0
+    newest, older = RunDirectory(run).newest_checkpoints()
+    newest.unlink()
+    for name in ("result.json", "episodes.csv"):
+        (run / name).unlink()
+    (run / "metrics.csv").write_text((run / "metrics.csv").read_text()[:-30])
+    assert metarun("train", spec, "--out", tmp_path / "runs").returncode == 0
+    assert results(run) == results(undisturbed["maml"])
