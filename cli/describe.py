@@ -15,7 +15,6 @@ def command(name: str) -> None:
     """Explain every option of NAME: an algorithm, a network, a dataset, a section of the spec, or `spec` itself."""
     import difflib
 
-    from ..experiments.errors import RunError
     from ..experiments.spec import Experiment
     from ..experiments.wording import CHOICES, SECTIONS
 
@@ -27,7 +26,7 @@ def command(name: str) -> None:
     if name not in models:
         near = difflib.get_close_matches(name, models, n=1)
         hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(models)}"
-        raise RunError(f"nothing is called {name!r}; {hint}")
+        raise click.UsageError(f"nothing is called {name!r}; {hint}")
     model = models[name]
     width = min(shutil.get_terminal_size().columns, 110)
     click.echo(textwrap.fill(f"{name}: {' '.join((model.__doc__ or '').split())}", width))

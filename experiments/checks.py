@@ -1,7 +1,8 @@
 """Mistakes that no single value shows: settings that contradict each other, and settings without effect.
 
 Each check yields (dotted key, message). A setting is what the user wrote and is not the default, so a resolved spec,
-which spells out every default, passes as well.
+which spells out every default, passes as well. Intervals longer than the run (validation.every, train.log_every,
+optimizer.decay_every) are no mistakes, so that `-s train.steps=100` alone tries a spec out.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ Problem = tuple[str, str]
 
 def problems(experiment: Experiment) -> Iterator[Problem]:
     """Everything that is wrong with an experiment whose single values are all right."""
-    for check in (_tasks, _ways, _algorithm, _network, _protocol, _optimizer, _schedule_of_run, _dataset, _seeds):
+    for check in (_tasks, _ways, _algorithm, _network, _protocol, _optimizer, _checkpoint, _dataset, _seeds):
         yield from check(experiment)
 
 
@@ -115,23 +116,14 @@ def _optimizer(experiment: Experiment) -> Iterator[Problem]:
             yield f"optimizer.{option}", f"has no effect with schedule: {optimizer.schedule}"
     if optimizer.schedule == "step" and optimizer.decay_every is None:
         yield "optimizer.decay_every", "is missing: schedule step needs the steps between two decays"
-    elif optimizer.schedule == "step" and (optimizer.decay_every or 0) >= experiment.train.steps:
-        yield (
-            "optimizer.decay_every",
-            (f"is {optimizer.decay_every}: the schedule has no effect within train.steps = {experiment.train.steps}"),
-        )
     if optimizer.clip_value is not None and optimizer.clip_norm is not None:
         yield "optimizer.clip_norm", "clip_value is given too: choose one"
 
 
-def _schedule_of_run(experiment: Experiment) -> Iterator[Problem]:
-    validation, test = experiment.validation, experiment.test
-    if validation and validation.every > experiment.train.steps and _said(validation, "every"):
-        yield "validation.every", f"is {validation.every}, more than train.steps = {experiment.train.steps}"
-    if validation is None and test.checkpoint == "best" and "checkpoint" in test.model_fields_set:
+def _checkpoint(experiment: Experiment) -> Iterator[Problem]:
+    test = experiment.test
+    if experiment.validation is None and test.checkpoint == "best" and "checkpoint" in test.model_fields_set:
         yield "test.checkpoint", "best needs a validation: write last, or give a validation section"
-    if experiment.train.log_every > experiment.train.steps and _said(experiment.train, "log_every"):
-        yield "train.log_every", f"is {experiment.train.log_every}, more than train.steps = {experiment.train.steps}"
 
 
 def _dataset(experiment: Experiment) -> Iterator[Problem]:

@@ -55,7 +55,7 @@ def explain(error: ValidationError, values: Mapping[str, Any]) -> Iterator[tuple
     """(key, message) for each mistake that pydantic found in `values`."""
     told: set[tuple[str | int, ...]] = set()
     for detail in error.errors(include_url=False):
-        key = _key(detail["loc"], values)
+        key = _key(detail["loc"], values) + (("name",) if detail["type"] == "union_tag_invalid" else ())
         message = _message(detail, key, values)
         if key not in told:
             told.add(key)

@@ -1,0 +1,157 @@
+"""The command line, by running it: quick verbs, exit codes, one clear line for whatever a user gets wrong."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from metarun.cli.main import COMMANDS
+
+QUICK = [
+    ["--help"],
+    ["--version"],
+    *([verb, "--help"] for verb in COMMANDS),
+    ["list", "algorithms"],
+    ["list", "datasets"],
+    ["list", "specs"],
+    ["validate", "quickstart/protonet", "omniglot/maml"],
+    ["show", "omniglot/maml", "-s", "train.steps=5"],
+    ["describe", "maml"],
+    ["schema"],
+    ["data", "list"],
+]
+
+
+def metarun(*arguments, code=0, **environment):
+    command = [sys.executable, "-m", "metarun.cli.main", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env={**_environment(), **environment})
+    assert done.returncode == code, (arguments, done.stdout, done.stderr)
+    assert "Traceback" not in done.stderr
+    return done
+
+
+def _environment():
+    import os
+
+    return dict(os.environ)
+
+
+def test_quick_verbs_never_import_tensorflow(tmp_path):
+    """In one interpreter, with TensorFlow and Keras made impossible to import."""
+    program = """
+import json, sys
+for name in ("tensorflow", "keras", "torch"):
+    sys.modules[name] = None
+from metarun.cli.main import metarun
+for arguments in json.loads(sys.argv[1]):
+    try:
+        metarun.main(arguments, standalone_mode=False)
+    except SystemExit as leave:
+        assert not leave.code, arguments
+"""
+    row = {**ROW}
+    (tmp_path / "result.json").write_text(json.dumps(row))
+    verbs = [*QUICK, ["table", str(tmp_path)], ["table", str(tmp_path), "--format", "latex"]]
+    done = subprocess.run([sys.executable, "-c", program, json.dumps(verbs)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    wrong = subprocess.run(
+        [sys.executable, "-c", program, '[["train", "quickstart/protonet"]]'], capture_output=True, text=True
+    )
+    assert wrong.returncode != 0 and "tensorflow" in wrong.stderr  # train does import it: the test can fail
+
+
+ROW = {
+    "experiment": "e", "algorithm": "maml", "dataset": "omniglot", "split": "test", "way": 5, "shot": 1, "query": 15,
+    "protocol": "inductive", "metric": "accuracy", "mean": 0.5, "ci95": 0.01, "episodes": 600, "seed": 0,
+    "checkpoint": "best", "train_steps": 10, "inner_steps": 1, "parameters": 5, "expected_calibration_error": 0.1,
+    "negative_log_likelihood": 1.0, "precision": "float32", "device": "CPU", "seconds": 6.0, "tasks_per_second": 1.0,
+    "version": "0", "git_commit": "", "spec_digest": "0" * 16, "episodes_digest": "1" * 16, "published": 51.0,
+    "published_ci95": None, "published_source": "somewhere",
+}  # fmt: skip
+
+
+def test_help_names_every_verb_and_hints_at_mistyped_ones():
+    text = metarun("--help").stdout
+    assert all(f"  {verb} " in text for verb in COMMANDS)
+    assert "did you mean train?" in metarun("trian", code=2).stderr
+    assert "the commands are train" in metarun("xyzzy", code=2).stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["train", "nothing.yaml"], 2, "nothing.yaml: no such file"),
+        (["train"], 2, "Missing argument 'SPEC...'"),
+        (["train", "quickstart/maml", "-s", "train.stesp=1"], 2, "did you mean steps?"),
+        (["train", "quickstart/maml", "--seed", "-1"], 2, "--seed"),
+        (["validate", "quickstart/maml", "nothing.yaml"], 2, "no such file"),
+        (["show", "nothing"], 2, "no such file"),
+        (["describe", "mamal"], 2, "maml"),
+        (["list", "things"], 2, "algorithms"),
+        (["table", "no-such-folder"], 2, "no-such-folder"),
+        (["evaluate", "no-such-folder"], 2, "no-such-folder"),
+        (["data", "import", "omniglot"], 2, "Missing argument"),
+        (["data", "import", "imagenet", "x"], 2, "imagenet"),
+    ],
+)
+def test_mistakes_are_one_clear_line(arguments, code, words):
+    assert words in metarun(*arguments, code=code).stderr
+
+
+def test_an_empty_folder_has_no_table(tmp_path):
+    assert "no finished run below" in metarun("table", tmp_path, code=1).stderr
+    (tmp_path / "result.json").write_text('{"experiment": "foreign"}')
+    done = metarun("table", tmp_path, code=1)
+    assert "not a row that this version wrote" in done.stderr
+
+
+def test_evaluate_needs_a_finished_run(tmp_path):
+    assert "finished" in metarun("evaluate", tmp_path, code=1).stderr
+
+
+def test_show_is_yaml_and_says_where_values_come_from():
+    shown = metarun("show", "omniglot/maml", "-s", "train.steps=5").stdout
+    told = yaml.safe_load(shown)
+    assert told["train"]["steps"] == 5 and told["algorithm"]["inner_lr"] == 2.0
+    origin = {line.split(":")[0].strip(): line.split("# ")[-1] for line in shown.splitlines() if "# " in line}
+    assert origin["steps"] == "command line" and origin["log_every"] == "default"
+    assert origin["inner_lr"].startswith("maml.yaml:")
+
+
+def test_describe_covers_everything_that_can_be_named():
+    for name in [
+        "maml",
+        "reptile",
+        "protonet",
+        "matchingnet",
+        "conv4",
+        "mlp",
+        "glyphs",
+        "omniglot",
+        "sinusoid",
+        "train",
+    ]:
+        assert len(metarun("describe", name).stdout.splitlines()) > 4
+    text = metarun("describe", "maml").stdout
+    assert "inner_lr" in text and "required" in text and "arXiv" in text
+
+
+def test_schema_is_json_schema():
+    schema = json.loads(metarun("schema").stdout)
+    assert schema["$schema"].startswith("https://json-schema.org/") and "algorithm" in schema["required"]
+
+
+def test_a_closed_pipe_is_no_error():
+    command = f"{sys.executable} -m metarun.cli.main schema | head -1"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stderr == ""
+
+
+def test_data_that_are_missing_say_how_to_get_them(tmp_path):
+    done = metarun("data", "list", METARUN_CACHE=str(tmp_path))
+    assert "miniimagenet  not here: `metarun data import` miniimagenet" in done.stdout
+    assert "absent" in metarun("data", "verify", METARUN_CACHE=str(tmp_path)).stdout
+    missing = metarun("data", "import", "miniimagenet", tmp_path / "nothing", code=1, METARUN_CACHE=str(tmp_path))
+    assert missing.stderr == f"error: {tmp_path / 'nothing'} does not exist\n"

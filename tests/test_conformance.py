@@ -1,0 +1,230 @@
+"""What every algorithm, every dataset and every spec that ships must do."""
+
+import math
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from test_protocol import OPTIONS
+
+from metarun.algorithms import ALGORITHMS, build
+from metarun.algorithms.learner import Problem
+from metarun.algorithms.options import Conv4Options, MLPOptions, OptimizerOptions
+from metarun.datasets import DATASETS
+from metarun.datasets import build as build_source
+from metarun.datasets.errors import DataError
+from metarun.datasets.options import ImageFolderOptions
+from metarun.datasets.tasks import Shape
+from metarun.experiments.load import load, shipped_specs
+from metarun.experiments.run import RunDirectory, Training, run
+
+SHAPE = Shape(way=3, shot=2, query=2)
+REGRESSORS = {"maml", "reptile"}
+
+
+def learner(name, regression=False, dtype="float32", seed=0):
+    network = MLPOptions(hidden=(8,)) if regression else Conv4Options(filters=4, downsample="stride")
+    return build(
+        OPTIONS[name], network, OptimizerOptions(learning_rate=0.01, schedule="cosine"),
+        problem=Problem(regression, "transductive"), input_shape=(1,) if regression else (16, 16, 1),
+        outputs=1 if regression else 3, steps=10, dtype=dtype, seed=seed,
+    )  # fmt: skip
+
+
+def batch_of(make_source, name, index=0, split="train", dtype="float32"):
+    shape = SHAPE if ALGORITHMS[name].trains_on_queries or split != "train" else SHAPE._replace(query=0)
+    return make_source(dtype=dtype).sample(split, index, 2, shape, seed=0)
+
+
+@pytest.fixture
+def eagerly():
+    """Without compiling, which takes far longer than these few small steps."""
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
+
+
+@pytest.mark.usefixtures("eagerly")
+@pytest.mark.parametrize("name", ALGORITHMS)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+class TestAlgorithm:
+    def test_steps_give_scalars_and_evaluation_a_value_a_task(self, make_source, name, dtype):
+        one = learner(name, dtype=dtype)
+        before = [value.numpy().copy() for value in one.parameters.values()]
+        metrics = one.train_step(batch_of(make_source, name, dtype=dtype))
+        assert all(value.shape == () and math.isfinite(value) for value in metrics.values()) and "loss" in metrics
+        assert any((old != new.numpy()).any() for old, new in zip(before, one.parameters.values(), strict=True))
+        assert all(value.dtype == dtype for value in one.parameters.values())
+        values = one.evaluate(batch_of(make_source, name, 5, "test", dtype))
+        assert all(value.shape[0] == 2 for value in values.values())
+        assert {"accuracy", "negative_log_likelihood", "calibration"} <= values.keys()
+        assert (values["accuracy"].numpy() >= 0).all() and (values["accuracy"].numpy() <= 1).all()
+
+    def test_evaluation_changes_nothing(self, make_source, name, dtype):
+        one = learner(name, dtype=dtype)
+        one.train_step(batch_of(make_source, name, dtype=dtype))
+        before = [variable.numpy().copy() for variable in one.variables]
+        test = batch_of(make_source, name, 5, "test", dtype)
+        first, again = one.evaluate(test), one.evaluate(test)
+        for old, new in zip(before, one.variables, strict=True):
+            np.testing.assert_array_equal(old, new.numpy())
+        np.testing.assert_array_equal(first["negative_log_likelihood"], again["negative_log_likelihood"])
+
+    def test_variables_are_all_that_a_checkpoint_needs(self, make_source, name, dtype):
+        batches = [batch_of(make_source, name, 2 * number, dtype=dtype) for number in range(4)]
+        one, other = learner(name, dtype=dtype), learner(name, dtype=dtype, seed=1)
+        for batch in batches[:2]:
+            one.train_step(batch)
+        for source, target in zip(one.variables, other.variables, strict=True):
+            target.assign(source)
+        incomplete = learner(name, dtype=dtype, seed=1)  # only the parameters: what a careless checkpoint keeps
+        for key, value in one.parameters.items():
+            incomplete.parameters[key].assign(value)
+        for batch in batches[2:]:
+            for each in (one, other, incomplete):
+                each.train_step(batch)
+        for key, value in one.parameters.items():
+            np.testing.assert_array_equal(value.numpy(), other.parameters[key].numpy())
+        assert any((value.numpy() != incomplete.parameters[key].numpy()).any() for key, value in one.parameters.items())
+
+    def test_the_seed_decides_the_first_weights(self, name, dtype):
+        weights = [
+            np.concatenate(
+                [value.numpy().ravel() for value in learner(name, dtype=dtype, seed=seed).parameters.values()]
+            )
+            for seed in (0, 0, 1)
+        ]
+        np.testing.assert_array_equal(weights[0], weights[1])
+        assert (weights[0] != weights[2]).any()
+
+
+@pytest.mark.usefixtures("eagerly")
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_a_task_is_judged_alone(make_source, name):
+    """The values of a task are those it has in any other batch."""
+    one = learner(name, dtype="float64")
+    both = one.evaluate(make_source(dtype="float64").sample("test", 0, 2, SHAPE, seed=0))
+    for number in range(2):
+        alone = one.evaluate(make_source(dtype="float64").sample("test", number, 1, SHAPE, seed=0))
+        for key, value in alone.items():
+            np.testing.assert_allclose(value[0], both[key][number], rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", sorted(REGRESSORS))
+def test_regression(name):
+    from metarun.datasets.options import SinusoidOptions
+
+    source, one = build_source(SinusoidOptions()), learner(name, regression=True)
+    shape = Shape(1, 5, 5 if ALGORITHMS[name].trains_on_queries else 0)
+    assert "loss" in one.train_step(source.sample("train", 0, 2, shape, 0))
+    assert one.evaluate(source.sample("test", 0, 2, Shape(1, 5, 5), 0))["mse"].shape == (2,)
+
+
+def test_every_algorithm_is_in_the_suite():
+    assert OPTIONS.keys() == ALGORITHMS.keys()
+
+
+@pytest.fixture
+def source_of(request, cache_folder, tmp_path):
+    """The registered dataset of a name; real data where there is no other."""
+
+    def make(name):
+        if name in ("omniglot", "miniimagenet"):
+            import_real(name, request.getfixturevalue("real_data"))
+        if name == "imagefolder":
+            write_pictures(tmp_path)
+            return build_source(ImageFolderOptions(path=tmp_path, image_size=16, channels=1))
+        return build_source(DATASETS[name]())
+
+    return make
+
+
+def import_real(name, folder):
+    """Fill the session's cache once."""
+    from metarun.datasets import cache, miniimagenet, omniglot
+
+    parts, module = {
+        "omniglot": (["omniglot"], omniglot),
+        "miniimagenet": ([f"miniimagenet-{split}" for split in ("train", "val", "test")], miniimagenet),
+    }[name]
+    if not all(cache.read(part) for part in parts):
+        module.import_from([folder / name])
+
+
+def write_pictures(folder, classes=20, images=6):
+    from PIL import Image
+
+    generator = np.random.default_rng(0)
+    for number in range(classes):
+        (folder / f"class {number}").mkdir()
+        for image in range(images):
+            pixels = generator.integers(0, 256, (20, 24), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / f"class {number}" / f"{image}.png")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name == "miniimagenet" else ()) for name in DATASETS]
+)
+def test_a_dataset_is_a_pure_function_that_can_be_traced(source_of, name):
+    source = source_of(name)
+    shape = Shape(1, 5, 5) if source.regression else SHAPE
+    for split in ("train", "val", "test"):
+        source.check(split, shape)
+        one = source.sample(split, 3, 2, shape, seed=7)
+        traced = tf.function(lambda index, split=split: source.sample(split, index, 2, shape, 7))(
+            tf.constant(3, tf.int64)
+        )
+        alone = source.sample(split, 4, 1, shape, seed=7)
+        for part, same, last in zip(one, traced, alone, strict=True):
+            np.testing.assert_array_equal(part, same)
+            np.testing.assert_array_equal(part[1:], last)
+        assert one.support_x.shape == (2, shape.way * shape.shot, *source.input_shape)
+        assert one.query_y.shape == (2, shape.way * shape.query, *source.target_shape)
+        others = [source.sample(split, 3, 2, shape, seed=8), source.sample(split, 5, 2, shape, seed=7)]
+        assert all((one.drawn.numpy() != other.drawn.numpy()).any() for other in others)
+        assert np.isfinite(one.support_x).all()
+    if not source.regression:
+        names = [set(source.pools[split].names) for split in ("train", "val", "test")]
+        assert all(names) and not names[0] & names[1] and not names[0] & names[2] and not names[1] & names[2]
+        with pytest.raises(DataError, match="lower way"):
+            source.check("test", Shape(999_999, 1, 1))
+
+
+@pytest.fixture
+def traces(monkeypatch):
+    """Grows by one whenever the training step is traced."""
+    traced, original = [], Training._train_step
+
+    def counted(self, task):
+        traced.append(task)
+        return original(self, task)
+
+    monkeypatch.setattr(Training, "_train_step", counted)
+    return traced
+
+
+@pytest.mark.parametrize("name", sorted(shipped_specs()))
+def test_shipped_specs_train_three_steps_in_one_trace(name, cache_folder, tmp_path, request, traces):
+    steps = ["train.steps=3", "train.log_every=1", "test.episodes=4"]
+    loaded = load(name, steps)
+    if loaded.experiment.validation:
+        loaded = load(name, [*steps, "validation.every=2", "validation.episodes=2"])
+    dataset = loaded.experiment.dataset.name
+    if dataset == "miniimagenet":
+        pytest.skip("its archives take a minute to read: `make test-all`")
+    if dataset == "omniglot":
+        import_real(dataset, request.getfixturevalue("real_data"))
+    row = run(loaded.experiment, 0, RunDirectory(tmp_path / "run"))
+    assert row.train_steps == 3 and row.episodes == 4 and math.isfinite(row.mean)
+    assert len(traces) == 1, "Python ran in the training loop"
+    lines = (tmp_path / "run" / "metrics.csv").read_text().splitlines()
+    validations = sum(",val," in line for line in lines)
+    assert validations == (2 if loaded.experiment.validation else 0) and len(lines) == 1 + 3 + validations
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in shipped_specs() if name.startswith("miniimagenet/")])
+def test_miniimagenet_specs_train_three_steps(name, cache_folder, tmp_path, real_data):
+    import_real("miniimagenet", real_data)
+    loaded = load(name, ["train.steps=3", "test.episodes=4", "validation.episodes=2"])
+    assert math.isfinite(run(loaded.experiment, 0, RunDirectory(tmp_path / "run")).mean)

@@ -1,0 +1,197 @@
+"""Specs: every mistake is found, all at once, with file, line, key and a way out; what ships is right."""
+
+import json
+
+import pytest
+import yaml
+
+from metarun.algorithms import ALGORITHMS
+from metarun.datasets import DATASETS
+from metarun.experiments.load import SpecError, load, resolved_yaml, shipped_specs
+from metarun.experiments.spec import Experiment
+
+GOOD = """\
+name: good
+algorithm:
+  name: maml
+  inner_lr: 0.4
+network: {name: conv4}
+dataset: {name: omniglot}
+protocol: transductive
+optimizer:
+  learning_rate: 1e-3
+train:
+  steps: 2000
+  meta_batch: 4
+"""
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(text):
+        path = tmp_path / "spec.yaml"
+        path.write_text(text)
+        return path
+
+    return write
+
+
+def mistakes(path, *overrides):
+    with pytest.raises(SpecError) as caught:
+        load(path, overrides)
+    return caught.value.problems
+
+
+def test_the_good_one_is_good(write):
+    loaded = load(write(GOOD))
+    assert loaded.experiment.optimizer.learning_rate == 1e-3  # PyYAML alone reads the text "1e-3"
+    assert loaded.origins["algorithm.inner_lr"] == "spec.yaml:4"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "words"),
+    [
+        ("steps: 2000", "step: 2000", 11, "train.step: unknown key; did you mean steps?"),
+        ("  steps: 2000\n", "", 10, "train.steps: is missing: Meta-updates."),
+        ("inner_lr: 0.4", "inner_lr: fast", 4, "algorithm.inner_lr: expected a number, got 'fast'"),
+        ("inner_lr: 0.4", "inner_lr: -1", 4, "algorithm.inner_lr: expected a number greater than 0"),
+        ("inner_lr: 0.4", "inner_lr: .nan", 4, "algorithm.inner_lr: expected a finite number"),
+        ("steps: 2000", "steps: 1.5", 11, "train.steps: expected a whole number, got 1.5"),
+        ("steps: 2000", "steps: yes", 11, "train.steps: expected a whole number, got 'yes'"),
+        ("steps: 2000", "steps: true", 11, "train.steps: expected a whole number, got true"),
+        ("  steps: 2000", "  steps: 2000\n  steps: 3000", 12, "train.steps: is given twice, first at spec.yaml:11"),
+        ("name: maml", "name: mamal", 3, "unknown algorithm 'mamal'; did you mean maml?"),
+        ("  name: maml\n", "", 2, "algorithm: has no name: expected `name: ` and one of maml, reptile"),
+        ("{name: conv4}", "{name: conv4, hidden: [4]}", 5, "network.hidden: has no effect: conv4 has no option hidden"),
+        ("{name: conv4}", "{name: conv4, batch_norm: 1}", 5, "network.batch_norm: expected true or false, got 1"),
+        ("{name: conv4}", "conv4", 5, "network: expected a section with keys of its own"),
+        ("{name: omniglot}", "{name: omniglot, split: mine}", 6, "dataset.split: expected vinyals, "),
+        ("transductive", "standard", 7, "protocol: expected transductive or inductive, got 'standard'"),
+        ("protocol: transductive\n", "", 1, "protocol: is missing: How batch norm sees the queries"),
+        ("learning_rate: 1e-3", "schedule: cosine\n  final_learning_rate: 1e-3", 9, "schedule: cosine has no"),
+        ("learning_rate: 1e-3", "decay_every: 5", 9, "optimizer.decay_every: has no effect with schedule: constant"),
+        ("learning_rate: 1e-3", "schedule: step", 8, "optimizer.decay_every: is missing"),
+        ("meta_batch: 4", "meta_batch: 4\n  way: 3", 1, "test.way: is 5: the last layer of maml has train.way = 3"),
+        ("inner_lr: 0.4", "inner_lr: 0.4\n  inner_steps: 0\n  first_order: true", 6, "no effect with inner_steps: 0"),
+        ("{name: omniglot}", "{name: sinusoid}", 5, "network.name: conv4 reads images; sinusoid has numbers: use mlp"),
+        ("name: maml\n  inner_lr: 0.4", "name: protonet\n  inner_steps: 2", 4, "protonet has no option inner_steps"),
+        ("name: good", "name: ../../good", 1, "name: expected letters, digits"),
+        ("meta_batch: 4", "meta_batch: 4\nseeds: [0, 0]", 13, "seeds: has a seed twice"),
+        ("meta_batch: 4", "meta_batch: 4\nseeds: [0, -1]", 13, "seeds.1: expected a number at least 0, got -1"),
+        ("name: good", "name: good\n<<: {steps: 1}", 2, "keys are plain words"),
+        ("steps: 2000", "steps: [", 13, "not YAML"),
+        ("steps: 2000", "steps: !!python/object/apply:os.system [true]", 11, "train.steps: "),
+    ],
+)  # fmt: skip
+def test_each_mistake_is_one_line_with_its_place(write, old, new, line, words):
+    assert GOOD.count(old) == 1
+    (problem,) = [each for each in mistakes(write(GOOD.replace(old, new))) if words in each]
+    assert problem.startswith(f"spec.yaml:{line}: ")
+    assert "\n" not in problem
+
+
+def test_all_mistakes_at_once_in_the_order_of_the_file(write):
+    text = GOOD.replace("inner_lr: 0.4", "inner_rl: 0.4").replace("conv4", "conf4").replace("2000", "many")
+    problems = mistakes(write(text))
+    places = [problem.split(": ")[0] for problem in problems]
+    assert places == ["spec.yaml:2", "spec.yaml:4", "spec.yaml:5", "spec.yaml:11"]
+    assert "algorithm.inner_lr: is missing" in problems[0] and "did you mean inner_lr?" in problems[1]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "this file is empty"),
+        (b"- a\n", "this file is a list"),
+        (b"\xff\xfe\x00", "is not UTF-8 text"),
+        (b"a: &x [1]\nb: *x\n", "aliases"),
+        (b"a: 1\n" * 300_000, "larger than"),
+        (b"[" * 5000, "nested too deeply"),
+        (b"a: {b: \n", "not YAML"),
+        (b"a: \x00", "not YAML"),
+    ],
+)
+def test_files_that_are_no_specs(tmp_path, content, words):
+    path = tmp_path / "spec.yaml"
+    path.write_bytes(content)
+    (problem,) = mistakes(path)
+    assert words in problem and "\n" not in problem
+
+
+def test_names_that_are_no_specs(tmp_path):
+    assert "did you mean omniglot/protonet or " in mistakes("omniglot/protnet")[0]
+    assert "no such file" in mistakes(tmp_path / "nothing.yaml")[0]
+    assert "is a folder" in mistakes(tmp_path)[0]
+
+
+def test_overrides(write):
+    path = write(GOOD)
+    loaded = load(path, ["train.steps=7", "algorithm.first_order=true", "validation=null", "seeds=[1, 2]"])
+    told = loaded.experiment
+    assert (told.train.steps, told.algorithm.first_order, told.validation, told.seeds) == (7, True, None, (1, 2))
+    assert loaded.origins["train.steps"] == "command line"
+    whole = load(path, ["network={name: mlp, hidden: [3], batch_norm: true}"]).experiment.network
+    assert whole.hidden == (3,)
+    assert load(path, ["published.value=1.5", "published.source=somewhere"]).experiment.published.value == 1.5
+    for override, words in [
+        ("train.steps", "expected key=value"),
+        ("=5", "expected key=value"),
+        ("train.stesp=5", "did you mean steps?"),
+        ("train.steps.more=5", "steps is a value"),
+        ("train.steps=0", "at least 1, got 0"),
+        ("train={steps: [}", "not YAML"),
+    ]:
+        assert any(words in problem for problem in mistakes(path, override)), override
+
+
+@pytest.mark.parametrize("name", sorted(shipped_specs()))
+def test_shipped_specs_are_right_and_say_how_to_run_them(name):
+    loaded = load(name)
+    text = loaded.path.read_text()
+    assert text.startswith(f"# metarun train {name}\n#\n")
+    assert "minute" in text, "says how long it takes"
+    assert loaded.experiment.name == name.replace("finn2017/", "").replace("/", "-")
+    quickstart = name.startswith("quickstart/")
+    assert quickstart or loaded.experiment.published or "sinusoid-" in name or "miniimagenet" in name
+
+
+@pytest.mark.parametrize("name", sorted(shipped_specs()))
+def test_a_resolved_spec_is_a_spec_with_the_same_digest(name, tmp_path):
+    first = load(name).experiment
+    path = tmp_path / "spec.yaml"
+    path.write_text(resolved_yaml(first))
+    assert load(path).experiment == first and load(path).experiment.digest == first.digest
+
+
+def test_the_digest_names_what_decides_a_result(write):
+    path = write(GOOD)
+    digest = load(path).experiment.digest
+    assert load(path, ["name=other", "seeds=[4]", "description=text"]).experiment.digest == digest
+    changes = [
+        "algorithm.inner_lr=0.5",
+        "dataset.ink=0",
+        "protocol=inductive",
+        "precision=float64",
+        "test.episodes=700",
+    ]
+    assert len({digest} | {load(path, [change]).experiment.digest for change in changes}) == 1 + len(changes)
+    assert len({load(name).experiment.digest for name in shipped_specs()}) == len(shipped_specs())
+
+
+def test_a_relative_folder_starts_at_the_spec(write, tmp_path):
+    path = write(GOOD.replace("{name: omniglot}", "{name: imagefolder, path: pictures}"))
+    assert load(path).experiment.dataset.path == (tmp_path / "pictures").resolve()
+
+
+def test_every_option_is_explained_and_in_the_schema():
+    models = [entry.options for entry in ALGORITHMS.values()] + list(DATASETS.values())
+    unexplained = [
+        f"{model.__name__}.{name}"
+        for model in models
+        for name, field in model.model_fields.items()
+        if name != "name" and not field.description
+    ]
+    assert unexplained == []
+    schema = json.dumps(Experiment.model_json_schema())
+    assert all(model.__name__ in schema for model in models)
+    assert yaml.safe_load(schema)["additionalProperties"] is False
