@@ -73,7 +73,7 @@ def read(name: str) -> Prepared | None:
         if images.dtype != np.uint8 or images.ndim != 4 or len(images) != counts.sum():
             raise ValueError("the array does not fit its description")
     except (OSError, ValueError, KeyError, TypeError) as error:
-        print(f"warning: {array} is damaged ({error}) and is prepared again", file=sys.stderr)
+        print(f"warning: {array} is damaged ({error})", file=sys.stderr)
         return None
     return Prepared(images, counts, tuple(told["names"]), told["facts"])
 
@@ -112,8 +112,10 @@ def verify(name: str) -> str:
     if not description_path(name).exists():
         return "absent"
     found = read(name)
+    if found is None:
+        return "damaged"
     told = json.loads(description_path(name).read_text(encoding="utf-8"))
-    return "good" if found is not None and content_digest(found.images) == told["digest"] else "damaged"
+    return "good" if content_digest(found.images) == told.get("digest") else "damaged"
 
 
 def remove(name: str) -> None:

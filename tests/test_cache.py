@@ -1,0 +1,120 @@
+"""The dataset cache: prepared once however many want it, whole or not there, damage found."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from metarun.datasets import cache
+from metarun.datasets.errors import DataError
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("METARUN_CACHE", str(tmp_path))
+    return tmp_path
+
+
+def prepared(value=7):
+    images = np.full((6, 4, 4, 1), value, np.uint8)
+    return cache.Prepared(images, np.array([2, 4]), ("a", "b"), {"fact": 1})
+
+
+def refuse():
+    raise AssertionError("prepared again")
+
+
+def test_what_is_stored_comes_back():
+    first = cache.load("x", prepared)
+    again = cache.load("x", refuse)
+    np.testing.assert_array_equal(first.images, prepared().images)
+    assert again.names == ("a", "b") and again.facts == {"fact": 1} and again.counts.tolist() == [2, 4]
+    assert isinstance(again.images, np.memmap), "many processes share one copy in memory"
+
+
+@pytest.mark.parametrize("damage", ["truncated", "longer", "no array", "foreign description", "other format"])
+def test_damage_is_found_and_mended(damage, capsys):
+    cache.load("x", prepared)
+    array, description = cache.array_path("x"), cache.description_path("x")
+    if damage == "truncated":
+        array.write_bytes(array.read_bytes()[:-5])
+    elif damage == "longer":
+        array.write_bytes(array.read_bytes() + b"x")
+    elif damage == "no array":
+        array.unlink()
+    elif damage == "foreign description":
+        description.write_text("[1, 2")
+    else:
+        description.write_text(json.dumps(json.loads(description.read_text()) | {"format": 0}))
+    again = cache.load("x", lambda: prepared(9))
+    assert again.images.min() == 9 and cache.verify("x") == "good"
+    assert damage == "other format" or "is damaged" in capsys.readouterr().err
+
+
+def test_verify_reads_every_byte():
+    assert cache.verify("x") == "absent"
+    cache.load("x", prepared)
+    assert cache.verify("x") == "good"
+    content = bytearray(cache.array_path("x").read_bytes())
+    content[-1] ^= 1  # the same size: only the digest tells
+    cache.array_path("x").write_bytes(content)
+    assert cache.read("x") is not None and cache.verify("x") == "damaged"
+
+
+def test_verify_survives_a_damaged_description():
+    cache.load("x", prepared)
+    cache.description_path("x").write_text("{")
+    assert cache.verify("x") == "damaged"
+
+
+def test_a_process_that_dies_while_preparing_leaves_nothing_half():
+    def die():
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        cache.load("x", die)
+    assert cache.read("x") is None
+    assert cache.load("x", prepared).images.min() == 7
+
+
+def test_twenty_processes_prepare_once(folder):
+    program = """
+import sys, time
+import numpy as np
+from pathlib import Path
+from metarun.datasets import cache
+
+def prepare():
+    with open(sys.argv[1], "a") as file:
+        file.write("once\\n")
+    time.sleep(0.3)
+    return cache.Prepared(np.full((6, 4, 4, 1), 7, np.uint8), np.array([2, 4]), ("a", "b"), {})
+
+assert cache.load("x", prepare).images.sum() == 7 * 96
+"""
+    log = folder / "log"
+    processes = [subprocess.Popen([sys.executable, "-c", program, str(log)]) for _ in range(20)]
+    assert [process.wait(timeout=120) for process in processes] == [0] * 20
+    assert log.read_text() == "once\n"
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path, monkeypatch):
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    monkeypatch.setenv("METARUN_CACHE", str(blocked / "cache"))
+    with pytest.raises(DataError, match="cannot write to the cache .*set METARUN_CACHE"):
+        cache.load("x", prepared)
+
+
+def test_a_full_disk_is_named_and_leaves_nothing(monkeypatch):
+    import errno
+
+    def full(*arguments, **options):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(np, "save", full)
+    with pytest.raises(DataError, match="the disk is full"):
+        cache.load("x", prepared)
+    assert not [path for path in cache.folder().iterdir() if not path.name.endswith(".lock")]
