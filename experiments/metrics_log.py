@@ -19,6 +19,7 @@ from .errors import RunError
 from .rundir import RunDirectory
 
 FIXED = ("step", "split")
+SCALAR = tf.compat.v1.SummaryMetadata(plugin_data={"plugin_name": "scalars"})  # tf.summary.scalar needs TensorBoard
 TIMES = ("seconds", "tasks_per_second")
 
 
@@ -77,4 +78,4 @@ class MetricsLog:
         with self.writers[row["split"]].as_default(step=int(row["step"])):
             for name, text in row.items():
                 if name not in FIXED and text:
-                    tf.summary.scalar(name, float(text))
+                    tf.summary.write(name, tf.constant(float(text)), metadata=SCALAR)

@@ -10,8 +10,8 @@ import pytest
 from metarun.datasets import cache, glyphs
 from metarun.datasets.options import GlyphsOptions
 
-DIGEST = "@"  # of the images that the pinned Pillow and matplotlib draw
-PINNED = {"pillow": "12.3.0"}
+DIGEST = "01fb6178a08f340b90983c7112b46e5310b3b32c528ceb56e345342c894d8c4b"
+DRAWN_ALIKE = {"12.3.0", "13.0.0"}  # versions of Pillow that draw these bits
 
 
 @pytest.fixture
@@ -25,8 +25,8 @@ def described():
 
 
 def test_the_bits_are_those_of_every_machine(source):
-    if any(version(package) != pinned for package, pinned in PINNED.items()):
-        pytest.skip(f"drawn by another Pillow than the pinned {PINNED}")
+    if version("pillow") not in DRAWN_ALIKE:
+        pytest.skip(f"drawn by another Pillow than {DRAWN_ALIKE}")
     assert described()["digest"] == DIGEST
 
 
@@ -59,7 +59,7 @@ def test_images_are_ink_on_nothing(source):
     for pool in source.pools.values():
         assert pool.images.shape[1:] == (28, 28, 1) and set(pool.counts) == {20}
         ink = pool.images.reshape(len(pool.images), -1).mean(axis=1) / 255
-        assert 0 < ink.min() and 0.05 < ink.mean() < 0.35
+        assert ink.min() > 0 and 0.05 < ink.mean() < 0.35
         assert (pool.images[..., 0].max(axis=(1, 2)) > 100).all()
 
 

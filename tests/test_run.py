@@ -94,6 +94,31 @@ def wait_for(condition, process):
         time.sleep(0.02)
 
 
+def test_tensorboard_has_the_numbers_of_metrics_csv(undisturbed):
+    """Written without TensorBoard, which is not installed with metarun; one event file a split, none from before."""
+    import tensorflow as tf
+
+    run = undisturbed["maml"]
+    with open(run / "metrics.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    for split in ("train", "val"):
+        (path,) = (run / "tensorboard" / split).iterdir()
+        written = {
+            (event.step, value.tag): float(tf.make_ndarray(value.tensor))
+            for event in tf.compat.v1.train.summary_iterator(str(path))
+            for value in event.summary.value
+            if value.metadata.plugin_data.plugin_name == "scalars"
+        }
+        expected = {
+            (int(row["step"]), name): np.float32(value)
+            for row in rows
+            if row["split"] == split
+            for name, value in row.items()
+            if name not in ("step", "split") and value
+        }
+        assert written == expected and expected
+
+
 def test_a_finished_run_is_skipped_and_fresh_sets_it_aside(tmp_path):
     spec, run = write_spec(tmp_path, steps=100), tmp_path / "runs" / "tiny" / "seed-0"
     first = metarun("train", spec, "--out", tmp_path / "runs")
