@@ -41,6 +41,7 @@ class MAML:
         self.variables = state_of(optimizer, self.parameters)
         self.adapted = adapted_parameters(network, options.adapt)
         self.test_steps = options.inner_steps if options.test_inner_steps is None else options.test_inner_steps
+        self.test_lr = options.test_inner_lr or options.inner_lr
         self.compiled_gradient = tf.function(self.meta_gradient, jit_compile=jit_compile)
         self.compiled_evaluate = tf.function(self._evaluate, jit_compile=jit_compile)
 
@@ -89,7 +90,7 @@ class MAML:
 
         def step(number: tf.Tensor, parameters: Params, outputs: tf.TensorArray):
             _, gradients = self._inner_gradient(parameters, batch)
-            parameters = gradient_descent(parameters, gradients, self.options.inner_lr)
+            parameters = gradient_descent(parameters, gradients, self.test_lr)
             predicted = predict_queries(self.network, parameters, batch, self.problem.protocol)
             return number + 1, parameters, outputs.write(number, predicted)
 

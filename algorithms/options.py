@@ -22,6 +22,9 @@ class MAMLOptions(Options):
     test_inner_steps: int | None = Field(
         default=None, ge=0, le=1000, description="Inner gradient steps in validation and test; default: inner_steps."
     )
+    test_inner_lr: float | None = Field(
+        default=None, gt=0, description="Inner step size in validation and test; default: inner_lr."
+    )
     first_order: bool = Field(
         default=False, description="Drop the second derivatives (first-order MAML, section 5.2 of the paper)."
     )

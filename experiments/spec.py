@@ -83,6 +83,9 @@ class Experiment(Options):
 
     @property
     def digest(self) -> str:
-        """Sixteen hexadecimal digits that name everything that decides a result, the seed aside."""
-        told = self.model_dump(mode="json", exclude={"name", "description", "seeds", "published"})
+        """Sixteen hexadecimal digits that name everything that decides a result, the seed aside.
+
+        Options that are unset do not count, so that a version with a new one gives old specs their old digest.
+        """
+        told = self.model_dump(mode="json", exclude={"name", "description", "seeds", "published"}, exclude_none=True)
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]

@@ -136,6 +136,17 @@ def test_accuracy_before_adaptation_is_chance(make_source):
     assert float(tf.reduce_mean(metrics["accuracy_2"])) > 0.35
 
 
+def test_the_step_size_of_the_test_is_its_own(make_source):
+    network = build(Conv4Options(filters=4), (16, 16, 1), 5, "float32", seed=0)
+    batch = make_source().sample("test", 0, 4, Shape(5, 1, 3), seed=0)
+    both, test, training = (
+        learner(network, CLASSIFY, **rates).evaluate(batch)["negative_log_likelihood"].numpy()
+        for rates in ({"inner_lr": 0.1, "test_inner_lr": 0.5}, {"inner_lr": 0.5}, {"inner_lr": 0.1})
+    )
+    np.testing.assert_array_equal(both, test)
+    assert (both != training).all()
+
+
 def dense_model():
     keras.utils.set_random_seed(0)
     hidden, last = keras.layers.Dense(8, "tanh", dtype="float64"), keras.layers.Dense(1, dtype="float64")
