@@ -62,9 +62,15 @@ def fetch(name: str) -> None:
 @click.argument("name", type=click.Choice(sorted(PREPARED)))
 @click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="PATH...")
 def import_(name: str, paths: tuple[Path, ...]) -> None:
-    """Prepare NAME from files that you have: archives, folders, CSVs or pickles; see `metarun describe NAME`.
+    """Prepare NAME from files that you have. What is in them is checked, not how they are packed.
 
-    What is in them is checked (counts, sizes, for omniglot every pixel), not what they are called.
+    \b
+    omniglot       images_background and images_evaluation, zips or folders, or a
+                   folder that holds both; every pixel is compared.
+    miniimagenet   a folder (or the parts of it) with one of
+                     train, val, test: folders or tars of class folders
+                     train.csv, val.csv, test.csv (Ravi) beside images/
+                     mini-imagenet-cache-train.pkl, -val.pkl, -test.pkl
     """
     from ..experiments.quiet import import_tensorflow
 

@@ -14,7 +14,7 @@ import click
 @click.option("--shot", type=click.IntRange(1), help="Support images a class.")
 @click.option("--query", type=click.IntRange(1), help="Query images a class.")
 @click.option("--episodes", type=click.IntRange(2), help="Tasks.")
-@click.option("--episode-seed", type=click.IntRange(0), help="Which fixed tasks.")
+@click.option("--episode-seed", type=click.IntRange(0, 2**31 - 1), help="Which fixed tasks.")
 @click.option("--inner-steps", type=click.IntRange(0), help="Inner steps of maml and reptile.")
 @click.option("--protocol", type=click.Choice(["transductive", "inductive"]), help="How batch norm sees the queries.")
 @click.option("--split", type=click.Choice(["test", "val", "train"]), default="test", show_default=True)

@@ -12,7 +12,9 @@ from .options import overrides
 @click.command(name="train")
 @click.argument("specs", nargs=-1, required=True, metavar="SPEC...")
 @overrides
-@click.option("--seed", "seeds", multiple=True, type=click.IntRange(0), help="Instead of the spec's seeds; repeatable.")
+@click.option(
+    "--seed", "seeds", multiple=True, type=click.IntRange(0, 2**31 - 1), help="Instead of the spec's seeds; repeatable."
+)
 @click.option(
     "--out",
     type=click.Path(file_okay=False, path_type=Path),
@@ -35,22 +37,32 @@ def command(specs: tuple[str, ...], overrides: tuple[str, ...], seeds: tuple[int
             loaded.append(load(spec, overrides))
         except SpecError as error:
             problems.extend(error.problems)
+    names = [each.experiment.name for each in loaded]
+    problems += [
+        f"two specs have the name {name}: rename one" for name in dict.fromkeys(names) if names.count(name) > 1
+    ]
     if problems:
         raise SpecError(problems)
     from ..experiments.quiet import import_tensorflow
 
     import_tensorflow()
     from ..experiments.results import merge
-    from ..experiments.run import run
+    from ..experiments.run import refuse_another_spec, run
     from ..experiments.table import render, tabulate
 
+    runs = [
+        (each.experiment, seed, RunDirectory(out / each.experiment.name / f"seed-{seed}"))
+        for each in loaded
+        for seed in dict.fromkeys(seeds) or each.experiment.seeds
+    ]
+    if not fresh:
+        for experiment, _, directory in runs:
+            refuse_another_spec(experiment, directory)  # now, not after the hours of the runs before it
     rows = []
-    for each in loaded:
-        for seed in dict.fromkeys(seeds) or each.experiment.seeds:
-            directory = RunDirectory(out / each.experiment.name / f"seed-{seed}")
-            if directory.finished and not fresh:
-                click.echo(f"{directory.path} is finished; --fresh trains it again", err=True)
-            rows.append(run(each.experiment, seed, directory, fresh))
-            merge(out)
+    for experiment, seed, directory in runs:
+        if directory.finished and not fresh:
+            click.echo(f"{directory.path} is finished; --fresh trains it again", err=True)
+        rows.append(run(experiment, seed, directory, fresh))
+        merge(out)
     click.echo(render(tabulate(rows), "text"))
     click.echo(f"rows: {out / 'results.csv'}", err=True)

@@ -45,9 +45,9 @@ def run(experiment: Experiment, seed: int, directory: RunDirectory, fresh: bool 
         with directory.locked():
             directory.set_aside()
     with directory.locked():
+        refuse_another_spec(experiment, directory)
         if directory.finished:
-            return _finished_row(experiment, directory)
-        _refuse_another_spec(experiment, directory)
+            return read_row(directory.result)
         write_text_atomic(directory.spec, resolved_yaml(experiment.model_copy(update={"seeds": (seed,)})))
         write_json_atomic(directory.environment, environment.describe())
         source, learner = build(experiment, seed)
@@ -60,7 +60,9 @@ def run(experiment: Experiment, seed: int, directory: RunDirectory, fresh: bool 
 def build(experiment: Experiment, seed: int) -> tuple[TaskSource, Learner]:
     """The task distribution, checked to hold enough for every split, and the learner of a spec."""
     keras.utils.clear_session()
-    tf.keras.utils.set_random_seed(seed)
+    keras.utils.set_random_seed(seed)
+    if tf.config.list_physical_devices("GPU"):  # CPU kernels are deterministic as they are
+        tf.config.experimental.enable_op_determinism()
     source = datasets.build(experiment.dataset, experiment.precision)
     source.check("train", training_shape(experiment))
     if experiment.validation:
@@ -341,22 +343,16 @@ def make_row(
     )
 
 
-def _finished_row(experiment: Experiment, directory: RunDirectory) -> Row:
-    row = read_row(directory.result)
-    if row.spec_digest != experiment.digest:
-        raise RunError(
-            f"{directory.path} holds the finished run of another spec (digest {row.spec_digest}, this one has "
-            f"{experiment.digest}): rename the experiment, choose another --out, or use --fresh to set it aside"
-        )
-    return row
-
-
-def _refuse_another_spec(experiment: Experiment, directory: RunDirectory) -> None:
-    if not directory.spec.exists():
+def refuse_another_spec(experiment: Experiment, directory: RunDirectory) -> None:
+    """RunError where the directory holds a run, finished or not, of a spec with another digest."""
+    if directory.finished:
+        state, digest = "the finished run", read_row(directory.result).spec_digest
+    elif directory.spec.exists():
+        state, digest = "an unfinished run", load(directory.spec).experiment.digest
+    else:
         return
-    digest = load(directory.spec).experiment.digest
     if digest != experiment.digest:
         raise RunError(
-            f"{directory.path} holds an unfinished run of another spec (digest {digest}, this one has "
-            f"{experiment.digest}): rename the experiment, choose another --out, or use --fresh to set it aside"
+            f"{directory.path} holds {state} of another spec (digest {digest}, this one has {experiment.digest}): "
+            "rename the experiment, choose another --out, or use --fresh to set it aside"
         )

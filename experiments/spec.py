@@ -43,7 +43,7 @@ class Test(Options):
     query: int = Field(default=15, ge=1, le=1000, description="Query images a class (regression: points a task).")
     episodes: int = Field(default=600, ge=2, description="Tasks.")
     checkpoint: Literal["best", "last"] = Field(default="best", description="best by validation, or the last one.")
-    episode_seed: int = Field(default=0, ge=0, description="Which fixed validation and test tasks.")
+    episode_seed: int = Field(default=0, ge=0, lt=2**31, description="Which fixed validation and test tasks.")
 
 
 class Published(Options):
