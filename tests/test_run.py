@@ -17,28 +17,43 @@ from metarun.experiments.errors import RunError
 from metarun.experiments.load import load
 from metarun.experiments.rundir import RunDirectory
 
-SPECS = {
-    "maml": "{name: maml, inner_lr: 0.01}",
-    "reptile": "{name: reptile, inner_lr: 0.01, inner_batch: 5}",
-}
-SPEC = """
+SINUSOID = """
 name: tiny
-algorithm: {algorithm}
-network: {{name: mlp, hidden: [16]}}
-dataset: {{name: sinusoid}}
+algorithm: ALGORITHM
+network: {name: mlp, hidden: [16]}
+dataset: {name: sinusoid}
 protocol: inductive
-optimizer: {{schedule: cosine}}
-train: {{way: 1, shot: 5, {query} meta_batch: 4, steps: {steps}, log_every: 40}}
-validation: {{episodes: 20, every: 100}}
-test: {{way: 1, shot: 5, query: 5, episodes: 30}}
+optimizer: {schedule: cosine}
+train: {way: 1, shot: 5, QUERY meta_batch: 4, steps: STEPS, log_every: 40}
+validation: {episodes: 20, every: 100}
+test: {way: 1, shot: 5, query: 5, episodes: 30}
 """
-FINAL = ("metrics.csv", "episodes.csv", "result.json")
+SPECS = {
+    "maml": SINUSOID.replace("ALGORITHM", "{name: maml, inner_lr: 0.01}").replace("QUERY", "query: 5,"),
+    "reptile": SINUSOID.replace("ALGORITHM", "{name: reptile, inner_lr: 0.01, inner_batch: 5}").replace("QUERY", ""),
+    "protonet": """
+name: tiny
+algorithm: {name: protonet}
+network: {name: conv4, filters: 16}
+dataset: {name: glyphs}
+protocol: inductive
+train: {way: 10, shot: 1, query: 5, steps: STEPS, log_every: 40}
+validation: {episodes: 20, every: 100}
+test: {way: 5, shot: 1, query: 5, episodes: 30}
+""",
+}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def cached(session_cache):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("METARUN_CACHE", str(session_cache))
+        yield
 
 
 def write_spec(folder: Path, algorithm: str = "maml", steps: int = 400) -> Path:
     path = folder / "tiny.yaml"
-    query = "" if algorithm == "reptile" else "query: 5,"
-    path.write_text(SPEC.format(algorithm=SPECS[algorithm], steps=steps, query=query))
+    path.write_text(SPECS[algorithm].replace("STEPS", str(steps)))
     return path
 
 
@@ -60,7 +75,7 @@ def results(run: Path) -> dict[str, object]:
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
-    """Finished runs of both algorithms."""
+    """Finished runs."""
     folder = tmp_path_factory.mktemp("undisturbed")
     runs = {}
     for algorithm in SPECS:
@@ -70,8 +85,10 @@ def undisturbed(tmp_path_factory):
     return runs
 
 
-@pytest.mark.parametrize("algorithm", SPECS)
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("algorithm", "how"),
+    [("maml", signal.SIGKILL), ("maml", signal.SIGTERM), ("reptile", signal.SIGKILL), ("protonet", signal.SIGKILL)],
+)
 def test_killed_and_continued_is_undisturbed(tmp_path, undisturbed, algorithm, how):
     spec, run = write_spec(tmp_path, algorithm), tmp_path / "runs" / "tiny" / "seed-0"
     command = [sys.executable, "-m", "metarun.cli.main", "train", str(spec), "--out", str(tmp_path / "runs")]
