@@ -20,6 +20,7 @@ from typing import Protocol
 import keras
 import tensorflow as tf
 
+from ..datasets.errors import DataError
 from .options import Conv4Options, MLPOptions, NetworkChoice, NetworkOptions
 
 Parameters = Mapping[str, tf.Tensor | tf.Variable]
@@ -136,7 +137,10 @@ class Conv4(BuiltInNetwork):
             height, width = ((height + 1) // 2, (width + 1) // 2) if up else (height // 2, width // 2)
             channels = options.filters
         if height == 0 or width == 0:
-            raise ValueError(f"conv4: images of {input_shape[0]}x{input_shape[1]} are too small for four halvings")
+            raise DataError(
+                f"images of {input_shape[0]}x{input_shape[1]} are too small for conv4, which halves them four times: "
+                "use larger ones, or network.downsample=stride"
+            )
         self.features = channels * (height * width if options.features == "flatten" else 1)
         if outputs is not None:
             head = (

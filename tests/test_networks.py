@@ -9,6 +9,7 @@ from metarun.algorithms.functional import per_task
 from metarun.algorithms.keras_network import KerasNetwork
 from metarun.algorithms.networks import batch_norm, build, convolution, max_pool
 from metarun.algorithms.options import Conv4Options, MLPOptions
+from metarun.datasets.errors import DataError
 
 GENERATOR = np.random.default_rng(0)
 
@@ -151,3 +152,9 @@ def test_a_keras_model_computes_what_the_built_in_network_computes():
         expected = built_in(built_in.parameters, x, groups=groups)
         np.testing.assert_allclose(general(general.parameters, x, groups=groups), expected, atol=1e-10)
     assert len(general.norm) == 8 and len(general.head) == 2
+
+
+def test_images_that_vanish_are_named():
+    with pytest.raises(DataError, match="images of 8x8 are too small for conv4"):
+        build(Conv4Options(), (8, 8, 1), 5, "float32", seed=0)
+    assert build(Conv4Options(downsample="stride"), (8, 8, 1), 5, "float32", seed=0).features == 64
