@@ -5,10 +5,11 @@ from __future__ import annotations
 import keras
 import tensorflow as tf
 
-from ..datasets.tasks import Episode
+from ..datasets.tasks import Episode, Shape
 from .functional import cross_entropy
 from .learner import Metrics, Problem, apply_meta_gradients, state_of
 from .networks import BuiltInNetwork, Moments
+from .operations import forward, gradient
 from .options import Options
 
 
@@ -47,6 +48,16 @@ class EmbeddingLearner:
         """Metrics of each task under the protocol."""
         logits, _ = self._forward(batch, running=self.problem.protocol == "inductive")
         return self.problem.metrics(logits[None], batch.query_y)
+
+    def operations(self, shape: Shape) -> int:
+        """Floating-point operations of one task in a training step."""
+        supports, queries = shape.way * shape.shot, shape.way * shape.query
+        own = 3 * forward([self.comparison(shape.way, supports, queries)])
+        return (supports + queries) * gradient(self.network.layers) + own
+
+    def comparison(self, way: int, supports: int, queries: int) -> int:
+        """Multiply-adds of `logits` for one task."""
+        raise NotImplementedError
 
     def _forward(self, batch: Episode, running: bool) -> tuple[tf.Tensor, Moments]:
         """Support and queries pass the network as one batch."""

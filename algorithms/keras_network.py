@@ -20,6 +20,7 @@ class KerasNetwork:
         if not model.built:
             raise ValueError("KerasNetwork: build the model first, or call it once on a batch")
         self.model = model
+        self.layers = ()  # not counted: a model may do anything
         self.parameters = {variable.path: variable.value for variable in model.trainable_variables}
         with_weights = [layer for layer in _leaves(model) if layer.weights]
         self.norm = frozenset(

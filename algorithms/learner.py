@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 import keras
 import tensorflow as tf
 
-from ..datasets.tasks import Episode
+from ..datasets.tasks import Episode, Shape
 from .functional import (
     Loss,
     classification_metrics,
@@ -51,6 +51,10 @@ class Learner(Protocol):
 
     def evaluate(self, batch: Episode) -> Metrics:
         """One value a task: tensors whose first axis is T."""
+        ...
+
+    def operations(self, shape: Shape) -> int:
+        """Floating-point operations of one task in a training step, as `operations.py` counts them."""
         ...
 
 

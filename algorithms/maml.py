@@ -17,11 +17,12 @@ from __future__ import annotations
 import keras
 import tensorflow as tf
 
-from ..datasets.tasks import Episode
+from ..datasets.tasks import Episode, Shape
 from .functional import Params, gradient_descent, per_task, task_gradients
 from .keras_network import KerasNetwork, plain_learning_rate
 from .learner import Metrics, Problem, apply_meta_gradients, predict_queries, state_of
 from .networks import Network
+from .operations import gradient, gradient_through_gradient, gradient_through_last_gradient
 from .options import MAMLOptions
 
 
@@ -101,6 +102,18 @@ class MAML:
             maximum_iterations=self.test_steps,
         )
         return outputs.stack()
+
+    def operations(self, shape: Shape) -> int:
+        """Floating-point operations of one task in a training step."""
+        supports, queries = shape.way * shape.shot, shape.way * shape.query
+        seen = queries * (supports + 1) if self.problem.protocol == "inductive" else queries
+        if self.options.first_order:
+            inner = gradient(self.network.layers)
+        elif self.options.adapt == "head":
+            inner = gradient_through_last_gradient(self.network.layers)
+        else:
+            inner = gradient_through_gradient(self.network.layers)
+        return self.options.inner_steps * supports * inner + seen * gradient(self.network.layers)
 
     def _inner_gradient(self, parameters: Params, batch: Episode) -> tuple[tf.Tensor, Params]:
         def support_loss(parameters: Params) -> tf.Tensor:

@@ -54,6 +54,15 @@ class MatchingNetwork(EmbeddingLearner):
         by_class = tf.reshape(log_attention, (tasks, count, way, examples // way))
         return tf.reduce_logsumexp(by_class, axis=-1)
 
+    def comparison(self, way: int, supports: int, queries: int) -> int:
+        """Multiply-adds of `logits` for one task."""
+        width, cosines = self.network.features, queries * supports * self.network.features
+        if not self.options.full_context_embeddings:
+            return cosines
+        read = 2 * supports * 4 * width * (width + width)  # two directions; kernel and recurrent weights of four gates
+        attend = queries * 4 * width * (width + 2 * width) + 2 * cosines
+        return cosines + read + (self.options.attention_steps or DEFAULT_ATTENTION_STEPS) * attend
+
     def embed_supports(self, supports: tf.Tensor) -> tf.Tensor:
         """g(x_i, S) for each support image, `[T, S, D]` -> `[T, S, D]`."""
         forward = self._read("context/forward", supports)

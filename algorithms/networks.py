@@ -32,6 +32,7 @@ class Network(Protocol):
     """What a learner needs of a network."""
 
     parameters: dict[str, tf.Variable]  # the shared first values
+    layers: tuple[int, ...]  # multiply-adds of each layer for one example
     head: frozenset[str]  # names of the last layer's parameters
     norm: frozenset[str]  # names of the scales and offsets of batch norm
 
@@ -52,6 +53,7 @@ def build(
 class BuiltInNetwork:
     """The layers that conv4 and mlp share."""
 
+    layers: tuple[int, ...]  # multiply-adds of each layer for one example
     features: int  # width of what the last layer reads, or of the embedding where there is no last layer
 
     def __init__(self, options: NetworkOptions, dtype: str, seed: int):
@@ -126,7 +128,9 @@ class Conv4(BuiltInNetwork):
     def __init__(self, options: Conv4Options, input_shape: tuple[int, ...], outputs: int | None, dtype: str, seed: int):
         super().__init__(options, dtype, seed)
         height, width, channels = input_shape
-        up = options.downsample == "stride" or options.pool_padding == "same"
+        stride = options.downsample == "stride"
+        up = stride or options.pool_padding == "same"
+        layers = []
         for number in range(1, BLOCKS + 1):
             glorot = keras.initializers.GlorotUniform(next(self._seeds))
             self._parameter(f"conv{number}/kernel", (3, 3, channels, options.filters), glorot)
@@ -134,8 +138,9 @@ class Conv4(BuiltInNetwork):
                 self._add_norm(number, options.filters)
             else:
                 self._parameter(f"conv{number}/bias", (options.filters,), keras.initializers.Zeros())
-            height, width = ((height + 1) // 2, (width + 1) // 2) if up else (height // 2, width // 2)
-            channels = options.filters
+            halved = ((height + 1) // 2, (width + 1) // 2) if up else (height // 2, width // 2)
+            layers.append(math.prod(halved if stride else (height, width)) * 9 * channels * options.filters)
+            (height, width), channels = halved, options.filters
         if height == 0 or width == 0:
             raise DataError(
                 f"images of {input_shape[0]}x{input_shape[1]} are too small for conv4, which halves them four times: "
@@ -150,6 +155,8 @@ class Conv4(BuiltInNetwork):
             )
             self._parameter("head/kernel", (self.features, outputs), head)
             self._parameter("head/bias", (outputs,), keras.initializers.Zeros())
+            layers.append(self.features * outputs)
+        self.layers = tuple(layers)
 
     def apply(
         self, parameters: Parameters, x: tf.Tensor, *, groups: int = 1, running: bool = False
@@ -180,6 +187,7 @@ class MLP(BuiltInNetwork):
     def __init__(self, options: MLPOptions, input_shape: tuple[int, ...], outputs: int | None, dtype: str, seed: int):
         super().__init__(options, dtype, seed)
         width = math.prod(input_shape)
+        products = []
         layers = [(f"dense{number}", units) for number, units in enumerate(options.hidden, start=1)]
         for number, (name, units) in enumerate([*layers, *([("head", outputs)] if outputs else [])], start=1):
             self._parameter(f"{name}/kernel", (width, units), self._initializer())
@@ -187,7 +195,9 @@ class MLP(BuiltInNetwork):
                 self._add_norm(number, units)
             else:
                 self._parameter(f"{name}/bias", (units,), keras.initializers.Zeros())
+            products.append(width * units)
             width = units
+        self.layers = tuple(products)
         self.features = options.hidden[-1] if options.hidden else math.prod(input_shape)
 
     def _initializer(self) -> keras.Initializer:

@@ -33,3 +33,7 @@ class PrototypicalNetwork(EmbeddingLearner):
         if self.options.distance == "cosine":
             return cosine_similarities(queries, prototypes) - 1.0
         return -squared_distances(queries, prototypes)
+
+    def comparison(self, way: int, supports: int, queries: int) -> int:
+        """Multiply-adds of `logits` for one task."""
+        return queries * way * self.network.features

@@ -23,10 +23,11 @@ import keras
 import tensorflow as tf
 
 from ..datasets.random import TaskKeys
-from ..datasets.tasks import Episode
+from ..datasets.tasks import Episode, Shape
 from .functional import Params, per_task, task_gradients
 from .learner import Metrics, Problem, apply_meta_gradients, predict_queries, state_of
 from .networks import Network
+from .operations import gradient
 from .options import ReptileOptions
 
 BETA2, EPSILON = 0.999, 1e-8
@@ -110,6 +111,10 @@ class Reptile:
             lambda number, *_: number < steps, step, (0, parameters, moments, outputs), maximum_iterations=steps
         )
         return outputs.stack()
+
+    def operations(self, shape: Shape) -> int:
+        """Floating-point operations of one task in a training step."""
+        return self.options.inner_steps * self.options.inner_batch * gradient(self.network.layers)
 
     def _start(self, batch: Episode) -> tuple[Params, Params]:
         tasks = batch.support_x.shape[0]

@@ -14,9 +14,10 @@ from .errors import RunError
 from .load import effective, load
 from .measure import Evaluation
 from .results import Row, read_row
-from .run import build, make_row, shape_of
+from .run import build, make_row
 from .rundir import RunDirectory
 from .spec import Experiment
+from .steps import shape_of
 
 PUBLISHED = ("published", "published_ci95", "published_source")  # the paper's number is for the paper's test
 

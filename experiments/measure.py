@@ -6,6 +6,7 @@ import csv
 import hashlib
 import io
 import math
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -104,6 +105,16 @@ class Evaluation:
         values = {name: np.concatenate([part[name] for part in collected]) for name in collected[0]}
         calibration = values.pop("calibration", None)
         return Measurement(values, None if calibration is None else calibration.sum(axis=0), drawn.hexdigest()[:16])
+
+    def seconds_per_episode(self) -> float:
+        """Of one call, after a first one that compiles it."""
+        first, seconds = next(iter(self.batches())), 0.0
+        for _ in range(2):
+            started = time.perf_counter()
+            metrics, _ = self.step(first)
+            next(iter(metrics.values())).numpy()
+            seconds = time.perf_counter() - started
+        return seconds / self.batch
 
 
 def main_metric(names: Iterable[str]) -> Literal["accuracy", "mse"]:

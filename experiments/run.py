@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +19,7 @@ import tensorflow as tf
 
 from .. import algorithms, datasets
 from ..algorithms.learner import Learner, Problem
-from ..datasets.tasks import Episode, Shape, Split, TaskSource
+from ..datasets.tasks import Split, TaskSource
 from . import checkpoint, environment
 from .atomic import write_json_atomic, write_text_atomic
 from .errors import RunError
@@ -31,7 +30,8 @@ from .metrics_log import MetricsLog
 from .progress import Progress
 from .results import Row, read_row
 from .rundir import RunDirectory
-from .spec import Experiment, Test, Train, Validation
+from .spec import Experiment
+from .steps import TrainingSteps, shape_of, training_shape, validation_shape
 
 CHECKPOINT_SECONDS = 120.0  # between validations, so that a kill never costs more
 
@@ -82,23 +82,6 @@ def build(experiment: Experiment, seed: int) -> tuple[TaskSource, Learner]:
     return source, learner
 
 
-def shape_of(section: Train | Test) -> Shape:
-    """Way, shot and query of a section."""
-    return Shape(section.way, section.shot, section.query)
-
-
-def training_shape(experiment: Experiment) -> Shape:
-    """As the train section says; no queries for a learner that has no use for them."""
-    shape = shape_of(experiment.train)
-    return shape if algorithms.ALGORITHMS[experiment.algorithm.name].trains_on_queries else shape._replace(query=0)
-
-
-def validation_shape(experiment: Experiment) -> Shape:
-    """As the test's where the validation section says nothing else."""
-    section, test = experiment.validation or Validation(), experiment.test
-    return Shape(section.way or test.way, section.shot or test.shot, section.query or test.query)
-
-
 class Training:
     """One run in progress: what the loop carries from step to step, all of it in the checkpoint."""
 
@@ -112,8 +95,7 @@ class Training:
         self.best_step, self.best_value = 0, math.nan
         self.window: dict[str, float] = {}  # sums of the training metrics since the last row
         self.window_steps, self.window_seconds = 0, 0.0
-        self.shape = training_shape(experiment)
-        self.train_step = tf.function(self._train_step)
+        self.steps = TrainingSteps(experiment, seed, source, learner)
         self.evaluation = self._validation()
 
     def train(self, stop: StopSignal) -> None:
@@ -125,9 +107,9 @@ class Training:
         log = MetricsLog(self.directory, self._metric_names(), self.step)
         saved_at = time.monotonic()
         with Progress(f"{self.experiment.name} seed {self.seed}", train.steps, self.step) as progress:
-            for task in self._batches():
+            for task in self.steps.tasks(self.step, train.steps):
                 started = time.monotonic()
-                metrics = {name: float(value) for name, value in self.train_step(task).items()}
+                metrics = {name: float(value) for name, value in self.steps.step(task).items()}
                 self.step += 1
                 self._refuse_nonfinite(metrics["loss"])
                 self._count(metrics, time.monotonic() - started)
@@ -176,21 +158,6 @@ class Training:
         write_json_atomic(self.directory.result, row.as_json())
         return row
 
-    def _train_step(self, task: Any) -> dict[str, tf.Tensor]:
-        return self.learner.train_step(self._sample(task) if self.source.in_memory else task)
-
-    def _sample(self, number: tf.Tensor) -> Episode:
-        batch = self.experiment.train.meta_batch
-        return self.source.sample("train", number * batch, batch, self.shape, self.seed)
-
-    def _batches(self) -> Iterator[Any]:
-        """What each remaining step takes: its number where data sit on the device, else the tasks themselves."""
-        numbers = range(self.step, self.experiment.train.steps)
-        if self.source.in_memory:
-            return (tf.constant(number, tf.int64) for number in numbers)
-        stream = tf.data.Dataset.range(numbers.start, numbers.stop)
-        return iter(stream.map(self._sample, num_parallel_calls=2, deterministic=True).prefetch(2))
-
     def _validation(self) -> Evaluation | None:
         section = self.experiment.validation
         if section is None:
@@ -228,8 +195,8 @@ class Training:
 
     def _metric_names(self) -> list[str]:
         """Columns of metrics.csv: training's, the learning rate, validation's."""
-        task = next(iter(self._batches()))
-        train = self.train_step.get_concrete_function(task).structured_outputs
+        task = next(self.steps.tasks(self.step, self.experiment.train.steps))
+        train = self.steps.step.get_concrete_function(task).structured_outputs
         validation = [*self.evaluation.names(), "ci95"] if self.evaluation else []
         if self.evaluation and not self.source.regression:
             validation.append("expected_calibration_error")

@@ -16,7 +16,8 @@ from metarun.datasets.errors import DataError
 from metarun.datasets.options import ImageFolderOptions
 from metarun.datasets.tasks import Shape
 from metarun.experiments.load import load, shipped_specs
-from metarun.experiments.run import RunDirectory, Training, run
+from metarun.experiments.run import RunDirectory, run
+from metarun.experiments.steps import TrainingSteps
 
 SHAPE = Shape(way=3, shot=2, query=2)
 REGRESSORS = {"maml", "reptile"}
@@ -193,13 +194,13 @@ def test_a_dataset_is_a_pure_function_that_can_be_traced(source_of, name):
 @pytest.fixture
 def traces(monkeypatch):
     """Grows by one whenever the training step is traced."""
-    traced, original = [], Training._train_step
+    traced, original = [], TrainingSteps._step
 
     def counted(self, task):
         traced.append(task)
         return original(self, task)
 
-    monkeypatch.setattr(Training, "_train_step", counted)
+    monkeypatch.setattr(TrainingSteps, "_step", counted)
     return traced
 
 

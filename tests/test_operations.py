@@ -1,0 +1,102 @@
+"""The formula for floating-point operations against the products in the traced graph."""
+
+import math
+
+import pytest
+import tensorflow as tf
+from test_protocol import OPTIONS
+
+from metarun.algorithms import ALGORITHMS, build
+from metarun.algorithms.learner import Problem
+from metarun.algorithms.options import Conv4Options, MAMLOptions, MatchingNetworkOptions, MLPOptions, OptimizerOptions
+from metarun.datasets.tasks import Shape
+
+SHAPE = Shape(3, 2, 4)
+
+
+def products(function):
+    """Floating-point operations of all convolutions and matrix products in a concrete function and what it calls."""
+    graphs = [function.graph, *(each.graph for each in function.graph._functions.values())]
+    return sum(_operations(operation) for graph in graphs for operation in _needed(graph))
+
+
+def _needed(graph):
+    """What the graph's outputs depend on, and what changes a variable; the compiler drops the rest."""
+    waiting = [output.op for output in graph.outputs] + [op for op in graph.get_operations() if "Assign" in op.type]
+    found = set()
+    while waiting:
+        operation = waiting.pop()
+        if operation not in found:
+            found.add(operation)
+            waiting += [each.op for each in operation.inputs] + list(operation.control_inputs)
+    return found
+
+
+def _operations(operation):
+    name = operation.type
+    if "Conv" not in name and "MatMul" not in name:
+        return 0
+    shapes = [tuple(each.shape) for each in operation.inputs]
+    if name in ("MatMul", "BatchMatMulV2"):
+        result, inner = tuple(operation.outputs[0].shape), shapes[0]
+        transposed = operation.get_attr("transpose_a" if name == "MatMul" else "adj_x")
+        return 2 * math.prod(result) * (inner[-2] if transposed else inner[-1])
+    if name == "Conv2D":
+        return 2 * math.prod(operation.outputs[0].shape) * math.prod(shapes[1][:3])
+    if name == "Conv2DBackpropFilter":
+        return 2 * math.prod(shapes[2]) * math.prod(operation.outputs[0].shape[:3])
+    if name == "Conv2DBackpropInput":
+        return 2 * math.prod(shapes[2]) * math.prod(shapes[1][:3])
+    raise AssertionError(f"{name} is not counted")
+
+
+def learner(options, network, protocol="transductive"):
+    return build(
+        options, network, OptimizerOptions(), problem=Problem(False, protocol), input_shape=(28, 28, 1), outputs=3,
+        steps=10, dtype="float32", seed=0,
+    )  # fmt: skip
+
+
+CONV = Conv4Options(filters=4, downsample="stride")
+MAML_CASES = [
+    (MAMLOptions(inner_lr=0.1), CONV, "transductive"),
+    (MAMLOptions(inner_lr=0.1, inner_steps=3), CONV, "transductive"),
+    (MAMLOptions(inner_lr=0.1, inner_steps=2, first_order=True), CONV, "transductive"),
+    (MAMLOptions(inner_lr=0.1, inner_steps=2, adapt="head"), CONV, "transductive"),
+    (MAMLOptions(inner_lr=0.1), CONV, "inductive"),
+    (MAMLOptions(inner_lr=0.1), Conv4Options(filters=4), "transductive"),
+    (MAMLOptions(inner_lr=0.1, inner_steps=2), MLPOptions(hidden=(6, 5)), "transductive"),
+]
+
+
+@pytest.mark.parametrize(("options", "network", "protocol"), MAML_CASES)
+def test_maml(make_source, options, network, protocol):
+    """Without second order's share the count would be lower by more than half."""
+    one, batch = learner(options, network, protocol), make_source(size=28).sample("train", 0, 2, SHAPE, seed=0)
+    one.compiled_gradient = one.meta_gradient
+    counted = products(tf.function(one.meta_gradient).get_concrete_function(batch))
+    assert 2 * one.operations(SHAPE) == pytest.approx(counted, rel=0.01)
+
+
+def test_reptile(make_source):
+    options = OPTIONS["reptile"].model_copy(update={"inner_steps": 1})  # the graph holds the loop's body once
+    one, batch = learner(options, CONV), make_source(size=28).sample("train", 0, 2, SHAPE, seed=0)
+    assert 2 * one.operations(SHAPE) == products(tf.function(one.learn).get_concrete_function(batch))
+
+
+@pytest.mark.parametrize(
+    ("options", "shape"),
+    [
+        (OPTIONS["protonet"].model_copy(update={"distance": "cosine"}), SHAPE),  # the other distance is no product
+        (MatchingNetworkOptions(), SHAPE),
+        (MatchingNetworkOptions(full_context_embeddings=True, attention_steps=3), Shape(1, 1, 4)),  # scans of one step
+    ],
+)
+def test_embedding(make_source, options, shape):
+    one, batch = learner(options, Conv4Options(filters=4)), make_source(size=28).sample("train", 0, 1, shape, seed=0)
+    counted = products(tf.function(one.train_step).get_concrete_function(batch))
+    assert one.operations(shape) == pytest.approx(counted, rel=0.03)
+
+
+def test_every_algorithm_is_counted():
+    assert ALGORITHMS.keys() == {"maml", "reptile", "protonet", "matchingnet"}
