@@ -70,13 +70,21 @@ def build(
     input_shape: tuple[int, ...],
     outputs: int,
     steps: int,
-    dtype: str,
+    precision: str,
     seed: int,
+    jit: bool = True,
 ) -> Learner:
-    """The learner of a spec: its network (`outputs` wide where the algorithm has a last layer), its optimizer."""
+    """The learner of a spec: its network (`outputs` wide where the algorithm has a last layer), its optimizer.
+
+    With `jit` XLA compiles: the whole step on a GPU and for fully connected networks, and what lies between the
+    convolutions, whose library kernels it cannot match, on a CPU.
+    """
+    import tensorflow as tf
+
     from . import networks
     from .learner import outer_optimizer
 
     entry = ALGORITHMS[algorithm.name]
-    net = networks.build(network, input_shape, outputs if entry.has_head else None, dtype, seed)
-    return entry.learner()(net, outer_optimizer(optimizer, steps), algorithm, problem)
+    fuse = jit and network.name == "conv4" and not tf.config.list_physical_devices("GPU")
+    net = networks.build(network, input_shape, outputs if entry.has_head else None, precision, seed, fuse)
+    return entry.learner()(net, outer_optimizer(optimizer, steps), algorithm, problem, jit_compile=jit)

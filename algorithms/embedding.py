@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+
 import keras
 import tensorflow as tf
 
 from ..datasets.tasks import Episode, Shape
+from .compiled import compiled
 from .functional import cross_entropy
 from .learner import Metrics, Problem, apply_meta_gradients, state_of
-from .networks import BuiltInNetwork, Moments
+from .networks import BuiltInNetwork, Moments, Parameters
 from .operations import forward, gradient
 from .options import Options
 
@@ -17,20 +21,30 @@ class EmbeddingLearner:
     """A `Learner` whose class scores are a function of the embeddings of support and queries."""
 
     def __init__(
-        self, network: BuiltInNetwork, optimizer: keras.optimizers.Optimizer, options: Options, problem: Problem
+        self,
+        network: BuiltInNetwork,
+        optimizer: keras.optimizers.Optimizer,
+        options: Options,
+        problem: Problem,
+        jit_compile: bool = True,
     ):
         if problem.regression:
             raise ValueError("learners that compare embeddings classify; they have no regression")
         self.network, self.optimizer, self.options, self.problem = network, optimizer, options, problem
-        self.parameters = dict(network.parameters) | self.own_parameters()
+        self.own = self.own_parameters()
+        self.parameters = dict(network.parameters) | self.own
         self.variables = state_of(optimizer, self.parameters, *network.running.values())
+        self._compare = functools.cache(self._program) if jit_compile else self._plain
 
     def own_parameters(self) -> dict[str, tf.Variable]:
         """Parameters besides the embedding's."""
         return {}
 
-    def logits(self, supports: tf.Tensor, queries: tf.Tensor, way: int) -> tf.Tensor:
-        """Embeddings `[T, S, D]` (class-major) and `[T, Q, D]` -> unnormalised log-probabilities `[T, Q, way]`."""
+    def logits(self, own: Parameters, supports: tf.Tensor, queries: tf.Tensor, way: int) -> tf.Tensor:
+        """Embeddings `[T, S, D]` (class-major) and `[T, Q, D]` -> unnormalised log-probabilities `[T, Q, way]`.
+
+        `own` are the values of the parameters besides the embedding's.
+        """
         raise NotImplementedError
 
     def train_step(self, batch: Episode) -> Metrics:
@@ -64,4 +78,14 @@ class EmbeddingLearner:
         supports, way = batch.support_x.shape[1], batch.classes.shape[1]
         images = tf.concat([batch.support_x, batch.query_x], axis=1)  # [T, S + Q, *x]
         embedded, moments = self.network.apply(self.network.parameters, images, running=running)
-        return self.logits(embedded[:, :supports], embedded[:, supports:], way), moments
+        values = [tf.convert_to_tensor(value) for value in self.own.values()]
+        return self._compare(way)(embedded[:, :supports], embedded[:, supports:], *values), moments
+
+    def _plain(self, way: int) -> Callable[..., tf.Tensor]:
+        def compare(supports: tf.Tensor, queries: tf.Tensor, *values: tf.Tensor) -> tf.Tensor:
+            return self.logits(dict(zip(self.own, values, strict=True)), supports, queries, way)
+
+        return compare
+
+    def _program(self, way: int) -> Callable[..., tf.Tensor]:
+        return compiled(self._plain(way))

@@ -5,9 +5,12 @@ A parameter may carry a leading task axis, `[T, *shape]`, or be shared by all ta
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
 
 import tensorflow as tf
+
+from ..datasets.tasks import Episode
 
 Params = dict[str, tf.Tensor]
 Loss = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
@@ -52,6 +55,51 @@ def task_gradients(
 def gradient_descent(parameters: Params, gradients: Params, learning_rate: float) -> Params:
     """theta' = theta - alpha * gradient, for the parameters that have a gradient."""
     return parameters | {name: parameters[name] - learning_rate * g for name, g in gradients.items()}
+
+
+def recomputed(step: Callable[[Params], Any]) -> Callable[[Params], Any]:
+    """`step` of parameters that keeps nothing for its derivative but the parameters, and computes the rest again."""
+
+    def remembered(parameters: Params) -> Any:
+        structure: list[Any] = []
+
+        def flat(values: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+            structure[:] = [step(dict(zip(parameters, values, strict=True)))]
+            return tf.nest.flatten(structure[0])
+
+        @tf.custom_gradient
+        def call(*values: tf.Tensor):
+            def gradient(*upstream: tf.Tensor) -> list[tf.Tensor]:
+                with tf.control_dependencies(upstream):  # not before: else both computations would be one
+                    again = [tf.identity(value) for value in values]
+                with tf.GradientTape(watch_accessed_variables=False) as tape:
+                    tape.watch(again)
+                    outputs = flat(again)
+                return tape.gradient(outputs, again, output_gradients=upstream)
+
+            return flat([tf.stop_gradient(value) for value in values]), gradient
+
+        outputs = call(*parameters.values())
+        return tf.nest.pack_sequence_as(structure[0], outputs)
+
+    return remembered
+
+
+def mean_over_chunks(function: Callable[[Episode], Any], batch: Episode, size: int) -> Any:
+    """Mean of `function(chunk)`, a structure of tensors, over chunks of `size` tasks, one chunk after the other.
+
+    ValueError unless `size` divides the number of tasks.
+    """
+    tasks = batch.support_x.shape[0]
+    if tasks % size:
+        raise ValueError(f"chunks of {size} tasks do not divide a batch of {tasks}")
+    if size == tasks:
+        return function(batch)
+    chunks = Episode(*(tf.reshape(part, (tasks // size, size, *part.shape[1:])) for part in batch))
+    each = tf.function(function).get_concrete_function(Episode(*(tf.TensorSpec(c.shape[1:], c.dtype) for c in chunks)))
+    signature = tf.nest.map_structure(lambda out: tf.TensorSpec(out.shape, out.dtype), each.structured_outputs)
+    results = tf.map_fn(function, chunks, fn_output_signature=signature, parallel_iterations=1)
+    return tf.nest.map_structure(lambda result: tf.reduce_mean(result, axis=0), results)
 
 
 def squared_distances(queries: tf.Tensor, prototypes: tf.Tensor) -> tf.Tensor:

@@ -3,9 +3,15 @@
 The model is applied to one task after another with that task's own weights (`stateless_call`, in training
 mode), so that layers such as batch normalisation see one task at a time. The built-in networks compute the same
 for all tasks at once, several times faster.
+
+The variance that Keras' BatchNormalization computes stops the gradient of the mean inside it: right to first order,
+wrong to second. While a model is applied here, its batch norms compute the same variance without that stop.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import keras
 import tensorflow as tf
@@ -20,15 +26,12 @@ class KerasNetwork:
         if not model.built:
             raise ValueError("KerasNetwork: build the model first, or call it once on a batch")
         self.model = model
+        self.fuse, self.batch_norm = False, True  # it may hold anything
         self.layers = ()  # not counted: a model may do anything
         self.parameters = {variable.path: variable.value for variable in model.trainable_variables}
         with_weights = [layer for layer in _leaves(model) if layer.weights]
-        self.norm = frozenset(
-            variable.path
-            for layer in with_weights
-            if isinstance(layer, keras.layers.BatchNormalization)
-            for variable in layer.trainable_variables
-        )
+        self.norms = [layer for layer in with_weights if isinstance(layer, keras.layers.BatchNormalization)]
+        self.norm = frozenset(variable.path for layer in self.norms for variable in layer.trainable_variables)
         self.head = frozenset(variable.path for variable in with_weights[-1].trainable_variables)
 
     def __call__(self, parameters: Parameters, x: tf.Tensor, *, groups: int = 1, running: bool = False) -> tf.Tensor:
@@ -40,7 +43,8 @@ class KerasNetwork:
         state = [variable.value for variable in self.model.non_trainable_variables]
 
         def apply(weights: list[tf.Tensor], batch: tf.Tensor) -> tf.Tensor:
-            return self.model.stateless_call(weights, state, batch, training=not running)[0]
+            with exact_moments(self.norms):
+                return self.model.stateless_call(weights, state, batch, training=not running)[0]
 
         outputs = []
         for task in range(tasks):
@@ -51,6 +55,30 @@ class KerasNetwork:
             batches = tf.reshape(x[task], (groups, examples // groups, *shape))
             outputs.append(tf.concat([apply(weights, batches[group]) for group in range(groups)], axis=0))
         return tf.stack(outputs)
+
+
+@contextmanager
+def exact_moments(norms: Sequence[keras.layers.BatchNormalization]) -> Iterator[None]:
+    """Inside, the variance of these layers has its true derivatives of every order."""
+
+    def moments_of(norm: keras.layers.BatchNormalization):
+        original, axes = norm._moments, norm._reduction_axes
+
+        def moments(inputs: tf.Tensor, mask: tf.Tensor | None):
+            if mask is not None or norm.synchronized or inputs.dtype.size < 4:
+                return original(inputs, mask)
+            mean = tf.reduce_mean(inputs, axes, keepdims=True)
+            return tf.squeeze(mean, axes), tf.reduce_mean(tf.square(inputs - mean), axes)
+
+        return moments
+
+    for norm in norms:
+        norm.__dict__["_moments"] = moments_of(norm)
+    try:
+        yield
+    finally:
+        for norm in norms:
+            del norm.__dict__["_moments"]
 
 
 def _leaves(layer: keras.Layer) -> list[keras.Layer]:

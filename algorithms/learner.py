@@ -79,9 +79,10 @@ def predict_queries(network: Network, parameters: Parameters, batch: Episode, pr
     """Outputs `[T, Q, outputs]` for the queries of gradient-based learners.
 
     transductive: all queries of a task are one batch. inductive: each query is in a batch with the whole
-    support set and no other query (Nichol et al. 2018, section 5), so that it cannot profit from the others.
+    support set and no other query (Nichol et al. 2018, section 5), so that it cannot profit from the others;
+    without batch norm it cannot anyway.
     """
-    if protocol == "transductive":
+    if protocol == "transductive" or not network.batch_norm:
         return network(parameters, batch.query_x)
     tasks, supports = batch.support_x.shape[:2]
     queries, example = batch.query_x.shape[1], batch.query_x.shape[2:]

@@ -18,7 +18,7 @@ import keras
 import tensorflow as tf
 
 from ..datasets.tasks import Episode, Shape
-from .functional import Params, gradient_descent, per_task, task_gradients
+from .functional import Params, gradient_descent, mean_over_chunks, per_task, recomputed, task_gradients
 from .keras_network import KerasNetwork, plain_learning_rate
 from .learner import Metrics, Problem, apply_meta_gradients, predict_queries, state_of
 from .networks import Network
@@ -43,8 +43,9 @@ class MAML:
         self.adapted = adapted_parameters(network, options.adapt)
         self.test_steps = options.inner_steps if options.test_inner_steps is None else options.test_inner_steps
         self.test_lr = options.test_inner_lr or options.inner_lr
-        self.compiled_gradient = tf.function(self.meta_gradient, jit_compile=jit_compile)
-        self.compiled_evaluate = tf.function(self._evaluate, jit_compile=jit_compile)
+        whole = jit_compile and not network.fuse
+        self.compiled_gradient = tf.function(self.meta_gradient, jit_compile=whole)
+        self.compiled_evaluate = tf.function(self._evaluate, jit_compile=whole)
 
     def train_step(self, batch: Episode) -> Metrics:
         """One meta-update. Scalars: loss, and loss_before on the queries without adaptation's last step."""
@@ -54,15 +55,21 @@ class MAML:
 
     def meta_gradient(self, batch: Episode) -> tuple[Metrics, Params]:
         """The meta-loss and its gradient `[*shape]` for each parameter."""
+        tasks = batch.support_x.shape[0]
+        metrics, gradients = mean_over_chunks(self._mean_gradient, batch, self.options.tasks_per_chunk or tasks)
+        if self.options.task_reduction == "sum":
+            metrics["loss"] *= tasks
+            gradients = {name: tasks * gradient for name, gradient in gradients.items()}
+        return metrics, gradients
+
+    def _mean_gradient(self, batch: Episode) -> tuple[Metrics, Params]:
         theta = {name: tf.convert_to_tensor(value) for name, value in self.parameters.items()}
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(theta)
             adapted, support_loss = self.adapt(theta, batch)
             outputs = predict_queries(self.network, adapted, batch, self.problem.protocol)
             losses = self.problem.loss(outputs, batch.query_y)  # [T]
-            meta_loss = tf.reduce_sum(losses)
-            if self.options.task_reduction == "mean":
-                meta_loss /= losses.shape[0]
+            meta_loss = tf.reduce_mean(losses)
         gradients = tape.gradient(meta_loss, theta, unconnected_gradients=tf.UnconnectedGradients.ZERO)
         metrics = self.problem.metrics(outputs[None], batch.query_y)
         return self._scalars(meta_loss, support_loss, metrics), gradients
@@ -71,11 +78,16 @@ class MAML:
         """theta_i' for each task `[T, *shape]` after `inner_steps`, and the support loss before them `[T]`."""
         parameters = per_task(theta, batch.support_x.shape[0])
         first_loss = tf.zeros(batch.support_x.shape[0], batch.support_x.dtype)
-        for step in range(self.options.inner_steps):
+
+        def inner_step(parameters: Params) -> tuple[Params, tf.Tensor]:
             loss, gradients = self._inner_gradient(parameters, batch)
             if self.options.first_order:
                 gradients = {name: tf.stop_gradient(gradient) for name, gradient in gradients.items()}
-            parameters = gradient_descent(parameters, gradients, self.options.inner_lr)
+            return gradient_descent(parameters, gradients, self.options.inner_lr), loss
+
+        take = recomputed(inner_step) if self.options.recompute_inner else inner_step
+        for step in range(self.options.inner_steps):
+            parameters, loss = take(parameters)
             first_loss = loss if step == 0 else first_loss
         return parameters, first_loss
 
@@ -106,7 +118,8 @@ class MAML:
     def operations(self, shape: Shape) -> int:
         """Floating-point operations of one task in a training step."""
         supports, queries = shape.way * shape.shot, shape.way * shape.query
-        seen = queries * (supports + 1) if self.problem.protocol == "inductive" else queries
+        beside = self.problem.protocol == "inductive" and self.network.batch_norm
+        seen = queries * (supports + 1) if beside else queries
         if self.options.first_order:
             inner = gradient(self.network.layers)
         elif self.options.adapt == "head":

@@ -22,6 +22,7 @@ import tensorflow as tf
 
 from .embedding import EmbeddingLearner
 from .functional import cosine_similarities
+from .networks import Parameters
 from .options import MatchingNetworkOptions
 
 DEFAULT_ATTENTION_STEPS = 5
@@ -43,11 +44,11 @@ class MatchingNetwork(EmbeddingLearner):
             **lstm_parameters("context/attention", width, 2 * width, dtype, self.network.seed + 3),
         }
 
-    def logits(self, supports: tf.Tensor, queries: tf.Tensor, way: int) -> tf.Tensor:
+    def logits(self, own: Parameters, supports: tf.Tensor, queries: tf.Tensor, way: int) -> tf.Tensor:
         """log p(y | x, S): `[T, S, D]` (class-major) and `[T, Q, D]` -> `[T, Q, way]`."""
         if self.options.full_context_embeddings:
-            supports = self.embed_supports(supports)
-            queries = self.embed_queries(queries, supports)
+            supports = self.embed_supports(own, supports)
+            queries = self.embed_queries(own, queries, supports)
         similarity = cosine_similarities(queries, supports) / self.options.temperature  # [T, Q, S]
         log_attention = tf.nn.log_softmax(similarity, axis=-1)
         tasks, count, examples = log_attention.shape
@@ -63,36 +64,38 @@ class MatchingNetwork(EmbeddingLearner):
         attend = queries * 4 * width * (width + 2 * width) + 2 * cosines
         return cosines + read + (self.options.attention_steps or DEFAULT_ATTENTION_STEPS) * attend
 
-    def embed_supports(self, supports: tf.Tensor) -> tf.Tensor:
+    def embed_supports(self, own: Parameters, supports: tf.Tensor) -> tf.Tensor:
         """g(x_i, S) for each support image, `[T, S, D]` -> `[T, S, D]`."""
-        forward = self._read("context/forward", supports)
-        backward = tf.reverse(self._read("context/backward", tf.reverse(supports, [1])), [1])
+        forward = self._read(own, "context/forward", supports)
+        backward = tf.reverse(self._read(own, "context/backward", tf.reverse(supports, [1])), [1])
         return forward + backward + supports
 
-    def embed_queries(self, queries: tf.Tensor, supports: tf.Tensor) -> tf.Tensor:
+    def embed_queries(self, own: Parameters, queries: tf.Tensor, supports: tf.Tensor) -> tf.Tensor:
         """f(x, S) for each query, `[T, Q, D]` and g(x_i, S) `[T, S, D]` -> `[T, Q, D]`."""
         hidden = cell = tf.zeros_like(queries)
         for _ in range(self.options.attention_steps or DEFAULT_ATTENTION_STEPS):
             attention = tf.nn.softmax(tf.matmul(hidden, supports, transpose_b=True))  # [T, Q, S]
             read = tf.matmul(attention, supports)  # [T, Q, D]
             context = tf.concat([hidden, read], axis=-1)
-            hidden, cell = self._lstm("context/attention", queries, context, cell)
+            hidden, cell = self._lstm(own, "context/attention", queries, context, cell)
             hidden += queries
         return hidden
 
-    def _read(self, name: str, sequence: tf.Tensor) -> tf.Tensor:
+    def _read(self, own: Parameters, name: str, sequence: tf.Tensor) -> tf.Tensor:
         """Hidden states of an LSTM along axis 1, `[T, S, D]` -> `[T, S, D]`."""
         zeros = tf.zeros_like(sequence[:, 0])
 
         def step(state: tuple[tf.Tensor, tf.Tensor], x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            return self._lstm(name, x, *state)
+            return self._lstm(own, name, x, *state)
 
         hidden, _ = tf.scan(step, tf.transpose(sequence, (1, 0, 2)), (zeros, zeros))  # [S, T, D]
         return tf.transpose(hidden, (1, 0, 2))
 
-    def _lstm(self, name: str, x: tf.Tensor, hidden: tf.Tensor, cell: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def _lstm(
+        self, own: Parameters, name: str, x: tf.Tensor, hidden: tf.Tensor, cell: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         """One step (Hochreiter and Schmidhuber 1997): gates in the order input, forget, candidate, output."""
-        weights = {part: self.parameters[f"{name}/{part}"] for part in ("kernel", "recurrent", "bias")}
+        weights = {part: own[f"{name}/{part}"] for part in ("kernel", "recurrent", "bias")}
         gates = tf.matmul(x, weights["kernel"]) + tf.matmul(hidden, weights["recurrent"]) + weights["bias"]
         enter, forget, candidate, leave = tf.split(gates, 4, axis=-1)
         cell = tf.sigmoid(forget) * cell + tf.sigmoid(enter) * tf.tanh(candidate)

@@ -4,6 +4,10 @@
 tasks, `[*shape]`, or carries a task axis, `[T, *shape]`: then T networks run as one batched program, which is
 what makes second-order meta-gradients fast on any device.
 
+The layers are in `layers.py`. With `fuse` what lies between two products runs as one program (`compiled.py`). With
+precision "bfloat16" activations and products have that precision; parameters, batch norm's statistics, the last layer
+and all that follows have float32.
+
 Batch normalisation (Ioffe and Szegedy 2015). By default the statistics are those of the N examples of each
 task. With `groups = G` the N examples are G equal groups, each normalised by itself. With `running` they are
 the running averages, which `update_running` moves. No bias stands before batch norm, whose offset takes its
@@ -21,6 +25,7 @@ import keras
 import tensorflow as tf
 
 from ..datasets.errors import DataError
+from .layers import batch_norm, convolution, normalised_block, over_examples, rectify_and_pool
 from .options import Conv4Options, MLPOptions, NetworkChoice, NetworkOptions
 
 Parameters = Mapping[str, tf.Tensor | tf.Variable]
@@ -33,6 +38,8 @@ class Network(Protocol):
 
     parameters: dict[str, tf.Variable]  # the shared first values
     layers: tuple[int, ...]  # multiply-adds of each layer for one example
+    batch_norm: bool  # whether an output depends on the other examples
+    fuse: bool  # runs programs of its own, so that the learner's step is not to be compiled as a whole
     head: frozenset[str]  # names of the last layer's parameters
     norm: frozenset[str]  # names of the scales and offsets of batch norm
 
@@ -42,12 +49,17 @@ class Network(Protocol):
 
 
 def build(
-    options: NetworkChoice, input_shape: tuple[int, ...], outputs: int | None, dtype: str, seed: int
+    options: NetworkChoice,
+    input_shape: tuple[int, ...],
+    outputs: int | None,
+    precision: str,
+    seed: int,
+    fuse: bool = False,
 ) -> BuiltInNetwork:
     """The network of a spec; `outputs=None` leaves the last layer away (an embedding)."""
     if isinstance(options, Conv4Options):
-        return Conv4(options, input_shape, outputs, dtype, seed)
-    return MLP(options, input_shape, outputs, dtype, seed)
+        return Conv4(options, input_shape, outputs, precision, seed, fuse)
+    return MLP(options, input_shape, outputs, precision, seed, fuse)
 
 
 class BuiltInNetwork:
@@ -56,9 +68,10 @@ class BuiltInNetwork:
     layers: tuple[int, ...]  # multiply-adds of each layer for one example
     features: int  # width of what the last layer reads, or of the embedding where there is no last layer
 
-    def __init__(self, options: NetworkOptions, dtype: str, seed: int):
-        self.options = options
-        self.dtype = tf.as_dtype(dtype)
+    def __init__(self, options: NetworkOptions, precision: str, seed: int, fuse: bool):
+        self.options, self.fuse, self.batch_norm = options, fuse, options.batch_norm
+        self.activations = tf.as_dtype(precision)
+        self.dtype = tf.float32 if self.activations == tf.bfloat16 else self.activations  # of parameters and results
         self.parameters: dict[str, tf.Variable] = {}
         self.running: dict[str, tf.Variable] = {}
         self.seed = seed * 1000  # each initializer takes a seed of its own
@@ -101,19 +114,34 @@ class BuiltInNetwork:
         for name, first in (("mean", tf.zeros), ("variance", tf.ones)):
             self.running[f"norm{number}/{name}"] = tf.Variable(first(width, self.dtype), name=f"norm{number}/{name}")
 
-    def _batch_norm(
-        self, parameters: Parameters, number: int, x: tf.Tensor, groups: int, running: bool, moments: Moments
+    def _normalise(
+        self,
+        parameters: Parameters,
+        number: int,
+        x: tf.Tensor,
+        groups: int,
+        running: bool,
+        moments: Moments,
+        pool: str | None = None,
     ) -> tf.Tensor:
-        """`[T, N, ..., C]` -> the same shape, normalised over N and the axes after it."""
-        offset = parameters[f"norm{number}/offset"]
-        scale = parameters.get(f"norm{number}/scale")
+        """Batch norm over N and the axes after it, ReLU, and max-pooling with `pool` for its padding."""
+        scale, offset = parameters.get(f"norm{number}/scale"), parameters[f"norm{number}/offset"]
+        epsilon = self.options.norm_epsilon
         if running:
             mean, variance = self.running[f"norm{number}/mean"], self.running[f"norm{number}/variance"]
-            gain = tf.math.rsqrt(variance + self.options.norm_epsilon)
-            return (x - mean) * (gain if scale is None else gain * scale) + offset
-        normalised, mean, variance = batch_norm(x, scale, offset, groups, self.options.norm_epsilon)
+            gain = tf.math.rsqrt(variance + epsilon)
+            gain = gain if scale is None else gain * scale
+            y = tf.cast((tf.cast(x, self.dtype) - mean) * gain + offset, x.dtype)
+            return rectify_and_pool(y, pool, shared=True)
+        if x.shape[0] * groups == 1 and offset.shape.rank == 1:
+            normalised, mean, variance = batch_norm(x, scale, offset, groups, epsilon)
+            y = rectify_and_pool(normalised, pool, shared=True)
+        else:
+            y, mean, variance = normalised_block(
+                x, scale, offset, groups=groups, epsilon=epsilon, pool=pool, fuse=self.fuse
+            )
         moments[f"norm{number}/mean"], moments[f"norm{number}/variance"] = mean, variance
-        return normalised
+        return y
 
 
 class Conv4(BuiltInNetwork):
@@ -125,8 +153,16 @@ class Conv4(BuiltInNetwork):
 
     options: Conv4Options
 
-    def __init__(self, options: Conv4Options, input_shape: tuple[int, ...], outputs: int | None, dtype: str, seed: int):
-        super().__init__(options, dtype, seed)
+    def __init__(
+        self,
+        options: Conv4Options,
+        input_shape: tuple[int, ...],
+        outputs: int | None,
+        precision: str,
+        seed: int,
+        fuse: bool,
+    ):
+        super().__init__(options, precision, seed, fuse)
         height, width, channels = input_shape
         stride = options.downsample == "stride"
         up = stride or options.pool_padding == "same"
@@ -163,15 +199,17 @@ class Conv4(BuiltInNetwork):
     ) -> tuple[tf.Tensor, Moments]:
         """As `__call__`, and the batch moments of each batch norm (empty with `running`)."""
         options, moments = self.options, {}
+        stride, pool = (2, None) if options.downsample == "stride" else (1, options.pool_padding)
+        x = tf.cast(x, self.activations)
         for number in range(1, BLOCKS + 1):
-            x = convolution(x, parameters[f"conv{number}/kernel"], 2 if options.downsample == "stride" else 1)
+            kernel = tf.cast(parameters[f"conv{number}/kernel"], self.activations)
+            x = convolution(x, kernel, stride, self.fuse)
             if options.batch_norm:
-                x = self._batch_norm(parameters, number, x, groups, running, moments)
+                x = self._normalise(parameters, number, x, groups, running, moments, pool)
             else:
-                x = x + _over_examples(parameters[f"conv{number}/bias"], x.shape.rank)
-            x = tf.nn.relu(x)
-            if options.downsample == "max_pool":
-                x = max_pool(x, options.pool_padding, shared=parameters["conv1/kernel"].shape.rank == 4)
+                bias = tf.cast(parameters[f"conv{number}/bias"], x.dtype)
+                x = rectify_and_pool(x + over_examples(bias, x.shape.rank), pool, shared=bias.shape.rank == 1)
+        x = tf.cast(x, self.dtype)
         if options.features == "mean":
             x = tf.reduce_mean(x, axis=[2, 3])  # [T, N, filters]
         else:
@@ -184,8 +222,16 @@ class MLP(BuiltInNetwork):
 
     options: MLPOptions
 
-    def __init__(self, options: MLPOptions, input_shape: tuple[int, ...], outputs: int | None, dtype: str, seed: int):
-        super().__init__(options, dtype, seed)
+    def __init__(
+        self,
+        options: MLPOptions,
+        input_shape: tuple[int, ...],
+        outputs: int | None,
+        precision: str,
+        seed: int,
+        fuse: bool,
+    ):
+        super().__init__(options, precision, seed, fuse)
         width = math.prod(input_shape)
         products = []
         layers = [(f"dense{number}", units) for number, units in enumerate(options.hidden, start=1)]
@@ -210,95 +256,19 @@ class MLP(BuiltInNetwork):
     ) -> tuple[tf.Tensor, Moments]:
         """As `__call__`, and the batch moments of each batch norm (empty with `running`)."""
         moments: Moments = {}
-        x = tf.reshape(x, (*x.shape[:2], math.prod(x.shape[2:])))
+        x = tf.cast(tf.reshape(x, (*x.shape[:2], math.prod(x.shape[2:]))), self.activations)
         for number in range(1, len(self.options.hidden) + 1):
             x = _dense(parameters, f"dense{number}", x)
             if self.options.batch_norm:
-                x = self._batch_norm(parameters, number, x, groups, running, moments)
-            x = tf.nn.relu(x)
+                x = self._normalise(parameters, number, x, groups, running, moments)
+            else:
+                x = tf.nn.relu(x)
+        x = tf.cast(x, self.dtype)
         return (_dense(parameters, "head", x) if "head/kernel" in parameters else x), moments
 
 
-def convolution(x: tf.Tensor, kernel: tf.Tensor | tf.Variable, stride: int) -> tf.Tensor:
-    """3x3 convolution with zero padding ("same"), `[T, N, H, W, C]` -> `[T, N, H', W', F]`.
-
-    A shared kernel `[3, 3, C, F]` is one ordinary convolution. With a kernel for each task, `[T, 3, 3, C, F]`,
-    the nine shifted images side by side turn T convolutions into one batched matrix product.
-    """
-    tasks, examples, height, width, channels = x.shape
-    if kernel.shape.rank == 4:
-        y = tf.nn.conv2d(tf.reshape(x, (tasks * examples, height, width, channels)), kernel, stride, "SAME")
-        return tf.reshape(y, (tasks, examples, *y.shape[1:]))
-    rows, columns = -(-height // stride), -(-width // stride)
-    pad_rows, pad_columns = (rows - 1) * stride + 3 - height, (columns - 1) * stride + 3 - width
-    above, left = pad_rows // 2, pad_columns // 2
-    x = tf.pad(x, [[0, 0], [0, 0], [above, pad_rows - above], [left, pad_columns - left], [0, 0]])
-    shifted = [
-        x[:, :, i : i + stride * (rows - 1) + 1 : stride, j : j + stride * (columns - 1) + 1 : stride]
-        for i in range(3)
-        for j in range(3)
-    ]
-    patches = tf.reshape(tf.concat(shifted, axis=-1), (tasks, examples * rows * columns, 9 * channels))
-    filters = kernel.shape[-1]
-    y = tf.matmul(patches, tf.reshape(kernel, (tasks, 9 * channels, filters)))
-    return tf.reshape(y, (tasks, examples, rows, columns, filters))
-
-
-def max_pool(x: tf.Tensor, padding: str, shared: bool) -> tf.Tensor:
-    """2x2 maximum, stride 2, `[T, N, H, W, C]`; "same" keeps an odd last row and column, "valid" drops it.
-
-    With `shared` it is the library's fast one, whose second derivative XLA does not know in every precision; else
-    the maximum of shifted slices.
-    """
-    tasks, examples, height, width, channels = x.shape
-    if shared:
-        flat = tf.reshape(x, (tasks * examples, height, width, channels))
-        pooled = tf.nn.max_pool2d(flat, 2, 2, padding.upper())
-        return tf.reshape(pooled, (tasks, examples, *pooled.shape[1:]))
-    if padding == "same":
-        bottom, right = height % 2, width % 2
-        x = tf.pad(x, [[0, 0], [0, 0], [0, bottom], [0, right], [0, 0]], constant_values=x.dtype.min)
-        height, width = height + bottom, width + right
-    rows = tf.maximum(x[:, :, 0 : height - 1 : 2], x[:, :, 1:height:2])
-    return tf.maximum(rows[:, :, :, 0 : width - 1 : 2], rows[:, :, :, 1:width:2])
-
-
-def batch_norm(
-    x: tf.Tensor, scale: tf.Tensor | None, offset: tf.Tensor, groups: int, epsilon: float
-) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Normalise `[T, N, ..., C]` within each task and group; also the moments `[T, G, C]` (biased variance)."""
-    tasks, examples, *space, channels = x.shape
-    shape = (tasks, groups, examples // groups, *space, channels)
-    if tasks * groups == 1 and offset.shape.rank == 1 and x.dtype == tf.float32:
-        scale = tf.ones_like(offset) if scale is None else scale
-        flat = tf.reshape(x, (1, -1, 1, channels))
-        y, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
-            x=flat, scale=scale, offset=offset, mean=[], variance=[], epsilon=epsilon, is_training=True
-        )
-        return tf.reshape(y, x.shape), mean[None, None], variance[None, None]
-    grouped = tf.reshape(x, shape) if groups > 1 else x
-    axes = list(range(grouped.shape.rank - len(space) - 2, grouped.shape.rank - 1))
-    mean = tf.reduce_mean(grouped, axis=axes, keepdims=True)
-    # not tf.nn.moments: it stops the gradient of the mean inside the variance, which spoils second derivatives
-    variance = tf.reduce_mean(tf.square(grouped - mean), axis=axes, keepdims=True)
-    gain = tf.math.rsqrt(variance + epsilon)
-    if scale is not None:
-        gain *= _over_examples(scale, grouped.shape.rank)
-    y = (grouped - mean) * gain + _over_examples(offset, grouped.shape.rank)
-    flat = (tasks, groups, channels)
-    return tf.reshape(y, x.shape), tf.reshape(mean, flat), tf.reshape(variance, flat)
-
-
-def _over_examples(parameter: tf.Tensor | tf.Variable, rank: int) -> tf.Tensor:
-    """`[C]` or `[T, C]` -> broadcasts with a tensor `[T, ..., C]` of this rank."""
-    if parameter.shape.rank == 1:
-        return tf.convert_to_tensor(parameter)
-    tasks, channels = parameter.shape
-    return tf.reshape(parameter, (tasks, *[1] * (rank - 2), channels))
-
-
 def _dense(parameters: Parameters, layer: str, x: tf.Tensor) -> tf.Tensor:
-    """x W + b, `[T, N, I]` -> `[T, N, O]`; the bias only where the layer has one."""
-    y = tf.matmul(x, tf.convert_to_tensor(parameters[f"{layer}/kernel"]))
+    """x W + b in the precision of x, `[T, N, I]` -> `[T, N, O]`; the bias only where the layer has one."""
+    y = tf.matmul(x, tf.cast(parameters[f"{layer}/kernel"], x.dtype))
     bias = parameters.get(f"{layer}/bias")
-    return y if bias is None else y + _over_examples(bias, 3)
+    return y if bias is None else y + over_examples(tf.cast(bias, x.dtype), 3)

@@ -38,6 +38,17 @@ class MAMLOptions(Options):
         description="The meta-loss over the tasks of a meta-batch: mean (the paper's code) or sum (the "
         "paper's equation 1).",
     )
+    tasks_per_chunk: int | None = Field(
+        default=None,
+        ge=1,
+        description="Work through the meta-batch so many tasks at a time: the same gradient in less memory. "
+        "Must divide train.meta_batch. Default: all at once.",
+    )
+    recompute_inner: bool | None = Field(
+        default=None,
+        description="true: keep the weights after each inner step and compute the rest of the step again when the "
+        "meta-gradient needs it, so that memory hardly grows with inner_steps; slower. Default: false.",
+    )
 
 
 class ReptileOptions(Options):

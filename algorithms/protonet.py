@@ -17,6 +17,7 @@ import tensorflow as tf
 
 from .embedding import EmbeddingLearner
 from .functional import cosine_similarities, squared_distances
+from .networks import Parameters
 from .options import PrototypicalNetworkOptions
 
 
@@ -25,7 +26,7 @@ class PrototypicalNetwork(EmbeddingLearner):
 
     options: PrototypicalNetworkOptions
 
-    def logits(self, supports: tf.Tensor, queries: tf.Tensor, way: int) -> tf.Tensor:
+    def logits(self, own: Parameters, supports: tf.Tensor, queries: tf.Tensor, way: int) -> tf.Tensor:
         """Embeddings `[T, S, D]` (class-major) and `[T, Q, D]` -> `[T, Q, way]`."""
         tasks, examples, dimensions = supports.shape
         by_class = tf.reshape(supports, (tasks, way, examples // way, dimensions))

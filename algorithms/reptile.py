@@ -50,15 +50,19 @@ class Reptile:
         self.steps_taken = tf.Variable(0, dtype=tf.int64)
         self.variables = state_of(optimizer, self.parameters, *self.moments.values(), self.steps_taken)
         self.test_steps = options.inner_steps if options.test_inner_steps is None else options.test_inner_steps
-        self.compiled_learn = tf.function(self.learn, jit_compile=jit_compile)
-        self.compiled_evaluate = tf.function(self._evaluate, jit_compile=jit_compile)
+        whole = jit_compile and not network.fuse
+        self.compiled_learn = tf.function(self.learn, jit_compile=whole)
+        self.compiled_evaluate = tf.function(self._evaluate, jit_compile=whole)
 
     def train_step(self, batch: Episode) -> Metrics:
         """One meta-update. Scalars: loss (of the first mini-batches) and loss_after (of the last)."""
         if not self.options.serial:
             return self._meta_update(batch)
-        tasks = batch.support_x.shape[0]
-        each = [self._meta_update(Episode(*(part[i : i + 1] for part in batch))) for i in range(tasks)]
+        tasks, iterations = batch.support_x.shape[0], self.optimizer.variables[0]
+        number, each = tf.identity(iterations), []
+        for task in range(tasks):
+            iterations.assign(number)  # one step of the schedule, however many tasks
+            each.append(self._meta_update(Episode(*(part[task : task + 1] for part in batch))))
         return {name: tf.add_n([metrics[name] for metrics in each]) / tasks for name in each[0]}
 
     def _meta_update(self, batch: Episode) -> Metrics:

@@ -55,6 +55,13 @@ def _algorithm(experiment: Experiment) -> Iterator[Problem]:
     algorithm, train = experiment.algorithm, experiment.train
     if isinstance(algorithm, MAMLOptions) and algorithm.first_order and algorithm.inner_steps == 0:
         yield "algorithm.first_order", "has no effect with inner_steps: 0"
+    if isinstance(algorithm, MAMLOptions) and algorithm.first_order and algorithm.recompute_inner:
+        yield "algorithm.recompute_inner", "has no effect with first_order: true, which keeps nothing of a step"
+    chunk = algorithm.tasks_per_chunk if isinstance(algorithm, MAMLOptions) else None
+    if chunk and train.meta_batch % chunk:
+        yield "algorithm.tasks_per_chunk", f"is {chunk}, which does not divide train.meta_batch: {train.meta_batch}"
+    if chunk and chunk == train.meta_batch:
+        yield "algorithm.tasks_per_chunk", f"has no effect: it is train.meta_batch, {train.meta_batch}"
     contextual = isinstance(algorithm, MatchingNetworkOptions) and algorithm.full_context_embeddings
     if isinstance(algorithm, MatchingNetworkOptions) and not contextual and _said(algorithm, "attention_steps"):
         yield "algorithm.attention_steps", "has no effect without full_context_embeddings: true"

@@ -63,7 +63,8 @@ def build(experiment: Experiment, seed: int) -> tuple[TaskSource, Learner]:
     keras.utils.set_random_seed(seed)
     if tf.config.list_physical_devices("GPU"):  # CPU kernels are deterministic as they are
         tf.config.experimental.enable_op_determinism()
-    source = datasets.build(experiment.dataset, experiment.precision)
+    dtype = "float32" if experiment.precision == "bfloat16" else experiment.precision
+    source = datasets.build(experiment.dataset, dtype)
     source.check("train", training_shape(experiment))
     if experiment.validation:
         source.check("val", validation_shape(experiment))
@@ -76,8 +77,9 @@ def build(experiment: Experiment, seed: int) -> tuple[TaskSource, Learner]:
         input_shape=source.input_shape,
         outputs=math.prod(source.target_shape) if source.regression else experiment.train.way,
         steps=experiment.train.steps,
-        dtype=experiment.precision,
+        precision=experiment.precision,
         seed=seed,
+        jit=experiment.compiles,
     )
     return source, learner
 

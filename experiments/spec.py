@@ -11,6 +11,7 @@ from pydantic import Field
 from ..algorithms.options import AlgorithmOptions, NetworkChoice, OptimizerOptions
 from ..datasets.options import DatasetOptions, Options
 
+REPAYING_STEPS = {"conv4": 30, "mlp": 1000}  # compiling takes seconds; a small network's step saves milliseconds
 Protocol = Literal["transductive", "inductive"]
 
 
@@ -78,8 +79,24 @@ class Experiment(Options):
     seeds: tuple[Annotated[int, Field(ge=0, lt=2**31)], ...] = Field(
         default=(0,), strict=False, min_length=1, description="One run for each: first weights and training tasks."
     )
-    precision: Literal["float32", "float64"] = Field(default="float32", description="Of all arithmetic.")
+    precision: Literal["float32", "bfloat16", "float64"] = Field(
+        default="float32",
+        description="Of all arithmetic. bfloat16: of the layers' activations and products alone (faster where the "
+        "processor has the instructions); weights, batch-norm statistics, the last layer and losses stay float32.",
+    )
+    jit: Literal["auto", "on", "off"] | None = Field(
+        default=None,
+        description="Compile with XLA: on, off, or auto (the default): on where the steps of the training repay the "
+        "seconds that it takes. The bits of a result depend on it, its value does not.",
+    )
     published: Published | None = None
+
+    @property
+    def compiles(self) -> bool:
+        """Whether `jit` comes out as on: a function of the spec alone, so that a resumed run computes the same bits."""
+        if self.jit in (None, "auto"):
+            return self.train.steps >= REPAYING_STEPS[self.network.name]
+        return self.jit == "on"
 
     @property
     def digest(self) -> str:

@@ -10,6 +10,8 @@ class ThetaNetwork:
     """A network whose only parameter is its output."""
 
     head = norm = frozenset()
+    layers = ()
+    fuse = batch_norm = False
 
     def __init__(self, theta):
         self.parameters = {"theta": tf.Variable(np.asarray(theta, np.float64))}

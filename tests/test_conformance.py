@@ -28,7 +28,7 @@ def learner(name, regression=False, dtype="float32", seed=0):
     return build(
         OPTIONS[name], network, OptimizerOptions(learning_rate=0.01, schedule="cosine"),
         problem=Problem(regression, "transductive"), input_shape=(1,) if regression else (16, 16, 1),
-        outputs=1 if regression else 3, steps=10, dtype=dtype, seed=seed,
+        outputs=1 if regression else 3, steps=10, precision=dtype, seed=seed,
     )  # fmt: skip
 
 

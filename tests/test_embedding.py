@@ -35,7 +35,7 @@ def cosine(first, second):
 @pytest.mark.parametrize("distance", ["squared_euclidean", "cosine"])
 def test_prototypical_networks_against_numpy(distance):
     model = learner(PrototypicalNetwork, PrototypicalNetworkOptions(distance=distance))
-    probabilities = tf.nn.softmax(model.logits(tf.constant(SUPPORTS), tf.constant(QUERY), WAY)).numpy()
+    probabilities = tf.nn.softmax(model.logits(model.own, tf.constant(SUPPORTS), tf.constant(QUERY), WAY)).numpy()
     expected, wrong = np.empty_like(probabilities), np.empty_like(probabilities)
     for task in range(2):
         prototypes = [SUPPORTS[task, SHOT * k : SHOT * (k + 1)].mean(axis=0) for k in range(WAY)]
@@ -51,7 +51,7 @@ def test_prototypical_networks_against_numpy(distance):
 @pytest.mark.parametrize("temperature", [1.0, 0.1])
 def test_matching_networks_against_numpy(temperature):
     model = learner(MatchingNetwork, MatchingNetworkOptions(temperature=temperature))
-    probabilities = np.exp(model.logits(tf.constant(SUPPORTS), tf.constant(QUERY), WAY).numpy())
+    probabilities = np.exp(model.logits(model.own, tf.constant(SUPPORTS), tf.constant(QUERY), WAY).numpy())
     expected, wrong = np.zeros_like(probabilities), np.zeros_like(probabilities)
     for task in range(2):
         for number, query in enumerate(QUERY[task]):
@@ -102,8 +102,8 @@ def plain_full_context(weights, supports, query, steps, attend=True):
 def test_full_context_embeddings_against_numpy(steps):
     options = MatchingNetworkOptions(full_context_embeddings=True, attention_steps=steps)
     model = learner(MatchingNetwork, options)
-    g = model.embed_supports(tf.constant(SUPPORTS))
-    f = model.embed_queries(tf.constant(QUERY), g)
+    g = model.embed_supports(model.own, tf.constant(SUPPORTS))
+    f = model.embed_queries(model.own, tf.constant(QUERY), g)
     for task in range(2):
         for number in range(QUERIES):
             expected = plain_full_context(model.parameters, SUPPORTS[task], QUERY[task, number], steps)

@@ -118,6 +118,42 @@ def test_the_compiled_gradient_is_the_same(make_source):
         np.testing.assert_allclose(gradient, plain.meta_gradient(batch)[1][name], atol=1e-10)
 
 
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.parametrize("option", [{"tasks_per_chunk": 2}, {"tasks_per_chunk": 1}, {"recompute_inner": True}])
+def test_saving_memory_changes_nothing(make_source, option, reduction):
+    """Gradient and metrics; a sum over chunks in place of a mean would be twice or four times as large."""
+    batch = make_source(dtype="float64").sample("train", 0, 4, Shape(3, 1, 2), seed=0)
+    network = build(Conv4Options(filters=3, downsample="stride"), (16, 16, 1), 3, "float64", seed=0)
+    options = {"inner_lr": 0.5, "inner_steps": 2, "task_reduction": reduction}
+    plain = learner(network, CLASSIFY, **options).compiled_gradient(batch)
+    saving = learner(network, CLASSIFY, **options, **option).compiled_gradient(batch)
+    for name, value in plain[0].items():
+        assert float(saving[0][name]) == pytest.approx(float(value), rel=1e-12)
+    for name, gradient in plain[1].items():
+        np.testing.assert_allclose(saving[1][name], gradient, rtol=1e-9, atol=1e-12)
+
+
+def test_a_keras_models_batch_norm_has_its_true_second_derivative():
+    """Keras stops the gradient of the mean inside the variance, which central differences do not."""
+    model = keras.Sequential(
+        [keras.Input((3,), dtype="float64")]
+        + [keras.layers.Dense(5, dtype="float64"), keras.layers.BatchNormalization(dtype="float64")]
+        + [keras.layers.Activation("tanh", dtype="float64"), keras.layers.Dense(2, dtype="float64")]
+    )
+    generator = np.random.default_rng(0)
+    x, y = generator.normal(size=(2, 2, 6, 3)), generator.integers(0, 2, (2, 2, 6)).astype(np.int32)
+    batch = Episode(*map(tf.constant, (x[0], y[0], x[1], y[1], y[0][:, :2], y[0])))
+    network = KerasNetwork(model)
+
+    def error():
+        one = learner(network, CLASSIFY, inner_lr=0.5, inner_steps=2, adapt="all")
+        return max(relative_error(one, batch, seed) for seed in range(3))
+
+    assert error() < 1e-6
+    network.norms = []  # the wrong variant: batch norm as Keras has it
+    assert error() > 1e-4
+
+
 def test_adapt_chooses_the_parameters():
     network = build(Conv4Options(filters=3), (16, 16, 1), 3, "float32", seed=0)
     assert adapted_parameters(network, "head") == ["head/kernel", "head/bias"]

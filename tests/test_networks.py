@@ -7,7 +7,8 @@ import tensorflow as tf
 
 from metarun.algorithms.functional import per_task
 from metarun.algorithms.keras_network import KerasNetwork
-from metarun.algorithms.networks import batch_norm, build, convolution, max_pool
+from metarun.algorithms.layers import batch_norm, convolution, max_pool
+from metarun.algorithms.networks import build
 from metarun.algorithms.options import Conv4Options, MLPOptions
 from metarun.datasets.errors import DataError
 

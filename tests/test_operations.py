@@ -53,7 +53,7 @@ def _operations(operation):
 def learner(options, network, protocol="transductive"):
     return build(
         options, network, OptimizerOptions(), problem=Problem(False, protocol), input_shape=(28, 28, 1), outputs=3,
-        steps=10, dtype="float32", seed=0,
+        steps=10, precision="float32", seed=0,
     )  # fmt: skip
 
 

@@ -36,7 +36,7 @@ def test_one_query_and_the_others(make_source, name, protocol):
     other = batch._replace(query_x=changed)
     model = build(
         OPTIONS[name], Conv4Options(filters=4), OptimizerOptions(), problem=Problem(False, protocol),
-        input_shape=(16, 16, 1), outputs=3, steps=10, dtype="float64", seed=0,
+        input_shape=(16, 16, 1), outputs=3, steps=10, precision="float64", seed=0,
     )  # fmt: skip
 
     def first_query(episode):

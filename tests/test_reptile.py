@@ -66,6 +66,20 @@ def adam_loop(theta, centers, rate, steps, epsilon, beta1=0.0, reset=False):
     return theta
 
 
+def test_serial_takes_one_step_of_the_schedule_however_many_tasks():
+    """Each of 3 tasks moves by the same epsilon; an optimizer that counts tasks would anneal within the step."""
+    schedule = keras.optimizers.schedules.PolynomialDecay(1.0, 4, 0.0)
+    network = theta_network([0.0])
+    options = ReptileOptions(inner_lr=0.1, inner_optimizer="sgd", inner_steps=1, inner_batch=1, serial=True)
+    model = Reptile(network, keras.optimizers.SGD(schedule), options, QuadraticProblem(), jit_compile=False)
+    rates = []
+    for _ in range(3):
+        rates.append(float(model.optimizer.learning_rate))
+        model.train_step(quadratic_tasks([[1.0], [1.0], [1.0]]))
+    assert rates == [1.0, 0.75, 0.5]
+    assert 1 - network.parameters["theta"].numpy()[0] == pytest.approx((0.9 * 0.925 * 0.95) ** 3)
+
+
 def test_serial_adam_is_the_papers_loop():
     theta, centers = np.array([2.0, -1.0]), np.array([[1.0, 4.0], [-3.0, 2.0], [0.5, 0.0]])
     network = theta_network(theta)
