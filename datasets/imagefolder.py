@@ -1,15 +1,16 @@
 """Images of the user's own: class/*.png, or train|val|test/class/*.png.
 
 Without train, val and test folders the classes are divided by `split` in a random order that depends on their names
-and `split_seed` alone. The images are decoded once into the cache, under a name that hangs on every file's path, size
-and time, so a changed folder is read anew.
+and `split_seed` alone. The images are decoded once into the cache, split after split, under a name that hangs on every
+file's path, size and time, so a changed folder is read anew. They are never in memory all at once, unless the source
+holds them there.
 """
 
 from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -23,30 +24,25 @@ from .sampling import ClassPool, ImageSource
 from .tasks import Split
 
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
+AT_ONCE = 256  # images decoded ahead of the one that is written
 Classes = list[tuple[str, list[Path]]]  # name and image files, sorted by name
 
 
 def build(options: ImageFolderOptions, dtype: str = "float32") -> ImageSource:
     """The source that a spec's dataset section describes; DataError for a folder that does not fit."""
-    found = find_classes(options.path)
-    everything = [each for split in SPLITS for each in found.get(split, [])] or found["all"]
-    prepared = cache.load(f"imagefolder-{_digest(options, everything)}", lambda: _prepare(options, everything))
-    first = np.concatenate([[0], np.cumsum(prepared.counts)])
-    numbers = {name: number for number, (name, _) in enumerate(everything)}
-    divided = found if "all" not in found else divide(found["all"], options.split, options.split_seed)
+    divided = find_classes(options.path)
+    if "all" in divided:
+        divided = divide(divided["all"], options.split, options.split_seed)
+    everything = [each for split in SPLITS for each in divided.get(split, [])]
+    stored = cache.load(f"imagefolder-{_digest(options, everything)}", lambda: _prepare(options, everything))
     pools: dict[Split, ClassPool] = {}
+    classes = rows = 0
     for split in SPLITS:
-        chosen = [numbers[name] for name, _ in divided.get(split, [])]
-        if not chosen:
-            continue
-        parts = [prepared.images[first[number] : first[number + 1]] for number in chosen]
-        whole = prepared.images[first[chosen[0]] : first[chosen[-1] + 1]]
-        together = chosen == list(range(chosen[0], chosen[-1] + 1))  # then the memory map need not be copied
-        pools[split] = ClassPool(
-            whole if together else np.concatenate(parts),
-            prepared.counts[chosen],
-            tuple(prepared.names[n] for n in chosen),
-        )
+        if own := len(divided.get(split, [])):
+            counts = stored.counts[classes : classes + own]
+            images = stored.images[rows : rows + counts.sum()]  # of the memory map, not a copy
+            pools[split] = ClassPool(images, counts, stored.names[classes : classes + own])
+            classes, rows = classes + own, rows + len(images)
     return ImageSource(f"imagefolder {options.path}", pools, in_memory=options.in_memory, dtype=dtype)
 
 
@@ -100,13 +96,16 @@ def _digest(options: ImageFolderOptions, classes: Classes) -> str:
 def _prepare(options: ImageFolderOptions, classes: Classes) -> cache.Prepared:
     size = (options.image_size, options.image_size)
     files = [path for _, paths in classes for path in paths]
-    with ThreadPoolExecutor() as pool:
-        decoded = pool.map(lambda path: images.read(path, size, options.channels), files)
-        progress = tqdm(
-            decoded, total=len(files), desc="images", unit="image", delay=2, disable=not sys.stderr.isatty()
-        )
-        pixels = np.empty((len(files), *size, options.channels), np.uint8)
-        for number, image in enumerate(progress):
-            pixels[number] = image
+
+    def decoded() -> Iterator[np.ndarray]:
+        with (
+            ThreadPoolExecutor() as pool,
+            tqdm(total=len(files), desc="images", unit="image", delay=2, disable=not sys.stderr.isatty()) as bar,
+        ):
+            for start in range(0, len(files), AT_ONCE):
+                some = files[start : start + AT_ONCE]
+                yield from pool.map(lambda path: images.read(path, size, options.channels), some)
+                bar.update(len(some))
+
     counts = np.asarray([len(paths) for _, paths in classes])
-    return cache.Prepared(pixels, counts, tuple(name for name, _ in classes), {"folder": str(options.path)})
+    return cache.Prepared(decoded(), counts, tuple(name for name, _ in classes), {"folder": str(options.path)})

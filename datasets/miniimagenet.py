@@ -13,7 +13,7 @@ from __future__ import annotations
 import csv
 import sys
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -35,7 +35,7 @@ Found = dict[str, list[np.ndarray]]  # class name -> images [84, 84, 3]
 
 def build(options: MiniImagenetOptions, dtype: str = "float32") -> ImageSource:
     """The source that a spec's dataset section describes; DataError where the data were not imported."""
-    prepared: dict[Split, cache.Prepared | None] = {split: cache.read(_cached(split)) for split in SPLITS}
+    prepared: dict[Split, cache.Stored | None] = {split: cache.read(_cached(split)) for split in SPLITS}
     pools: dict[Split, ClassPool] = {}
     for split, found in prepared.items():
         if found is None:
@@ -72,13 +72,25 @@ def prepare(paths: Sequence[Path], split: Split) -> cache.Prepared:
             + ": the copy is not complete, or not the split of Ravi and Larochelle"
         )
     names = sorted(found)
-    pixels = np.concatenate([np.stack(found[name]) for name in names])
-    channels = pixels.reshape(-1, 3)
-    facts = {"mean": (channels.mean(axis=0) / 255).tolist(), "std": (channels.std(axis=0) / 255).tolist()}
+    mean, std = moments(image for name in names for image in found[name])
+    pixels = (image for name in names for image in found[name])
+    facts = {"mean": mean.tolist(), "std": std.tolist()}
     return cache.Prepared(pixels, np.full(len(names), IMAGES), tuple(names), facts)
 
 
-def _normalisation(name: str, train: cache.Prepared | None) -> tuple[Sequence[float], Sequence[float]]:
+def moments(pictures: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of each channel of uint8 images [H, W, C], over 255; exact, from counts of values."""
+    counts = sum(
+        np.stack([np.bincount(channel.ravel(), minlength=256) for channel in np.moveaxis(picture, -1, 0)])
+        for picture in pictures
+    )  # [C, 256]
+    values, total = np.arange(256) / 255, np.sum(counts, axis=1)
+    mean = counts @ values / total
+    variance = (counts * (values - mean[:, None]) ** 2).sum(axis=1) / total
+    return mean, np.sqrt(variance)
+
+
+def _normalisation(name: str, train: cache.Stored | None) -> tuple[Sequence[float], Sequence[float]]:
     if name == "unit" or train is None:
         return (0.0,), (1.0,)
     return IMAGENET if name == "imagenet" else (train.facts["mean"], train.facts["std"])
@@ -163,7 +175,7 @@ def _from_pickle(path: Path) -> Found:
         members = {str(label): np.flatnonzero(labels == label) for label in np.unique(labels)}
     if any(rows.size and (rows.min() < 0 or rows.max() >= len(pixels)) for rows in members.values()):
         raise DataError(f"{path} has class members beyond its {len(pixels)} images")
-    return {name: list(pixels[rows]) for name, rows in members.items()}
+    return {name: [pixels[row] for row in rows] for name, rows in members.items()}
 
 
 def _cached(split: str) -> str:

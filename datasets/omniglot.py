@@ -132,7 +132,7 @@ def _vinyals_table() -> dict[str, dict[int, Split]]:
     return table
 
 
-def _pool(prepared: cache.Prepared, classes: list[int]) -> ClassPool:
+def _pool(prepared: cache.Stored, classes: list[int]) -> ClassPool:
     rows = (np.asarray(classes)[:, None] * DRAWERS + np.arange(DRAWERS)).ravel()
     return ClassPool(
         prepared.images[rows], prepared.counts[classes], tuple(prepared.names[number] for number in classes)

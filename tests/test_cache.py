@@ -1,6 +1,7 @@
 """The dataset cache: prepared once however many want it, whole or not there, damage found."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -31,6 +32,7 @@ def test_what_is_stored_comes_back():
     again = cache.load("x", refuse)
     np.testing.assert_array_equal(first.images, prepared().images)
     assert again.names == ("a", "b") and again.facts == {"fact": 1} and again.counts.tolist() == [2, 4]
+    assert again.digest == first.digest == cache.content_digest(prepared().images)
     assert isinstance(again.images, np.memmap), "many processes share one copy in memory"
 
 
@@ -114,7 +116,7 @@ def test_a_full_disk_is_named_and_leaves_nothing(monkeypatch):
     def full(*arguments, **options):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(np, "save", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(DataError, match="the disk is full"):
         cache.load("x", prepared)
     assert not [path for path in cache.folder().iterdir() if not path.name.endswith(".lock")]

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tarfile
 import threading
+import tracemalloc
 import zipfile
 
 import numpy as np
@@ -119,6 +120,15 @@ class TestMiniImagenet:
         values = 10 * np.arange(3)[:, None] + np.arange(4)  # red of the training images
         np.testing.assert_allclose(standard[..., 0], (unit[..., 0] * 255 - values.mean()) / values.std(), atol=1e-3)
         np.testing.assert_allclose(imagenet[..., 2], (unit[..., 2] - 0.406) / 0.225, atol=1e-5)
+
+    def test_moments_are_exact_and_need_no_copy_of_the_images(self):
+        pictures = np.random.default_rng(0).integers(0, 256, (500, 84, 84, 3), dtype=np.uint8)
+        tracemalloc.start()
+        mean, std = miniimagenet.moments(iter(pictures))
+        assert tracemalloc.get_traced_memory()[1] < pictures.nbytes / 10  # std() takes 8 times as much
+        tracemalloc.stop()
+        np.testing.assert_allclose(mean, pictures.mean(axis=(0, 1, 2)) / 255, rtol=1e-12)
+        np.testing.assert_allclose(std, pictures.std(axis=(0, 1, 2)) / 255, rtol=1e-12)
 
     def test_what_is_missing_is_named_and_nothing_is_kept(self, tmp_path):
         with pytest.raises(DataError, match="metarun data import miniimagenet PATH"):
@@ -265,6 +275,21 @@ class TestImageFolder:
         ]
         assert names[0] == names[1] != names[2]
         assert {split: len(each) for split, each in names[0].items()} == {"train": 6, "val": 2, "test": 2}
+
+    @pytest.mark.parametrize("divided", [False, True])
+    def test_images_need_not_fit_in_memory(self, tmp_path, monkeypatch, divided):
+        for split in SPLITS if divided else ("",):
+            self.fill(tmp_path / split, classes=12)
+        monkeypatch.setattr(imagefolder, "AT_ONCE", 4)
+        tracemalloc.start()
+        source = imagefolder.build(ImageFolderOptions(path=tmp_path, image_size=256, in_memory=False))
+        everything = sum(pool.images.nbytes for pool in source.pools.values())
+        assert tracemalloc.get_traced_memory()[1] < everything / 4, "of numpy's memory; its memory maps do not count"
+        tracemalloc.stop()
+        assert all(isinstance(pool.images, np.memmap) for pool in source.pools.values())
+        for pool in source.pools.values():  # every class has its own images: `fill` wrote its number into the red value
+            reds = pool.images[np.cumsum(pool.counts) - 1, 0, 0, 0]
+            assert reds.tolist() == [10 * int(name[-2:]) + 5 for name in pool.names]
 
     def test_folders_by_split(self, tmp_path):
         for split, classes in (("train", 4), ("val", 2), ("test", 3)):
