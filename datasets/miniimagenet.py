@@ -11,8 +11,10 @@ Images of another size are resized to 84x84 by Lanczos (recipes differ in the fi
 from __future__ import annotations
 
 import csv
+import lzma
 import sys
 import tarfile
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
@@ -143,8 +145,9 @@ def _from_tar(path: Path) -> Found:
 
     try:
         return _collect(entries(), path.name)
-    except (tarfile.TarError, OSError, EOFError) as error:
-        raise DataError(f"{path} is not a readable tar archive ({error}): copy it again") from None
+    except (tarfile.TarError, OSError, EOFError, zlib.error, lzma.LZMAError) as error:
+        reason = " ".join(str(error).split())  # tarfile's may have a line for each compression
+        raise DataError(f"{path} is not a readable tar archive ({reason}): copy it again") from None
 
 
 def _from_csv(table: Path, folder: Path) -> Found:
@@ -168,12 +171,15 @@ def _from_pickle(path: Path) -> Found:
     pixels = told.get("image_data", told.get("data"))
     if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.shape[1:] != (*SIZE, 3):
         raise DataError(f"{path} has no uint8 images of 84x84x3 under image_data or data")
-    if isinstance(told.get("class_dict"), dict):
-        members = {str(name): np.asarray(rows, np.int64) for name, rows in told["class_dict"].items()}
-    else:
-        labels = np.asarray(told.get("labels", []))
-        members = {str(label): np.flatnonzero(labels == label) for label in np.unique(labels)}
-    if any(rows.size and (rows.min() < 0 or rows.max() >= len(pixels)) for rows in members.values()):
+    try:
+        if isinstance(told.get("class_dict"), dict):
+            members = {str(name): np.asarray(rows, np.int64) for name, rows in told["class_dict"].items()}
+        else:
+            labels = np.asarray(told.get("labels", []))
+            members = {str(label): np.flatnonzero(labels == label) for label in np.unique(labels)}
+    except (ValueError, TypeError, OverflowError) as error:
+        raise DataError(f"{path} has no image numbers under class_dict, or one label an image ({error})") from None
+    if any(rows.ndim != 1 or not ((rows >= 0) & (rows < len(pixels))).all() for rows in members.values()):
         raise DataError(f"{path} has class members beyond its {len(pixels)} images")
     return {name: [pixels[row] for row in rows] for name, rows in members.items()}
 

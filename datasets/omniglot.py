@@ -10,9 +10,11 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import lzma
 import re
 import sys
 import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -154,7 +156,7 @@ def _members(path: Path) -> Iterator[tuple[str, bytes]]:
                     yield member.filename, archive.read(member)
     except FileNotFoundError:
         raise DataError(f"{path} does not exist") from None
-    except (OSError, zipfile.BadZipFile, RuntimeError, NotImplementedError, EOFError) as error:
+    except (OSError, ValueError, RuntimeError, EOFError, zipfile.BadZipFile, zlib.error, lzma.LZMAError) as error:
         raise DataError(f"{path} is not a readable zip archive or folder ({error}): fetch it again") from None
 
 

@@ -14,6 +14,7 @@ import tarfile
 import threading
 import tracemalloc
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -161,6 +162,43 @@ class TestMiniImagenet:
         (tmp_path / "train.tar").write_bytes(b"\x1f\x8bnonsense")
         with pytest.raises(DataError, match="not a readable tar archive"):
             miniimagenet.import_from([tmp_path])
+
+    @pytest.mark.parametrize("damage", ["cut", "garbled at once", "garbled later"])
+    def test_a_damaged_archive_is_named(self, tmp_path, damage):
+        data, picture = io.BytesIO(), io.BytesIO()
+        noise = np.random.default_rng(0).integers(0, 16, (84, 84, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(picture, "BMP")  # compressed by half, so that a wrong byte is a wrong code
+        with tarfile.open(fileobj=data, mode="w:gz") as archive:
+            info = tarfile.TarInfo("train/n/0.bmp")
+            info.size = len(picture.getvalue())
+            archive.addfile(info, io.BytesIO(picture.getvalue()))
+        whole = data.getvalue()
+        place = {"cut": len(whole) // 2, "garbled at once": 300, "garbled later": len(whole) // 2}[damage]
+        rest = b"" if damage == "cut" else b"\xff" * 100 + whole[place + 100 :]
+        (tmp_path / "train.tar.gz").write_bytes(whole[:place] + rest)
+        with pytest.raises(DataError, match=r"train\.tar\.gz is not a readable tar archive (.*): copy it again$"):
+            miniimagenet.prepare([tmp_path], "train")
+
+    @pytest.mark.parametrize(
+        "told",
+        [
+            {"class_dict": {"a": "zzz"}},
+            {"class_dict": {"a": [[0, 1], [2]]}},
+            {"class_dict": {"a": None}},
+            {"class_dict": {"a": [10**30]}},
+            {"class_dict": {"a": [1]}},
+            {"class_dict": {"a": [[0]]}},
+            {"labels": [[0], [0, 1]]},
+            {"labels": [0, 1]},
+        ],
+    )
+    def test_members_that_make_no_sense(self, tmp_path, told):
+        path = tmp_path / "mini-imagenet-cache-train.pkl"
+        path.write_bytes(pickle.dumps(told | {"image_data": np.zeros((1, 84, 84, 3), np.uint8)}))
+        with pytest.raises(
+            DataError, match="has no image numbers under class_dict|has class members beyond its 1 images"
+        ):
+            miniimagenet.prepare([path], "train")
 
     def test_a_table_cannot_lead_out_of_its_folder(self, tmp_path):
         (tmp_path / "images").mkdir()
@@ -323,6 +361,42 @@ class TestImageFolder:
             else:
                 assert images.decode(data.getvalue(), "x", (9, 9), 3).shape == (9, 9, 3)
 
+    def test_sixteen_bits_are_the_picture_of_eight(self):
+        ramp = np.arange(256, dtype=np.uint8).reshape(16, 16)
+        deep, flat = io.BytesIO(), io.BytesIO()
+        Image.fromarray(ramp.astype(np.uint16) * 257).save(deep, "PNG")
+        Image.fromarray(ramp).save(flat, "PNG")
+        assert Image.open(deep).mode.startswith("I")
+        for channels in (1, 3):
+            pictures = [images.decode(each.getvalue(), "x", (16, 16), channels) for each in (deep, flat)]
+            np.testing.assert_array_equal(*pictures)
+
+    def test_hidden_folders_and_files_are_passed_over(self, tmp_path):
+        for split in ("train", "test"):
+            self.fill(tmp_path / split, 3)
+            (tmp_path / split / "c00" / "._0.png").write_bytes(b"of macOS")
+        self.fill(tmp_path / ".git")
+        pools = self.build(tmp_path).pools
+        assert {split: sum(pool.counts) for split, pool in pools.items()} == {"train": 18, "test": 18}
+        (tmp_path / "notes").mkdir()
+        with pytest.raises(DataError, match="other folders beside train, val and test: move cache, notes elsewhere"):
+            self.build(tmp_path)
+
+    @pytest.mark.skipif(sys.platform == "darwin", reason="its file system refuses such names")
+    def test_a_name_that_is_no_text_is_a_class(self, tmp_path):
+        self.fill(tmp_path)
+        os.rename(tmp_path / "c03", os.fsencode(tmp_path) + b"/caf\xe9")
+        names = [name for pool in self.build(tmp_path).pools.values() for name in pool.names]
+        assert os.fsdecode(b"caf\xe9") in names and len(names) == 10
+
+    def test_a_division_that_is_there_cannot_be_chosen(self, tmp_path):
+        for split in SPLITS:
+            self.fill(tmp_path / split, 2)
+        for option in ({"split_seed": 3}, {"split": (0.5, 0.2, 0.3)}):
+            with pytest.raises(DataError, match=rf"dataset\.{next(iter(option))} has no effect: .* is divided already"):
+                self.build(tmp_path, **option)
+        self.build(tmp_path, split_seed=0, split=(0.64, 0.16, 0.2))  # as a resolved spec has them
+
     def test_clear_errors_before_training(self, tmp_path):
         with pytest.raises(DataError, match="is not a folder"):
             self.build(tmp_path / "nothing")
@@ -334,6 +408,10 @@ class TestImageFolder:
             source.check("val", Shape(5, 1, 1))
         with pytest.raises(DataError, match=r"has 6 images, fewer than shot \+ query = 5 \+ 2"):
             source.check("test", Shape(2, 5, 2))
+        with pytest.raises(
+            DataError, match="has no val classes: write `validation: null`, or give more classes to val"
+        ):
+            self.build(tmp_path, split=(0.8, 0.0, 0.2)).check("val", Shape(2, 1, 1))
         (tmp_path / "c03" / "2.png").write_bytes(png()[:-30])
         with pytest.raises(DataError, match=r"c03/2\.png is not a readable image"):
             self.build(tmp_path)
@@ -419,6 +497,14 @@ class TestOmniglot:
         (tmp_path / "x.zip").write_bytes(b"PK\x03\x04 nonsense")
         with pytest.raises(DataError, match="not a readable zip archive"):
             omniglot.prepare([tmp_path / "x.zip"])
+        with zipfile.ZipFile(tmp_path / "w.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("A/character01/0001_01.png", bytes(1000))
+        data = (tmp_path / "w.zip").read_bytes()
+        place = data.index(b".png") + 4
+        (tmp_path / "w.zip").write_bytes(data[:place] + b"\xff" * 8 + data[place + 8 :])
+        for broken in (tmp_path / "w.zip", Path("a\0b")):
+            with pytest.raises(DataError, match="not a readable zip archive"):
+                omniglot.prepare([broken])
         with zipfile.ZipFile(tmp_path / "y.zip", "w") as archive:
             archive.writestr("../../Evil/character01/0001_01.png", png(size=(10, 10)))
         with pytest.raises(DataError, match="10x10, not 105x105"):
