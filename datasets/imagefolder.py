@@ -47,7 +47,13 @@ def build(options: ImageFolderOptions, dtype: str = "float32") -> ImageSource:
             images = stored.images[rows : rows + counts.sum()]  # of the memory map, not a copy
             pools[split] = ClassPool(images, counts, stored.names[classes : classes + own])
             classes, rows = classes + own, rows + len(images)
-    return ImageSource(f"imagefolder {options.path}", pools, in_memory=options.in_memory, dtype=dtype)
+    return ImageSource(
+        f"imagefolder {options.path}",
+        pools,
+        in_memory=options.in_memory,
+        content_digest=stored.digest,
+        dtype=dtype,
+    )
 
 
 def _refuse_division(options: ImageFolderOptions) -> None:

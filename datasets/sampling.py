@@ -49,9 +49,11 @@ class ImageSource:
         std: Sequence[float] = (1.0,),
         rotations: Mapping[Split, Rotations] | None = None,
         in_memory: bool | Literal["auto"] = "auto",
+        content_digest: str = "",
         dtype: str = "float32",
     ):
         self.name = name
+        self.content_digest = content_digest
         self.pools = dict(pools)
         self.dtype = tf.as_dtype(dtype)
         self.rotations: dict[Split, Rotations] = {split: (rotations or {}).get(split, "none") for split in pools}
