@@ -23,6 +23,10 @@ def prepared(value=7):
     return cache.Prepared(images, np.array([2, 4]), ("a", "b"), {"fact": 1})
 
 
+def verify(report=bool):
+    return cache.verify("x", cache.read("x"), report)
+
+
 def refuse():
     raise AssertionError("prepared again")
 
@@ -51,24 +55,25 @@ def test_damage_is_found_and_mended(damage, capsys):
     else:
         description.write_text(json.dumps(json.loads(description.read_text()) | {"format": 0}))
     again = cache.load("x", lambda: prepared(9))
-    assert again.images.min() == 9 and cache.verify("x") == "good"
+    assert again.images.min() == 9 and verify() == "good"
     assert damage == "other format" or "is damaged" in capsys.readouterr().err
 
 
 def test_verify_reads_every_byte():
-    assert cache.verify("x") == "absent"
+    assert verify() == "absent"
     cache.load("x", prepared)
-    assert cache.verify("x") == "good"
+    counted = []
+    assert verify(counted.append) == "good" and sum(counted) == 6
     content = bytearray(cache.array_path("x").read_bytes())
     content[-1] ^= 1  # the same size: only the digest tells
     cache.array_path("x").write_bytes(content)
-    assert cache.read("x") is not None and cache.verify("x") == "damaged"
+    assert cache.read("x") is not None and verify() == "damaged"
 
 
 def test_verify_survives_a_damaged_description():
     cache.load("x", prepared)
     cache.description_path("x").write_text("{")
-    assert cache.verify("x") == "damaged"
+    assert verify() == "damaged"
 
 
 def test_a_process_that_dies_while_preparing_leaves_nothing_half():
