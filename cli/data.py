@@ -87,8 +87,13 @@ def verify(names: tuple[str, ...]) -> None:
     """Read every byte of the prepared datasets and compare with their digests."""
     from ..datasets import cache
     from ..datasets.errors import DataError
+    from ..experiments.progress import Progress
 
-    states = {part: cache.verify(part) for name in names or PREPARED for part in PREPARED[name]}
+    parts = [part for name in names or PREPARED for part in PREPARED[name]]
+    found = {part: cache.read(part) for part in parts}
+    total = sum(len(each.images) for each in found.values() if each)
+    with Progress("verify", total, unit="image") as progress:
+        states = {part: cache.verify(part, each, progress.advance) for part, each in found.items()}
     for part, state in states.items():
         click.echo(f"{part:<20}{state}")
     if damaged := [part for part, state in states.items() if state == "damaged"]:

@@ -13,8 +13,9 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,12 +27,22 @@ FORMAT = 1
 
 
 class Prepared(NamedTuple):
-    """Images of all classes, class after class, and the facts about them."""
+    """Images of all classes, class after class, and the facts about them: what goes into the cache."""
 
-    images: np.ndarray  # [N, H, W, C] uint8; memory-mapped when read from the cache
+    images: Iterable[np.ndarray]  # N x [H, W, C] uint8, taken one by one: all of them need not fit in memory
     counts: np.ndarray  # [classes] images of each class
     names: tuple[str, ...]  # one a class
     facts: dict[str, Any]  # JSON-able
+
+
+class Stored(NamedTuple):
+    """What comes out of the cache."""
+
+    images: np.ndarray  # [N, H, W, C] uint8, memory-mapped
+    counts: np.ndarray  # [classes]
+    names: tuple[str, ...]
+    facts: dict[str, Any]
+    digest: str  # SHA-256 of shape and pixels
 
 
 def folder() -> Path:
@@ -43,7 +54,7 @@ def folder() -> Path:
     return Path(pooch.os_cache("metarun"))
 
 
-def load(name: str, prepare: Callable[[], Prepared]) -> Prepared:
+def load(name: str, prepare: Callable[[], Prepared]) -> Stored:
     """The prepared dataset `name`, from the cache or from `prepare`, which then fills the cache."""
     if found := read(name):
         return found
@@ -57,7 +68,7 @@ def load(name: str, prepare: Callable[[], Prepared]) -> Prepared:
     return found
 
 
-def read(name: str) -> Prepared | None:
+def read(name: str) -> Stored | None:
     """The cached dataset, or None where there is none; a damaged one is named on standard error."""
     description, array = description_path(name), array_path(name)
     if not description.exists():
@@ -75,7 +86,7 @@ def read(name: str) -> Prepared | None:
     except (OSError, ValueError, KeyError, TypeError) as error:
         print(f"warning: {array} is damaged ({error})", file=sys.stderr)
         return None
-    return Prepared(images, counts, tuple(told["names"]), told["facts"])
+    return Stored(images, counts, tuple(told["names"]), told["facts"], told["digest"])
 
 
 def store(name: str, prepared: Prepared) -> None:
@@ -85,14 +96,11 @@ def store(name: str, prepared: Prepared) -> None:
         array.parent.mkdir(parents=True, exist_ok=True)
         temporary = array.with_name(f".{array.name}.{os.getpid()}")
         try:
-            with open(temporary, "wb") as file:
-                np.save(file, prepared.images, allow_pickle=False)
-                file.flush()
-                os.fsync(file.fileno())
+            digest = _write(temporary, prepared.images, int(prepared.counts.sum()))
             told = {
                 "format": FORMAT,
                 "bytes": temporary.stat().st_size,
-                "digest": content_digest(prepared.images),
+                "digest": digest,
                 "counts": prepared.counts.tolist(),
                 "names": list(prepared.names),
                 "facts": prepared.facts,
@@ -107,15 +115,28 @@ def store(name: str, prepared: Prepared) -> None:
         raise DataError(_disk_message(error)) from None
 
 
-def verify(name: str) -> str:
-    """ "absent", "good" or "damaged": reads every byte."""
-    if not description_path(name).exists():
-        return "absent"
-    found = read(name)
+def _write(path: Path, images: Iterable[np.ndarray], number: int) -> str:
+    """An array file of `number` images; their digest. Not through a memory map, where a full disk would be a crash."""
+    images = iter(images)
+    first = next(images)
+    shape = (number, *first.shape)
+    digest = _digest_of(shape)
+    with open(path, "wb") as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+        for image in chain([first], images):
+            pixels = image.astype(np.uint8, casting="equiv").tobytes()
+            file.write(pixels)
+            digest.update(pixels)
+        file.flush()
+        os.fsync(file.fileno())
+    return digest.hexdigest()
+
+
+def verify(name: str, found: Stored | None, report: Callable[[int], object] = bool) -> str:
+    """ "absent", "good" or "damaged", of what `read` has found; reads every byte, and reports every few images."""
     if found is None:
-        return "damaged"
-    told = json.loads(description_path(name).read_text(encoding="utf-8"))
-    return "good" if content_digest(found.images) == told.get("digest") else "damaged"
+        return "damaged" if description_path(name).exists() else "absent"
+    return "good" if content_digest(found.images, report) == found.digest else "damaged"
 
 
 def remove(name: str) -> None:
@@ -124,12 +145,18 @@ def remove(name: str) -> None:
     array_path(name).unlink(missing_ok=True)
 
 
-def content_digest(images: np.ndarray) -> str:
-    """SHA-256 of shape and pixels."""
-    digest = hashlib.sha256(repr(images.shape).encode())
+def content_digest(images: np.ndarray, report: Callable[[int], object] = bool) -> str:
+    """SHA-256 of shape and pixels; `report` is told how many images were read since the last time."""
+    digest = _digest_of(images.shape)
     for start in range(0, len(images), 4096):
-        digest.update(np.ascontiguousarray(images[start : start + 4096]).tobytes())
+        some = images[start : start + 4096]
+        digest.update(np.ascontiguousarray(some).tobytes())
+        report(len(some))
     return digest.hexdigest()
+
+
+def _digest_of(shape: tuple[int, ...]):
+    return hashlib.sha256(repr(shape).encode())
 
 
 def array_path(name: str) -> Path:

@@ -1,15 +1,17 @@
 """Images of the user's own: class/*.png, or train|val|test/class/*.png.
 
 Without train, val and test folders the classes are divided by `split` in a random order that depends on their names
-and `split_seed` alone. The images are decoded once into the cache, under a name that hangs on every file's path, size
-and time, so a changed folder is read anew.
+and `split_seed` alone. The images are decoded once into the cache, split after split, under a name that hangs on every
+file's path, size and time, so a changed folder is read anew. They are never in memory all at once, unless the source
+holds them there.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -23,38 +25,51 @@ from .sampling import ClassPool, ImageSource
 from .tasks import Split
 
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
+DECODER = 2  # changes where the same files give other pixels than before
+AT_ONCE = 256  # images decoded ahead of the one that is written
 Classes = list[tuple[str, list[Path]]]  # name and image files, sorted by name
 
 
 def build(options: ImageFolderOptions, dtype: str = "float32") -> ImageSource:
     """The source that a spec's dataset section describes; DataError for a folder that does not fit."""
-    found = find_classes(options.path)
-    everything = [each for split in SPLITS for each in found.get(split, [])] or found["all"]
-    prepared = cache.load(f"imagefolder-{_digest(options, everything)}", lambda: _prepare(options, everything))
-    first = np.concatenate([[0], np.cumsum(prepared.counts)])
-    numbers = {name: number for number, (name, _) in enumerate(everything)}
-    divided = found if "all" not in found else divide(found["all"], options.split, options.split_seed)
+    divided = find_classes(options.path)
+    if "all" in divided:
+        divided = divide(divided["all"], options.split, options.split_seed)
+    else:
+        _refuse_division(options)
+    everything = [each for split in SPLITS for each in divided.get(split, [])]
+    stored = cache.load(f"imagefolder-{_digest(options, everything)}", lambda: _prepare(options, everything))
     pools: dict[Split, ClassPool] = {}
+    classes = rows = 0
     for split in SPLITS:
-        chosen = [numbers[name] for name, _ in divided.get(split, [])]
-        if not chosen:
-            continue
-        parts = [prepared.images[first[number] : first[number + 1]] for number in chosen]
-        whole = prepared.images[first[chosen[0]] : first[chosen[-1] + 1]]
-        together = chosen == list(range(chosen[0], chosen[-1] + 1))  # then the memory map need not be copied
-        pools[split] = ClassPool(
-            whole if together else np.concatenate(parts),
-            prepared.counts[chosen],
-            tuple(prepared.names[n] for n in chosen),
-        )
-    return ImageSource(f"imagefolder {options.path}", pools, in_memory=options.in_memory, dtype=dtype)
+        if own := len(divided.get(split, [])):
+            counts = stored.counts[classes : classes + own]
+            images = stored.images[rows : rows + counts.sum()]  # of the memory map, not a copy
+            pools[split] = ClassPool(images, counts, stored.names[classes : classes + own])
+            classes, rows = classes + own, rows + len(images)
+    return ImageSource(
+        f"imagefolder {options.path}",
+        pools,
+        in_memory=options.in_memory,
+        content_digest=stored.digest,
+        dtype=dtype,
+    )
+
+
+def _refuse_division(options: ImageFolderOptions) -> None:
+    for option in ("split", "split_seed"):
+        if getattr(options, option) != ImageFolderOptions.model_fields[option].default:
+            raise DataError(
+                f"dataset.{option} has no effect: {options.path} is divided already, into the folders train, val and "
+                f"test; remove {option} from the spec, or these folders"
+            )
 
 
 def find_classes(folder: Path) -> dict[str, Classes]:
     """{"all": classes}, or {"train": ..., "val": ..., "test": ...} where the folder has these folders."""
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder: dataset.path must hold class folders with images")
-    names = {each.name for each in folder.iterdir() if each.is_dir()}
+    names = {each.name for each in _folders(folder)}
     if "train" in names and names <= set(SPLITS):
         found = {split: _classes(folder / split, f"{split}/") for split in SPLITS if split in names}
         missing = [split for split in ("train", "test") if not found.get(split)]
@@ -62,6 +77,9 @@ def find_classes(folder: Path) -> dict[str, Classes]:
             raise DataError(f"{folder} has no classes with images in {' and '.join(missing)}/")
         return found
     classes = _classes(folder, "")
+    if not classes and "train" in names:
+        others = ", ".join(sorted(names - set(SPLITS)))
+        raise DataError(f"{folder} has other folders beside train, val and test: move {others} elsewhere")
     if not classes:
         endings = ", ".join(images.FORMATS)
         raise DataError(f"{folder} has no class folders with images ({endings}): expected {folder}/<class>/<image>")
@@ -70,7 +88,7 @@ def find_classes(folder: Path) -> dict[str, Classes]:
 
 def divide(classes: Classes, shares: Sequence[float], seed: int) -> dict[str, Classes]:
     """Classes of each split, by shares, in a random order of the names; the rounding goes to training."""
-    order = sorted(classes, key=lambda each: hashlib.sha256(f"{seed}/{each[0]}".encode()).digest())
+    order = sorted(classes, key=lambda each: hashlib.sha256(os.fsencode(f"{seed}/{each[0]}")).digest())
     val, test = round(shares[1] * len(order)), round(shares[2] * len(order))
     train = len(order) - val - test
     parts = (order[:train], order[train : train + val], order[train + val :])
@@ -79,34 +97,41 @@ def divide(classes: Classes, shares: Sequence[float], seed: int) -> dict[str, Cl
 
 def _classes(folder: Path, prefix: str) -> Classes:
     found = []
-    for each in sorted(folder.iterdir()):
-        if each.is_dir():
-            files = sorted(path for path in each.iterdir() if images.is_image(path.name) and path.is_file())
-            if files:
-                found.append((prefix + each.name, files))
+    for each in _folders(folder):
+        files = sorted(path for path in each.iterdir() if images.is_image(path.name) and path.is_file())
+        if files:
+            found.append((prefix + each.name, files))
     return found
+
+
+def _folders(folder: Path) -> list[Path]:
+    """The folders in a folder, but .git and the like."""
+    return sorted(each for each in folder.iterdir() if each.is_dir() and not each.name.startswith("."))
 
 
 def _digest(options: ImageFolderOptions, classes: Classes) -> str:
     """Of everything that decides the prepared array."""
-    digest = hashlib.sha256(f"{options.path}/{options.image_size}/{options.channels}".encode())
+    digest = hashlib.sha256(os.fsencode(f"{DECODER}/{options.path}/{options.image_size}/{options.channels}"))
     for name, files in classes:
         for path in files:
             facts = path.stat()
-            digest.update(f"{name}/{path.name}/{facts.st_size}/{facts.st_mtime_ns}\n".encode())
+            digest.update(os.fsencode(f"{name}/{path.name}/{facts.st_size}/{facts.st_mtime_ns}\n"))
     return digest.hexdigest()[:24]
 
 
 def _prepare(options: ImageFolderOptions, classes: Classes) -> cache.Prepared:
     size = (options.image_size, options.image_size)
     files = [path for _, paths in classes for path in paths]
-    with ThreadPoolExecutor() as pool:
-        decoded = pool.map(lambda path: images.read(path, size, options.channels), files)
-        progress = tqdm(
-            decoded, total=len(files), desc="images", unit="image", delay=2, disable=not sys.stderr.isatty()
-        )
-        pixels = np.empty((len(files), *size, options.channels), np.uint8)
-        for number, image in enumerate(progress):
-            pixels[number] = image
+
+    def decoded() -> Iterator[np.ndarray]:
+        with (
+            ThreadPoolExecutor() as pool,
+            tqdm(total=len(files), desc="images", unit="image", delay=2, disable=not sys.stderr.isatty()) as bar,
+        ):
+            for start in range(0, len(files), AT_ONCE):
+                some = files[start : start + AT_ONCE]
+                yield from pool.map(lambda path: images.read(path, size, options.channels), some)
+                bar.update(len(some))
+
     counts = np.asarray([len(paths) for _, paths in classes])
-    return cache.Prepared(pixels, counts, tuple(name for name, _ in classes), {"folder": str(options.path)})
+    return cache.Prepared(decoded(), counts, tuple(name for name, _ in classes), {"folder": str(options.path)})

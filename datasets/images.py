@@ -26,6 +26,8 @@ def decode(data: bytes, where: str, size: tuple[int, int], channels: int) -> np.
             if image.width * image.height > MAXIMUM_PIXELS:
                 raise DataError(f"{where} has {image.width}x{image.height} pixels: shrink it first")
             turned = ImageOps.exif_transpose(image)
+            if turned.mode.startswith("I"):  # 16-bit grey, which `convert` would clip to white
+                turned = Image.fromarray(np.round(np.asarray(turned) / 257).astype(np.uint8))
             flat = turned.convert("RGB" if channels == 3 else "L")
             if flat.size != (size[1], size[0]):
                 flat = flat.resize((size[1], size[0]), Image.Resampling.LANCZOS)
@@ -44,5 +46,5 @@ def read(path: Path, size: tuple[int, int], channels: int) -> np.ndarray:
 
 
 def is_image(name: str) -> bool:
-    """By the ending of a file's name."""
-    return Path(name).suffix.lower() in FORMATS
+    """By the ending of a file's name; hidden files, such as ._0.png of macOS, are none."""
+    return Path(name).suffix.lower() in FORMATS and not name.startswith(".")

@@ -11,9 +11,11 @@ Images of another size are resized to 84x84 by Lanczos (recipes differ in the fi
 from __future__ import annotations
 
 import csv
+import lzma
 import sys
 import tarfile
-from collections.abc import Iterator, Sequence
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -35,7 +37,7 @@ Found = dict[str, list[np.ndarray]]  # class name -> images [84, 84, 3]
 
 def build(options: MiniImagenetOptions, dtype: str = "float32") -> ImageSource:
     """The source that a spec's dataset section describes; DataError where the data were not imported."""
-    prepared: dict[Split, cache.Prepared | None] = {split: cache.read(_cached(split)) for split in SPLITS}
+    prepared: dict[Split, cache.Stored | None] = {split: cache.read(_cached(split)) for split in SPLITS}
     pools: dict[Split, ClassPool] = {}
     for split, found in prepared.items():
         if found is None:
@@ -72,13 +74,25 @@ def prepare(paths: Sequence[Path], split: Split) -> cache.Prepared:
             + ": the copy is not complete, or not the split of Ravi and Larochelle"
         )
     names = sorted(found)
-    pixels = np.concatenate([np.stack(found[name]) for name in names])
-    channels = pixels.reshape(-1, 3)
-    facts = {"mean": (channels.mean(axis=0) / 255).tolist(), "std": (channels.std(axis=0) / 255).tolist()}
+    mean, std = moments(image for name in names for image in found[name])
+    pixels = (image for name in names for image in found[name])
+    facts = {"mean": mean.tolist(), "std": std.tolist()}
     return cache.Prepared(pixels, np.full(len(names), IMAGES), tuple(names), facts)
 
 
-def _normalisation(name: str, train: cache.Prepared | None) -> tuple[Sequence[float], Sequence[float]]:
+def moments(pictures: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of each channel of uint8 images [H, W, C], over 255; exact, from counts of values."""
+    counts = sum(
+        np.stack([np.bincount(channel.ravel(), minlength=256) for channel in np.moveaxis(picture, -1, 0)])
+        for picture in pictures
+    )  # [C, 256]
+    values, total = np.arange(256) / 255, np.sum(counts, axis=1)
+    mean = counts @ values / total
+    variance = (counts * (values - mean[:, None]) ** 2).sum(axis=1) / total
+    return mean, np.sqrt(variance)
+
+
+def _normalisation(name: str, train: cache.Stored | None) -> tuple[Sequence[float], Sequence[float]]:
     if name == "unit" or train is None:
         return (0.0,), (1.0,)
     return IMAGENET if name == "imagenet" else (train.facts["mean"], train.facts["std"])
@@ -131,8 +145,9 @@ def _from_tar(path: Path) -> Found:
 
     try:
         return _collect(entries(), path.name)
-    except (tarfile.TarError, OSError, EOFError) as error:
-        raise DataError(f"{path} is not a readable tar archive ({error}): copy it again") from None
+    except (tarfile.TarError, OSError, EOFError, zlib.error, lzma.LZMAError) as error:
+        reason = " ".join(str(error).split())  # tarfile's may have a line for each compression
+        raise DataError(f"{path} is not a readable tar archive ({reason}): copy it again") from None
 
 
 def _from_csv(table: Path, folder: Path) -> Found:
@@ -156,14 +171,17 @@ def _from_pickle(path: Path) -> Found:
     pixels = told.get("image_data", told.get("data"))
     if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.shape[1:] != (*SIZE, 3):
         raise DataError(f"{path} has no uint8 images of 84x84x3 under image_data or data")
-    if isinstance(told.get("class_dict"), dict):
-        members = {str(name): np.asarray(rows, np.int64) for name, rows in told["class_dict"].items()}
-    else:
-        labels = np.asarray(told.get("labels", []))
-        members = {str(label): np.flatnonzero(labels == label) for label in np.unique(labels)}
-    if any(rows.size and (rows.min() < 0 or rows.max() >= len(pixels)) for rows in members.values()):
+    try:
+        if isinstance(told.get("class_dict"), dict):
+            members = {str(name): np.asarray(rows, np.int64) for name, rows in told["class_dict"].items()}
+        else:
+            labels = np.asarray(told.get("labels", []))
+            members = {str(label): np.flatnonzero(labels == label) for label in np.unique(labels)}
+    except (ValueError, TypeError, OverflowError) as error:
+        raise DataError(f"{path} has no image numbers under class_dict, or one label an image ({error})") from None
+    if any(rows.ndim != 1 or not ((rows >= 0) & (rows < len(pixels))).all() for rows in members.values()):
         raise DataError(f"{path} has class members beyond its {len(pixels)} images")
-    return {name: list(pixels[rows]) for name, rows in members.items()}
+    return {name: [pixels[row] for row in rows] for name, rows in members.items()}
 
 
 def _cached(split: str) -> str:

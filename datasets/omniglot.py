@@ -1,8 +1,8 @@
 """Omniglot (Lake, Salakhutdinov and Tenenbaum, Science 2015): 1623 characters of 50 alphabets, 20 drawers each.
 
 The images are 1-bit and 105x105, so every resize in Pillow is nearest-neighbour whatever filter is named; 28x28 here,
-as in all the papers' codes. Data count as Omniglot by what is in them (names, counts, pixels), not by the archive they
-came in.
+as in all the papers' codes. Data count as Omniglot by what is in them (drawing numbers, pixels), not by the archive
+they came in; which character a drawing shows follows from its number, whatever the folders are called.
 """
 
 from __future__ import annotations
@@ -10,9 +10,11 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import lzma
 import re
 import sys
 import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -36,7 +38,7 @@ ARCHIVES = {
 CHARACTERS, DRAWERS, BACKGROUND_CHARACTERS, SIZE = 1623, 20, 964, 28
 PIXELS = "48b48d807b25c6e902ebfe31da7a00ad3614e2a1014e97fe7b5a8d8f0399727b"  # SHA-256 of all 105x105 bitmaps in order
 MAXIMUM_FILE = 1 << 20  # bytes of one image; the real ones have a few hundred
-MEMBER = re.compile(r"(?:^|/)([^/]+)/character(\d\d)/(\d{4})_(\d\d)\.png$")
+MEMBER = re.compile(r"(?:^|/)(\d{4})_(\d\d)\.png$")  # number of the character, of the drawer
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 ROTATIONS: dict[str, tuple[Rotations, Rotations, Rotations]] = {
     "none": ("none", "none", "none"),
@@ -48,10 +50,10 @@ ROTATIONS: dict[str, tuple[Rotations, Rotations, Rotations]] = {
 
 def build(options: OmniglotOptions, dtype: str = "float32") -> ImageSource:
     """The source that a spec's dataset section describes; DataError where the data are missing."""
-    prepared = cache.load("omniglot", lambda: prepare(download(ADDRESS, ARCHIVES)))
+    stored = cache.load("omniglot", lambda: prepare(download(ADDRESS, ARCHIVES)))
     rotations: dict[Split, Rotations] = dict(zip(SPLITS, ROTATIONS[options.rotations], strict=True))
     pools: dict[Split, ClassPool] = {
-        split: _pool(prepared, members) for split, members in divide(prepared.names, options.split).items() if members
+        split: _pool(stored, members) for split, members in divide(options.split).items() if members
     }
     mean, std = ((0.0,), (1.0,)) if options.ink == 1 else ((1.0,), (-1.0,))
     return ImageSource(
@@ -68,20 +70,19 @@ def build(options: OmniglotOptions, dtype: str = "float32") -> ImageSource:
 def prepare(paths: Sequence[Path]) -> cache.Prepared:
     """Read the two official archives, or folders with their content; DataError unless all of Omniglot is there."""
     bitmap_of: dict[tuple[int, int], np.ndarray] = {}
-    names: dict[int, str] = {}
     with tqdm(
         total=CHARACTERS * DRAWERS, desc="omniglot", unit="image", delay=2, disable=not sys.stderr.isatty()
     ) as bar:
         for path in paths:
             for member, data in _members(path):
-                alphabet, character, number, drawer = MEMBER.search(member).groups()  # pyright: ignore
+                number, drawer = MEMBER.search(member).groups()  # pyright: ignore
                 bitmap_of[int(number), int(drawer)] = _decode(data, f"{path}: {member}")
-                names[int(number)] = f"{alphabet}/character{character}"
                 bar.update()
     found, complete = len(bitmap_of), CHARACTERS * DRAWERS
-    if found != complete or sorted(names) != list(range(1, CHARACTERS + 1)):
+    numbers = {number for number, _ in bitmap_of}
+    if found != complete or numbers != set(range(1, CHARACTERS + 1)):
         raise DataError(
-            f"{', '.join(map(str, paths))}: {len(names)} characters with {found} images; all of Omniglot has "
+            f"{', '.join(map(str, paths))}: {len(numbers)} characters with {found} images; all of Omniglot has "
             f"{CHARACTERS} with {complete}: give both images_background and images_evaluation (zips or folders)"
         )
     bitmaps = np.stack([bitmap_of[key] for key in sorted(bitmap_of)])  # [32460, 105, 105] bool, ink True
@@ -89,7 +90,7 @@ def prepare(paths: Sequence[Path]) -> cache.Prepared:
         raise DataError(f"{', '.join(map(str, paths))}: the images differ from Omniglot's: fetch the official archives")
     images = np.stack([_shrink(bitmap) for bitmap in bitmaps])[..., None]
     counts = np.full(CHARACTERS, DRAWERS)
-    return cache.Prepared(images, counts, tuple(names[number] for number in sorted(names)), {})
+    return cache.Prepared(images, counts, characters()[0], {})
 
 
 def import_from(paths: Sequence[Path]) -> None:
@@ -98,12 +99,11 @@ def import_from(paths: Sequence[Path]) -> None:
         cache.store("omniglot", prepare(paths))
 
 
-def divide(names: Sequence[str], split: str) -> dict[Split, list[int]]:
+def divide(split: str) -> dict[Split, list[int]]:
     """Class numbers of each split; a split without classes is empty."""
+    names, vinyals = characters()
     if split == "vinyals":
-        table = _vinyals_table()
-        chosen = [table[alphabet][int(character[-2:])] for alphabet, character in (name.split("/") for name in names)]
-        return {each: [number for number, member in enumerate(chosen) if member == each] for each in SPLITS}
+        return {each: [number for number, member in enumerate(vinyals) if member == each] for each in SPLITS}
     if split == "background-evaluation":
         background = range(BACKGROUND_CHARACTERS)
         last_five = sorted({names[number].split("/")[0] for number in background})[-5:]
@@ -122,21 +122,22 @@ def divide(names: Sequence[str], split: str) -> dict[Split, list[int]]:
     return dict(zip(SPLITS, map(sorted, parts), strict=True))
 
 
-def _vinyals_table() -> dict[str, dict[int, Split]]:
-    """alphabet -> character number -> split."""
+def characters() -> tuple[tuple[str, ...], tuple[Split, ...]]:
+    """Name, such as Greek/character01, and split of Vinyals et al. for every character, by drawing number."""
     text = files(__package__ or "").joinpath("omniglot_vinyals_split.csv").read_text(encoding="utf-8")
-    table: dict[str, dict[int, Split]] = {}
+    told: dict[int, tuple[str, Split]] = {}
     for row in csv.DictReader(text.splitlines()):
         first, last = map(int, row["characters"].split("-"))
-        table.setdefault(row["alphabet"], {}).update({number: row["split"] for number in range(first, last + 1)})  # pyright: ignore
-    return table
+        for character in range(first, last + 1):
+            number = int(row["first_drawing"]) + character - first
+            told[number] = f"{row['alphabet']}/character{character:02}", row["split"]  # pyright: ignore
+    names, splits = zip(*(told[number] for number in sorted(told)), strict=True)
+    return names, splits
 
 
-def _pool(prepared: cache.Prepared, classes: list[int]) -> ClassPool:
+def _pool(stored: cache.Stored, classes: list[int]) -> ClassPool:
     rows = (np.asarray(classes)[:, None] * DRAWERS + np.arange(DRAWERS)).ravel()
-    return ClassPool(
-        prepared.images[rows], prepared.counts[classes], tuple(prepared.names[number] for number in classes)
-    )
+    return ClassPool(stored.images[rows], stored.counts[classes], tuple(stored.names[number] for number in classes))
 
 
 def _members(path: Path) -> Iterator[tuple[str, bytes]]:
@@ -155,7 +156,7 @@ def _members(path: Path) -> Iterator[tuple[str, bytes]]:
                     yield member.filename, archive.read(member)
     except FileNotFoundError:
         raise DataError(f"{path} does not exist") from None
-    except (OSError, zipfile.BadZipFile, RuntimeError, NotImplementedError, EOFError) as error:
+    except (OSError, ValueError, RuntimeError, EOFError, zipfile.BadZipFile, zlib.error, lzma.LZMAError) as error:
         raise DataError(f"{path} is not a readable zip archive or folder ({error}): fetch it again") from None
 
 

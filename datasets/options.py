@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic_core import PydanticCustomError
 
 
 class Options(BaseModel):
@@ -80,6 +81,13 @@ class ImageFolderOptions(ImageOptions):
         "train, val and test folders of its own; they add up to 1.",
     )
     split_seed: int = Field(default=0, ge=0, description="Seed of that division.")
+
+    @field_validator("path")
+    @classmethod
+    def _no_nul(cls, path: Path) -> Path:
+        if "\0" in str(path):
+            raise PydanticCustomError("path_with_nul", "expected a path without NUL characters")
+        return path
 
 
 class SinusoidOptions(Options):

@@ -1,30 +1,81 @@
-"""Pickles from strangers: numbers, texts, lists, dicts and numpy arrays come out; anything else is refused unrun."""
+"""Pickles from strangers: numbers, texts, lists, dicts and plain numpy arrays come out; anything else is refused unrun.
+
+numpy's own `dtype.__setstate__` believes what it reads: a dtype that hides its objects makes numpy follow pointers out
+of the file. So stand-ins take the places of `numpy.dtype` and `numpy.ndarray`, and arrays hold numbers, or texts of a
+fixed length, nothing else.
+"""
 
 from __future__ import annotations
 
 import pickle
+import re
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from .errors import DataError
 
+
+class _PlainType:
+    """Stands for `numpy.dtype`: a number or a text by its name; of the state, only the byte order is taken."""
+
+    def __init__(self, name: str, *_: Any):
+        if not re.fullmatch(r"[biufSU]\d+", name):
+            raise pickle.UnpicklingError(f"it has an array of type {name}")
+        self.plain = np.dtype(name)
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        _, order, *parts = state
+        if any(part is not None for part in parts[:3]):  # subarray, names, fields
+            raise pickle.UnpicklingError("it has an array of records")
+        self.plain = self.plain.newbyteorder(order)
+
+
+class _PlainArray(np.ndarray):
+    """Stands for `numpy.ndarray`: what a pickle fills it with has a plain type."""
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        version, shape, kind, fortran, data = state
+        if any(length < 0 for length in shape):
+            raise pickle.UnpicklingError(f"it has an array of shape {shape}")
+        super().__setstate__((version, shape, kind.plain, fortran, data))
+
+
+def _empty(*_: Any) -> _PlainArray:
+    return _PlainArray(0, np.uint8)
+
+
+def _scalar(kind: _PlainType, data: bytes | str) -> Any:
+    return np.frombuffer(data if isinstance(data, bytes) else data.encode("latin1"), kind.plain)[0]
+
+
+def _from_buffer(data: bytes | bytearray, kind: _PlainType, shape: tuple[int, ...], order: Any) -> np.ndarray:
+    return np.frombuffer(data, kind.plain).reshape(shape, order=order)
+
+
+def _encode(text: str, encoding: str = "latin1") -> bytes:
+    return text.encode("latin1")  # how protocols 0 to 2 write bytes
+
+
 HARMLESS = {
-    ("numpy", "ndarray"),
-    ("numpy", "dtype"),
-    ("numpy.core.multiarray", "_reconstruct"),
-    ("numpy._core.multiarray", "_reconstruct"),
-    ("numpy.core.multiarray", "scalar"),
-    ("numpy._core.multiarray", "scalar"),
-    ("_codecs", "encode"),
-    ("collections", "OrderedDict"),
+    ("numpy", "ndarray"): None,  # an argument of _reconstruct, never called
+    ("numpy", "dtype"): _PlainType,
+    ("multiarray", "_reconstruct"): _empty,
+    ("multiarray", "scalar"): _scalar,
+    ("numeric", "_frombuffer"): _from_buffer,
+    ("_codecs", "encode"): _encode,
+    ("collections", "OrderedDict"): OrderedDict,
 }
 
 
 class _ArrayUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in HARMLESS:
+        known = re.sub(r"^numpy\._?core\.", "", module), name  # before numpy 2: numpy.core
+        if known not in HARMLESS:
             raise pickle.UnpicklingError(f"it asks for {module}.{name}")
-        return super().find_class(module, name)
+        return HARMLESS[known]
 
 
 def load_arrays(path: Path) -> dict[str, Any]:

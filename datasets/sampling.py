@@ -49,9 +49,11 @@ class ImageSource:
         std: Sequence[float] = (1.0,),
         rotations: Mapping[Split, Rotations] | None = None,
         in_memory: bool | Literal["auto"] = "auto",
+        content_digest: str = "",
         dtype: str = "float32",
     ):
         self.name = name
+        self.content_digest = content_digest
         self.pools = dict(pools)
         self.dtype = tf.as_dtype(dtype)
         self.rotations: dict[Split, Rotations] = {split: (rotations or {}).get(split, "none") for split in pools}
@@ -69,7 +71,8 @@ class ImageSource:
     def check(self, split: Split, shape: Shape) -> None:
         """DataError unless `split` has enough classes, and every class enough images."""
         if split not in self.pools:
-            raise DataError(f"{self.name} has no {split} classes")
+            way_out = "write `validation: null`, or give more classes to val" if split == "val" else "add classes"
+            raise DataError(f"{self.name} has no {split} classes: {way_out}")
         pool, need = self.pools[split], shape.shot + shape.query
         if self.classes(split) < shape.way:
             raise DataError(

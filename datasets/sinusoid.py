@@ -17,7 +17,9 @@ from .tasks import Episode, Shape, Split
 class SinusoidSource:
     """A `TaskSource`: x and y have shape [1]."""
 
+    name = "sinusoid"
     regression = True
+    content_digest = ""
     in_memory = True
     input_shape: tuple[int, ...] = (1,)
     target_shape: tuple[int, ...] = (1,)

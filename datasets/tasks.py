@@ -40,9 +40,11 @@ class TaskSource(Protocol):
     is the same whether it is drawn alone, in a batch, or by another process.
     """
 
+    name: str  # for messages
     input_shape: tuple[int, ...]  # one x
     target_shape: tuple[int, ...]  # one y in regression; () in classification
     regression: bool
+    content_digest: str  # of data that the spec does not pin, such as a folder of the user's; "" where there are none
     in_memory: bool  # False: `sample` reads files; draw through tf.data, so that reading overlaps
 
     def check(self, split: Split, shape: Shape) -> None:

@@ -247,6 +247,7 @@ class Training:
             "window": self.window,
             "window_steps": self.window_steps,
             "window_seconds": self.window_seconds,
+            "content_digest": self.source.content_digest,
         }
 
     def _restore(self) -> None:
@@ -257,6 +258,11 @@ class Training:
             except RunError as error:
                 print(f"warning: {error}; going on from an older one", file=sys.stderr)
                 continue
+            if state.get("content_digest", self.source.content_digest) != self.source.content_digest:
+                raise RunError(
+                    f"{self.directory.path}: {self.source.name} has other images than those it was trained on: bring "
+                    "them back, or start anew with --fresh"
+                )
             self.step, self.seconds = state["step"], state["seconds"]
             self.best_step = state["best_step"]
             self.best_value = math.nan if state["best_value"] is None else state["best_value"]

@@ -1,6 +1,7 @@
 """The dataset cache: prepared once however many want it, whole or not there, damage found."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -22,6 +23,10 @@ def prepared(value=7):
     return cache.Prepared(images, np.array([2, 4]), ("a", "b"), {"fact": 1})
 
 
+def verify(report=bool):
+    return cache.verify("x", cache.read("x"), report)
+
+
 def refuse():
     raise AssertionError("prepared again")
 
@@ -31,6 +36,7 @@ def test_what_is_stored_comes_back():
     again = cache.load("x", refuse)
     np.testing.assert_array_equal(first.images, prepared().images)
     assert again.names == ("a", "b") and again.facts == {"fact": 1} and again.counts.tolist() == [2, 4]
+    assert again.digest == first.digest == cache.content_digest(prepared().images)
     assert isinstance(again.images, np.memmap), "many processes share one copy in memory"
 
 
@@ -49,24 +55,25 @@ def test_damage_is_found_and_mended(damage, capsys):
     else:
         description.write_text(json.dumps(json.loads(description.read_text()) | {"format": 0}))
     again = cache.load("x", lambda: prepared(9))
-    assert again.images.min() == 9 and cache.verify("x") == "good"
+    assert again.images.min() == 9 and verify() == "good"
     assert damage == "other format" or "is damaged" in capsys.readouterr().err
 
 
 def test_verify_reads_every_byte():
-    assert cache.verify("x") == "absent"
+    assert verify() == "absent"
     cache.load("x", prepared)
-    assert cache.verify("x") == "good"
+    counted = []
+    assert verify(counted.append) == "good" and sum(counted) == 6
     content = bytearray(cache.array_path("x").read_bytes())
     content[-1] ^= 1  # the same size: only the digest tells
     cache.array_path("x").write_bytes(content)
-    assert cache.read("x") is not None and cache.verify("x") == "damaged"
+    assert cache.read("x") is not None and verify() == "damaged"
 
 
 def test_verify_survives_a_damaged_description():
     cache.load("x", prepared)
     cache.description_path("x").write_text("{")
-    assert cache.verify("x") == "damaged"
+    assert verify() == "damaged"
 
 
 def test_a_process_that_dies_while_preparing_leaves_nothing_half():
@@ -114,7 +121,7 @@ def test_a_full_disk_is_named_and_leaves_nothing(monkeypatch):
     def full(*arguments, **options):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(np, "save", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(DataError, match="the disk is full"):
         cache.load("x", prepared)
     assert not [path for path in cache.folder().iterdir() if not path.name.endswith(".lock")]

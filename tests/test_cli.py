@@ -154,5 +154,7 @@ def test_data_that_are_missing_say_how_to_get_them(tmp_path):
     done = metarun("data", "list", METARUN_CACHE=str(tmp_path))
     assert "miniimagenet  not here: `metarun data import` miniimagenet" in done.stdout
     assert "absent" in metarun("data", "verify", METARUN_CACHE=str(tmp_path)).stdout
+    (tmp_path / "omniglot.json").write_text("{")
+    assert metarun("data", "verify", "omniglot", code=1, METARUN_CACHE=str(tmp_path)).stderr.count("warning") == 1
     missing = metarun("data", "import", "miniimagenet", tmp_path / "nothing", code=1, METARUN_CACHE=str(tmp_path))
     assert missing.stderr == f"error: {tmp_path / 'nothing'} does not exist\n"

@@ -8,9 +8,13 @@ import http.server
 import io
 import os
 import pickle
+import subprocess
+import sys
 import tarfile
 import threading
+import tracemalloc
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -118,6 +122,15 @@ class TestMiniImagenet:
         np.testing.assert_allclose(standard[..., 0], (unit[..., 0] * 255 - values.mean()) / values.std(), atol=1e-3)
         np.testing.assert_allclose(imagenet[..., 2], (unit[..., 2] - 0.406) / 0.225, atol=1e-5)
 
+    def test_moments_are_exact_and_need_no_copy_of_the_images(self):
+        pictures = np.random.default_rng(0).integers(0, 256, (500, 84, 84, 3), dtype=np.uint8)
+        tracemalloc.start()
+        mean, std = miniimagenet.moments(iter(pictures))
+        assert tracemalloc.get_traced_memory()[1] < pictures.nbytes / 10  # std() takes 8 times as much
+        tracemalloc.stop()
+        np.testing.assert_allclose(mean, pictures.mean(axis=(0, 1, 2)) / 255, rtol=1e-12)
+        np.testing.assert_allclose(std, pictures.std(axis=(0, 1, 2)) / 255, rtol=1e-12)
+
     def test_what_is_missing_is_named_and_nothing_is_kept(self, tmp_path):
         with pytest.raises(DataError, match="metarun data import miniimagenet PATH"):
             miniimagenet.build(MiniImagenetOptions())
@@ -149,6 +162,43 @@ class TestMiniImagenet:
         (tmp_path / "train.tar").write_bytes(b"\x1f\x8bnonsense")
         with pytest.raises(DataError, match="not a readable tar archive"):
             miniimagenet.import_from([tmp_path])
+
+    @pytest.mark.parametrize("damage", ["cut", "garbled at once", "garbled later"])
+    def test_a_damaged_archive_is_named(self, tmp_path, damage):
+        data, picture = io.BytesIO(), io.BytesIO()
+        noise = np.random.default_rng(0).integers(0, 16, (84, 84, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(picture, "BMP")  # compressed by half, so that a wrong byte is a wrong code
+        with tarfile.open(fileobj=data, mode="w:gz") as archive:
+            info = tarfile.TarInfo("train/n/0.bmp")
+            info.size = len(picture.getvalue())
+            archive.addfile(info, io.BytesIO(picture.getvalue()))
+        whole = data.getvalue()
+        place = {"cut": len(whole) // 2, "garbled at once": 300, "garbled later": len(whole) // 2}[damage]
+        rest = b"" if damage == "cut" else b"\xff" * 100 + whole[place + 100 :]
+        (tmp_path / "train.tar.gz").write_bytes(whole[:place] + rest)
+        with pytest.raises(DataError, match=r"train\.tar\.gz is not a readable tar archive (.*): copy it again$"):
+            miniimagenet.prepare([tmp_path], "train")
+
+    @pytest.mark.parametrize(
+        "told",
+        [
+            {"class_dict": {"a": "zzz"}},
+            {"class_dict": {"a": [[0, 1], [2]]}},
+            {"class_dict": {"a": None}},
+            {"class_dict": {"a": [10**30]}},
+            {"class_dict": {"a": [1]}},
+            {"class_dict": {"a": [[0]]}},
+            {"labels": [[0], [0, 1]]},
+            {"labels": [0, 1]},
+        ],
+    )
+    def test_members_that_make_no_sense(self, tmp_path, told):
+        path = tmp_path / "mini-imagenet-cache-train.pkl"
+        path.write_bytes(pickle.dumps(told | {"image_data": np.zeros((1, 84, 84, 3), np.uint8)}))
+        with pytest.raises(
+            DataError, match="has no image numbers under class_dict|has class members beyond its 1 images"
+        ):
+            miniimagenet.prepare([path], "train")
 
     def test_a_table_cannot_lead_out_of_its_folder(self, tmp_path):
         (tmp_path / "images").mkdir()
@@ -182,6 +232,59 @@ def test_a_hostile_pickle_runs_nothing(tmp_path, where):
     assert (tmp_path / "ran").exists()
 
 
+class Disguised:
+    """An array of pointers into nowhere whose dtype, by its pickled flags, has no objects in it."""
+
+    def __reduce__(self):
+        rebuild, arguments, _ = np.zeros(4).__reduce__()
+        return rebuild, arguments, (1, (4,), DisguisedType(), False, b"A" * 32)
+
+
+class DisguisedType:
+    def __reduce__(self):
+        rebuild, arguments, state = np.dtype([("x", "O")]).__reduce__()
+        return rebuild, arguments, (*state[:7], 0)  # the last one: the flags
+
+
+def test_a_pickle_cannot_disguise_pointers_as_numbers(tmp_path):
+    path = tmp_path / "mini-imagenet-cache-train.pkl"
+    path.write_bytes(pickle.dumps({"image_data": np.zeros((1, 84, 84, 3), np.uint8), "labels": Disguised()}))
+    sort = "import sys, numpy\nfrom pathlib import Path\n{}\nnumpy.unique(told['labels'])"
+    load = "from metarun.datasets import pickles\ntold = pickles.load_arrays(Path(sys.argv[1]))"
+    wrong = "import pickle\ntold = pickle.loads(Path(sys.argv[1]).read_bytes())"
+    safe, unsafe = (
+        subprocess.run([sys.executable, "-c", sort.format(way), path], capture_output=True, text=True)
+        for way in (load, wrong)
+    )
+    assert safe.returncode == 1 and "DataError" in safe.stderr and "nothing in it was run" in safe.stderr
+    assert unsafe.returncode < 0, "numpy's own dtype follows the pointers"
+
+
+@pytest.mark.parametrize("protocol", range(2, 6))
+def test_plain_arrays_come_out_of_every_protocol(tmp_path, protocol):
+    told = {
+        "images": np.arange(24, dtype=np.uint8).reshape(2, 3, 4),
+        "by column": np.asfortranarray(np.arange(6.0).reshape(2, 3)),
+        "big-endian": np.array([1, 258], ">i8"),
+        "texts": np.array(["n01", "longer"]),
+        "bytes": np.array([b"n01"]),
+        "number": np.int64(5),
+    }
+    path = tmp_path / "x.pkl"
+    path.write_bytes(pickle.dumps(told, protocol))
+    for name, array in pickles.load_arrays(path).items():
+        np.testing.assert_array_equal(array, told[name])
+    assert pickles.load_arrays(path)["images"].dtype == np.uint8
+
+
+@pytest.mark.parametrize("array", [np.zeros(2, [("x", "f4")]), np.array([{}], object), np.zeros(2, "M8[s]")])
+def test_arrays_of_anything_but_numbers_and_texts_are_refused(tmp_path, array):
+    path = tmp_path / "x.pkl"
+    path.write_bytes(pickle.dumps({"a": array}))
+    with pytest.raises(DataError, match="it has an array of type"):
+        pickles.load_arrays(path)
+
+
 @pytest.mark.parametrize("data", [b"", b"nonsense", pickle.dumps([1])[:-1], pickle.dumps([1])])
 def test_pickles_that_are_no_dict_of_arrays(tmp_path, data):
     path = tmp_path / "x.pkl"
@@ -210,6 +313,21 @@ class TestImageFolder:
         ]
         assert names[0] == names[1] != names[2]
         assert {split: len(each) for split, each in names[0].items()} == {"train": 6, "val": 2, "test": 2}
+
+    @pytest.mark.parametrize("divided", [False, True])
+    def test_images_need_not_fit_in_memory(self, tmp_path, monkeypatch, divided):
+        for split in SPLITS if divided else ("",):
+            self.fill(tmp_path / split, classes=12)
+        monkeypatch.setattr(imagefolder, "AT_ONCE", 4)
+        tracemalloc.start()
+        source = imagefolder.build(ImageFolderOptions(path=tmp_path, image_size=256, in_memory=False))
+        everything = sum(pool.images.nbytes for pool in source.pools.values())
+        assert tracemalloc.get_traced_memory()[1] < everything / 4, "of numpy's memory; its memory maps do not count"
+        tracemalloc.stop()
+        assert all(isinstance(pool.images, np.memmap) for pool in source.pools.values())
+        for pool in source.pools.values():  # every class has its own images: `fill` wrote its number into the red value
+            reds = pool.images[np.cumsum(pool.counts) - 1, 0, 0, 0]
+            assert reds.tolist() == [10 * int(name[-2:]) + 5 for name in pool.names]
 
     def test_folders_by_split(self, tmp_path):
         for split, classes in (("train", 4), ("val", 2), ("test", 3)):
@@ -243,6 +361,42 @@ class TestImageFolder:
             else:
                 assert images.decode(data.getvalue(), "x", (9, 9), 3).shape == (9, 9, 3)
 
+    def test_sixteen_bits_are_the_picture_of_eight(self):
+        ramp = np.arange(256, dtype=np.uint8).reshape(16, 16)
+        deep, flat = io.BytesIO(), io.BytesIO()
+        Image.fromarray(ramp.astype(np.uint16) * 257).save(deep, "PNG")
+        Image.fromarray(ramp).save(flat, "PNG")
+        assert Image.open(deep).mode.startswith("I")
+        for channels in (1, 3):
+            pictures = [images.decode(each.getvalue(), "x", (16, 16), channels) for each in (deep, flat)]
+            np.testing.assert_array_equal(*pictures)
+
+    def test_hidden_folders_and_files_are_passed_over(self, tmp_path):
+        for split in ("train", "test"):
+            self.fill(tmp_path / split, 3)
+            (tmp_path / split / "c00" / "._0.png").write_bytes(b"of macOS")
+        self.fill(tmp_path / ".git")
+        pools = self.build(tmp_path).pools
+        assert {split: sum(pool.counts) for split, pool in pools.items()} == {"train": 18, "test": 18}
+        (tmp_path / "notes").mkdir()
+        with pytest.raises(DataError, match="other folders beside train, val and test: move cache, notes elsewhere"):
+            self.build(tmp_path)
+
+    @pytest.mark.skipif(sys.platform == "darwin", reason="its file system refuses such names")
+    def test_a_name_that_is_no_text_is_a_class(self, tmp_path):
+        self.fill(tmp_path)
+        os.rename(tmp_path / "c03", os.fsencode(tmp_path) + b"/caf\xe9")
+        names = [name for pool in self.build(tmp_path).pools.values() for name in pool.names]
+        assert os.fsdecode(b"caf\xe9") in names and len(names) == 10
+
+    def test_a_division_that_is_there_cannot_be_chosen(self, tmp_path):
+        for split in SPLITS:
+            self.fill(tmp_path / split, 2)
+        for option in ({"split_seed": 3}, {"split": (0.5, 0.2, 0.3)}):
+            with pytest.raises(DataError, match=rf"dataset\.{next(iter(option))} has no effect: .* is divided already"):
+                self.build(tmp_path, **option)
+        self.build(tmp_path, split_seed=0, split=(0.64, 0.16, 0.2))  # as a resolved spec has them
+
     def test_clear_errors_before_training(self, tmp_path):
         with pytest.raises(DataError, match="is not a folder"):
             self.build(tmp_path / "nothing")
@@ -254,6 +408,10 @@ class TestImageFolder:
             source.check("val", Shape(5, 1, 1))
         with pytest.raises(DataError, match=r"has 6 images, fewer than shot \+ query = 5 \+ 2"):
             source.check("test", Shape(2, 5, 2))
+        with pytest.raises(
+            DataError, match="has no val classes: write `validation: null`, or give more classes to val"
+        ):
+            self.build(tmp_path, split=(0.8, 0.0, 0.2)).check("val", Shape(2, 1, 1))
         (tmp_path / "c03" / "2.png").write_bytes(png()[:-30])
         with pytest.raises(DataError, match=r"c03/2\.png is not a readable image"):
             self.build(tmp_path)
@@ -288,6 +446,20 @@ class TestOmniglot:
         if split == "background-evaluation":  # whole alphabets, so that validation is as foreign as the test
             alphabets = [{name.split("/")[0] for name in pool.names} for pool in pools.values()]
             assert not alphabets[0] & alphabets[1]
+
+    @pytest.mark.parametrize(
+        ("split", "digest"),
+        [
+            ("vinyals", "8f7a8aa8"),
+            ("background-evaluation", "8b2be21c"),
+            ("random-1100-100-423", "7baf4b49"),
+            ("random-1200-423", "5086cd19"),
+        ],
+    )
+    def test_splits_stay_as_they_are(self, split, digest):
+        names, _ = omniglot.characters()
+        told = {each: tuple(names[n] for n in numbers) for each, numbers in omniglot.divide(split).items() if numbers}
+        assert hashlib.sha256(repr(told).encode()).hexdigest()[:8] == digest, "results are no longer comparable"
 
     def test_rotations_are_classes_where_the_spec_says_so(self, build):
         counts = {
@@ -325,20 +497,35 @@ class TestOmniglot:
         (tmp_path / "x.zip").write_bytes(b"PK\x03\x04 nonsense")
         with pytest.raises(DataError, match="not a readable zip archive"):
             omniglot.prepare([tmp_path / "x.zip"])
+        with zipfile.ZipFile(tmp_path / "w.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("A/character01/0001_01.png", bytes(1000))
+        data = (tmp_path / "w.zip").read_bytes()
+        place = data.index(b".png") + 4
+        (tmp_path / "w.zip").write_bytes(data[:place] + b"\xff" * 8 + data[place + 8 :])
+        for broken in (tmp_path / "w.zip", Path("a\0b")):
+            with pytest.raises(DataError, match="not a readable zip archive"):
+                omniglot.prepare([broken])
         with zipfile.ZipFile(tmp_path / "y.zip", "w") as archive:
             archive.writestr("../../Evil/character01/0001_01.png", png(size=(10, 10)))
         with pytest.raises(DataError, match="10x10, not 105x105"):
             omniglot.prepare([tmp_path / "y.zip"])
         assert sorted(path.name for path in tmp_path.rglob("*.png")) == []
 
-    def test_other_pixels_are_not_omniglot(self, tmp_path):
+    def test_pixels_and_numbers_decide_not_the_names_of_folders(self, tmp_path, monkeypatch):
         with zipfile.ZipFile(tmp_path / "z.zip", "w") as archive:
             blank = png(0, (105, 105), "1")
             for number in range(1, 1624):
                 for drawer in range(1, 21):
-                    archive.writestr(f"A/character01/{number:04}_{drawer:02}.png", blank)
+                    archive.writestr(f"Braille_2/character01/{number:04}_{drawer:02}.png", blank)
         with pytest.raises(DataError, match="the images differ from Omniglot's"):
             omniglot.prepare([tmp_path / "z.zip"])
+        ink = np.packbits(np.ones((32460, 105, 105), bool))
+        monkeypatch.setattr(omniglot, "PIXELS", hashlib.sha256(ink.tobytes()).hexdigest())
+        names = omniglot.prepare([tmp_path / "z.zip"]).names
+        assert len(set(names)) == 1623
+        assert [names[number - 1] for number in (1, 192, 709, 1204)] == [
+            "Arcadian/character01", "Braille/character01", "Alphabet_of_the_Magi/character01", "Gurmukhi/character45"
+        ]  # fmt: skip
 
 
 class TestFetch:

@@ -67,6 +67,18 @@ def test_classes_are_uniform_for_every_label(make_source):
     assert all(statistic(np.sort(classes, axis=1)[:, label]) > critical for label in range(5))
 
 
+@pytest.mark.parametrize("rotations", ["none", "classes", "per-task"])
+def test_labels_say_nothing_about_the_order_of_classes(make_source, rotations):
+    """Trap T20, classes sorted within the episode: a network could learn the labels without looking at the support."""
+    classes = make_source(rotations=rotations).sample("train", 0, 2000, SHAPE, seed=3).classes.numpy()
+
+    def correlation(drawn):
+        return abs(np.corrcoef(drawn.ravel(), np.tile(np.arange(SHAPE.way), len(drawn)))[0, 1])
+
+    critical = 4 / np.sqrt(classes.size)  # four standard deviations of the correlation of independent numbers
+    assert correlation(classes) < critical < correlation(np.sort(classes, axis=1))
+
+
 def test_support_images_are_uniform_within_a_class(make_source):
     rows = make_source().sample("train", 0, 6000, Shape(1, 1, 1), seed=1).drawn.numpy()[:, 2] % 6
     counts = np.bincount(rows, minlength=6)
@@ -129,19 +141,33 @@ def test_too_few_classes_or_images_are_named(make_source):
 
 
 def test_another_process_draws_the_same_bits():
-    program = (
-        "import hashlib\n"
-        "from metarun.datasets.sinusoid import SinusoidSource\n"
-        "from metarun.datasets.options import SinusoidOptions\n"
-        "from metarun.datasets.tasks import Shape\n"
-        "episode = SinusoidSource(SinusoidOptions()).sample('test', 5, 3, Shape(1, 4, 6), seed=2)\n"
-        "print(hashlib.sha256(b''.join(part.numpy().tobytes() for part in episode)).hexdigest())\n"
-    )
-    digests = {
-        subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
-        for _ in range(2)
-    }
-    assert len(digests) == 1
+    program = """
+import hashlib
+import numpy as np
+from metarun.datasets.options import SinusoidOptions
+from metarun.datasets.sampling import ClassPool, ImageSource
+from metarun.datasets.sinusoid import SinusoidSource
+from metarun.datasets.tasks import Shape
+
+def digest(source, shape):
+    episode = source.sample("test", 5, 3, shape, seed=2)
+    return hashlib.sha256(b"".join(part.numpy().tobytes() for part in episode)).hexdigest()
+
+pixels = np.arange(72 * 4).astype(np.uint8).reshape(72, 2, 2, 1)
+pool = ClassPool(pixels, np.full(12, 6), tuple(map(str, range(12))))
+digests = [digest(SinusoidSource(SinusoidOptions()), Shape(1, 4, 6))]
+for rotations in ("none", "per-task"):
+    for in_memory in (True, False):
+        source = ImageSource("x", {"test": pool}, rotations={"test": rotations}, in_memory=in_memory)
+        digests.append(digest(source, Shape(5, 2, 3)))
+print(digests)
+"""
+    here = {}
+    exec(program, here)
+    command = [sys.executable, "-c", program]
+    other = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert other.stdout.strip() == str(here["digests"])
+    assert len(set(here["digests"])) == 3, "memory and files alike"
 
 
 def test_sinusoids_have_the_papers_ranges_and_formula():

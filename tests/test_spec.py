@@ -182,6 +182,12 @@ def test_a_relative_folder_starts_at_the_spec(write, tmp_path):
     assert load(path).experiment.dataset.path == (tmp_path / "pictures").resolve()
 
 
+def test_a_path_that_cannot_be(write):
+    path = write(GOOD.replace("{name: omniglot}", '{name: imagefolder, path: "a\\0b"}'))
+    with pytest.raises(SpecError, match=r"dataset\.path: expected a path without NUL characters, got 'a\\x00b'"):
+        load(path)
+
+
 def test_every_option_is_explained_and_in_the_schema():
     models = [entry.options for entry in ALGORITHMS.values()] + list(DATASETS.values())
     unexplained = [
