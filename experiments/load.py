@@ -65,7 +65,7 @@ def load(spec: str | Path, overrides: Sequence[str] = ()) -> Loaded:
     document = _read(path)
     for override in overrides:
         _override(document, override)
-    experiment = _rooted(_validate(document), path.parent)
+    experiment = _settled(_validate(document), path.parent)
     origins = {".".join(map(str, key)): place for key, place in document.places.items() if key}
     return Loaded(experiment, origins, path)
 
@@ -229,12 +229,16 @@ def _validate(document: _Document) -> Experiment:
     return experiment
 
 
-def _rooted(experiment: Experiment, folder: Path) -> Experiment:
-    """A relative dataset path starts at the spec's folder."""
-    if not isinstance(experiment.dataset, ImageFolderOptions):
-        return experiment
-    path = (folder / experiment.dataset.path.expanduser()).resolve()
-    return experiment.model_copy(update={"dataset": experiment.dataset.model_copy(update={"path": path})})
+def _settled(experiment: Experiment, folder: Path) -> Experiment:
+    """What a spec may leave open: a relative dataset path starts at its folder; without validation the last
+    checkpoint is tested."""
+    changes: dict[str, Any] = {}
+    if isinstance(experiment.dataset, ImageFolderOptions):
+        path = (folder / experiment.dataset.path.expanduser()).resolve()
+        changes["dataset"] = experiment.dataset.model_copy(update={"path": path})
+    if experiment.validation is None:
+        changes["test"] = experiment.test.model_copy(update={"checkpoint": "last"})
+    return experiment.model_copy(update=changes)
 
 
 def _in_order(lines: Sequence[str]) -> list[str]:

@@ -154,12 +154,19 @@ def test_shipped_specs_are_right_and_say_how_to_run_them(name):
     assert loaded.experiment.published or name.startswith("quickstart/"), "says what to compare with"
 
 
+@pytest.mark.parametrize("override", ["seeds=[0]", "validation=null", "test.checkpoint=last", "precision=float64"])
 @pytest.mark.parametrize("name", sorted(shipped_specs()))
-def test_a_resolved_spec_is_a_spec_with_the_same_digest(name, tmp_path):
-    first = load(name).experiment
+def test_a_resolved_spec_is_a_spec_with_the_same_digest(name, override, tmp_path):
+    first = load(name, [override]).experiment
     path = tmp_path / "spec.yaml"
     path.write_text(resolved_yaml(first))
     assert load(path).experiment == first and load(path).experiment.digest == first.digest
+
+
+def test_without_validation_the_last_checkpoint_is_tested(write):
+    silent, explicit = (load(write(GOOD), ["validation=null", *more]) for more in ([], ["test.checkpoint=last"]))
+    assert silent.experiment.test.checkpoint == "last" and silent.experiment.digest == explicit.experiment.digest
+    assert "best needs a validation" in mistakes(write(GOOD), "validation=null", "test.checkpoint=best")[0]
 
 
 def test_the_digest_names_what_decides_a_result(write):
