@@ -24,15 +24,18 @@ PUBLISHED = ("published", "published_ci95", "published_source")  # the paper's n
 
 def evaluate(run: Path, split: Split, changes: Mapping[str, Any]) -> tuple[Row, Path, bool]:
     """Measure the run at `run` with `changes` (way, shot, query, episodes, episode_seed, inner_steps, protocol,
-    checkpoint); the row, its file, and whether it was there before. RunError for a run that is not trained, or for
-    changes that do not fit it."""
+    checkpoint); the row, its file, and whether it was there before. RunError for a run that is not trained, SpecError
+    for changes that do not fit it."""
     directory = RunDirectory(run)
     if not directory.finished:
         raise RunError(f"{run} has no result.json: give the folder of a finished run, such as runs/NAME/seed-0")
-    trained = read_row(directory.result)
-    experiment = changed(load(directory.spec).experiment, changes)
-    chosen = experiment.test.checkpoint if directory.best.exists() else "last"
-    path = directory.evaluations / f"{_name(experiment, split, chosen)}.json"
+    trained, spec = read_row(directory.result), load(directory.spec).experiment
+    experiment = changed(spec, changes)
+    chosen = experiment.test.checkpoint
+    name = _name(experiment, split, chosen)
+    if name == _name(spec, trained.split, trained.checkpoint):
+        return trained, directory.result, True
+    path = directory.evaluations / f"{name}.json"
     with directory.locked():
         if path.exists():
             return read_row(path), path, True
@@ -76,7 +79,9 @@ def changed(experiment: Experiment, changes: Mapping[str, Any]) -> Experiment:
 
 def _name(experiment: Experiment, split: str, chosen: str) -> str:
     """A file name that holds everything that may differ between two measurements of a run."""
-    test, steps = experiment.test, getattr(experiment.algorithm, "test_inner_steps", None)
+    test, algorithm = experiment.test, experiment.algorithm
+    steps = getattr(algorithm, "test_inner_steps", None)
+    steps = getattr(algorithm, "inner_steps", None) if steps is None else steps
     inner = "" if steps is None else f"-{steps}steps"
     return (
         f"{split}-{test.way}way-{test.shot}shot-{test.query}query-{experiment.protocol}-{chosen}{inner}"

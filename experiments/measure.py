@@ -18,7 +18,7 @@ from ..algorithms.learner import Learner, Metrics
 from ..datasets.tasks import Shape, Split, TaskSource
 from .atomic import write_text_atomic
 from .progress import Progress
-from .results import expected_calibration_error, mean_and_ci95
+from .results import exact_sum, expected_calibration_error, mean_and_ci95
 
 PIXELS_AT_ONCE = 1_000_000  # inputs of one evaluation call; bounds its memory
 
@@ -37,7 +37,7 @@ class Measurement(NamedTuple):
 
     def summary(self) -> dict[str, float]:
         """Mean of every value, the main metric's ci95, and the expected calibration error."""
-        means = {name: math.fsum(values) / len(values) for name, values in self.values.items()}
+        means = {name: exact_sum(values) / len(values) for name, values in self.values.items()}
         summary = means | {"ci95": mean_and_ci95(self.values[self.metric].tolist())[1]}
         if self.calibration is not None:
             summary["expected_calibration_error"] = expected_calibration_error(*self.calibration.tolist())

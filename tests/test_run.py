@@ -162,6 +162,13 @@ def test_a_finished_run_is_skipped_and_fresh_sets_it_aside(tmp_path):
     assert (run / "result.json").read_text() == json.dumps(row, indent=2) + "\n"
     table = metarun("table", tmp_path / "runs")
     assert table.returncode == 0 and len(table.stdout.splitlines()) == 4
+    with open(tmp_path / "runs" / "results.csv", newline="") as file:
+        assert [row["inner_steps"] for row in csv.DictReader(file)] == ["3", "1"]
+    same = metarun("evaluate", run, "--episodes", 30, "--inner-steps", 1)  # as the spec says
+    assert f"{run / 'result.json'} has this measurement already" in same.stderr
+    published = ("-s", "train.steps=120", "-s", "published={value: 0.5, source: later}")
+    assert metarun("train", spec, *published, "--out", tmp_path / "runs").returncode == 0
+    assert json.loads((run / "result.json").read_text()) == row | {"published": 0.5, "published_source": "later"}
 
 
 def test_two_processes_cannot_share_a_run(tmp_path):
