@@ -41,6 +41,7 @@ def run(experiment: Experiment, seed: int, directory: RunDirectory, fresh: bool 
 
     Raises RunError, DataError, or Interrupted after a checkpoint.
     """
+    built = build(experiment, seed) if fresh else None  # what cannot train must not displace what is there
     if fresh and directory.path.exists():
         with directory.locked():
             directory.set_aside()
@@ -48,9 +49,9 @@ def run(experiment: Experiment, seed: int, directory: RunDirectory, fresh: bool 
         refuse_another_spec(experiment, directory)
         if directory.finished:
             return finished_row(experiment, seed, directory)
+        source, learner = built or build(experiment, seed)
         write_spec(experiment, seed, directory)
         write_json_atomic(directory.environment, environment.describe())
-        source, learner = build(experiment, seed)
         training = Training(experiment, seed, directory, source, learner)
         with StopSignal() as stop:
             training.train(stop)

@@ -144,6 +144,21 @@ def test_schema_is_json_schema():
     assert schema["$schema"].startswith("https://json-schema.org/") and "algorithm" in schema["required"]
 
 
+def test_a_full_disk_is_not_out_of_memory():
+    """What TensorFlow's writers raise, and what Python's do."""
+    import errno
+
+    from tensorflow.errors import ResourceExhaustedError
+
+    from metarun.cli.errors import explain
+
+    text = "{{function_node f}} runs/a b/events.out; No space left on device\n\tFailed to flush 3 events [Op:Flush]"
+    told = "error: no space left on the disk (runs/a b/events.out): free some room, then run the same command"
+    assert explain(ResourceExhaustedError(None, None, text)) == (told, 1)
+    assert explain(OSError(errno.ENOSPC, "No space left on device", "runs/a b/events.out")) == (told, 1)
+    assert "out of memory" in explain(ResourceExhaustedError(None, None, "OOM when allocating tensor"))[0]
+
+
 def test_a_closed_pipe_is_no_error():
     command = f"{sys.executable} -m metarun.cli.main schema | head -1"
     done = subprocess.run(command, shell=True, capture_output=True, text=True)

@@ -171,6 +171,20 @@ def test_a_finished_run_is_skipped_and_fresh_sets_it_aside(tmp_path):
     assert json.loads((run / "result.json").read_text()) == row | {"published": 0.5, "published_source": "later"}
 
 
+def test_a_run_that_fails_stops_no_other_and_displaces_nothing(tmp_path):
+    """Glyphs have no class with 100 images: that spec fails, before --fresh sets aside what is there."""
+    good, bad = write_spec(tmp_path, steps=20), tmp_path / "bad.yaml"
+    bad.write_text(SPECS["protonet"].replace("STEPS", "20").replace("tiny", "bad").replace("query: 5", "query: 100"))
+    kept = tmp_path / "runs" / "bad" / "seed-0" / "result.json"
+    kept.parent.mkdir(parents=True)
+    kept.write_text("{}")
+    done = metarun("train", bad, good, "--out", tmp_path / "runs", "--fresh")
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "tiny" in done.stdout.splitlines()[2] and (tmp_path / "runs" / "tiny" / "seed-0" / "result.json").exists()
+    assert f"{kept.parent}: error: glyphs: " in done.stderr.splitlines()[-1]
+    assert kept.read_text() == "{}"
+
+
 def test_two_processes_cannot_share_a_run(tmp_path):
     with RunDirectory(tmp_path / "runs" / "tiny" / "seed-0").locked():
         second = metarun("train", write_spec(tmp_path), "--out", tmp_path / "runs")
