@@ -6,18 +6,21 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from ..datasets.tasks import Split
 from . import checkpoint
 from .atomic import write_json_atomic
 from .checks import problems
 from .errors import RunError
-from .load import effective, load
+from .load import SpecError, effective, load
 from .measure import Evaluation
 from .results import Row, read_row
 from .run import build, make_row
 from .rundir import RunDirectory
 from .spec import Experiment
 from .steps import shape_of
+from .wording import explain
 
 PUBLISHED = ("published", "published_ci95", "published_source")  # the paper's number is for the paper's test
 
@@ -62,18 +65,22 @@ def evaluate(run: Path, split: Split, changes: Mapping[str, Any]) -> tuple[Row, 
 
 
 def changed(experiment: Experiment, changes: Mapping[str, Any]) -> Experiment:
-    """The experiment with another test; RunError where the trained model cannot be tested so."""
+    """The experiment with another test; SpecError where the trained model cannot be tested so."""
     told = effective(experiment)
     changes = dict(changes)
-    protocol = changes.pop("protocol", experiment.protocol)
+    told["protocol"] = changes.pop("protocol", experiment.protocol)
     if (inner_steps := changes.pop("inner_steps", None)) is not None:
         if not hasattr(experiment.algorithm, "test_inner_steps"):
-            raise RunError(f"--inner-steps has no effect: {experiment.algorithm.name} has no inner loop")
+            raise SpecError([f"--inner-steps has no effect: {experiment.algorithm.name} has no inner loop"])
         told["algorithm"]["test_inner_steps"] = inner_steps
     told["test"].update(changes)
-    result = Experiment.model_validate(told | {"protocol": protocol})
-    if wrong := [f"{key} {message}" for key, message in problems(result)]:
-        raise RunError("; ".join(wrong))
+    try:
+        result = Experiment.model_validate(told)
+    except ValidationError as error:
+        raise SpecError([f"{'.'.join(map(str, key))}: {message}" for key, message in explain(error, told)]) from None
+    tested = [(key, message) for key, message in problems(result) if not key.startswith("network.")]  # that is trained
+    if tested:
+        raise SpecError([f"{key}: {message}" for key, message in tested])
     return result
 
 

@@ -252,9 +252,9 @@ class Training:
         """Go on from the newest whole checkpoint; a damaged one is named and skipped."""
         for path in self.directory.newest_checkpoints():
             try:
-                state = checkpoint.restore(path, self.variables)
+                state = checkpoint.restore(path, self.variables, self._state().keys())
             except RunError as error:
-                print(f"warning: {error}; going on from an older one", file=sys.stderr)
+                print(f"warning: going on without this checkpoint: {error}", file=sys.stderr)
                 continue
             self.step, self.seconds = state["step"], state["seconds"]
             self.best_step = state["best_step"]

@@ -211,6 +211,11 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path, undisturbed):
     again = metarun("train", spec, "--out", tmp_path / "runs")
     assert again.returncode == 0 and "not a whole checkpoint" in again.stderr
     assert results(run) == results(undisturbed["maml"])
+    (run / "result.json").unlink()
+    (run / "checkpoints" / "best.npz").unlink()
+    stuck = metarun("train", spec, "--out", tmp_path / "runs")
+    assert stuck.returncode == 1 and "best.npz is not a whole checkpoint (No such file" in stuck.stderr
+    assert "use --fresh" in stuck.stderr
 
 
 def test_checkpoints_come_back_exactly_and_foreign_ones_change_nothing(tmp_path):
@@ -225,11 +230,34 @@ def test_checkpoints_come_back_exactly_and_foreign_ones_change_nothing(tmp_path)
     other = [tf.Variable([0.0, 0.0, 0.0]), tf.Variable(3, dtype=tf.int64)]
     with pytest.raises(RunError, match="another model"):
         checkpoint.restore(path, other)
+    with pytest.raises(RunError, match="another model or version"):
+        checkpoint.restore(path, variables, ["step", "seconds"])
+    array = tmp_path / "array.npz"
+    np.save(array.open("wb"), np.zeros(3))
+    for broken in (array, tmp_path / "missing.npz"):
+        with pytest.raises(RunError, match=f"{broken.name} is not a whole checkpoint .*: use --fresh"):
+            checkpoint.restore(broken, variables)
     evil = tmp_path / "evil.npz"
     np.savez(evil, state=np.array([{"format": 1}], dtype=object))  # would have to be unpickled
     with pytest.raises(RunError, match="not a whole checkpoint"):
         checkpoint.restore(evil, other)
     np.testing.assert_array_equal(other[0].numpy(), [0.0, 0.0, 0.0])
+
+
+@pytest.mark.parametrize(
+    "line", ["nonsense", "x,train,1,2,3", "4,test,1,2,3", "4,train,1,2,three", "4,train,1,2,3,4", "\0", ""]
+)
+def test_a_line_that_is_no_row_of_metrics_is_named(tmp_path, line):
+    from metarun.experiments.metrics_log import MetricsLog
+
+    directory = RunDirectory(tmp_path)
+    for _ in range(2):  # the second one reads what the first one wrote
+        log = MetricsLog(directory, ["loss"], 3)
+        log.write(3, "train", {"loss": 0.5}, 1, 2)
+    with open(directory.metrics, "a") as file:
+        file.write(f"{line}\n")
+    with pytest.raises(RunError, match=r"metrics\.csv:4 is no row of metrics: delete that line, or use --fresh"):
+        MetricsLog(directory, ["loss"], 3)
 
 
 def test_metrics_of_a_line_cut_short_are_written_again(tmp_path, undisturbed):

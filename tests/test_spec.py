@@ -196,6 +196,32 @@ def test_shipped_specs_are_right_and_say_how_to_run_them(name):
     assert loaded.experiment.published or name.startswith("quickstart/"), "says what to compare with"
 
 
+@pytest.mark.parametrize(
+    ("spec", "changes", "told"),
+    [
+        ("maml", {"inner_steps": 5000}, "algorithm.test_inner_steps: expected a number at most 1000, got 5000"),
+        ("maml", {"query": 2000}, "test.query: expected a number at most 1000, got 2000"),
+        ("maml", {"way": 4}, "test.way: is 4: the last layer of maml has train.way = 5 outputs"),
+        ("protonet", {"inner_steps": 1}, "--inner-steps has no effect: protonet has no inner loop"),
+    ],
+)
+def test_a_test_that_does_not_fit_the_model_is_one_line(spec, changes, told):
+    from metarun.experiments.evaluate import changed
+
+    with pytest.raises(SpecError) as caught:
+        changed(load(f"quickstart/{spec}").experiment, changes)
+    (problem,) = caught.value.problems
+    assert problem.startswith(told)
+
+
+def test_a_trained_network_may_be_tested_in_either_protocol():
+    """Its running averages have no effect in the transductive one: no mistake, they are there already."""
+    from metarun.experiments.evaluate import changed
+
+    trained = load("quickstart/protonet", ["network.norm_momentum=0.5", "protocol=inductive"]).experiment
+    assert changed(trained, {"protocol": "transductive"}).protocol == "transductive"
+
+
 @pytest.mark.parametrize("override", ["seeds=[0]", "validation=null", "test.checkpoint=last", "precision=float64"])
 @pytest.mark.parametrize("name", sorted(shipped_specs()))
 def test_a_resolved_spec_is_a_spec_with_the_same_digest(name, override, tmp_path):
