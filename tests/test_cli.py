@@ -135,6 +135,8 @@ def test_describe_covers_everything_that_can_be_named():
         "train",
     ]:
         assert len(metarun("describe", name).stdout.splitlines()) > 4
+    for kind, name in [("algorithm", "reptile"), ("network", "conv4"), ("dataset", "imagefolder")]:
+        assert f"\n{name} " in "\n" + metarun("describe", kind).stdout
     text = metarun("describe", "maml").stdout
     assert "inner_lr" in text and "required" in text and "arXiv" in text
 
@@ -170,4 +172,5 @@ def test_data_that_are_missing_say_how_to_get_them(tmp_path):
     assert "miniimagenet  not here: `metarun data import` miniimagenet" in done.stdout
     assert "absent" in metarun("data", "verify", METARUN_CACHE=str(tmp_path)).stdout
     missing = metarun("data", "import", "miniimagenet", tmp_path / "nothing", code=1, METARUN_CACHE=str(tmp_path))
-    assert missing.stderr == f"error: {tmp_path / 'nothing'} does not exist\n"
+    assert missing.stderr.endswith(f"\nerror: {tmp_path / 'nothing'} does not exist\n")
+    assert missing.stderr.startswith("preparing miniimagenet from ")  # in a batch log there is no bar
