@@ -54,6 +54,7 @@ def fetch(name: str) -> None:
     import_tensorflow()
     from ..datasets import omniglot
 
+    click.echo(f"downloading {name} from {omniglot.ADDRESS}", err=True)
     cache.load(name, lambda: omniglot.prepare(omniglot.download(omniglot.ADDRESS, omniglot.ARCHIVES)))
     click.echo(f"{name} is ready in {cache.folder()}")
 
@@ -77,6 +78,7 @@ def import_(name: str, paths: tuple[Path, ...]) -> None:
     import_tensorflow()
     from ..datasets import cache, miniimagenet, omniglot
 
+    click.echo(f"preparing {name} from {', '.join(map(str, paths))}", err=True)
     {"omniglot": omniglot, "miniimagenet": miniimagenet}[name].import_from(paths)
     click.echo(f"{name} is ready in {cache.folder()}")
 

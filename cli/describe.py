@@ -12,7 +12,10 @@ import click
 @click.command(name="describe")
 @click.argument("name")
 def command(name: str) -> None:
-    """Explain every option of NAME: an algorithm, a network, a dataset, a section of the spec, or `spec` itself."""
+    """Explain every option of NAME: an algorithm, a network, a dataset, a section of the spec, or `spec` itself.
+
+    `algorithm`, `network` and `dataset` list those that there are.
+    """
     import difflib
 
     from ..experiments.spec import Experiment
@@ -23,9 +26,12 @@ def command(name: str) -> None:
         **{each: model for group in CHOICES.values() for each, model in group.items()},
         **SECTIONS,
     }
+    if name in CHOICES:
+        _list(CHOICES[name])
+        return
     if name not in models:
-        near = difflib.get_close_matches(name, models, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(models)}"
+        near = difflib.get_close_matches(name, [*models, *CHOICES], n=1)
+        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join([*models, *CHOICES])}"
         raise click.UsageError(f"nothing is called {name!r}; {hint}")
     model = models[name]
     width = min(shutil.get_terminal_size().columns, 110)
@@ -40,6 +46,14 @@ def command(name: str) -> None:
         if field.description:
             indent = " " * 6
             click.echo(textwrap.fill(field.description, width, initial_indent=indent, subsequent_indent=indent))
+
+
+def _list(models: dict[str, Any]) -> None:
+    """Each with what it is; the options of each are a call of their own."""
+    width = max(map(len, models))
+    for name, model in models.items():
+        click.echo(f"{name:<{width}}  {' '.join((model.__doc__ or '').split())}")
+    click.echo("\n`metarun describe NAME` explains the options of one.")
 
 
 def _type(schema: dict[str, Any], definitions: dict[str, Any]) -> str:

@@ -28,10 +28,13 @@ def command(run: Path, split: Literal["train", "val", "test"], **changes: int | 
 
     import_tensorflow()
     from ..experiments.evaluate import evaluate
+    from ..experiments.results import merge
     from ..experiments.table import render, tabulate
 
     row, path, known = evaluate(run, split, {name: value for name, value in changes.items() if value is not None})
     if known:
         click.echo(f"{path} has this measurement already", err=True)
+    if (out := run.resolve().parent.parent).joinpath("results.csv").exists():
+        merge(out)
     click.echo(render(tabulate([row]), "text"))
     click.echo(f"row: {path}", err=True)

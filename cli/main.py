@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import difflib
-import errno
 import os
 import sys
-import traceback
 from importlib import import_module
 from importlib.metadata import version
 
 import click
 
-from ..datasets.errors import DataError
-from ..experiments.errors import RunError
+from .errors import report
 
 COMMANDS = {  # verb -> module, short help
     "train": ("train", "Train and test an experiment; go on where it stopped."),
@@ -66,7 +63,6 @@ def metarun(verbose: bool) -> None:
 
 def main() -> None:
     """Entry point. Exit codes: 0 done, 1 failure, 2 bad usage or spec, 130 interrupted."""
-    verbose = any(argument in ("-v", "--verbose") for argument in sys.argv[1:2])
     try:
         sys.exit(metarun.main(standalone_mode=False) or 0)
     except click.ClickException as error:
@@ -79,35 +75,8 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
     except Exception as error:
-        message, code = _explain(error)
-        click.echo(message, err=True)
-        if verbose:
-            traceback.print_exc()
+        code = report(error)
     sys.exit(code)
-
-
-def _explain(error: Exception) -> tuple[str, int]:
-    """What to say of an error, and the exit code."""
-    kind = type(error).__name__
-    if kind == "SpecError":
-        return str(error), 2
-    if kind == "Interrupted":
-        return str(error), 130
-    if isinstance(error, DataError | RunError):
-        return f"error: {error}", 1
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return (
-            f"error: the disk is full ({error.filename or 'while writing'}): free some room, then run the same command",
-            1,
-        )
-    if isinstance(error, OSError):
-        return f"error: {error.filename or ''}: {error.strerror or error}", 1
-    if kind == "ResourceExhaustedError":
-        return "error: out of memory: lower train.meta_batch, the network's filters, or the number of queries", 1
-    return (
-        f"internal error, please report it: {kind}: {' '.join(str(error).split())[:300]} (`metarun -v` shows where)",
-        1,
-    )
 
 
 if __name__ == "__main__":

@@ -23,15 +23,10 @@ def command(folders: tuple[Path, ...], form: str, out: Path | None) -> None:
     """
     from ..experiments.atomic import write_text_atomic
     from ..experiments.errors import RunError
-    from ..experiments.results import find_rows, read_row
+    from ..experiments.results import read_rows
     from ..experiments.table import render, tabulate
 
-    rows = []
-    for path in find_rows(folders):
-        try:
-            rows.append(read_row(path))
-        except RunError as error:
-            click.echo(f"warning: left out: {error}", err=True)
+    rows = read_rows(folders)
     if not rows:
         raise RunError(
             f"no finished run below {', '.join(map(str, folders))}: run `metarun train SPEC --out {folders[0]}`"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import click
 
+from .errors import report
 from .options import overrides
 
 
@@ -26,7 +28,8 @@ from .options import overrides
 def command(specs: tuple[str, ...], overrides: tuple[str, ...], seeds: tuple[int, ...], out: Path, fresh: bool) -> None:
     """Train and test each SPEC, a YAML file or the name of a spec that ships, once for each seed.
 
-    The same command again goes on where an interrupted run stopped, and skips what is finished.
+    The same command again goes on where an interrupted run stopped, and skips what is finished. A run that fails
+    does not stop those after it.
     """
     from ..experiments.load import SpecError, load
     from ..experiments.rundir import RunDirectory
@@ -46,6 +49,7 @@ def command(specs: tuple[str, ...], overrides: tuple[str, ...], seeds: tuple[int
     from ..experiments.quiet import import_tensorflow
 
     import_tensorflow()
+    from ..experiments.interrupt import Interrupted
     from ..experiments.results import merge
     from ..experiments.run import refuse_another_spec, run
     from ..experiments.table import render, tabulate
@@ -58,11 +62,25 @@ def command(specs: tuple[str, ...], overrides: tuple[str, ...], seeds: tuple[int
     if not fresh:
         for experiment, _, directory in runs:
             refuse_another_spec(experiment, directory)  # now, not after the hours of the runs before it
-    rows = []
-    for experiment, seed, directory in runs:
-        if directory.finished and not fresh:
-            click.echo(f"{directory.path} is finished; --fresh trains it again", err=True)
-        rows.append(run(experiment, seed, directory, fresh))
-        merge(out)
-    click.echo(render(tabulate(rows), "text"))
-    click.echo(f"rows: {out / 'results.csv'}", err=True)
+    rows, failed = [], {}
+    try:
+        for experiment, seed, directory in runs:
+            if directory.finished and not fresh:
+                click.echo(f"{directory.path} is finished; --fresh trains it again", err=True)
+            try:
+                rows.append(run(experiment, seed, directory, fresh))
+                merge(out)
+            except Interrupted:
+                raise
+            except Exception as error:  # the other runs may still succeed; all are told at the end
+                failed[directory.path] = error
+                if directory is not runs[-1][2]:
+                    click.echo(f"{directory.path} failed; going on with the others", err=True)
+    finally:
+        if rows:
+            click.echo(render(tabulate(rows), "text"))
+            click.echo(f"rows: {out / 'results.csv'}", err=True)
+        for path, error in failed.items():
+            report(error, "" if str(path) in str(error) else f"{path}: ")
+    if failed:
+        sys.exit(1)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,17 +30,20 @@ def save(path: Path, variables: Sequence[tf.Variable], state: dict[str, Any]) ->
     write_bytes_atomic(path, buffer.getvalue())
 
 
-def restore(path: Path, variables: Sequence[tf.Variable]) -> dict[str, Any]:
-    """Assign the variables and return `state`; RunError for a damaged or foreign file, which changes nothing."""
+def restore(path: Path, variables: Sequence[tf.Variable], keys: Collection[str] = ()) -> dict[str, Any]:
+    """Assign the variables and return `state`, which has `keys`; RunError for a damaged or foreign file, which changes
+    nothing."""
     try:
         with np.load(path, allow_pickle=False) as file:
             state = json.loads(str(file["state"]))
             arrays = [file[f"{number:04d}"] for number in range(len(file.files) - 1)]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise RunError(f"{path} is not a whole checkpoint ({error}): delete it to go on from an older one") from None
-    shapes = [tuple(variable.shape) for variable in variables]
-    if not isinstance(state, dict) or state.get("format") != FORMAT or [array.shape for array in arrays] != shapes:
+    except (OSError, ValueError, KeyError, EOFError, TypeError, AttributeError, zipfile.BadZipFile) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise RunError(f"{path} is not a whole checkpoint ({reason}): use --fresh to train again") from None
+    wanted = [(tuple(variable.shape), variable.dtype.as_numpy_dtype) for variable in variables]
+    known = isinstance(state, dict) and state.get("format") == FORMAT and state.keys() >= set(keys)
+    if not known or [(array.shape, array.dtype) for array in arrays] != wanted:
         raise RunError(f"{path} is a checkpoint of another model or version: use --fresh, or choose another --out")
     for variable, array in zip(variables, arrays, strict=True):
-        variable.assign(array.astype(variable.dtype.as_numpy_dtype))
+        variable.assign(array)
     return state

@@ -22,10 +22,15 @@ from .spec import Experiment
 Problem = tuple[str, str]
 
 
-def problems(experiment: Experiment) -> Iterator[Problem]:
-    """Everything that is wrong with an experiment whose single values are all right."""
+def problems(experiment: Experiment, partial: bool = False) -> Iterator[Problem]:
+    """Everything that is wrong with an experiment whose single values are all right; a `partial` one lacks those that
+    are not, and a check has nothing to say where it would need one of them."""
     for check in (_tasks, _ways, _algorithm, _network, _protocol, _optimizer, _checkpoint, _dataset, _seeds):
-        yield from check(experiment)
+        try:
+            yield from check(experiment)
+        except AttributeError:
+            if not partial:
+                raise
 
 
 def _tasks(experiment: Experiment) -> Iterator[Problem]:
@@ -78,6 +83,8 @@ def _algorithm(experiment: Experiment) -> Iterator[Problem]:
             )
         if algorithm.serial and train.meta_batch == 1:
             yield "algorithm.serial", "has no effect with train.meta_batch: 1"
+        elif algorithm.serial and algorithm.task_reduction == "sum":
+            yield "algorithm.task_reduction", "has no effect with serial: true, where each task is an update"
     if getattr(algorithm, "task_reduction", "mean") == "sum" and train.meta_batch == 1:
         yield "algorithm.task_reduction", "has no effect with train.meta_batch: 1"
 
@@ -94,8 +101,9 @@ def _network(experiment: Experiment) -> Iterator[Problem]:
         for option in ("norm_scale", "norm_epsilon", "norm_momentum"):
             if _said(network, option):
                 yield f"network.{option}", "has no effect with batch_norm: false"
-    elif has_head and _said(network, "norm_momentum"):
-        yield "network.norm_momentum", f"has no effect: {experiment.algorithm.name} never uses running averages"
+    elif _said(network, "norm_momentum") and (has_head or experiment.protocol == "transductive"):
+        who = experiment.algorithm.name if has_head else "the transductive protocol"
+        yield "network.norm_momentum", f"has no effect: {who} never uses running averages"
     if isinstance(experiment.algorithm, MAMLOptions) and not network.batch_norm and experiment.algorithm.adapt == "all":
         yield "algorithm.adapt", "all is the same as weights with batch_norm: false"
 
@@ -141,6 +149,11 @@ def _dataset(experiment: Experiment) -> Iterator[Problem]:
         yield "dataset.split", f"adds up to {sum(dataset.split):g}, not 1"
     if isinstance(dataset, ImageFolderOptions) and min(dataset.split) < 0:
         yield "dataset.split", "has a negative share"
+    if isinstance(dataset, ImageFolderOptions):
+        try:
+            dataset.path.expanduser().resolve()
+        except (RuntimeError, ValueError, OSError) as error:
+            yield "dataset.path", f"is no path: {error}"
     if isinstance(dataset, SinusoidOptions):
         for option in ("amplitude", "phase", "x"):
             low, high = getattr(dataset, option)

@@ -6,33 +6,39 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from ..datasets.tasks import Split
 from . import checkpoint
 from .atomic import write_json_atomic
 from .checks import problems
 from .errors import RunError
-from .load import effective, load
+from .load import SpecError, effective, load
 from .measure import Evaluation
 from .results import Row, read_row
 from .run import build, make_row
 from .rundir import RunDirectory
 from .spec import Experiment
 from .steps import shape_of
+from .wording import explain
 
 PUBLISHED = ("published", "published_ci95", "published_source")  # the paper's number is for the paper's test
 
 
 def evaluate(run: Path, split: Split, changes: Mapping[str, Any]) -> tuple[Row, Path, bool]:
     """Measure the run at `run` with `changes` (way, shot, query, episodes, episode_seed, inner_steps, protocol,
-    checkpoint); the row, its file, and whether it was there before. RunError for a run that is not trained, or for
-    changes that do not fit it."""
+    checkpoint); the row, its file, and whether it was there before. RunError for a run that is not trained, SpecError
+    for changes that do not fit it."""
     directory = RunDirectory(run)
     if not directory.finished:
         raise RunError(f"{run} has no result.json: give the folder of a finished run, such as runs/NAME/seed-0")
-    trained = read_row(directory.result)
-    experiment = changed(load(directory.spec).experiment, changes)
-    chosen = experiment.test.checkpoint if directory.best.exists() else "last"
-    path = directory.evaluations / f"{_name(experiment, split, chosen)}.json"
+    trained, spec = read_row(directory.result), load(directory.spec).experiment
+    experiment = changed(spec, changes)
+    chosen = experiment.test.checkpoint
+    name = _name(experiment, split, chosen)
+    if name == _name(spec, trained.split, trained.checkpoint):
+        return trained, directory.result, True
+    path = directory.evaluations / f"{name}.json"
     with directory.locked():
         if path.exists():
             return read_row(path), path, True
@@ -59,24 +65,30 @@ def evaluate(run: Path, split: Split, changes: Mapping[str, Any]) -> tuple[Row, 
 
 
 def changed(experiment: Experiment, changes: Mapping[str, Any]) -> Experiment:
-    """The experiment with another test; RunError where the trained model cannot be tested so."""
+    """The experiment with another test; SpecError where the trained model cannot be tested so."""
     told = effective(experiment)
     changes = dict(changes)
-    protocol = changes.pop("protocol", experiment.protocol)
+    told["protocol"] = changes.pop("protocol", experiment.protocol)
     if (inner_steps := changes.pop("inner_steps", None)) is not None:
         if not hasattr(experiment.algorithm, "test_inner_steps"):
-            raise RunError(f"--inner-steps has no effect: {experiment.algorithm.name} has no inner loop")
+            raise SpecError([f"--inner-steps has no effect: {experiment.algorithm.name} has no inner loop"])
         told["algorithm"]["test_inner_steps"] = inner_steps
     told["test"].update(changes)
-    result = Experiment.model_validate(told | {"protocol": protocol})
-    if wrong := [f"{key} {message}" for key, message in problems(result)]:
-        raise RunError("; ".join(wrong))
+    try:
+        result = Experiment.model_validate(told)
+    except ValidationError as error:
+        raise SpecError([f"{'.'.join(map(str, key))}: {message}" for key, message in explain(error, told)]) from None
+    tested = [(key, message) for key, message in problems(result) if not key.startswith("network.")]  # that is trained
+    if tested:
+        raise SpecError([f"{key}: {message}" for key, message in tested])
     return result
 
 
 def _name(experiment: Experiment, split: str, chosen: str) -> str:
     """A file name that holds everything that may differ between two measurements of a run."""
-    test, steps = experiment.test, getattr(experiment.algorithm, "test_inner_steps", None)
+    test, algorithm = experiment.test, experiment.algorithm
+    steps = getattr(algorithm, "test_inner_steps", None)
+    steps = getattr(algorithm, "inner_steps", None) if steps is None else steps
     inner = "" if steps is None else f"-{steps}steps"
     return (
         f"{split}-{test.way}way-{test.shot}shot-{test.query}query-{experiment.protocol}-{chosen}{inner}"

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import difflib
+import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from ..datasets.options import ImageFolderOptions
 from .checks import problems
 from .spec import Experiment
-from .wording import explain
+from .wording import explain, section_model, show
 
 MAXIMUM_BYTES = 1 << 20
 Key = tuple[str | int, ...]
@@ -47,6 +48,7 @@ class _Document:
     values: dict[str, Any] = field(default_factory=dict)
     places: dict[Key, str] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
+    unreadable: set[Key] = field(default_factory=set)  # complained of, and None in `values`
 
     def complain(self, key: Key, message: str, place: str | None = None) -> None:
         where = place or self.place(key)
@@ -65,7 +67,7 @@ def load(spec: str | Path, overrides: Sequence[str] = ()) -> Loaded:
     document = _read(path)
     for override in overrides:
         _override(document, override)
-    experiment = _rooted(_validate(document), path.parent)
+    experiment = _settled(_validate(document), path.parent)
     origins = {".".join(map(str, key)): place for key, place in document.places.items() if key}
     return Loaded(experiment, origins, path)
 
@@ -73,10 +75,13 @@ def load(spec: str | Path, overrides: Sequence[str] = ()) -> Loaded:
 def find(spec: str | Path) -> Path:
     """The file of a spec; SpecError with the nearest names where there is none."""
     path = Path(spec)
-    if path.is_dir():
-        raise SpecError([f"{spec} is a folder: give a spec file, or the name of a spec that ships"])
-    if path.exists():
-        return path
+    try:
+        if path.is_dir():
+            raise SpecError([f"{spec} is a folder: give a spec file, or the name of a spec that ships"])
+        if path.exists():
+            return path
+    except OSError as error:
+        raise SpecError([f"{spec}: {error.strerror}"]) from None
     shipped = shipped_specs()
     if str(spec) in shipped:
         return shipped[str(spec)]
@@ -93,7 +98,7 @@ def shipped_specs() -> dict[str, Path]:
 
 def resolved_yaml(experiment: Experiment) -> str:
     """The spec with every default filled in; itself a valid spec with the same digest."""
-    return yaml.safe_dump(effective(experiment), sort_keys=False, allow_unicode=True)
+    return yaml.dump(effective(experiment), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=math.inf)
 
 
 def effective(experiment: Experiment) -> dict[str, Any]:
@@ -124,6 +129,19 @@ _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
     re.compile(r"^([-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN))$"),
     list("-+.0123456789"),
+)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes what `_Loader` would not read as text; every value is on one line, so that a comment may follow it."""
+
+
+_Dumper.yaml_implicit_resolvers = _Loader.yaml_implicit_resolvers
+_Dumper.add_representer(
+    str,
+    lambda dumper, text: dumper.represent_scalar(
+        "tag:yaml.org,2002:str", text, style=None if text == "".join(text.splitlines()) else '"'
+    ),
 )
 
 
@@ -170,9 +188,10 @@ def _construct(document: _Document, node: yaml.Node, key: Key, place: str | None
     if isinstance(node, yaml.ScalarNode):
         try:
             return _Loader("").construct_object(node)
-        except (yaml.YAMLError, ValueError) as error:
-            reason = getattr(error, "problem", None) or error
+        except (yaml.YAMLError, ValueError, LookupError, AttributeError) as error:  # what PyYAML raises for a bad value
+            reason = getattr(error, "problem", None) or f"{show(node.value)} is no {node.tag.rpartition(':')[2]}"
             document.complain(key, f"cannot be read: {reason}", place or f"{document.name}:{node.start_mark.line + 1}")
+            document.unreadable.add(key)
             return None
     values: dict[str, Any] = {}
     for name, value in node.value:
@@ -217,24 +236,49 @@ def _override(document: _Document, override: str) -> None:
 
 def _validate(document: _Document) -> Experiment:
     try:
-        experiment = Experiment.model_validate(document.values)
+        experiment, wrong = Experiment.model_validate(document.values), {}
     except ValidationError as error:
-        for key, message in explain(error, document.values):
+        wrong = dict(explain(error, document.values))
+        experiment = _right_part(document.values, wrong)
+    for key, message in wrong.items():
+        if key not in document.unreadable:
             document.complain(key, message)
-        raise SpecError(_in_order(document.problems)) from None
-    for key, message in problems(experiment):
+    for key, message in problems(experiment, partial=bool(wrong)):
         document.complain(tuple(key.split(".")), message)
     if document.problems:
         raise SpecError(_in_order(document.problems))
     return experiment
 
 
-def _rooted(experiment: Experiment, folder: Path) -> Experiment:
-    """A relative dataset path starts at the spec's folder."""
-    if not isinstance(experiment.dataset, ImageFolderOptions):
-        return experiment
-    path = (folder / experiment.dataset.path.expanduser()).resolve()
-    return experiment.model_copy(update={"dataset": experiment.dataset.model_copy(update={"path": path})})
+def _right_part(values: Mapping[str, Any], wrong: Collection[Key]) -> Experiment:
+    """A spec with mistakes, for checks only: what is wrong, missing or misspelt is no attribute of it."""
+
+    def part(model: type[BaseModel], told: Mapping[str, Any], wrong: set[str | int]) -> Any:
+        known = {name: value for name, value in told.items() if name in model.model_fields}
+        made = model.model_construct(set(known), **known)
+        misspelt = (difflib.get_close_matches(name, model.model_fields, n=1) for name in told if name not in known)
+        for name in wrong.union(*misspelt):
+            vars(made).pop(str(name), None)
+        return made
+
+    sections = {}
+    for section, told in values.items():
+        if isinstance(told, dict) and (model := section_model(section, told)):
+            sections[section] = part(model, told, {key[1] for key in wrong if key[0] == section and len(key) > 1})
+    lost = {key[0] for key in wrong if len(key) == 1 or key[0] not in sections}
+    return part(Experiment, {**values, **sections}, lost)
+
+
+def _settled(experiment: Experiment, folder: Path) -> Experiment:
+    """What a spec may leave open: a relative dataset path starts at its folder; without validation the last
+    checkpoint is tested."""
+    changes: dict[str, Any] = {}
+    if isinstance(experiment.dataset, ImageFolderOptions):
+        path = (folder / experiment.dataset.path.expanduser()).resolve()
+        changes["dataset"] = experiment.dataset.model_copy(update={"path": path})
+    if experiment.validation is None:
+        changes["test"] = experiment.test.model_copy(update={"checkpoint": "last"})
+    return experiment.model_copy(update=changes)
 
 
 def _in_order(lines: Sequence[str]) -> list[str]:

@@ -14,11 +14,12 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from ..algorithms.embedding import EmbeddingLearner
 from ..algorithms.learner import Learner, Metrics
 from ..datasets.tasks import Shape, Split, TaskSource
 from .atomic import write_text_atomic
 from .progress import Progress
-from .results import expected_calibration_error, mean_and_ci95
+from .results import exact_sum, expected_calibration_error, mean_and_ci95
 
 PIXELS_AT_ONCE = 1_000_000  # inputs of one evaluation call; bounds its memory
 
@@ -37,7 +38,7 @@ class Measurement(NamedTuple):
 
     def summary(self) -> dict[str, float]:
         """Mean of every value, the main metric's ci95, and the expected calibration error."""
-        means = {name: math.fsum(values) / len(values) for name, values in self.values.items()}
+        means = {name: exact_sum(values) / len(values) for name, values in self.values.items()}
         summary = means | {"ci95": mean_and_ci95(self.values[self.metric].tolist())[1]}
         if self.calibration is not None:
             summary["expected_calibration_error"] = expected_calibration_error(*self.calibration.tolist())
@@ -62,7 +63,7 @@ class Evaluation:
 
     def __init__(self, learner: Learner, source: TaskSource, split: Split, shape: Shape, episodes: int, seed: int):
         self.split, self.episodes = split, episodes
-        self.batch = tasks_at_once(shape, source.input_shape, learner.problem.protocol, episodes)
+        self.batch = tasks_at_once(shape, source.input_shape, queries_beside_supports(learner), episodes)
 
         def sample(number: tf.Tensor):
             return source.sample(split, number * self.batch, self.batch, shape, seed)
@@ -75,7 +76,7 @@ class Evaluation:
         self.batches: Callable[[], Any] = (
             (lambda: map(_int64, range(self.calls)))
             if source.in_memory
-            else (lambda: tf.data.Dataset.range(self.calls).map(sample, deterministic=True).prefetch(2))
+            else (lambda: tf.data.Dataset.range(self.calls).map(sample, 2, deterministic=True).prefetch(2))
         )
 
     @property
@@ -122,10 +123,16 @@ def main_metric(names: Iterable[str]) -> Literal["accuracy", "mse"]:
     return "accuracy" if "accuracy" in names else "mse"
 
 
-def tasks_at_once(shape: Shape, input_shape: tuple[int, ...], protocol: str, episodes: int) -> int:
+def queries_beside_supports(learner: Learner) -> bool:
+    """Whether each query passes the network in a batch of its own with the whole support set: the inductive protocol of
+    gradient-based learners. Those that compare embeddings use running averages."""
+    return learner.problem.protocol == "inductive" and not isinstance(learner, EmbeddingLearner)
+
+
+def tasks_at_once(shape: Shape, input_shape: tuple[int, ...], beside_supports: bool, episodes: int) -> int:
     """Tasks in one evaluation call, so that their inputs stay below `PIXELS_AT_ONCE`."""
     supports, queries = shape.way * shape.shot, shape.way * shape.query
-    images = supports + queries * (supports + 1 if protocol == "inductive" else 1)
+    images = supports + queries * (supports + 1 if beside_supports else 1)
     return max(1, min(episodes, 100, PIXELS_AT_ONCE // (images * math.prod(input_shape[:2]))))
 
 

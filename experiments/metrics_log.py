@@ -19,6 +19,7 @@ from .errors import RunError
 from .rundir import RunDirectory
 
 FIXED = ("step", "split")
+SPLITS = ("train", "val")
 SCALAR = tf.compat.v1.SummaryMetadata(plugin_data={"plugin_name": "scalars"})  # tf.summary.scalar needs TensorBoard
 TIMES = ("seconds", "tasks_per_second")
 
@@ -33,9 +34,7 @@ class MetricsLog:
         kept = [row for row in self._read() if int(row["step"]) <= step]
         write_text_atomic(self.path, self._lines(kept, header=True))
         shutil.rmtree(directory.tensorboard, ignore_errors=True)
-        self.writers = {
-            split: tf.summary.create_file_writer(str(directory.tensorboard / split)) for split in ("train", "val")
-        }
+        self.writers = {split: tf.summary.create_file_writer(str(directory.tensorboard / split)) for split in SPLITS}
         for row in kept:
             self._summarise(row)
 
@@ -60,11 +59,26 @@ class MetricsLog:
         """Whole rows of the file; a last line that a crash cut short is dropped."""
         if not self.path.exists():
             return []
-        text = self.path.read_text(encoding="utf-8", errors="replace")
-        rows = list(csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1])))
-        if rows and list(rows[0]) != self.columns:
+        lines = self.path.read_text(encoding="utf-8", errors="replace").split("\n")[:-1]
+        if lines and lines[0].split(",") != self.columns:
             raise RunError(f"{self.path} has other columns than this version writes: use --fresh")
+        rows = []
+        for number, line in enumerate(lines[1:], 2):
+            try:
+                rows.append(self._row(line))
+            except ValueError:
+                raise RunError(f"{self.path}:{number} is no row of metrics: delete that line, or use --fresh") from None
         return rows
+
+    def _row(self, line: str) -> dict[str, str]:
+        """ValueError for what is none."""
+        row = dict(zip(self.columns, line.split(","), strict=True))
+        if row["split"] not in SPLITS or int(row["step"]) < 1:
+            raise ValueError(line)
+        for name, text in row.items():
+            if name not in FIXED and text:
+                float(text)
+        return row
 
     def _lines(self, rows: Sequence[Mapping[str, str]], header: bool = False) -> str:
         text = io.StringIO()

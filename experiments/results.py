@@ -6,18 +6,30 @@ import csv
 import fcntl
 import io
 import math
-from collections.abc import Iterator, Sequence
+import re
+import sys
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from .atomic import write_text_atomic
 from .errors import RunError
 
 
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+Measured = Annotated[float | None, BeforeValidator(_finite)]  # None where it is not finite
+
+
 class Row(BaseModel):
-    """One measurement of one trained model. Accuracies are fractions; `published` is in percent, as printed."""
+    """One measurement of one trained model. Accuracies are fractions; `published` is in percent, as printed.
+
+    What has a default may be missing in the row of another version.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -30,27 +42,27 @@ class Row(BaseModel):
     query: int
     protocol: Literal["inductive", "transductive"]
     metric: Literal["accuracy", "mse"]
-    mean: float | None  # over episodes; None where it is not finite
-    ci95: float | None  # half-width over episodes; the spread over seeds is the table's
+    mean: Measured  # over episodes
+    ci95: Measured  # half-width over episodes; the spread over seeds is the table's
     episodes: int
     seed: int
     checkpoint: Literal["best", "last"]
     train_steps: int
-    inner_steps: int  # at test; 0 for learners without an inner loop
+    inner_steps: int = 0  # at test; 0 for learners without an inner loop
     parameters: int
-    expected_calibration_error: float | None
-    negative_log_likelihood: float | None
-    precision: str
-    device: str
+    expected_calibration_error: Measured = None
+    negative_log_likelihood: Measured = None
+    precision: str = "float32"
+    device: str = ""
     seconds: float  # of training and validation
-    tasks_per_second: float | None
-    version: str
-    git_commit: str
+    tasks_per_second: float | None = None
+    version: str = ""
+    git_commit: str = ""
     spec_digest: str
     episodes_digest: str
-    published: float | None
-    published_ci95: float | None
-    published_source: str | None
+    published: float | None = None
+    published_ci95: float | None = None
+    published_source: str | None = None
 
     def as_json(self) -> dict[str, Any]:
         """For result.json."""
@@ -60,28 +72,31 @@ class Row(BaseModel):
 COLUMNS = list(Row.model_fields)
 
 
-class Found(NamedTuple):
-    """A row and the file it came from."""
-
-    row: Row
-    path: Path
+def exact_sum(values: Iterable[float]) -> float:
+    """math.fsum, with infinity for a sum that no float holds."""
+    try:
+        return math.fsum(values)
+    except OverflowError:
+        return math.inf
 
 
 def mean_and_ci95(values: Sequence[float]) -> tuple[float, float]:
     """Mean and half-width of the 95% interval, 1.96 * s / sqrt(n), s with n - 1; exactly summed, at least 2 values."""
     count = len(values)
-    mean = math.fsum(values) / count
-    variance = math.fsum((value - mean) ** 2 for value in values) / (count - 1)
+    mean = exact_sum(values) / count
+    variance = exact_sum((value - mean) * (value - mean) for value in values) / (count - 1)
     return mean, 1.96 * math.sqrt(variance / count)
 
 
 def expected_calibration_error(counts: Sequence[float], confidences: Sequence[float], right: Sequence[float]) -> float:
     """sum over bins of (n_b / n) * |right answers / n_b - mean confidence| (Guo et al. 2017, equation 3).
 
-    Each sequence has one entry a bin: queries, the sum of their confidences, and how many were right.
+    Each sequence has one entry a bin: queries, the sum of their confidences, and how many were right. NaN where no
+    query has a confidence.
     """
     total = math.fsum(counts)
-    return math.fsum(abs(good - sure) for sure, good in zip(confidences, right, strict=True)) / total
+    gap = math.fsum(abs(good - sure) for sure, good in zip(confidences, right, strict=True))
+    return gap / total if total else math.nan
 
 
 def read_row(path: Path) -> Row:
@@ -95,13 +110,27 @@ def read_row(path: Path) -> Row:
         ) from None
 
 
-def find_rows(folders: Sequence[Path]) -> Iterator[Path]:
-    """Result files below the folders, sorted; runs that `--fresh` set aside (NAME~1) do not count."""
-    found: set[Path] = set()
-    for folder in folders:
-        for pattern in ("result.json", "evaluations/*.json"):
-            found.update(folder.rglob(pattern))
-    return iter(sorted(path for path in found if not any("~" in part for part in path.parts)))
+def find_rows(folders: Sequence[Path]) -> list[Path]:
+    """Result files below the folders, sorted; runs below them that `--fresh` set aside (seed-0~1) do not count."""
+    found = {
+        path
+        for folder in folders
+        for pattern in ("result.json", "evaluations/*.json")
+        for path in folder.rglob(pattern)
+        if not any(re.fullmatch(r"seed-\d+~\d+", part) for part in path.relative_to(folder).parts)
+    }
+    return sorted(found)
+
+
+def read_rows(folders: Sequence[Path]) -> list[Row]:
+    """Every row below the folders; a damaged or foreign file is named on standard error and left out."""
+    rows = []
+    for path in find_rows(folders):
+        try:
+            rows.append(read_row(path))
+        except RunError as error:
+            print(f"warning: left out: {error}", file=sys.stderr)
+    return rows
 
 
 def merge(root: Path) -> Path:
@@ -109,8 +138,7 @@ def merge(root: Path) -> Path:
     target = root / "results.csv"
     with open(root / ".results.lock", "a", encoding="utf-8") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        rows = [read_row(path) for path in find_rows([root])]
-        write_text_atomic(target, rows_as_csv(rows))
+        write_text_atomic(target, rows_as_csv(read_rows([root])))
     return target
 
 

@@ -41,16 +41,17 @@ def run(experiment: Experiment, seed: int, directory: RunDirectory, fresh: bool 
 
     Raises RunError, DataError, or Interrupted after a checkpoint.
     """
+    built = build(experiment, seed) if fresh else None  # what cannot train must not displace what is there
     if fresh and directory.path.exists():
         with directory.locked():
             directory.set_aside()
     with directory.locked():
         refuse_another_spec(experiment, directory)
         if directory.finished:
-            return read_row(directory.result)
-        write_text_atomic(directory.spec, resolved_yaml(experiment.model_copy(update={"seeds": (seed,)})))
+            return finished_row(experiment, seed, directory)
+        source, learner = built or build(experiment, seed)
+        write_spec(experiment, seed, directory)
         write_json_atomic(directory.environment, environment.describe())
-        source, learner = build(experiment, seed)
         training = Training(experiment, seed, directory, source, learner)
         with StopSignal() as stop:
             training.train(stop)
@@ -254,9 +255,9 @@ class Training:
         """Go on from the newest whole checkpoint; a damaged one is named and skipped."""
         for path in self.directory.newest_checkpoints():
             try:
-                state = checkpoint.restore(path, self.variables)
+                state = checkpoint.restore(path, self.variables, self._state().keys())
             except RunError as error:
-                print(f"warning: {error}; going on from an older one", file=sys.stderr)
+                print(f"warning: going on without this checkpoint: {error}", file=sys.stderr)
                 continue
             if state.get("content_digest", self.source.content_digest) != self.source.content_digest:
                 raise RunError(
@@ -283,7 +284,7 @@ def make_row(
     seconds: float,
 ) -> Row:
     """The row of one measurement by the experiment's test section; `step` and `seconds` are those of the training."""
-    summary, published, test = measurement.summary(), experiment.published, experiment.test
+    summary, test = measurement.summary(), experiment.test
     return Row(
         experiment=experiment.name,
         algorithm=experiment.algorithm.name,
@@ -312,10 +313,33 @@ def make_row(
         git_commit=environment.git_commit(),
         spec_digest=experiment.digest,
         episodes_digest=measurement.episodes_digest,
-        published=published.value if published else None,
-        published_ci95=published.ci95 if published else None,
-        published_source=published.source if published else None,
+        **published_columns(experiment),
     )
+
+
+def published_columns(experiment: Experiment) -> dict[str, Any]:
+    """The paper's number, as a row has it."""
+    published = experiment.published
+    return {
+        "published": published.value if published else None,
+        "published_ci95": published.ci95 if published else None,
+        "published_source": published.source if published else None,
+    }
+
+
+def write_spec(experiment: Experiment, seed: int, directory: RunDirectory) -> None:
+    """The resolved spec of this one seed."""
+    write_text_atomic(directory.spec, resolved_yaml(experiment.model_copy(update={"seeds": (seed,)})))
+
+
+def finished_row(experiment: Experiment, seed: int, directory: RunDirectory) -> Row:
+    """The row of a finished run, with the published number that the spec has now."""
+    row = read_row(directory.result)
+    current = row.model_copy(update=published_columns(experiment))
+    if current != row:
+        write_spec(experiment, seed, directory)
+        write_json_atomic(directory.result, current.as_json())
+    return current
 
 
 def refuse_another_spec(experiment: Experiment, directory: RunDirectory) -> None:

@@ -13,7 +13,7 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from .results import Row
+from .results import Row, exact_sum
 
 FORMATS = ("text", "csv", "markdown", "latex")
 GROUPED = (
@@ -46,11 +46,11 @@ class Line(NamedTuple):
 
 
 def tabulate(rows: Sequence[Row]) -> list[Line]:
-    """Group by everything but the seed, in the order of the experiments' names."""
-    groups: dict[tuple[Any, ...], list[Row]] = {}
-    for row in sorted(rows, key=lambda row: (row.experiment, row.split, row.way, row.shot, row.protocol, row.seed)):
-        groups.setdefault(tuple(getattr(row, name) for name in GROUPED), []).append(row)
-    return [_line(group) for group in groups.values()]
+    """Group by everything but the seed, in the order of the experiments' names; of equal measurements one counts."""
+    groups: dict[tuple[Any, ...], dict[int, Row]] = {}
+    for row in sorted(rows, key=_order):
+        groups.setdefault(tuple(getattr(row, name) for name in GROUPED), {}).setdefault(row.seed, row)
+    return [_line(list(group.values())) for group in groups.values()]
 
 
 def render(lines: Sequence[Line], form: str) -> str:
@@ -64,6 +64,10 @@ def render(lines: Sequence[Line], form: str) -> str:
     return {"text": _text, "markdown": _markdown, "latex": _latex}[form](names, table)
 
 
+def _order(row: Row) -> tuple[Any, ...]:
+    return row.experiment, row.split, row.way, row.shot, row.protocol, row.seed, row.published is None
+
+
 def _line(group: Sequence[Row]) -> Line:
     scale = 100.0 if group[0].metric == "accuracy" else 1.0
     means = [row.mean for row in group]
@@ -71,7 +75,7 @@ def _line(group: Sequence[Row]) -> Line:
     result = _mean([row.mean for row in group], scale)
     spread = None
     if len(finite) == len(group) > 1 and result is not None:
-        spread = math.sqrt(math.fsum((mean - result) ** 2 for mean in finite) / (len(finite) - 1))
+        spread = math.sqrt(exact_sum((mean - result) * (mean - result) for mean in finite) / (len(finite) - 1))
     return Line(
         group[0],
         len(group),
@@ -86,7 +90,7 @@ def _line(group: Sequence[Row]) -> Line:
 
 def _mean(values: Sequence[float | None], scale: float = 1.0) -> float | None:
     known = [value for value in values if value is not None]
-    return scale * math.fsum(known) / len(known) if len(known) == len(values) else None
+    return scale * exact_sum(known) / len(known) if len(known) == len(values) else None
 
 
 def _ambiguous(line: Line, lines: Sequence[Line]) -> bool:

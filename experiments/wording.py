@@ -122,12 +122,14 @@ def _nearest(name: Any, known: Mapping[str, Any]) -> str:
 
 def _meaning(key: tuple[str | int, ...], values: Mapping[str, Any]) -> str:
     """What a missing key is for."""
-    model: Any = Experiment
-    if len(key) == 2:
-        section = str(key[0])
-        model = CHOICES[section].get(values[section].get("name")) if section in CHOICES else SECTIONS.get(section)
+    model = Experiment if len(key) == 1 else section_model(str(key[0]), values[str(key[0])])
     field = model.model_fields.get(str(key[-1])) if model else None
     return f": {field.description}" if field is not None and field.description else ""
+
+
+def section_model(section: str, told: Mapping[str, Any]) -> type[BaseModel] | None:
+    """The options of a section that says `told`; None where there is no such section, or nothing of its name."""
+    return CHOICES[section].get(str(told.get("name"))) if section in CHOICES else SECTIONS.get(section)
 
 
 def show(value: Any) -> str:

@@ -135,6 +135,8 @@ def test_describe_covers_everything_that_can_be_named():
         "train",
     ]:
         assert len(metarun("describe", name).stdout.splitlines()) > 4
+    for kind, name in [("algorithm", "reptile"), ("network", "conv4"), ("dataset", "imagefolder")]:
+        assert f"\n{name} " in "\n" + metarun("describe", kind).stdout
     text = metarun("describe", "maml").stdout
     assert "inner_lr" in text and "required" in text and "arXiv" in text
 
@@ -142,6 +144,21 @@ def test_describe_covers_everything_that_can_be_named():
 def test_schema_is_json_schema():
     schema = json.loads(metarun("schema").stdout)
     assert schema["$schema"].startswith("https://json-schema.org/") and "algorithm" in schema["required"]
+
+
+def test_a_full_disk_is_not_out_of_memory():
+    """What TensorFlow's writers raise, and what Python's do."""
+    import errno
+
+    from tensorflow.errors import ResourceExhaustedError
+
+    from metarun.cli.errors import explain
+
+    text = "{{function_node f}} runs/a b/events.out; No space left on device\n\tFailed to flush 3 events [Op:Flush]"
+    told = "error: no space left on the disk (runs/a b/events.out): free some room, then run the same command"
+    assert explain(ResourceExhaustedError(None, None, text)) == (told, 1)
+    assert explain(OSError(errno.ENOSPC, "No space left on device", "runs/a b/events.out")) == (told, 1)
+    assert "out of memory" in explain(ResourceExhaustedError(None, None, "OOM when allocating tensor"))[0]
 
 
 def test_a_closed_pipe_is_no_error():
@@ -157,4 +174,5 @@ def test_data_that_are_missing_say_how_to_get_them(tmp_path):
     (tmp_path / "omniglot.json").write_text("{")
     assert metarun("data", "verify", "omniglot", code=1, METARUN_CACHE=str(tmp_path)).stderr.count("warning") == 1
     missing = metarun("data", "import", "miniimagenet", tmp_path / "nothing", code=1, METARUN_CACHE=str(tmp_path))
-    assert missing.stderr == f"error: {tmp_path / 'nothing'} does not exist\n"
+    assert missing.stderr.endswith(f"\nerror: {tmp_path / 'nothing'} does not exist\n")
+    assert missing.stderr.startswith("preparing miniimagenet from ")  # in a batch log there is no bar

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import math
 
 import numpy as np
@@ -40,6 +41,16 @@ def test_interval_is_exact_where_naive_sums_are_not():
     assert ci95 == pytest.approx(1.96 * math.sqrt(0.0625 * 2000 / 1999 / 2000), rel=1e-9)
     naive = np.float32(values).var(ddof=1)  # loses everything
     assert naive != pytest.approx(0.0625, rel=0.1)
+
+
+def test_a_measurement_that_is_not_finite_is_a_row_and_a_line():
+    for values in ([0.5, math.nan], [math.inf, 1.0], [1e308, 1e308], [1e200, 0.0]):
+        mean, ci95 = mean_and_ci95(values)
+        told = row(mean=mean, ci95=ci95, negative_log_likelihood=math.nan)
+        assert json.loads(json.dumps(told.as_json(), allow_nan=False))["ci95"] is None
+        assert told.mean is None or told.mean == 5e199
+        assert len(render(tabulate([told]), "text").splitlines()) == 3
+    assert math.isnan(expected_calibration_error([0.0] * 15, [math.nan] * 15, [0.0] * 15))  # no logit was a number
 
 
 def test_calibration_weights_bins_by_their_queries():
@@ -84,6 +95,15 @@ def test_seeds_are_averaged_and_specs_are_not():
     assert "00000000" in text and "ffffffff" in text  # one name, two specs: the digests tell them apart
 
 
+def test_a_measurement_that_is_there_twice_counts_once():
+    """`evaluate` repeats a test, or a run is copied: seeds and their spread stay those of two trainings."""
+    both = [row(seed=0, mean=0.5), row(seed=1, mean=0.7)]
+    repeated = row(seed=0, mean=0.5, published=None)
+    (line,) = tabulate([repeated, *both, row(seed=1, mean=0.7)])
+    assert line == tabulate(both)[0]
+    assert line.seeds == 2 and line.row.published == 51.0
+
+
 def test_protocols_and_test_tasks_never_share_a_line():
     rows = [row(), row(protocol="transductive"), row(episodes_digest="2" * 16), row(way=20), row(checkpoint="last")]
     assert len(tabulate(rows)) == len(rows)
@@ -105,18 +125,36 @@ def test_formats():
 
 
 def test_results_csv_is_rebuilt_from_the_runs(tmp_path):
-    import json
-
-    for seed, folder in enumerate(["a/seed-0", "a/seed-1", "a/seed-1~1"]):
-        (tmp_path / folder).mkdir(parents=True)
-        (tmp_path / folder / "result.json").write_text(json.dumps(row(seed=seed).as_json()))
-    merge(tmp_path)
-    text = (tmp_path / "results.csv").read_text()
+    root = tmp_path / "set~1" / "seed-0~1"  # what `--fresh` names so is below the folder
+    for seed, folder in enumerate(["a/seed-0", "a/seed-1", "a/seed-1~1", "a/seed-1~1/evaluations"]):
+        (root / folder).mkdir(parents=True)
+        (root / folder / "result.json").write_text(json.dumps(row(seed=seed).as_json()))
+    merge(root)
+    text = (root / "results.csv").read_text()
     assert text == rows_as_csv([row(seed=0), row(seed=1)])
-    (tmp_path / "results.csv").write_text("nonsense")
+    (root / "results.csv").write_text("nonsense")
+    merge(root)
+    assert (root / "results.csv").read_text() == text
+    assert len(find_rows([root, root / "a"])) == 2  # each once
+
+
+def test_a_foreign_or_damaged_row_is_named_and_left_out(tmp_path, capsys):
+    for folder, text in {"good": row().model_dump_json(), "cut": row().model_dump_json()[:-20], "other": "[]"}.items():
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "result.json").write_text(text)
     merge(tmp_path)
-    assert (tmp_path / "results.csv").read_text() == text
-    assert len(list(find_rows([tmp_path, tmp_path / "a"]))) == 2  # each once
+    assert (tmp_path / "results.csv").read_text() == rows_as_csv([row()])
+    warnings = capsys.readouterr().err.splitlines()
+    assert len(warnings) == 2 and "cut/result.json is not a row" in warnings[0] and "other" in warnings[1]
+
+
+def test_a_row_from_before_a_column_was_added(tmp_path):
+    path = tmp_path / "result.json"
+    old = row(published=None, published_source=None).as_json()
+    for column in ("published", "published_ci95", "published_source", "expected_calibration_error", "git_commit"):
+        del old[column]
+    path.write_text(json.dumps(old))
+    assert read_row(path) == row(published=None, published_source=None, expected_calibration_error=None, git_commit="")
 
 
 def test_a_damaged_row_is_named(tmp_path):

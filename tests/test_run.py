@@ -165,6 +165,27 @@ def test_a_finished_run_is_skipped_and_fresh_sets_it_aside(tmp_path):
     assert (run / "result.json").read_text() == json.dumps(row, indent=2) + "\n"
     table = metarun("table", tmp_path / "runs")
     assert table.returncode == 0 and len(table.stdout.splitlines()) == 4
+    with open(tmp_path / "runs" / "results.csv", newline="") as file:
+        assert [row["inner_steps"] for row in csv.DictReader(file)] == ["3", "1"]
+    same = metarun("evaluate", run, "--episodes", 30, "--inner-steps", 1)  # as the spec says
+    assert f"{run / 'result.json'} has this measurement already" in same.stderr
+    published = ("-s", "train.steps=120", "-s", "published={value: 0.5, source: later}")
+    assert metarun("train", spec, *published, "--out", tmp_path / "runs").returncode == 0
+    assert json.loads((run / "result.json").read_text()) == row | {"published": 0.5, "published_source": "later"}
+
+
+def test_a_run_that_fails_stops_no_other_and_displaces_nothing(tmp_path):
+    """Glyphs have no class with 100 images: that spec fails, before --fresh sets aside what is there."""
+    good, bad = write_spec(tmp_path, steps=20), tmp_path / "bad.yaml"
+    bad.write_text(SPECS["protonet"].replace("STEPS", "20").replace("tiny", "bad").replace("query: 5", "query: 100"))
+    kept = tmp_path / "runs" / "bad" / "seed-0" / "result.json"
+    kept.parent.mkdir(parents=True)
+    kept.write_text("{}")
+    done = metarun("train", bad, good, "--out", tmp_path / "runs", "--fresh")
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "tiny" in done.stdout.splitlines()[2] and (tmp_path / "runs" / "tiny" / "seed-0" / "result.json").exists()
+    assert f"{kept.parent}: error: glyphs: " in done.stderr.splitlines()[-1]
+    assert kept.read_text() == "{}"
 
 
 def test_two_processes_cannot_share_a_run(tmp_path):
@@ -193,6 +214,11 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path, undisturbed):
     again = metarun("train", spec, "--out", tmp_path / "runs")
     assert again.returncode == 0 and "not a whole checkpoint" in again.stderr
     assert results(run) == results(undisturbed["maml"])
+    (run / "result.json").unlink()
+    (run / "checkpoints" / "best.npz").unlink()
+    stuck = metarun("train", spec, "--out", tmp_path / "runs")
+    assert stuck.returncode == 1 and "best.npz is not a whole checkpoint (No such file" in stuck.stderr
+    assert "use --fresh" in stuck.stderr
 
 
 def test_checkpoints_come_back_exactly_and_foreign_ones_change_nothing(tmp_path):
@@ -207,6 +233,13 @@ def test_checkpoints_come_back_exactly_and_foreign_ones_change_nothing(tmp_path)
     other = [tf.Variable([0.0, 0.0, 0.0]), tf.Variable(3, dtype=tf.int64)]
     with pytest.raises(RunError, match="another model"):
         checkpoint.restore(path, other)
+    with pytest.raises(RunError, match="another model or version"):
+        checkpoint.restore(path, variables, ["step", "seconds"])
+    array = tmp_path / "array.npz"
+    np.save(array.open("wb"), np.zeros(3))
+    for broken in (array, tmp_path / "missing.npz"):
+        with pytest.raises(RunError, match=f"{broken.name} is not a whole checkpoint .*: use --fresh"):
+            checkpoint.restore(broken, variables)
     evil = tmp_path / "evil.npz"
     np.savez(evil, state=np.array([{"format": 1}], dtype=object))  # would have to be unpickled
     with pytest.raises(RunError, match="not a whole checkpoint"):
@@ -292,6 +325,22 @@ def test_a_checkpoint_from_before_there_were_digests_is_good(tmp_path, pictures,
     del state["content_digest"]
     np.savez(path, **arrays | {"state": np.array(json.dumps(state))})
     assert run(experiment, 0, directory).train_steps == 12
+
+
+@pytest.mark.parametrize(
+    "line", ["nonsense", "x,train,1,2,3", "4,test,1,2,3", "4,train,1,2,three", "4,train,1,2,3,4", "\0", ""]
+)
+def test_a_line_that_is_no_row_of_metrics_is_named(tmp_path, line):
+    from metarun.experiments.metrics_log import MetricsLog
+
+    directory = RunDirectory(tmp_path)
+    for _ in range(2):  # the second one reads what the first one wrote
+        log = MetricsLog(directory, ["loss"], 3)
+        log.write(3, "train", {"loss": 0.5}, 1, 2)
+    with open(directory.metrics, "a") as file:
+        file.write(f"{line}\n")
+    with pytest.raises(RunError, match=r"metrics\.csv:4 is no row of metrics: delete that line, or use --fresh"):
+        MetricsLog(directory, ["loss"], 3)
 
 
 def test_metrics_of_a_line_cut_short_are_written_again(tmp_path, undisturbed):

@@ -75,6 +75,17 @@ def test_the_good_one_is_good(write):
         ("inner_lr: 0.4", "inner_lr: 0.4\n  inner_steps: 0\n  first_order: true", 6, "no effect with inner_steps: 0"),
         ("{name: omniglot}", "{name: sinusoid}", 5, "network.name: conv4 reads images; sinusoid has numbers: use mlp"),
         ("name: maml\n  inner_lr: 0.4", "name: protonet\n  inner_steps: 2", 4, "protonet has no option inner_steps"),
+        ("name: maml\n  inner_lr: 0.4", "name: reptile\n  inner_lr: 1\n  inner_batch: 5\n  serial: true\n"
+         "  task_reduction: sum", 7, "algorithm.task_reduction: has no effect with serial: true"),
+        ("{name: conv4}", "{name: conv4, norm_momentum: 0.5}", 5, "norm_momentum: has no effect: maml never uses"),
+        ("  name: maml\n  inner_lr: 0.4\nnetwork: {name: conv4}", "  name: protonet\nnetwork: {name: conv4, "
+         "norm_momentum: 0.5}", 4, "norm_momentum: has no effect: the transductive protocol never uses"),
+        ("steps: 2000", "steps: !!bool x", 11, "train.steps: cannot be read: 'x' is no bool"),
+        ("steps: 2000", "steps: !!timestamp x", 11, "train.steps: cannot be read: 'x' is no timestamp"),
+        ("steps: 2000", 'steps: !!int ""', 11, "train.steps: cannot be read: '' is no int"),
+        ("steps: 2000", "steps: !!float ''", 11, "train.steps: cannot be read: '' is no float"),
+        ("{name: omniglot}", "{name: imagefolder, path: ~nobody-here/x}", 6, "dataset.path: is no path: Could not"),
+        ("{name: omniglot}", '{name: imagefolder, path: "a\\0b"}', 6, "dataset.path: is no path: embedded null"),
         ("name: good", "name: ../../good", 1, "name: expected letters, digits"),
         ("meta_batch: 4", "meta_batch: 4\nseeds: [0, 0]", 13, "seeds: has a seed twice"),
         ("meta_batch: 4", "meta_batch: 4\nseeds: [0, -1]", 13, "seeds.1: expected a number at least 0, got -1"),
@@ -96,6 +107,36 @@ def test_all_mistakes_at_once_in_the_order_of_the_file(write):
     places = [problem.split(": ")[0] for problem in problems]
     assert places == ["spec.yaml:2", "spec.yaml:4", "spec.yaml:5", "spec.yaml:11"]
     assert "algorithm.inner_lr: is missing" in problems[0] and "did you mean inner_lr?" in problems[1]
+
+
+def test_mistakes_between_settings_are_found_beside_wrong_values(write):
+    """Of what is right. A check that needs a wrong, missing or misspelt value is silent, not misled by its default."""
+    text = GOOD.replace("0.4", "fast\n  first_order: true\n  inner_steps: 0") + "  way: five\ntest: {way: 3}\n"
+    text = text.replace("learning_rate: 1e-3", "decay_every: 5\n  shcedule: step") + "seeds: [0, 0]\nvalidation: null\n"
+    problems = mistakes(write(text), "test.checkpoint=best", "network.batch_norm=maybe", "network.norm_scale=false")
+    words = [
+        "algorithm.inner_lr: expected a number",
+        "algorithm.first_order: has no effect with inner_steps: 0",
+        "optimizer.shcedule: unknown key; did you mean schedule?",
+        "train.way: expected a whole number",
+        "seeds: has a seed twice",
+        "test.checkpoint: best needs a validation",
+        "network.batch_norm: expected true or false",
+    ]
+    assert len(problems) == len(words)
+    assert all(any(each in problem for problem in problems) for each in words)
+
+
+@pytest.mark.parametrize("text", ["1e5", "08", "no", "2020-01-01", "0x1f", "1_000", "~", "a: b # c", "two\nlines\n",
+                                  "a\r\x85\u2028\x07b", "'\"", "word " * 60, ""])  # fmt: skip
+def test_text_stays_text_in_a_resolved_spec(write, tmp_path, text):
+    written = json.dumps(text)
+    loaded = load(write(GOOD), [f"description={written}", *([f"name={written}"] if text.isalnum() else [])])
+    (tmp_path / "resolved.yaml").write_text(resolved_yaml(loaded.experiment))
+    again = load(tmp_path / "resolved.yaml").experiment
+    assert again == loaded.experiment and again.description == text
+    lines = resolved_yaml(loaded.experiment).splitlines()
+    assert len(lines) == len(resolved_yaml(load(write(GOOD)).experiment).splitlines())  # room for show's comments
 
 
 @pytest.mark.parametrize(
@@ -122,6 +163,7 @@ def test_names_that_are_no_specs(tmp_path):
     assert "did you mean omniglot/protonet or " in mistakes("omniglot/protnet")[0]
     assert "no such file" in mistakes(tmp_path / "nothing.yaml")[0]
     assert "is a folder" in mistakes(tmp_path)[0]
+    assert "File name too long" in mistakes("x" * 300)[0]
 
 
 def test_overrides(write):
@@ -154,12 +196,45 @@ def test_shipped_specs_are_right_and_say_how_to_run_them(name):
     assert loaded.experiment.published or name.startswith("quickstart/"), "says what to compare with"
 
 
+@pytest.mark.parametrize(
+    ("spec", "changes", "told"),
+    [
+        ("maml", {"inner_steps": 5000}, "algorithm.test_inner_steps: expected a number at most 1000, got 5000"),
+        ("maml", {"query": 2000}, "test.query: expected a number at most 1000, got 2000"),
+        ("maml", {"way": 4}, "test.way: is 4: the last layer of maml has train.way = 5 outputs"),
+        ("protonet", {"inner_steps": 1}, "--inner-steps has no effect: protonet has no inner loop"),
+    ],
+)
+def test_a_test_that_does_not_fit_the_model_is_one_line(spec, changes, told):
+    from metarun.experiments.evaluate import changed
+
+    with pytest.raises(SpecError) as caught:
+        changed(load(f"quickstart/{spec}").experiment, changes)
+    (problem,) = caught.value.problems
+    assert problem.startswith(told)
+
+
+def test_a_trained_network_may_be_tested_in_either_protocol():
+    """Its running averages have no effect in the transductive one: no mistake, they are there already."""
+    from metarun.experiments.evaluate import changed
+
+    trained = load("quickstart/protonet", ["network.norm_momentum=0.5", "protocol=inductive"]).experiment
+    assert changed(trained, {"protocol": "transductive"}).protocol == "transductive"
+
+
+@pytest.mark.parametrize("override", ["seeds=[0]", "validation=null", "test.checkpoint=last", "precision=float64"])
 @pytest.mark.parametrize("name", sorted(shipped_specs()))
-def test_a_resolved_spec_is_a_spec_with_the_same_digest(name, tmp_path):
-    first = load(name).experiment
+def test_a_resolved_spec_is_a_spec_with_the_same_digest(name, override, tmp_path):
+    first = load(name, [override]).experiment
     path = tmp_path / "spec.yaml"
     path.write_text(resolved_yaml(first))
     assert load(path).experiment == first and load(path).experiment.digest == first.digest
+
+
+def test_without_validation_the_last_checkpoint_is_tested(write):
+    silent, explicit = (load(write(GOOD), ["validation=null", *more]) for more in ([], ["test.checkpoint=last"]))
+    assert silent.experiment.test.checkpoint == "last" and silent.experiment.digest == explicit.experiment.digest
+    assert "best needs a validation" in mistakes(write(GOOD), "validation=null", "test.checkpoint=best")[0]
 
 
 def test_the_digest_names_what_decides_a_result(write):

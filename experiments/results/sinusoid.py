@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import sys
 from collections import defaultdict
 from pathlib import Path
@@ -27,7 +28,7 @@ STEPS = range(11)
 def main(runs: Path) -> None:
     """Read every row below `runs` with its episodes; write the curves."""
     curves: dict[int, list[list[float]]] = defaultdict(list)  # K -> a curve for each seed
-    for run in sorted(runs.glob("seed-*[0-9]")):
+    for run in sorted(path for path in runs.iterdir() if re.fullmatch(r"seed-\d+", path.name)):
         measured = [(run / "result.json", run / "episodes.csv")]
         measured += [(path, path.with_suffix(".csv")) for path in (run / "evaluations").glob("*.json")]
         for row, episodes in measured:

@@ -1,0 +1,54 @@
+"""Evaluation: tasks in batches that depend on the spec alone, and that never change a result."""
+
+import warnings
+
+import numpy as np
+import pytest
+
+from metarun import algorithms
+from metarun.algorithms.learner import Problem
+from metarun.algorithms.options import Conv4Options, MAMLOptions, OptimizerOptions, PrototypicalNetworkOptions
+from metarun.datasets.tasks import Shape
+from metarun.experiments.measure import Evaluation
+
+SHAPE = Shape(5, 1, 15)
+
+
+def learner(options, protocol, source, dtype="float32"):
+    return algorithms.build(
+        options, Conv4Options(filters=4), OptimizerOptions(), problem=Problem(False, protocol),
+        input_shape=source.input_shape, outputs=5, steps=1, dtype=dtype, seed=0,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("options", "protocol", "images"),
+    [
+        (PrototypicalNetworkOptions(), "inductive", 5 + 75),  # the queries of a task share its supports
+        (PrototypicalNetworkOptions(), "transductive", 5 + 75),
+        (MAMLOptions(inner_lr=0.1), "transductive", 5 + 75),
+        (MAMLOptions(inner_lr=0.1), "inductive", 5 + 75 * 6),  # each query beside all supports
+    ],
+)
+def test_a_call_holds_what_the_learner_needs_for_a_task(make_source, options, protocol, images):
+    source = make_source(images=16, size=28)
+    evaluation = Evaluation(learner(options, protocol, source), source, "test", SHAPE, 1000, 0)
+    assert evaluation.batch == 1_000_000 // (images * 28 * 28)
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_the_size_of_the_calls_changes_no_result(make_source, in_memory):
+    source = make_source(images=16, in_memory=in_memory, dtype="float64")
+    model = learner(PrototypicalNetworkOptions(), "inductive", source, "float64")
+    measured = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for size in (7, 2):
+            evaluation = Evaluation(model, source, "test", SHAPE, 7, 0)
+            evaluation.batch = size
+            measured.append(evaluation.measure("test"))
+    first, second = measured
+    assert first.episodes_digest == second.episodes_digest
+    for name, values in first.values.items():
+        np.testing.assert_allclose(values, second.values[name], rtol=1e-9)
+    assert np.std(first.values["accuracy"]) > 0
