@@ -16,7 +16,7 @@ from .errors import RunError
 from .load import SpecError, effective, load
 from .measure import Evaluation
 from .results import Row, read_row
-from .run import build, make_row
+from .run import build, make_row, refuse_other_images
 from .rundir import RunDirectory
 from .spec import Experiment
 from .steps import shape_of
@@ -44,7 +44,7 @@ def evaluate(run: Path, split: Split, changes: Mapping[str, Any]) -> tuple[Row, 
             return read_row(path), path, True
         source, learner = build(experiment, trained.seed)
         source.check(split, shape_of(experiment.test))
-        checkpoint.restore(_weights(directory, chosen), learner.variables)
+        refuse_other_images(checkpoint.restore(_weights(directory, chosen), learner.variables), source, directory)
         evaluation = Evaluation(
             learner, source, split, shape_of(experiment.test), experiment.test.episodes, experiment.test.episode_seed
         )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import sys
 import time
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -255,21 +256,26 @@ class Training:
         """Go on from the newest whole checkpoint; a damaged one is named and skipped."""
         for path in self.directory.newest_checkpoints():
             try:
-                state = checkpoint.restore(path, self.variables, self._state().keys())
+                state = checkpoint.restore(path, self.variables, self._state().keys() - {"content_digest"})
             except RunError as error:
                 print(f"warning: going on without this checkpoint: {error}", file=sys.stderr)
                 continue
-            if state.get("content_digest", self.source.content_digest) != self.source.content_digest:
-                raise RunError(
-                    f"{self.directory.path}: {self.source.name} has other images than those it was trained on: bring "
-                    "them back, or start anew with --fresh"
-                )
+            refuse_other_images(state, self.source, self.directory)
             self.step, self.seconds = state["step"], state["seconds"]
             self.best_step = state["best_step"]
             self.best_value = math.nan if state["best_value"] is None else state["best_value"]
             self.window, self.window_steps = state["window"], state["window_steps"]
             self.window_seconds = state["window_seconds"]
             return
+
+
+def refuse_other_images(state: Mapping[str, Any], source: TaskSource, directory: RunDirectory) -> None:
+    """RunError where the data are not those of the checkpoint with this state."""
+    if state.get("content_digest", source.content_digest) != source.content_digest:
+        raise RunError(
+            f"{directory.path}: {source.name} has other images than those it was trained on: bring them back, or "
+            "start anew with --fresh"
+        )
 
 
 def make_row(
