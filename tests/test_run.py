@@ -107,6 +107,35 @@ def test_killed_and_continued_is_undisturbed(tmp_path, undisturbed, algorithm, h
     assert results(run) == results(undisturbed[algorithm])
 
 
+DYING = """
+import os, pathlib, signal, sys
+last, replace = sys.argv.pop(1), pathlib.Path.replace
+
+def die(self, target):
+    if pathlib.Path(target).name == last:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return replace(self, target)
+
+pathlib.Path.replace = die
+from metarun.cli.main import main
+main()
+"""
+
+
+def test_killed_again_and_again_is_undisturbed(tmp_path, undisturbed):
+    """Each time before a file gets its name: without any checkpoint, between two, tested, and with all but the row."""
+    spec, run = write_spec(tmp_path), tmp_path / "runs" / "tiny" / "seed-0"
+    for last in ("best.npz", "step-300.npz", "episodes.csv", "result.json"):
+        command = [sys.executable, "-c", DYING, last, "train", str(spec), "--out", str(tmp_path / "runs")]
+        killed = subprocess.run(command, capture_output=True, text=True, timeout=300)
+        assert killed.returncode == -signal.SIGKILL, killed.stderr
+        assert not list(run.rglob(last)), "the moment before the file is there"
+        assert bool(RunDirectory(run).newest_checkpoints()) == (last != "best.npz")
+    again = metarun("train", spec, "--out", tmp_path / "runs")
+    assert again.returncode == 0, again.stderr
+    assert results(run) == results(undisturbed["maml"])
+
+
 def wait_for(condition, process):
     for _ in range(3000):
         if condition() or process.poll() is not None:
