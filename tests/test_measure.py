@@ -17,7 +17,7 @@ SHAPE = Shape(5, 1, 15)
 def learner(options, protocol, source, dtype="float32"):
     return algorithms.build(
         options, Conv4Options(filters=4), OptimizerOptions(), problem=Problem(False, protocol),
-        input_shape=source.input_shape, outputs=5, steps=1, dtype=dtype, seed=0,
+        input_shape=source.input_shape, outputs=5, steps=1, precision=dtype, seed=0,
     )  # fmt: skip
 
 

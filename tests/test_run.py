@@ -44,6 +44,17 @@ train: {way: 10, shot: 1, query: 5, steps: STEPS, log_every: 40}
 validation: {episodes: 20, every: 100}
 test: {way: 5, shot: 1, query: 5, episodes: 30}
 """,
+    "maml of images": """
+name: tiny
+algorithm: {name: maml, inner_lr: 1.0, tasks_per_chunk: 2}
+network: {name: conv4, filters: 8, downsample: stride}
+dataset: {name: glyphs}
+protocol: transductive
+train: {way: 5, shot: 1, query: 2, meta_batch: 4, steps: 150, log_every: 40}
+validation: {episodes: 20, every: 50}
+test: {way: 5, shot: 1, query: 5, episodes: 30}
+jit: on
+""",
 }
 
 
@@ -90,7 +101,13 @@ def undisturbed(tmp_path_factory):
 
 @pytest.mark.parametrize(
     ("algorithm", "how"),
-    [("maml", signal.SIGKILL), ("maml", signal.SIGTERM), ("reptile", signal.SIGKILL), ("protonet", signal.SIGKILL)],
+    [
+        ("maml", signal.SIGKILL),
+        ("maml", signal.SIGTERM),
+        ("maml of images", signal.SIGKILL),
+        ("reptile", signal.SIGKILL),
+        ("protonet", signal.SIGKILL),
+    ],
 )
 def test_killed_and_continued_is_undisturbed(tmp_path, undisturbed, algorithm, how):
     spec, run = write_spec(tmp_path, algorithm), tmp_path / "runs" / "tiny" / "seed-0"
