@@ -85,7 +85,7 @@ def test_the_good_one_is_good(write):
         ("steps: 2000", 'steps: !!int ""', 11, "train.steps: cannot be read: '' is no int"),
         ("steps: 2000", "steps: !!float ''", 11, "train.steps: cannot be read: '' is no float"),
         ("{name: omniglot}", "{name: imagefolder, path: ~nobody-here/x}", 6, "dataset.path: is no path: Could not"),
-        ("{name: omniglot}", '{name: imagefolder, path: "a\\0b"}', 6, "dataset.path: is no path: embedded null"),
+        ("{name: omniglot}", '{name: imagefolder, path: "a\\0b"}', 6, "dataset.path: expected a path without NUL characters"),
         ("name: good", "name: ../../good", 1, "name: expected letters, digits"),
         ("meta_batch: 4", "meta_batch: 4\nseeds: [0, 0]", 13, "seeds: has a seed twice"),
         ("meta_batch: 4", "meta_batch: 4\nseeds: [0, -1]", 13, "seeds.1: expected a number at least 0, got -1"),
@@ -255,12 +255,6 @@ def test_the_digest_names_what_decides_a_result(write):
 def test_a_relative_folder_starts_at_the_spec(write, tmp_path):
     path = write(GOOD.replace("{name: omniglot}", "{name: imagefolder, path: pictures}"))
     assert load(path).experiment.dataset.path == (tmp_path / "pictures").resolve()
-
-
-def test_a_path_that_cannot_be(write):
-    path = write(GOOD.replace("{name: omniglot}", '{name: imagefolder, path: "a\\0b"}'))
-    with pytest.raises(SpecError, match=r"dataset\.path: expected a path without NUL characters, got 'a\\x00b'"):
-        load(path)
 
 
 def test_every_option_is_explained_and_in_the_schema():
