@@ -85,7 +85,7 @@ def test_the_good_one_is_good(write):
         ("steps: 2000", 'steps: !!int ""', 11, "train.steps: cannot be read: '' is no int"),
         ("steps: 2000", "steps: !!float ''", 11, "train.steps: cannot be read: '' is no float"),
         ("{name: omniglot}", "{name: imagefolder, path: ~nobody-here/x}", 6, "dataset.path: is no path: Could not"),
-        ("{name: omniglot}", '{name: imagefolder, path: "a\\0b"}', 6, "dataset.path: expected a path without NUL characters"),
+        ("{name: omniglot}", '{name: imagefolder, path: "a\\0b"}', 6, "dataset.path: expected a path without NUL"),
         ("name: good", "name: ../../good", 1, "name: expected letters, digits"),
         ("meta_batch: 4", "meta_batch: 4\nseeds: [0, 0]", 13, "seeds: has a seed twice"),
         ("meta_batch: 4", "meta_batch: 4\nseeds: [0, -1]", 13, "seeds.1: expected a number at least 0, got -1"),
