@@ -1,0 +1,296 @@
+"""metarun against PyTorch on the five works of meta-learning, in turn, in one process.
+
+    pip install -e ".[bench]"
+    python benchmarks/compare.py [--works W1 W4] [--rounds 5] [--csv FILE] [--plot FILE]
+
+Each round runs metarun for about a second, then each variant of the peer. Inputs are random images of the right
+shapes, first weights are the same, and the losses of the first step must agree. The peer of a work is its fastest
+variant; the ratio is that of the median step times. Both sides use all cores that the process may use.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import math
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import numpy as np
+
+from metarun import algorithms
+from metarun.algorithms.learner import Problem
+from metarun.algorithms.options import (
+    Conv4Options,
+    MAMLOptions,
+    MatchingNetworkOptions,
+    OptimizerOptions,
+    PrototypicalNetworkOptions,
+    ReptileOptions,
+)
+from metarun.datasets.options import GlyphsOptions, Options
+from metarun.datasets.sampling import ClassPool, ImageSource
+from metarun.experiments.benchmark import matrix_rate
+from metarun.experiments.environment import cores
+from metarun.experiments.spec import Experiment, Train
+from metarun.experiments.steps import TrainingSteps, training_shape
+
+SECONDS_A_TURN = 1.0
+AGREE = 1e-6  # relative difference of the losses in float64
+AGREE_ADAM = 1e-3  # PyTorch adds Adam's epsilon after the bias correction, the papers' code before it
+
+
+class Work(NamedTuple):
+    """One training step that is measured."""
+
+    title: str
+    algorithm: Options
+    network: Conv4Options
+    train: Train
+    image: tuple[int, int, int] = (28, 28, 1)
+    optimizer: OptimizerOptions = OptimizerOptions()
+
+
+STRIDED = Conv4Options(downsample="stride")
+WORKS = {
+    "W1": Work(
+        "MAML, Omniglot 5-way 1-shot, 32 tasks, 1 inner step",
+        MAMLOptions(inner_lr=2.0),
+        Conv4Options(downsample="stride", features="mean", norm_scale=False),
+        Train(way=5, shot=1, query=1, meta_batch=32, steps=1),
+    ),
+    "W2": Work(
+        "MAML, miniImageNet 5-way 1-shot, 4 tasks, 5 inner steps",
+        MAMLOptions(inner_lr=0.05, inner_steps=5),
+        Conv4Options(filters=32, norm_scale=False),
+        Train(way=5, shot=1, query=15, meta_batch=4, steps=1),
+        image=(84, 84, 3),
+    ),
+    "W3": Work(
+        "Prototypical Networks, Omniglot 60-way 1-shot",
+        PrototypicalNetworkOptions(),
+        Conv4Options(),
+        Train(way=60, shot=1, query=5, steps=1),
+    ),
+    "W4": Work(
+        "Reptile, Omniglot 5-way, 5 tasks x 5 Adam steps",
+        ReptileOptions(inner_lr=1e-3, inner_steps=5, inner_batch=10),
+        STRIDED,
+        Train(way=5, shot=10, meta_batch=5, steps=1),
+        optimizer=OptimizerOptions(name="sgd", learning_rate=1.0),
+    ),
+    "W5": Work(
+        "Matching Networks with FCE, Omniglot 20-way 1-shot",
+        MatchingNetworkOptions(temperature=0.1, full_context_embeddings=True),
+        Conv4Options(),
+        Train(way=20, shot=1, query=5, steps=1),
+    ),
+}
+
+
+def experiment_of(work: Work, precision: str = "float32") -> Experiment:
+    """The spec of a work; its dataset is not used."""
+    return Experiment(
+        name="work",
+        algorithm=work.algorithm,
+        network=work.network,
+        dataset=GlyphsOptions(),
+        protocol="transductive",
+        optimizer=work.optimizer,
+        train=work.train,
+        precision=precision,
+    )
+
+
+def source_of(work: Work, precision: str = "float32") -> ImageSource:
+    """Random images, 120 classes of 20."""
+    pixels = np.random.default_rng(0).integers(0, 256, (120 * 20, *work.image), dtype=np.uint8)
+    pool = ClassPool(pixels, np.full(120, 20), tuple(str(number) for number in range(120)))
+    return ImageSource("random", {"train": pool}, dtype=precision)
+
+
+class Metarun:
+    """metarun's side of a work: `step()` returns the loss."""
+
+    def __init__(self, work: Work, precision: str = "float32"):
+        self.experiment, self.source = experiment_of(work, precision), source_of(work, precision)
+        self.learner = algorithms.build(
+            work.algorithm,
+            work.network,
+            work.optimizer,
+            problem=Problem(False, "transductive"),
+            input_shape=work.image,
+            outputs=work.train.way,
+            steps=1000,
+            precision=precision,
+            seed=0,
+        )
+        self.parameters = {name: value.numpy() for name, value in self.learner.parameters.items()}
+        self.shape = training_shape(self.experiment)
+        self.batch = self.source.sample("train", 0, work.train.meta_batch, self.shape, 0)
+        self.operations = work.train.meta_batch * self.learner.operations(self.shape)
+        steps = TrainingSteps(self.experiment, 0, self.source, self.learner)
+        first = next(steps.tasks(0, 1))  # always the same tasks, so that the peer can be given them
+        self.step: Callable[[], float] = lambda: float(steps.step(first)["loss"])
+
+
+def peers(work: Work, metarun: Metarun) -> Iterator[tuple[str, Callable[[], float]]]:
+    """Each variant of the peer with its step, on the batch and the first weights of `metarun`."""
+    import pytorch_works as peer
+    import torch
+
+    stride = work.network.downsample == "stride"
+    side = {(28, True): 2, (28, False): 1, (84, False): 5}[work.image[0], stride]
+    space = side if work.network.features == "flatten" else 1
+
+    def network(p: peer.Parameters, x: torch.Tensor) -> torch.Tensor:
+        return peer.conv4(p, x, stride=stride, features=work.network.features)
+
+    for layout in ("", "channels_last"):
+        batch = tuple(
+            torch.from_numpy(part.numpy()).long()
+            if part.shape.rank == 2
+            else peer.images(part.numpy(), stride, bool(layout))
+            for part in metarun.batch[:4]
+        )
+        for variant in {"maml": ("loop", "vmap"), "reptile": ("loop", "fused Adam")}.get(work.algorithm.name, ("",)):
+            p = peer.from_metarun(metarun.parameters, stride, space)
+            rate = work.optimizer.learning_rate
+            sgd = work.optimizer.name == "sgd"
+            outer = torch.optim.SGD(p.values(), rate) if sgd else torch.optim.Adam(p.values(), rate)
+            if isinstance(work.algorithm, MAMLOptions):
+                make = peer.maml_step if variant == "loop" else peer.maml_vmap_step
+                step = make(p, batch, network, outer, lr=work.algorithm.inner_lr, steps=work.algorithm.inner_steps)
+            elif isinstance(work.algorithm, ReptileOptions):
+                orders = metarun.learner._order(metarun.batch, work.algorithm.inner_steps, work.algorithm.inner_batch)
+                fused = variant == "fused Adam"
+                step = peer.reptile_step(p, batch, network, orders.numpy(), lr=work.algorithm.inner_lr, fused=fused)
+            elif isinstance(work.algorithm, PrototypicalNetworkOptions):
+                step = peer.protonet_step(p, batch, network, outer)
+            else:
+                step = peer.matching_step(p, batch, network, outer, temperature=work.algorithm.temperature, steps=5)
+            yield " ".join(filter(None, (variant, layout))) or "plain", step
+
+
+def turn(step: Callable[[], float]) -> list[float]:
+    """Step times of about `SECONDS_A_TURN`, at least two steps."""
+    times: list[float] = []
+    while len(times) < 2 or sum(times) < SECONDS_A_TURN:
+        started = time.perf_counter()
+        step()
+        times.append(time.perf_counter() - started)
+    return times
+
+
+def check(name: str) -> None:
+    """SystemExit unless every variant of the peer does what metarun does, on two tasks of few small images."""
+    work = WORKS[name]._replace(optimizer=OptimizerOptions(name="sgd", learning_rate=1.0))
+    small = {"meta_batch": min(work.train.meta_batch, 2), "query": min(work.train.query, 3)}
+    work = work._replace(train=work.train.model_copy(update=small), image=(28, 28, work.image[2]))
+    ours = Metarun(work, "float64")
+    losses = [ours.step(), ours.step()]
+    for variant, step in peers(work, ours):
+        others = [step(), step()]
+        agree = AGREE_ADAM if isinstance(work.algorithm, ReptileOptions) else AGREE
+        if not np.allclose(others, losses, rtol=agree, atol=0):
+            raise SystemExit(f"{name}: losses {losses} in metarun, {others} in PyTorch ({variant}): not the same work")
+
+
+def compare(name: str, rounds: int) -> dict[str, object]:
+    """One line of the table."""
+    import tensorflow as tf
+
+    work = WORKS[name]
+    ours = Metarun(work)
+    contestants, quickest = {"metarun": ours.step}, math.inf
+    ours.step()
+    for variant, step in peers(work, ours):
+        step()
+        seconds = min(turn(step))
+        if seconds < 2 * quickest:  # the others cannot be the best, but hold gigabytes
+            contestants[variant] = step
+        quickest = min(seconds, quickest)
+    times: dict[str, list[float]] = {variant: [] for variant in contestants}
+    rates = []
+    for _ in range(rounds):
+        rates.append(matrix_rate(tf.float32))
+        for variant, step in contestants.items():
+            times[variant] += turn(step)
+    medians = {variant: statistics.median(each) for variant, each in times.items()}
+    mine = medians.pop("metarun")
+    best = min(medians, key=medians.__getitem__)
+    low, _, high = statistics.quantiles(times["metarun"], n=4)
+    rate = statistics.median(rates)
+    return {
+        "work": name,
+        "title": work.title,
+        "metarun": mine,
+        "metarun_low": low,
+        "metarun_high": high,
+        "pytorch": medians[best],
+        "variant": best,
+        "ratio": medians[best] / mine,
+        "gflops": ours.operations / mine / 1e9,
+        "matrix_gflops": rate,
+        "fraction": ours.operations / mine / 1e9 / rate,
+    }
+
+
+def plot(rows: list[dict[str, object]], path: Path) -> None:
+    """Step times side by side, the ratio above."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(7, 3.5), layout="constrained")
+    for offset, side, color in ((-0.2, "metarun", "#0072b2"), (0.2, "pytorch", "#d55e00")):
+        axes.bar([n + offset for n in range(len(rows))], [row[side] for row in rows], 0.4, color=color, label=side)
+    for number, row in enumerate(rows):
+        axes.annotate(f"{row['ratio']:.1f}x", (number, max(row["metarun"], row["pytorch"])), ha="center", va="bottom")
+    axes.set_xticks(range(len(rows)), [row["work"] for row in rows])
+    axes.set_yscale("log")
+    axes.set_ylabel("seconds a training step")
+    axes.legend()
+    figure.savefig(path)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--works", nargs="+", choices=WORKS, default=list(WORKS))
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--csv", type=Path)
+    parser.add_argument("--plot", type=Path)
+    options = parser.parse_args()
+    import torch
+
+    torch.set_num_threads(cores())
+    rows = []
+    for name in options.works:
+        check(name)
+        rows.append(compare(name, options.rounds))
+        row = rows[-1]
+        print(
+            f"{name}  metarun {row['metarun']:.4f} s  pytorch {row['pytorch']:.4f} s ({row['variant']})  "
+            f"{row['ratio']:.2f}x  {row['gflops']:.0f} GFLOP/s = {row['fraction']:.0%} of {row['matrix_gflops']:.0f}",
+            flush=True,
+        )
+    if options.csv:
+        with options.csv.open("w", newline="") as file:
+            writer = csv.DictWriter(file, rows[0], lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
+    if options.plot:
+        plot(rows, options.plot)
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parent))
+    main()

@@ -1,0 +1,131 @@
+"""Cost curves of second-order MAML: time a task and peak memory over four settings, each point in its own process.
+
+    python benchmarks/curves.py [--csv FILE] [--plot FILE]      (about ten minutes)
+    python benchmarks/curves.py --soak 2000                     (memory over many steps)
+
+The point that all curves share is W1 of `compare.py` with 8 tasks: 5-way 1-shot, conv4-64 stride 2, 28x28, one inner
+step.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+CURVES: dict[str, list[int]] = {
+    "meta_batch": [1, 2, 4, 8, 16, 32, 64, 128],
+    "inner_steps": [1, 2, 5, 10, 20],
+    "inner_steps, recomputed": [1, 2, 5, 10, 20],
+    "way": [5, 10, 20, 50],
+    "image": [28, 42, 56, 84],
+}
+SHARED = {"meta_batch": 8, "inner_steps": 1, "way": 5, "image": 28, "recompute_inner": None}
+
+
+def learner_of(point: dict[str, Any]) -> Any:
+    """metarun's side of a point."""
+    from compare import WORKS, Metarun
+
+    algorithm = {"inner_steps": point["inner_steps"], "recompute_inner": point["recompute_inner"]}
+    train = {"way": point["way"], "meta_batch": point["meta_batch"]}
+    work = WORKS["W1"]
+    return Metarun(
+        work._replace(
+            algorithm=work.algorithm.model_copy(update=algorithm),
+            train=work.train.model_copy(update=train),
+            image=(point["image"], point["image"], 1),
+        )
+    )
+
+
+def measure(point: dict[str, Any]) -> dict[str, float]:
+    """Of this process: seconds a task, and the peak of resident memory in MiB."""
+    from compare import turn
+
+    from metarun.experiments.benchmark import peak_memory
+
+    step = learner_of(point).step
+    step()
+    times = [seconds for _ in range(3) for seconds in turn(step)]
+    return {"seconds_a_task": statistics.median(times) / point["meta_batch"], "mebibytes": peak_memory() / 2**20}
+
+
+def soak(steps: int) -> None:
+    """Resident memory every tenth of the way."""
+    step = learner_of(SHARED | {"meta_batch": 4}).step
+    for number in range(1, steps + 1):
+        step()
+        if number % (steps // 10) == 0:
+            pages = int(Path("/proc/self/statm").read_text().split()[1])
+            print(f"step {number}: {pages * os.sysconf('SC_PAGE_SIZE') / 2**20:.0f} MiB resident", flush=True)
+
+
+def plot(rows: list[dict[str, Any]], path: Path) -> None:
+    """Time above, memory below."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    settings = ["meta_batch", "inner_steps", "way", "image"]
+    figure, axes = pyplot.subplots(2, 4, figsize=(11, 5), layout="constrained", sharey="row")
+    for column, setting in enumerate(settings):
+        for curve in CURVES:
+            if curve.split(",")[0] != setting:
+                continue
+            points = [row for row in rows if row["curve"] == curve]
+            for line, (value, scale) in enumerate((("seconds_a_task", 1000), ("mebibytes", 1))):
+                heights = [scale * row[value] for row in points]
+                label = "recomputed" if "," in curve else "all kept"
+                axes[line, column].plot([row["value"] for row in points], heights, "o-", label=label)
+        axes[1, column].set_xlabel(setting)
+    axes[0, 1].legend()
+    axes[0, 0].set_ylabel("milliseconds a task")
+    axes[1, 0].set_ylabel("peak memory, MiB")
+    for each in axes.flat:
+        each.set_ylim(bottom=0)
+    figure.savefig(path)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--csv", type=Path)
+    parser.add_argument("--plot", type=Path)
+    parser.add_argument("--soak", type=int)
+    parser.add_argument("--point", type=json.loads, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.soak:
+        return soak(options.soak)
+    if options.point:
+        return print(json.dumps(measure(options.point)))
+    rows = []
+    for curve, values in CURVES.items():
+        setting, recomputed = curve.split(",")[0], "," in curve
+        for value in values:
+            point = SHARED | {setting: value, "recompute_inner": recomputed or None}
+            done = subprocess.run(
+                [sys.executable, __file__, "--point", json.dumps(point)], capture_output=True, text=True, check=True
+            )
+            rows.append({"curve": curve, "value": value, **json.loads(done.stdout.splitlines()[-1])})
+            print(rows[-1], flush=True)
+    if options.csv:
+        with options.csv.open("w", newline="") as file:
+            writer = csv.DictWriter(file, rows[0], lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
+    if options.plot:
+        plot(rows, options.plot)
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parent))
+    main()

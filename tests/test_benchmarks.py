@@ -1,0 +1,51 @@
+"""The five works of benchmarks/compare.py take two steps each, and `metarun benchmark` measures a spec."""
+
+import csv
+import importlib.util
+import io
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from metarun.experiments.benchmark import Benchmark
+
+FOLDER = Path(__file__).parents[1] / "benchmarks"
+
+
+@pytest.fixture(scope="module")
+def compare():
+    """The script as a module."""
+    spec = importlib.util.spec_from_file_location("compare", FOLDER / "compare.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("name", ["W1", "W2", "W3", "W4", "W5"])
+def test_two_steps_of_each_work(compare, name):
+    work = compare.Metarun(compare.WORKS[name])
+    first, second = work.step(), work.step()  # on the same tasks
+    assert math.isfinite(first) and math.isfinite(second) and second != first
+    assert work.operations > 1e9
+
+
+def test_the_command(tmp_path, cache_folder):
+    command = [sys.executable, "-m", "metarun.cli.main", "benchmark", "quickstart/maml", "--steps", "4"]
+    told = {}
+    for form in ("json", "csv", "text"):
+        done = subprocess.run([*command, "--format", form], capture_output=True, text=True, cwd=tmp_path, check=True)
+        told[form] = done.stdout
+    result = Benchmark.model_validate(json.loads(told["json"]))
+    assert result.operations > 1e8
+    assert result.step_low <= result.step <= result.step_high
+    assert result.first_step >= result.imports + result.data + result.tracing
+    assert result.experiment_hours * 3600 > 600 * result.step
+    assert 0 < result.fraction < 1 and result.memory > 2**28
+    (row,) = csv.DictReader(io.StringIO(told["csv"]))
+    assert row["experiment"] == result.experiment and "a step" in told["text"]
+    assert not list(tmp_path.iterdir())  # keeps nothing
