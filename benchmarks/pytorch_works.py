@@ -173,7 +173,8 @@ def matching_step(p: Parameters, batch, network: Callable, optimizer, *, tempera
             getattr(lstm, f"weight_hh_l0{suffix}").copy_(p[f"context/{name}/recurrent"].T)
             getattr(lstm, f"bias_ih_l0{suffix}").copy_(p[f"context/{name}/bias"])
             getattr(lstm, f"bias_hh_l0{suffix}").zero_()
-    optimizer.add_param_group({"params": list(lstm.parameters())})
+    one_bias = [value for name, value in lstm.named_parameters() if not name.startswith("bias_hh")]
+    optimizer.add_param_group({"params": one_bias})
 
     def step() -> float:
         optimizer.zero_grad()
@@ -189,7 +190,7 @@ def matching_step(p: Parameters, batch, network: Callable, optimizer, *, tempera
             enter, forget, candidate, leave = gates.chunk(4, -1)
             state = torch.sigmoid(forget) * state + torch.sigmoid(enter) * torch.tanh(candidate)
             hidden = torch.sigmoid(leave) * torch.tanh(state) + queries
-        cosine = F.normalize(queries, dim=-1) @ F.normalize(supports, dim=-1).T
+        cosine = F.normalize(hidden, dim=-1) @ F.normalize(supports, dim=-1).T
         loss = F.cross_entropy(cosine / temperature, query_y)  # one shot: a support image is its class
         loss.backward()
         optimizer.step()

@@ -12,9 +12,9 @@ from .options import overrides
 @click.command(name="benchmark")
 @click.argument("spec")
 @overrides
-@click.option("--steps", type=click.IntRange(4), default=30, show_default=True, help="Training steps to measure.")
+@click.option("--steps", type=click.IntRange(4), help="Training steps to measure; default: for about eight seconds.")
 @click.option("--format", "form", type=click.Choice(["text", "json", "csv"]), default="text", show_default=True)
-def command(spec: str, overrides: tuple[str, ...], steps: int, form: str) -> None:
+def command(spec: str, overrides: tuple[str, ...], steps: int | None, form: str) -> None:
     """How fast SPEC trains here, how much of the machine that uses, how long the experiment takes; keeps nothing."""
     from ..experiments.load import load
 

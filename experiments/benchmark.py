@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
-import itertools
 import json
 import resource
 import statistics
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
@@ -18,11 +18,12 @@ from pydantic import BaseModel, ConfigDict
 from ..datasets.tasks import Shape
 from .environment import cores, device_name
 from .measure import Evaluation
-from .run import build
+from .run import CALL_SECONDS, build
 from .spec import Experiment
 from .steps import TrainingSteps, shape_of, training_shape, validation_shape
 
 FORMATS = ("text", "json", "csv")
+CALLS = 16  # of training steps that are measured
 MATRIX = 2048  # rows and columns of the products that measure the machine
 
 
@@ -42,7 +43,7 @@ class Benchmark(BaseModel):
     tracing: float
     compiling: float  # the first step without the time of a later one
     first_step: float  # all of these: from the command to the end of the first step
-    steps: int  # measured
+    steps: int  # measured, after two
     step: float  # median
     step_low: float  # first quartile
     step_high: float  # third quartile
@@ -58,21 +59,26 @@ class Benchmark(BaseModel):
     experiment_hours: float  # estimate: all steps, validations and tests of one seed
 
 
-def benchmark(experiment: Experiment, steps: int, imports: float) -> Benchmark:
-    """Measure `steps` training steps after the first; `imports` is what the command took up to here."""
+def benchmark(experiment: Experiment, steps: int | None, imports: float) -> Benchmark:
+    """Measure `steps` training steps after the first two, by default as many as fill `CALLS` calls.
+
+    `imports` is what the command took up to here.
+    """
     float32_rate, bfloat16_rate = matrix_rate(tf.float32), matrix_rate(tf.bfloat16)
     started = time.perf_counter()
     seed = experiment.seeds[0]
     source, learner = build(experiment, seed)
     data = time.perf_counter() - started
-    steps_of = TrainingSteps(experiment, seed, source, learner)
-    tasks = steps_of.tasks(0, steps + 1)
-    first = next(tasks)
+    training = TrainingSteps(experiment, seed, source, learner)
     started = time.perf_counter()
-    steps_of.step.get_concrete_function(first)
+    training.trace()
     tracing = time.perf_counter() - started
-    times = [_timed(steps_of.step, task) for task in itertools.chain([first], tasks)]
-    low, step, high = statistics.quantiles(times[1:], n=4)
+    first, second = _timed(training.take, 1), _timed(training.take, 1)
+    at_once = max(1, int(CALL_SECONDS / second))
+    if steps is not None:
+        at_once = max(1, min(at_once, steps // CALLS))
+    times = [_timed(training.take, at_once) / at_once for _ in range(steps // at_once if steps else CALLS)]
+    low, step, high = statistics.quantiles(times, n=4)
     shape, meta_batch = training_shape(experiment), experiment.train.meta_batch
     operations = meta_batch * learner.operations(shape)
     test = Evaluation(learner, source, "test", shape_of(experiment.test), experiment.test.episodes, 0)
@@ -92,9 +98,9 @@ def benchmark(experiment: Experiment, steps: int, imports: float) -> Benchmark:
         imports=imports,
         data=data,
         tracing=tracing,
-        compiling=times[0] - step,
-        first_step=imports + data + tracing + times[0],
-        steps=steps,
+        compiling=first - step,
+        first_step=imports + data + tracing + first,
+        steps=at_once * len(times),
         step=step,
         step_low=low,
         step_high=high,
@@ -116,7 +122,7 @@ def matrix_rate(dtype: tf.DType) -> float:
     a = tf.cast(tf.random.stateless_uniform((MATRIX, MATRIX), (0, 0)), dtype)
     product = tf.function(lambda a: tf.reduce_sum(tf.cast(tf.matmul(a, a), tf.float32)))
     product(a)
-    return 2 * MATRIX**3 / min(_timed(product, a) for _ in range(8)) / 1e9
+    return 2 * MATRIX**3 / min(_timed(lambda: product(a).numpy()) for _ in range(8)) / 1e9
 
 
 def peak_memory() -> int:
@@ -153,11 +159,10 @@ def render(result: Benchmark, form: str) -> str:
     return "\n".join(f"{name:<18}{text}" for name, text in lines.items())
 
 
-def _timed(function: Any, argument: tf.Tensor) -> float:
-    """Seconds until the result is there."""
+def _timed(function: Callable[..., Any], *arguments: int) -> float:
+    """Seconds of a call."""
     started = time.perf_counter()
-    for tensor in tf.nest.flatten(function(argument)):
-        tensor.numpy()
+    function(*arguments)
     return time.perf_counter() - started
 
 

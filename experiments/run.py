@@ -27,6 +27,7 @@ from .errors import RunError
 from .interrupt import Interrupted, StopSignal
 from .load import load, resolved_yaml
 from .measure import Evaluation, Measurement, main_metric
+from .memory import foresee
 from .metrics_log import MetricsLog
 from .progress import Progress
 from .results import Row, read_row
@@ -35,6 +36,7 @@ from .spec import Experiment
 from .steps import TrainingSteps, shape_of, training_shape, validation_shape
 
 CHECKPOINT_SECONDS = 120.0  # between validations, so that a kill never costs more
+CALL_SECONDS = 0.5  # of training steps in one call, after which progress and a request to stop are seen
 
 
 def run(experiment: Experiment, seed: int, directory: RunDirectory, fresh: bool = False) -> Row:
@@ -99,7 +101,6 @@ class Training:
         self.best_step, self.best_value = 0, math.nan
         self.window: dict[str, float] = {}  # sums of the training metrics since the last row
         self.window_steps, self.window_seconds = 0, 0.0
-        self.steps = TrainingSteps(experiment, seed, source, learner)
         self.evaluation = self._validation()
 
     def train(self, stop: StopSignal) -> None:
@@ -108,21 +109,24 @@ class Training:
         self._restore()
         if self.step == train.steps:
             return
-        log = MetricsLog(self.directory, self._metric_names(), self.step)
-        saved_at = time.monotonic()
+        steps = TrainingSteps(self.experiment, self.seed, self.source, self.learner, self.step)
+        foresee(self.experiment, steps.traced_update())
+        log = MetricsLog(self.directory, self._metric_names(steps), self.step)
+        saved_at, count = time.monotonic(), 1
         with Progress(f"{self.experiment.name} seed {self.seed}", train.steps, self.step) as progress:
-            for task in self.steps.tasks(self.step, train.steps):
-                started = time.monotonic()
-                metrics = {name: float(value) for name, value in self.steps.step(task).items()}
-                self.step += 1
-                self._refuse_nonfinite(metrics["loss"])
-                self._count(metrics, time.monotonic() - started)
+            while self.step < train.steps:
+                started, count = time.monotonic(), min(count, self._until_event())
+                metrics = steps.take(count)
+                seconds = (time.monotonic() - started) / count
+                for number in range(count):
+                    self.step += 1
+                    self._count({name: float(values[number]) for name, values in metrics.items()}, seconds)
                 if self.step % train.log_every == 0 or self.step == train.steps:
                     self._log_window(log, batch)
                 validate = self.evaluation is not None and self._validates_now()
                 if validate:
                     self._validate(log)
-                progress.advance(1, f"loss {metrics['loss']:.3f}" + self._best_note())
+                progress.advance(count, f"loss {metrics['loss'][-1]:.3f}" + self._best_note())
                 last = self.step == train.steps
                 if validate or last or stop.requested or time.monotonic() - saved_at > CHECKPOINT_SECONDS:
                     self._save()
@@ -132,6 +136,7 @@ class Training:
                     raise Interrupted(
                         f"stopped after step {self.step} of {train.steps}; the same command goes on from there"
                     )
+                count = max(1, min(2 * count, int(CALL_SECONDS / seconds)))
 
     def test(self) -> Row:
         """Measure the chosen checkpoint on the fixed test tasks; write the episodes, then the row."""
@@ -197,16 +202,22 @@ class Training:
     def _best_note(self) -> str:
         return "" if math.isnan(self.best_value) else f", best validation {self.best_value:.4f} at {self.best_step}"
 
-    def _metric_names(self) -> list[str]:
+    def _until_event(self) -> int:
+        """Steps to the next row, validation or end."""
+        every = [self.experiment.train.log_every]
+        if self.experiment.validation:
+            every.append(self.experiment.validation.every)
+        return min(self.experiment.train.steps - self.step, *(each - self.step % each for each in every))
+
+    def _metric_names(self, steps: TrainingSteps) -> list[str]:
         """Columns of metrics.csv: training's, the learning rate, validation's."""
-        task = next(self.steps.tasks(self.step, self.experiment.train.steps))
-        train = self.steps.step.get_concrete_function(task).structured_outputs
         validation = [*self.evaluation.names(), "ci95"] if self.evaluation else []
         if self.evaluation and not self.source.regression:
             validation.append("expected_calibration_error")
-        return list(dict.fromkeys([*train, "learning_rate", *validation]))
+        return list(dict.fromkeys([*steps.names(), "learning_rate", *validation]))
 
     def _count(self, metrics: dict[str, float], seconds: float) -> None:
+        self._refuse_nonfinite(metrics["loss"])
         for name, value in metrics.items():
             self.window[name] = self.window.get(name, 0.0) + value
         self.window_steps += 1

@@ -1,10 +1,11 @@
-"""The compiled training step of an experiment, and what it is fed."""
+"""The compiled training steps of an experiment, and what they are fed."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from .. import algorithms
@@ -14,22 +15,65 @@ from .spec import Experiment, Test, Train, Validation
 
 
 class TrainingSteps:
-    """`step(task)` is one meta-update: sampling, gradient and update in one program, traced once."""
+    """Meta-updates from number `first` on. One is sampling, gradient and update in one program, traced once; where the
+    data sit on the device, so is a loop over many, which spares Python's part of each."""
 
-    def __init__(self, experiment: Experiment, seed: int, source: TaskSource, learner: Learner):
+    def __init__(self, experiment: Experiment, seed: int, source: TaskSource, learner: Learner, first: int = 0):
         self.seed, self.source, self.learner = seed, source, learner
         self.batch, self.shape = experiment.train.meta_batch, training_shape(experiment)
-        self.step = tf.function(self._step)
+        self.number, self.steps = first, experiment.train.steps
+        self.update = tf.function(self._update)
+        self._loop = tf.function(self._many)
+        self._stream: Iterator[Episode] | None = None
 
-    def tasks(self, first: int, last: int) -> Iterator[Any]:
-        """What each of the steps `first` .. `last - 1` takes: its number where data sit on the device, else tasks."""
+    def take(self, count: int) -> dict[str, np.ndarray]:
+        """The next `count` meta-updates; the value of each metric in each of them, `[count]`."""
         if self.source.in_memory:
-            return (tf.constant(number, tf.int64) for number in range(first, last))
-        stream = tf.data.Dataset.range(first, last)
-        return iter(stream.map(self._sample, num_parallel_calls=2, deterministic=True).prefetch(2))
+            metrics = self._loop(_int64(self.number), _int64(self.number + count))
+        else:
+            each = [self.update(self._next_task()) for _ in range(count)]
+            metrics = {name: tf.stack([one[name] for one in each]) for name in self.names()}
+        self.number += count
+        return {name: values.numpy() for name, values in metrics.items()}
 
-    def _step(self, task: Any) -> Metrics:
+    def names(self) -> list[str]:
+        """Names of the metrics, without a step."""
+        return list(self.traced_update().structured_outputs)
+
+    def trace(self) -> None:
+        """Trace what `take` runs, without a step."""
+        if self.source.in_memory:
+            self._loop.get_concrete_function(_int64(0), _int64(0))
+        else:
+            self.traced_update()
+
+    def traced_update(self) -> Any:
+        """One meta-update as a concrete function."""
+        return self.update.get_concrete_function(_int64(0) if self.source.in_memory else self._episodes().element_spec)
+
+    def _many(self, first: tf.Tensor, last: tf.Tensor) -> Metrics:
+        metrics = self.traced_update().structured_outputs
+        count = tf.cast(last - first, tf.int32)
+        arrays = {name: tf.TensorArray(one.dtype, count, element_shape=one.shape) for name, one in metrics.items()}
+
+        def step(number: tf.Tensor, arrays: dict[str, tf.TensorArray]):
+            told, place = self.update(number), tf.cast(number - first, tf.int32)
+            return number + 1, {name: array.write(place, told[name]) for name, array in arrays.items()}
+
+        _, arrays = tf.while_loop(lambda number, _: number < last, step, (first, arrays), parallel_iterations=1)
+        return {name: array.stack() for name, array in arrays.items()}
+
+    def _update(self, task: Any) -> Metrics:
         return self.learner.train_step(self._sample(task) if self.source.in_memory else task)
+
+    def _next_task(self) -> Episode:
+        if self._stream is None:
+            self._stream = iter(self._episodes().prefetch(2))
+        return next(self._stream)
+
+    def _episodes(self) -> tf.data.Dataset:
+        numbers = tf.data.Dataset.range(self.number, self.steps)
+        return numbers.map(self._sample, num_parallel_calls=2, deterministic=True)
 
     def _sample(self, number: tf.Tensor) -> Episode:
         return self.source.sample("train", number * self.batch, self.batch, self.shape, self.seed)
@@ -50,3 +94,7 @@ def validation_shape(experiment: Experiment) -> Shape:
     """As the test's where the validation section says nothing else."""
     section, test = experiment.validation or Validation(), experiment.test
     return Shape(section.way or test.way, section.shot or test.shot, section.query or test.query)
+
+
+def _int64(number: int) -> tf.Tensor:
+    return tf.constant(number, tf.int64)

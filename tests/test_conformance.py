@@ -194,13 +194,13 @@ def test_a_dataset_is_a_pure_function_that_can_be_traced(source_of, name):
 @pytest.fixture
 def traces(monkeypatch):
     """Grows by one whenever the training step is traced."""
-    traced, original = [], TrainingSteps._step
+    traced, original = [], TrainingSteps._update
 
     def counted(self, task):
         traced.append(task)
         return original(self, task)
 
-    monkeypatch.setattr(TrainingSteps, "_step", counted)
+    monkeypatch.setattr(TrainingSteps, "_update", counted)
     return traced
 
 

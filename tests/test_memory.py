@@ -1,0 +1,72 @@
+"""The estimate of memory before a run, and what it says."""
+
+import pytest
+import tensorflow as tf
+
+from metarun.experiments import memory
+from metarun.experiments.errors import RunError
+from metarun.experiments.load import load
+from metarun.experiments.memory import foresee, peak_bytes
+
+MIB = 2**20
+
+
+def traced(function, *shapes):
+    return tf.function(function).get_concrete_function(*(tf.TensorSpec(shape) for shape in shapes))
+
+
+def test_peak_counts_what_lives_at_once():
+    """Ten tensors of 1 MiB one after the other: two live at once, not ten; kept for a gradient they all do."""
+
+    def chain(x):
+        for _ in range(10):
+            x = tf.sin(x)
+        return x
+
+    def kept(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = chain(x)
+        return tape.gradient(y, x)
+
+    size = (MIB // 4,)
+    assert 2 * MIB <= peak_bytes(traced(chain, size)) < 3 * MIB
+    assert 10 * MIB <= peak_bytes(traced(kept, size)) < 15 * MIB
+    assert peak_bytes(traced(lambda x: tf.reshape(tf.identity(x), (2, -1)) + 1.0, size)) == MIB  # no copies
+
+
+def test_peak_enters_loops_and_functions():
+    """A loop that does the work in chunks needs what one chunk needs."""
+    inner = tf.function(lambda x: tf.reduce_sum(tf.sin(tf.cos(x))))
+
+    def chunked(x):
+        return tf.map_fn(inner, x, fn_output_signature=tf.float32, parallel_iterations=1)
+
+    whole = peak_bytes(traced(lambda x: tf.reduce_sum(tf.sin(tf.cos(x)), axis=1), (8, MIB // 4)))
+    assert whole >= 16 * MIB
+    assert 2 * MIB <= peak_bytes(traced(chunked, (8, MIB // 4))) < 6 * MIB
+
+
+@pytest.mark.parametrize(("free", "refused"), [(1500 * MIB, False), (700 * MIB, True), (10_000 * MIB, None)])
+def test_it_warns_refuses_and_names_the_setting(monkeypatch, capsys, free, refused):
+    monkeypatch.setattr(memory, "available_bytes", lambda: free)
+    monkeypatch.setattr(memory, "peak_bytes", lambda update: 1700 * MIB)
+    overrides = ["algorithm.first_order=false", "algorithm.inner_steps=3", "train.meta_batch=12"]
+    experiment = load("quickstart/maml", overrides).experiment
+    if refused:
+        with pytest.raises(
+            RunError, match=r"needs about 2\.0 GiB and 0\.7 GiB are free: set algorithm\.tasks_per_chunk: 4"
+        ):
+            foresee(experiment, None)
+        return
+    foresee(experiment, None)
+    told = capsys.readouterr().err
+    if refused is None:
+        assert told == ""
+    else:
+        assert told.startswith("warning: ") and "tasks_per_chunk: 6" in told and "recompute_inner: true" in told
+
+
+def test_available_memory_is_told_on_linux():
+    available = memory.available_bytes()
+    assert available is None or 2**26 < available < 2**50
