@@ -208,8 +208,9 @@ def compare(name: str, rounds: int) -> dict[str, object]:
     """One line of the table."""
     work = WORKS[name]
     ours = Metarun(work)
-    contestants, quickest = {"metarun": ours.step}, math.inf
-    ours.step()
+    contestants, quickest = {"metarun": ours.step, "bfloat16": Metarun(work, "bfloat16").step}, math.inf
+    for step in contestants.values():
+        step()
     for variant, step in peers(work, ours):
         step()
         seconds = min(turn(step))
@@ -223,7 +224,7 @@ def compare(name: str, rounds: int) -> dict[str, object]:
         for variant, step in contestants.items():
             times[variant] += turn(step)
     medians = {variant: statistics.median(each) for variant, each in times.items()}
-    mine = medians.pop("metarun")
+    mine, half = medians.pop("metarun"), medians.pop("bfloat16")
     best = min(medians, key=medians.__getitem__)
     low, _, high = statistics.quantiles(times["metarun"], n=4)
     rate = statistics.median(rates)
@@ -239,6 +240,7 @@ def compare(name: str, rounds: int) -> dict[str, object]:
         "gflops": ours.operations / mine / 1e9,
         "matrix_gflops": rate,
         "fraction": ours.operations / mine / 1e9 / rate,
+        "metarun_bfloat16": half,
     }
 
 
@@ -278,7 +280,8 @@ def main() -> None:
         row = rows[-1]
         print(
             f"{name}  metarun {row['metarun']:.4f} s  pytorch {row['pytorch']:.4f} s ({row['variant']})  "
-            f"{row['ratio']:.2f}x  {row['gflops']:.0f} GFLOP/s = {row['fraction']:.0%} of {row['matrix_gflops']:.0f}",
+            f"{row['ratio']:.2f}x  {row['gflops']:.0f} GFLOP/s = {row['fraction']:.0%} of {row['matrix_gflops']:.0f}  "
+            f"bfloat16 {row['metarun_bfloat16']:.4f} s",
             flush=True,
         )
     if options.csv:
