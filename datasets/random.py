@@ -57,6 +57,12 @@ class TaskKeys:
         mixed = threefry(stream, (words, place))  # 2 x [T, n]
         return cls(tuple(tf.bitcast(tf.reduce_sum(tf.bitcast(word, tf.int32), axis=1), tf.uint32) for word in mixed))
 
+    @classmethod
+    def of_trials(cls, keys: tf.Tensor, number: tf.Tensor) -> TaskKeys:
+        """Keys of step `number` (int32 scalar) of trials with `keys`, uint32 `[T, 2]`."""
+        step = tf.cast(number, tf.uint32)[None]
+        return cls(threefry((keys[:, 0], keys[:, 1]), (step, tf.constant(STREAMS["step"], tf.uint32))))
+
     def bits(self, purpose: str, *shape: int) -> tf.Tensor:
         """Random uint32, `[T, *shape]`."""
         size = 1
@@ -97,5 +103,20 @@ class TaskKeys:
 
 
 # Numbers that name streams and draws; changing one changes every result.
-STREAMS = {"train": 1, "val": 2, "test": 3, "drawn": 4}
-PURPOSES = {"classes": 0, "images": 1, "turns": 2, "amplitude": 3, "phase": 4, "x": 5, "noise": 6, "mini-batches": 7}
+STREAMS = {"train": 1, "val": 2, "test": 3, "drawn": 4, "step": 5}
+PURPOSES = {
+    "classes": 0,
+    "images": 1,
+    "turns": 2,
+    "amplitude": 3,
+    "phase": 4,
+    "x": 5,
+    "noise": 6,
+    "mini-batches": 7,
+    "arms": 8,
+    "transitions": 9,
+    "rewards": 10,
+    "outcome": 11,
+    "action": 12,
+    "posterior": 13,
+}
