@@ -106,6 +106,28 @@ class SinusoidOptions(Options):
     )
 
 
+class BanditsOptions(Options):
+    """Bernoulli multi-armed bandits (Duan et al. 2016, section 3.1): p of each arm uniform in [0, 1]."""
+
+    name: Literal["bandits"] = "bandits"
+    arms: int = Field(default=5, ge=2, le=10_000, description="Arms k.")
+    pulls: int = Field(default=10, ge=1, le=100_000, description="Pulls n in a trial; each is an episode of one step.")
+
+
+class MDPsOptions(Options):
+    """Random tabular Markov decision processes (Duan et al. 2016, section 3.2), started in state 0."""
+
+    name: Literal["mdps"] = "mdps"
+    states: int = Field(default=10, ge=1, le=1000, description="States.")
+    actions: int = Field(default=5, ge=2, le=1000, description="Actions.")
+    horizon: int = Field(default=10, ge=1, le=10_000, description="Steps of an episode.")
+    episodes: int = Field(default=10, ge=1, le=10_000, description="Episodes n in a trial.")
+    dirichlet: float = Field(default=1.0, gt=0, description="Each P(. | s, a) ~ Dirichlet(this, ..., this).")
+    reward_mean: float = Field(default=1.0, description="Mean of the normal that each mean reward R(s, a) comes from.")
+    reward_std: float = Field(default=1.0, ge=0, description="Its standard deviation.")
+    reward_noise: float = Field(default=1.0, ge=0, description="Standard deviation of a reward around R(s, a).")
+
+
 DatasetOptions = Annotated[
     GlyphsOptions | OmniglotOptions | MiniImagenetOptions | ImageFolderOptions | SinusoidOptions,
     Field(discriminator="name"),
