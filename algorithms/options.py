@@ -112,6 +112,40 @@ class MatchingNetworkOptions(Options):
     )
 
 
+class RL2Options(Options):
+    """RL^2 (Duan et al. 2016, arXiv:1611.02779), as the authors' code trains it; see `rl2.py`."""
+
+    name: Literal["rl2"] = "rl2"
+    discount: float = Field(default=0.99, ge=0, le=1, description="Of rewards, over the whole trial.")
+    gae_lambda: float = Field(
+        default=0.3, ge=0, le=1, description="Lambda of generalised advantage estimation, over the whole trial."
+    )
+    clip: float = Field(
+        default=0.1, gt=0, lt=1, description="The ratio of probabilities is clipped to 1 - clip .. 1 + clip (PPO)."
+    )
+    epochs: int = Field(
+        default=5, ge=1, le=1000, description="Passes over the batch in an iteration, of the policy and the baseline."
+    )
+    minibatch: int = Field(
+        default=128, ge=1, description="Whole trials in a mini-batch; the last one holds what remains."
+    )
+    kl_limit: float = Field(
+        default=0.01, gt=0, description="The most that an iteration may change the policy: mean KL(old, new) of a step."
+    )
+    backtracks: int = Field(
+        default=10, ge=0, le=100, description="Attempts to shorten a step beyond kl_limit; then the step is not taken."
+    )
+    backtrack_factor: float = Field(default=0.5, gt=0, lt=1, description="By which an attempt shortens it.")
+    entropy_bonus: float = Field(default=0.0, ge=0, description="Times the policy's entropy, added to the objective.")
+    baseline_normalisation_rate: float = Field(
+        default=0.9,
+        gt=0,
+        le=1,
+        description="Weight of the newest batch in the running mean and standard deviation of returns that the "
+        "baseline's targets are normalised by.",
+    )
+
+
 AlgorithmOptions = Annotated[
     MAMLOptions | ReptileOptions | PrototypicalNetworkOptions | MatchingNetworkOptions,
     Field(discriminator="name"),
@@ -167,6 +201,17 @@ class MLPOptions(NetworkOptions):
         description="First values of the weights; truncated_normal has standard deviation "
         "0.01 (Finn's code on sinusoids).",
     )
+
+
+class GRUOptions(Options):
+    """A gated recurrent network with a linear last layer (Duan et al. 2016)."""
+
+    name: Literal["gru"] = "gru"
+    units: int = Field(default=256, ge=1, le=65536, description="Hidden units.")
+    activation: Literal["relu", "tanh"] = Field(
+        default="relu", description="Of the candidate; the paper's code has relu, the usual GRU tanh."
+    )
+    weight_norm: bool = Field(default=True, description="Weight normalisation (Salimans and Kingma 2016).")
 
 
 NetworkChoice = Annotated[Conv4Options | MLPOptions, Field(discriminator="name")]

@@ -1,0 +1,166 @@
+"""A GRU with a linear head (Cho et al. 2014, with the reset gate after the product, as in the code of Duan et al. 2016).
+
+    r_t = sigmoid(x_t W_r + h_{t-1} U_r + b_r)
+    u_t = sigmoid(x_t W_u + h_{t-1} U_u + b_u)
+    c_t = f(x_t W_c + r_t * (h_{t-1} U_c) + b_c)              f: ReLU or tanh
+    h_t = (1 - u_t) * h_{t-1} + u_t * c_t,   h_0 = 0          outputs_t = h_t V + b
+
+Each matrix is weight-normalised by column, w = g v / |v| (Salimans and Kingma 2016, https://arxiv.org/abs/1602.07868),
+where g starts as |v|: the first weights are those of the initializers, and no data are needed.
+
+How it is fast: the gates share one matrix, the inputs of all steps are projected in one product, and the derivative
+through time is written by hand: its loop holds one product a step too, and the gradient of a matrix is one product over
+the rows of all steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import keras
+import tensorflow as tf
+
+from .options import GRUOptions
+
+GATES = 3  # reset, update, candidate
+
+
+class Weights(NamedTuple):
+    """What the parameters amount to: H units, D inputs, O outputs."""
+
+    input: tf.Tensor  # [D, 3H]
+    bias: tf.Tensor  # [3H]
+    recurrent: tf.Tensor  # [H, 3H]
+    head: tf.Tensor  # [H, O]
+    head_bias: tf.Tensor  # [O]
+
+
+class GRU:
+    """Parameters and the two ways to apply them: one step, or all steps of a batch."""
+
+    def __init__(self, options: GRUOptions, inputs: int, outputs: int, precision: str, seed: int):
+        self.options, self.units, self.dtype = options, options.units, tf.as_dtype(precision)
+        self.layers = (inputs * GATES * self.units, self.units * GATES * self.units, self.units * outputs)
+        self.parameters: dict[str, tf.Variable] = {}
+        glorot, orthogonal = keras.initializers.GlorotUniform, keras.initializers.Orthogonal
+        kinds = {"input": (glorot, inputs), "recurrent": (orthogonal, self.units)}
+        for offset, (name, (initializer, rows)) in enumerate(kinds.items()):
+            gates = [initializer(seed * 1000 + GATES * offset + gate)((rows, self.units)) for gate in range(GATES)]
+            self._add_matrix(name, tf.concat([tf.convert_to_tensor(gate) for gate in gates], axis=1))
+        self._add("bias", tf.zeros(GATES * self.units))
+        self._add_matrix("head", glorot(seed * 1000 + 2 * GATES)((self.units, outputs)))
+        self._add("head/bias", tf.zeros(outputs))
+
+    def weights(self, parameters: Mapping[str, tf.Tensor | tf.Variable] | None = None) -> Weights:
+        """Once for an update or a roll-out, not once a step; default: of the variables."""
+        values = self.parameters if parameters is None else parameters
+
+        def matrix(name: str) -> tf.Tensor:
+            direction = tf.convert_to_tensor(values[f"{name}/direction" if self.options.weight_norm else name])
+            if not self.options.weight_norm:
+                return direction
+            return direction * (values[f"{name}/length"] / tf.norm(direction, axis=0))
+
+        bias, head_bias = (tf.convert_to_tensor(values[name]) for name in ("bias", "head/bias"))
+        return Weights(matrix("input"), bias, matrix("recurrent"), matrix("head"), head_bias)
+
+    def start(self, batch: int) -> tf.Tensor:
+        """h_0 `[T, H]`."""
+        return tf.zeros((batch, self.units), self.dtype)
+
+    def step(self, weights: Weights, x: tf.Tensor, h: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Outputs `[T, O]` and the next h `[T, H]` from x `[T, D]`."""
+        h, _ = self._cell(x @ weights.input + weights.bias, h @ weights.recurrent, h)
+        return h @ weights.head + weights.head_bias, h
+
+    def unroll(self, weights: Weights, xs: tf.Tensor) -> tf.Tensor:
+        """Outputs `[N, T, O]` from xs `[N, T, D]`, from h_0 on. First derivatives only."""
+        steps, batch, inputs = xs.shape
+        projected = tf.reshape(xs, (steps * batch, inputs)) @ weights.input + weights.bias
+        states = self.states(tf.reshape(projected, (steps, batch, GATES * self.units)), weights.recurrent)
+        outputs = tf.reshape(states, (steps * batch, self.units)) @ weights.head + weights.head_bias
+        return tf.reshape(outputs, (steps, batch, outputs.shape[-1]))
+
+    def states(self, projected: tf.Tensor, recurrent: tf.Tensor) -> tf.Tensor:
+        """h_1 .. h_N `[N, T, H]` from x W + b `[N, T, 3H]` and U `[H, 3H]`."""
+
+        @tf.custom_gradient
+        def call(projected: tf.Tensor, recurrent: tf.Tensor):
+            states, kept = self._forward(projected, recurrent)
+
+            def back(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+                return self._backward(upstream, states, kept, recurrent)
+
+            return states, back
+
+        return call(projected, recurrent)
+
+    def _cell(self, projected: tf.Tensor, carried: tf.Tensor, h: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        """The next h, and r, u, c and h U_c, which the derivative needs."""
+        x_reset, x_update, x_candidate = tf.split(projected, GATES, axis=1)
+        h_reset, h_update, h_candidate = tf.split(carried, GATES, axis=1)
+        reset, update = tf.sigmoid(x_reset + h_reset), tf.sigmoid(x_update + h_update)
+        inside = x_candidate + reset * h_candidate
+        candidate = tf.nn.relu(inside) if self.options.activation == "relu" else tf.tanh(inside)
+        return h + update * (candidate - h), [reset, update, candidate, h_candidate]
+
+    def _forward(self, projected: tf.Tensor, recurrent: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """h_1 .. h_N, and what `_cell` keeps, `[N, T, 4H]`."""
+        steps, batch = projected.shape[:2]
+
+        def step(number: tf.Tensor, h: tf.Tensor, states: tf.TensorArray, kept: tf.TensorArray):
+            h, keep = self._cell(projected[number], h @ recurrent, h)
+            return number + 1, h, states.write(number, h), kept.write(number, tf.concat(keep, axis=1))
+
+        arrays = self._array(steps, batch, 1), self._array(steps, batch, len("ruch"))
+        *_, states, kept = tf.while_loop(
+            lambda number, *_: number < steps, step, (0, self.start(batch), *arrays), maximum_iterations=steps
+        )
+        return states.stack(), kept.stack()
+
+    def _backward(
+        self, upstream: tf.Tensor, states: tf.Tensor, kept: tf.Tensor, recurrent: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """The gradients for `projected` `[N, T, 3H]` and for U `[H, 3H]`, from that for h_1 .. h_N."""
+        steps, batch = states.shape[:2]
+        before = tf.concat([self.start(batch)[None], states[:-1]], axis=0)  # h_0 .. h_{N-1}
+        transposed = tf.transpose(recurrent)
+
+        def step(number: tf.Tensor, gradient: tf.Tensor, inputs: tf.TensorArray, carries: tf.TensorArray):
+            reset, update, candidate, h_candidate = tf.split(kept[number], 4, axis=1)
+            gradient += upstream[number]  # for h_t
+            d_update = gradient * (candidate - before[number]) * update * (1 - update)
+            d_candidate = gradient * update * self._slope(candidate)
+            d_reset = d_candidate * h_candidate * reset * (1 - reset)
+            d_carried = tf.concat([d_reset, d_update, d_candidate * reset], axis=1)  # for h_{t-1} U
+            inputs = inputs.write(number, tf.concat([d_reset, d_update, d_candidate], axis=1))
+            gradient = gradient * (1 - update) + d_carried @ transposed
+            return number - 1, gradient, inputs, carries.write(number, d_carried)
+
+        arrays = self._array(steps, batch, GATES), self._array(steps, batch, GATES)
+        *_, inputs, carries = tf.while_loop(
+            lambda number, *_: number >= 0, step, (steps - 1, self.start(batch), *arrays), maximum_iterations=steps
+        )
+        rows = tf.reshape(before, (steps * batch, self.units))
+        carried = tf.reshape(carries.stack(), (steps * batch, GATES * self.units))
+        return inputs.stack(), tf.matmul(rows, carried, transpose_a=True)
+
+    def _slope(self, candidate: tf.Tensor) -> tf.Tensor:
+        """f' where f = candidate."""
+        if self.options.activation == "relu":
+            return tf.cast(candidate > 0, self.dtype)
+        return 1 - tf.square(candidate)
+
+    def _array(self, steps: int, batch: int, widths: int) -> tf.TensorArray:
+        return tf.TensorArray(self.dtype, steps, element_shape=(batch, widths * self.units))
+
+    def _add(self, name: str, value: tf.Tensor) -> None:
+        self.parameters[name] = tf.Variable(tf.cast(value, self.dtype), name=name)
+
+    def _add_matrix(self, name: str, value: tf.Tensor) -> None:
+        if self.options.weight_norm:
+            self._add(f"{name}/direction", value)
+            self._add(f"{name}/length", tf.norm(tf.cast(value, self.dtype), axis=0))
+        else:
+            self._add(name, value)

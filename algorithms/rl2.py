@@ -1,0 +1,286 @@
+"""RL^2: fast reinforcement learning via slow reinforcement learning (Duan et al. 2016, arXiv:1611.02779).
+
+A recurrent policy plays whole trials, of several episodes in one environment; what it remembers lasts for the trial
+(section 2.2), and training it to earn much in a trial is what makes it learn within one. Each step it sees the
+observation, and the action, the reward and the end-of-episode flag of the step before. An iteration:
+
+    G_t = r_t + gamma G_{t+1},  V_t = the baseline's estimate of it                          (over the WHOLE trial)
+    A_t = delta_t + gamma lambda A_{t+1},  delta_t = r_t + gamma V_{t+1} - V_t,  V_N = A_N = 0     (Schulman 2016)
+    rho_t = pi(a_t | ...) / pi_old(a_t | ...)
+    maximise  mean of min(rho_t A_t, clip(rho_t, 1 - c, 1 + c) A_t) + bonus * entropy   (PPO, Schulman et al. 2017)
+
+with A standardised over the batch, by `epochs` passes over mini-batches of whole trials in fixed order and full
+back-propagation through time. Of the passes whose mean KL(pi_old || pi) is within `kl_limit`, the one with the best
+mean of rho_t A_t is kept; if there is none, or if the whole batch says otherwise, the step is shortened by
+`backtrack_factor` until the KL over the whole batch is within the limit. The baseline, a recurrent network of its own,
+regresses G normalised by a running mean and standard deviation, by as many passes.
+
+Against the paper, and why: it says "first-order TRPO"; the authors' code is PPO's clipped objective with that line
+search, so that is what this is. Against that code: its line search has no end if the KL stays too large, here the step
+is not taken after `backtracks` attempts; its running standard deviation is taken around the mean before the update,
+here around the batch's own. As there, a pass's KL and objective are means over its mini-batches, each before its own
+update, which costs nothing; and before the first step a policy sees action 0, reward 0, end-of-episode.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import keras
+import tensorflow as tf
+
+from ..datasets.random import TaskKeys
+from ..datasets.trials import Space, Trials, TrialSource
+from . import distributions
+from .functional import Params
+from .learner import Metrics, apply_meta_gradients, state_of
+from .minibatches import cut, mean_of_each, weighted_mean, weights
+from .operations import forward, gradient
+from .options import GRUOptions, RL2Options
+from .recurrent import GRU, Weights
+from .rollout import Rollout, Seen, roll_out, trial_metrics
+
+
+class Batch(NamedTuple):
+    """What an iteration learns from; with an axis of mini-batches in front, `[M, N, B, ...]`, or one of them."""
+
+    inputs: tf.Tensor  # [N, B, D], what the networks see
+    action: tf.Tensor  # [N, B] or [N, B, size]
+    old: tf.Tensor  # [N, B, n], the distribution that the action comes from
+    advantage: tf.Tensor  # [N, B], standardised
+    target: tf.Tensor  # [N, B], normalised returns
+    weight: tf.Tensor  # [B], see `minibatches.weights`
+
+
+class RL2:
+    """A learner of trials: `train_step` and `evaluate` take what `source` samples, and play it."""
+
+    def __init__(
+        self,
+        source: TrialSource,
+        network: GRUOptions,
+        optimizer: Callable[[], keras.optimizers.Optimizer],
+        options: RL2Options,
+        precision: str = "float32",
+        seed: int = 0,
+        jit_compile: bool = True,
+    ):
+        self.source, self.options = source, options
+        self.distribution = distributions.of(source.actions)
+        inputs = source.observations.size + source.actions.size + 2
+        self.policy = GRU(network, inputs, source.actions.size, precision, 2 * seed)
+        self.baseline = GRU(network, inputs, 1, precision, 2 * seed + 1)
+        self.dtype = self.policy.dtype
+        self.parameters = dict(self.policy.parameters)
+        if not source.actions.discrete:
+            self.parameters["log_std"] = tf.Variable(tf.zeros(source.actions.size, self.dtype), name="log_std")
+        self.return_mean = tf.Variable(tf.zeros((), self.dtype), name="return_mean")
+        self.return_std = tf.Variable(tf.ones((), self.dtype), name="return_std")
+        self.optimizer, self.baseline_optimizer = optimizer(), optimizer()
+        self.variables = state_of(self.optimizer, self.parameters, self.return_mean, self.return_std)
+        self.variables += state_of(self.baseline_optimizer, self.baseline.parameters)
+        self.compiled_iteration = tf.function(self.iteration, jit_compile=jit_compile)
+        self.compiled_evaluate = tf.function(self._evaluate, jit_compile=jit_compile)
+
+    def train_step(self, trials: Trials) -> Metrics:
+        """One iteration; scalars, after it:
+
+        loss (minus the mean of rho_t A_t), total_reward of the trials played, kl, entropy, baseline_loss (of the last
+        pass), epoch_kept (from 1; 0: none was within the limit) and step_kept (the share of the step that was taken).
+        """
+        return self.compiled_iteration(trials)
+
+    def evaluate(self, trials: Trials) -> Metrics:
+        """`trial_metrics` of sampled actions, as in the paper: one value a trial."""
+        return self.compiled_evaluate(trials)
+
+    def operations(self, tasks: int) -> int:
+        """Floating-point operations of an iteration with so many trials, as `operations.py` counts them.
+
+        Playing, `epochs` gradients of both networks, the baseline's estimates and the last KL; no back-tracking.
+        """
+        one, other = self.policy.layers, self.baseline.layers
+        learning = self.options.epochs * (gradient(one) + gradient(other))
+        return tasks * self.source.episodes * self.source.horizon * (2 * forward(one) + forward(other) + learning)
+
+    def play(self, trials: Trials) -> Rollout:
+        """Play with sampled actions; recorded: the distributions `[N, T, n]`."""
+        return roll_out(self.source, trials, Player(self))
+
+    def _evaluate(self, trials: Trials) -> Metrics:
+        return trial_metrics(self.play(trials))
+
+    def iteration(self, trials: Trials) -> Metrics:
+        """As `train_step`, not compiled."""
+        rollout = self.play(trials)
+        batch = self.batch(rollout)
+        baseline_loss = self._each(self._baseline_update, batch, self.options.epochs)
+        metrics = self._improve(batch) | {"baseline_loss": baseline_loss[0]}
+        return metrics | {"total_reward": tf.reduce_mean(tf.reduce_sum(rollout.reward, axis=0))}
+
+    def batch(self, rollout: Rollout) -> Batch:
+        """Advantages and targets in mini-batches; moves the running mean and standard deviation of returns."""
+        inputs = encode(self.source.observations, self.source.actions, rollout.seen, self.dtype)
+        size = self.options.minibatch
+        inputs, reward = cut(inputs, size), cut(tf.cast(rollout.reward, self.dtype), size)
+        weight = weights(rollout.reward.shape[1], size, self.dtype)
+        network = self.baseline.weights()
+        values = tf.map_fn(lambda xs: self.baseline.unroll(network, xs)[..., 0], inputs)  # [M, N, B]
+        values = values * self.return_std + self.return_mean
+        advantage = advantages(reward, values, self.options.discount, self.options.gae_lambda)
+        mean = weighted_mean(advantage, weight)
+        deviation = tf.sqrt(weighted_mean(tf.square(advantage - mean), weight))
+        target = self._normalised(discounted_sums(reward, self.options.discount), weight)
+        action, old = cut(rollout.action, size), cut(rollout.recorded, size)
+        return Batch(inputs, action, old, (advantage - mean) / (deviation + 1e-8), target, weight)
+
+    def _normalised(self, returns: tf.Tensor, weight: tf.Tensor) -> tf.Tensor:
+        rate = tf.cast(self.options.baseline_normalisation_rate, self.dtype)
+        mean = weighted_mean(returns, weight)
+        std = tf.sqrt(weighted_mean(tf.square(returns - mean), weight))
+        self.return_mean.assign((1 - rate) * self.return_mean + rate * mean)
+        self.return_std.assign((1 - rate) * self.return_std + rate * std)
+        return (returns - self.return_mean) / (self.return_std + 1e-8)
+
+    def _each(self, function: Callable[[Batch], tf.Tensor], batch: Batch, passes: int = 1, results: int = 1):
+        """Results of the last of so many passes, see `mean_of_each`."""
+        _, last = tf.while_loop(
+            lambda number, _: number < passes,
+            lambda number, _: (number + 1, mean_of_each(function, batch, batch.weight, results)),
+            (0, tf.zeros(results, self.dtype)),
+            parallel_iterations=1,
+            maximum_iterations=passes,
+        )
+        return last
+
+    def _baseline_update(self, batch: Batch) -> tf.Tensor:
+        parameters = {name: tf.convert_to_tensor(value) for name, value in self.baseline.parameters.items()}
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(parameters)
+            predicted = self.baseline.unroll(self.baseline.weights(parameters), batch.inputs)[..., 0]
+            loss = weighted_mean(tf.math.squared_difference(predicted, batch.target), batch.weight)
+        gradients = tape.gradient(loss, parameters)
+        apply_meta_gradients(self.baseline_optimizer, self.baseline.parameters, gradients)
+        return loss[None]
+
+    def _policy_update(self, batch: Batch) -> tf.Tensor:
+        measures, gradients = self.policy_gradient(batch)
+        apply_meta_gradients(self.optimizer, self.parameters, gradients)
+        return measures
+
+    def policy_gradient(self, batch: Batch) -> tuple[tf.Tensor, Params]:
+        """`measures` of a mini-batch, and the gradient of what is minimised."""
+        theta = {name: tf.convert_to_tensor(value) for name, value in self.parameters.items()}
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(theta)
+            loss, measures = self.objective(theta, batch)
+        return measures, tape.gradient(loss, theta)
+
+    def objective(self, theta: Params, batch: Batch) -> tuple[tf.Tensor, tf.Tensor]:
+        """What is minimised, and the measures `[3]`: minus the mean of rho_t A_t, mean KL, mean entropy."""
+        new = self._numbers(theta, self.policy.unroll(self.policy.weights(theta), batch.inputs))
+        of, clip = self.distribution, self.options.clip
+        ratio = tf.exp(of.log_probability(new, batch.action) - of.log_probability(batch.old, batch.action))
+        gain = ratio * batch.advantage
+        clipped = tf.clip_by_value(ratio, 1 - clip, 1 + clip) * batch.advantage
+        measured = (-tf.minimum(gain, clipped), -gain, of.kl(batch.old, new), of.entropy(new))
+        loss, surrogate, kl, entropy = (weighted_mean(each, batch.weight) for each in measured)
+        return loss - self.options.entropy_bonus * entropy, tf.stack([surrogate, kl, entropy])
+
+    def _improve(self, batch: Batch) -> Metrics:
+        """All passes over the batch, the choice between them, and the line search."""
+        limit = self.options.kl_limit
+        old = self._values()
+
+        def one_pass(number: tf.Tensor, kept: tf.Tensor, least: tf.Tensor, best: list[tf.Tensor]):
+            surrogate, kl, _ = tf.unstack(self._each(self._policy_update, batch, results=3))
+            better = (kl <= limit) & (surrogate < least)
+            best = [tf.where(better, now, before) for now, before in zip(self._values(), best, strict=True)]
+            return number + 1, tf.where(better, number, kept), tf.where(better, surrogate, least), best
+
+        infinite = tf.constant(float("inf"), self.dtype)
+        _, kept, _, best = tf.while_loop(
+            lambda number, *_: number <= self.options.epochs,
+            one_pass,
+            (1, 0, infinite, old),
+            parallel_iterations=1,
+            maximum_iterations=self.options.epochs,
+        )
+        far = [tf.where(kept > 0, one, last) for one, last in zip(best, self._values(), strict=True)]
+        share, (surrogate, kl, entropy) = self._line_search(batch, old, far)
+        return {"loss": surrogate, "kl": kl, "entropy": entropy, "epoch_kept": kept, "step_kept": share}
+
+    def _line_search(self, batch: Batch, old: list[tf.Tensor], far: list[tf.Tensor]):
+        """Go from `old` as far towards `far` as the limit allows; the share of the way, and the measures there."""
+
+        def measures(share: tf.Tensor) -> tf.Tensor:
+            for variable, start, end in zip(self.parameters.values(), old, far, strict=True):
+                variable.assign(tf.where(share > 0, (1 - share) * start + share * end, start))  # `end` may be no number
+            return self._each(lambda part: self.objective(self.parameters, part)[1], batch, results=3)
+
+        def shorter(attempt: tf.Tensor, share: tf.Tensor, _: tf.Tensor):
+            share = tf.where(attempt < self.options.backtracks, share * self.options.backtrack_factor, 0)
+            return attempt + 1, share, measures(share)
+
+        whole = tf.ones((), self.dtype)
+        _, share, last = tf.while_loop(
+            lambda attempt, share, last: ~(last[1] <= self.options.kl_limit) & (share > 0),
+            shorter,
+            (0, whole, measures(whole)),
+            parallel_iterations=1,
+            maximum_iterations=self.options.backtracks + 1,
+        )
+        return share, tf.unstack(last)
+
+    def _values(self) -> list[tf.Tensor]:
+        return [tf.convert_to_tensor(variable) for variable in self.parameters.values()]
+
+    def _numbers(self, theta: Params, outputs: tf.Tensor) -> tf.Tensor:
+        """What `distributions` asks for, from the network's outputs `[..., O]`."""
+        if self.source.actions.discrete:
+            return outputs
+        return tf.concat([outputs, tf.broadcast_to(theta["log_std"], outputs.shape)], axis=-1)
+
+
+class Player:
+    """The policy as `roll_out` wants it; remembers h, and records its distributions."""
+
+    def __init__(self, learner: RL2):
+        self.learner, self.network = learner, learner.policy
+        self.weights: Weights = learner.policy.weights()
+
+    def start(self, tasks: int) -> tf.Tensor:
+        """h_0, not trained."""
+        return self.network.start(tasks)
+
+    def act(self, memory: tf.Tensor, seen: Seen, number: tf.Tensor, keys: TaskKeys):
+        """A sampled action, h, and the distribution."""
+        learner = self.learner
+        x = encode(learner.source.observations, learner.source.actions, seen, learner.dtype)
+        outputs, memory = self.network.step(self.weights, x, memory)
+        numbers = learner._numbers(learner.parameters, outputs)
+        return learner.distribution.sample(numbers, keys), memory, numbers
+
+
+def encode(observations: Space, actions: Space, seen: Seen, dtype: tf.DType) -> tf.Tensor:
+    """`[..., D]`: observation, action before (each one-hot where discrete), its raw reward, its end-of-episode flag."""
+
+    def vector(space: Space, value: tf.Tensor) -> tf.Tensor:
+        return tf.one_hot(value, space.size, dtype=dtype) if space.discrete else tf.cast(value, dtype)
+
+    flags = tf.cast(tf.stack([tf.cast(seen.reward, dtype), tf.cast(seen.terminal, dtype)], axis=-1), dtype)
+    return tf.concat([vector(observations, seen.observation), vector(actions, seen.action), flags], axis=-1)
+
+
+def advantages(reward: tf.Tensor, values: tf.Tensor, discount: float, gae_lambda: float) -> tf.Tensor:
+    """Generalised advantage estimates `[M, N, B]`; nothing follows the last step, and episode ends do not matter."""
+    after = tf.concat([values[:, 1:], tf.zeros_like(values[:, :1])], axis=1)
+    return discounted_sums(reward + discount * after - values, discount * gae_lambda)
+
+
+def discounted_sums(x: tf.Tensor, factor: float) -> tf.Tensor:
+    """s_t = x_t + factor * s_{t+1} along N of `[M, N, B]`, s_N = 0."""
+    steps = tf.transpose(x, (1, 0, 2))
+    sums = tf.scan(lambda after, now: now + factor * after, steps, tf.zeros_like(steps[0]), reverse=True)
+    return tf.transpose(sums, (1, 0, 2))
