@@ -3,45 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from ..datasets.plugins import misnamed, plugins
 from .options import (
-    AlgorithmOptions,
     MAMLOptions,
     MatchingNetworkOptions,
-    NetworkChoice,
+    NetworkOptions,
     OptimizerOptions,
     Options,
     PrototypicalNetworkOptions,
     ReptileOptions,
+    RL2Options,
 )
 
 if TYPE_CHECKING:
+    from ..datasets.trials import TrialSource
     from .learner import Learner, Problem
-
-
-def _maml() -> Callable[..., Any]:
-    from .maml import MAML
-
-    return MAML
-
-
-def _reptile() -> Callable[..., Any]:
-    from .reptile import Reptile
-
-    return Reptile
-
-
-def _protonet() -> Callable[..., Any]:
-    from .protonet import PrototypicalNetwork
-
-    return PrototypicalNetwork
-
-
-def _matchingnet() -> Callable[..., Any]:
-    from .matchingnet import MatchingNetwork
-
-    return MatchingNetwork
 
 
 class Algorithm(NamedTuple):
@@ -51,19 +30,36 @@ class Algorithm(NamedTuple):
     learner: Callable[[], Callable[..., Any]]  # imports the learner's class
     has_head: bool = True  # its network ends in a layer of `way` outputs
     trains_on_queries: bool = True
+    kind: Literal["few-shot", "trials", "classical"] = "few-shot"  # episodes; trials; trials, and no training
 
 
-ALGORITHMS: dict[str, Algorithm] = {
-    "maml": Algorithm(MAMLOptions, _maml),
-    "reptile": Algorithm(ReptileOptions, _reptile, trains_on_queries=False),
-    "protonet": Algorithm(PrototypicalNetworkOptions, _protonet, has_head=False),
-    "matchingnet": Algorithm(MatchingNetworkOptions, _matchingnet, has_head=False),
+def _named(module: str, name: str) -> Callable[[], Callable[..., Any]]:
+    """Imports when asked for."""
+    return lambda: getattr(import_module(f".{module}", __name__), name)
+
+
+BUILT_IN: dict[str, Algorithm] = {
+    "maml": Algorithm(MAMLOptions, _named("maml", "MAML")),
+    "reptile": Algorithm(ReptileOptions, _named("reptile", "Reptile"), trains_on_queries=False),
+    "protonet": Algorithm(PrototypicalNetworkOptions, _named("protonet", "PrototypicalNetwork"), has_head=False),
+    "matchingnet": Algorithm(MatchingNetworkOptions, _named("matchingnet", "MatchingNetwork"), has_head=False),
+    "rl2": Algorithm(RL2Options, _named("rl2", "RL2"), kind="trials"),
 }
 
 
+def _problem(name: str, loaded: Any) -> str | None:
+    """What keeps an entry point from being an algorithm."""
+    if not isinstance(loaded, Algorithm):
+        return "it is no metarun.algorithms.Algorithm(options, learner)"
+    return misnamed(name, loaded.options)
+
+
+ALGORITHMS = BUILT_IN | plugins("metarun.algorithms", BUILT_IN, _problem)
+
+
 def build(
-    algorithm: AlgorithmOptions,
-    network: NetworkChoice,
+    algorithm: Options,
+    network: NetworkOptions,
     optimizer: OptimizerOptions,
     *,
     problem: Problem,
@@ -74,7 +70,7 @@ def build(
     seed: int,
     jit: bool = True,
 ) -> Learner:
-    """The learner of a spec: its network (`outputs` wide where the algorithm has a last layer), its optimizer.
+    """The few-shot learner of a spec: its network (`outputs` wide where the algorithm has a last layer), its optimizer.
 
     With `jit` XLA compiles: the whole step on a GPU and for fully connected networks, and what lies between the
     convolutions, whose library kernels it cannot match, on a CPU.
@@ -88,3 +84,25 @@ def build(
     fuse = jit and network.name == "conv4" and not tf.config.list_physical_devices("GPU")
     net = networks.build(network, input_shape, outputs if entry.has_head else None, precision, seed, fuse)
     return entry.learner()(net, outer_optimizer(optimizer, steps), algorithm, problem, jit_compile=jit)
+
+
+def build_player(
+    algorithm: Options,
+    network: Options | None,
+    optimizer: OptimizerOptions,
+    source: TrialSource,
+    *,
+    steps: int,
+    precision: str,
+    seed: int,
+    jit: bool = True,
+) -> Learner:
+    """The learner of a spec whose tasks are trials."""
+    from .learner import outer_optimizer
+
+    entry = ALGORITHMS[algorithm.name]
+    if entry.kind == "classical":
+        return entry.learner()(algorithm, source)
+    return entry.learner()(
+        source, network, lambda: outer_optimizer(optimizer, steps), algorithm, precision, seed, jit_compile=jit
+    )

@@ -26,7 +26,7 @@ import tensorflow as tf
 
 from ..datasets.errors import DataError
 from .layers import batch_norm, convolution, normalised_block, over_examples, rectify_and_pool
-from .options import Conv4Options, MLPOptions, NetworkChoice, NetworkOptions
+from .options import Conv4Options, MLPOptions, NetworkOptions
 
 Parameters = Mapping[str, tf.Tensor | tf.Variable]
 Moments = dict[str, tf.Tensor]  # "norm1/mean" and "norm1/variance", [T, G, C]
@@ -49,7 +49,7 @@ class Network(Protocol):
 
 
 def build(
-    options: NetworkChoice,
+    options: NetworkOptions,
     input_shape: tuple[int, ...],
     outputs: int | None,
     precision: str,
@@ -59,6 +59,7 @@ def build(
     """The network of a spec; `outputs=None` leaves the last layer away (an embedding)."""
     if isinstance(options, Conv4Options):
         return Conv4(options, input_shape, outputs, precision, seed, fuse)
+    assert isinstance(options, MLPOptions)
     return MLP(options, input_shape, outputs, precision, seed, fuse)
 
 

@@ -147,7 +147,7 @@ class RL2Options(Options):
 
 
 AlgorithmOptions = Annotated[
-    MAMLOptions | ReptileOptions | PrototypicalNetworkOptions | MatchingNetworkOptions,
+    MAMLOptions | ReptileOptions | PrototypicalNetworkOptions | MatchingNetworkOptions | RL2Options,
     Field(discriminator="name"),
 ]
 
@@ -214,7 +214,7 @@ class GRUOptions(Options):
     weight_norm: bool = Field(default=True, description="Weight normalisation (Salimans and Kingma 2016).")
 
 
-NetworkChoice = Annotated[Conv4Options | MLPOptions, Field(discriminator="name")]
+NetworkChoice = Annotated[Conv4Options | MLPOptions | GRUOptions, Field(discriminator="name")]
 
 
 class OptimizerOptions(Options):

@@ -3,30 +3,48 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .options import (
-    DatasetOptions,
+    BanditsOptions,
     GlyphsOptions,
     ImageFolderOptions,
+    MDPsOptions,
     MiniImagenetOptions,
     OmniglotOptions,
     Options,
     SinusoidOptions,
 )
 
+from .plugins import misnamed, plugins
+
 if TYPE_CHECKING:
     from .tasks import TaskSource
+    from .trials import TrialSource
 
-DATASETS: dict[str, type[Options]] = {
+BUILT_IN: dict[str, type[Options]] = {
     "glyphs": GlyphsOptions,
     "omniglot": OmniglotOptions,
     "miniimagenet": MiniImagenetOptions,
     "imagefolder": ImageFolderOptions,
     "sinusoid": SinusoidOptions,
+    "bandits": BanditsOptions,
+    "mdps": MDPsOptions,
 }
 
 
-def build(options: DatasetOptions, dtype: str = "float32") -> TaskSource:
+def _problem(name: str, loaded: Any) -> str | None:
+    """What keeps an entry point from being a dataset."""
+    if not (isinstance(loaded, type) and issubclass(loaded, Options) and callable(getattr(loaded, "build", None))):
+        return "it is no subclass of metarun.datasets.options.Options with a method `build`"
+    return misnamed(name, loaded)
+
+
+DATASETS = BUILT_IN | plugins("metarun.datasets", BUILT_IN, _problem)
+
+
+def build(options: Options, dtype: str = "float32") -> TaskSource | TrialSource:
     """The task distribution of a spec; DataError where data are missing or damaged."""
-    return import_module(f".{options.name}", __name__).build(options, dtype)
+    if isinstance(options, tuple(BUILT_IN.values())):
+        return import_module(f".{options.name}", __name__).build(options, dtype)
+    return options.build(dtype)

@@ -129,6 +129,12 @@ class MDPsOptions(Options):
 
 
 DatasetOptions = Annotated[
-    GlyphsOptions | OmniglotOptions | MiniImagenetOptions | ImageFolderOptions | SinusoidOptions,
+    GlyphsOptions
+    | OmniglotOptions
+    | MiniImagenetOptions
+    | ImageFolderOptions
+    | SinusoidOptions
+    | BanditsOptions
+    | MDPsOptions,
     Field(discriminator="name"),
 ]

@@ -6,7 +6,7 @@ episodes x horizon steps in all; what a policy remembers lasts for a trial (Duan
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import tensorflow as tf
 
@@ -37,6 +37,7 @@ class Outcome(NamedTuple):
     gap: tf.Tensor  # [T] float32, V*(s) - Q*(s, a): what the action costs in expectation against the best one, >= 0
 
 
+@runtime_checkable
 class TrialSource(Protocol):
     """A distribution over environments.
 
@@ -46,10 +47,14 @@ class TrialSource(Protocol):
     """
 
     name: str  # for messages
+    trial: str  # what a trial is, for tables: "5 arms, 10 pulls"
     observations: Space
     actions: Space
     episodes: int  # in a trial
     horizon: int  # steps of an episode
+    content_digest: str  # as in `TaskSource`
+    in_memory: bool  # True
+    compiles: bool  # whether `step` is of TensorFlow's operations alone, so that XLA may compile a whole trial
 
     def sample(self, split: Split, index: tf.Tensor | int, tasks: int, seed: int) -> Trials:
         """Trials number `index` to `index + tasks - 1` of the stream (seed, split)."""

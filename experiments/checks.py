@@ -8,24 +8,45 @@ optimizer.decay_every) are no mistakes, so that `-s train.steps=100` alone tries
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from ..algorithms.options import (
     Conv4Options,
+    GRUOptions,
     MAMLOptions,
     MatchingNetworkOptions,
+    NetworkOptions,
+    OptimizerOptions,
     PrototypicalNetworkOptions,
     ReptileOptions,
 )
-from ..datasets.options import ImageFolderOptions, OmniglotOptions, Options, SinusoidOptions
-from .spec import Experiment
+from ..datasets.options import (
+    BanditsOptions,
+    GlyphsOptions,
+    ImageFolderOptions,
+    MDPsOptions,
+    MiniImagenetOptions,
+    OmniglotOptions,
+    Options,
+    SinusoidOptions,
+)
+from .spec import Experiment, Train
 
 Problem = tuple[str, str]
+EPISODES = (GlyphsOptions, OmniglotOptions, MiniImagenetOptions, ImageFolderOptions, SinusoidOptions)
 
 
 def problems(experiment: Experiment, partial: bool = False) -> Iterator[Problem]:
     """Everything that is wrong with an experiment whose single values are all right; a `partial` one lacks those that
     are not, and a check has nothing to say where it would need one of them."""
-    for check in (_tasks, _ways, _algorithm, _network, _protocol, _optimizer, _checkpoint, _dataset, _seeds):
+    of_kind: dict[str, Any] = {
+        "few-shot": (_tasks, _ways, _network, _protocol),
+        "trials": (_trials, _recurrent),
+        "classical": (_trials, _untrained),
+    }
+    known = not partial or "algorithm" in vars(experiment)
+    always = (_sections, _algorithm, _optimizer, _checkpoint, _dataset, _seeds)
+    for check in (*always, *(of_kind[experiment.kind] if known else ())):
         try:
             yield from check(experiment)
         except AttributeError:
@@ -33,8 +54,60 @@ def problems(experiment: Experiment, partial: bool = False) -> Iterator[Problem]
                 raise
 
 
+def _sections(experiment: Experiment) -> Iterator[Problem]:
+    """What every kind of experiment but the classical ones must say."""
+    if experiment.kind == "classical":
+        return
+    name, there = experiment.algorithm.name, vars(experiment)
+    if there.get("network", ...) is None:
+        yield "network", f"is missing: {name} has a network"
+    if experiment.kind == "few-shot" and there.get("protocol", ...) is None:
+        yield "protocol", f"is missing: {Experiment.model_fields['protocol'].description}"
+    if "train" not in experiment.model_fields_set:
+        yield "train", f"is missing: {name} learns by training"
+    elif experiment.train.steps == 0:
+        yield "train.steps", f"is 0: {name} learns by training"
+
+
+def _trials(experiment: Experiment) -> Iterator[Problem]:
+    """Trials have no ways, shots and queries, and no images."""
+    name = experiment.algorithm.name
+    if isinstance(experiment.dataset, EPISODES):
+        yield "dataset.name", f"{name} plays trials: use bandits or mdps, not {experiment.dataset.name}"
+    for section in ("train", "validation", "test"):
+        told = getattr(experiment, section)
+        for option in ("way", "shot", "query"):
+            if told is not None and _said(told, option):
+                yield f"{section}.{option}", f"has no effect: {name} plays trials, whose size is the dataset's"
+    if experiment.protocol is not None:
+        yield "protocol", f"has no effect: {name} plays trials, which have no queries"
+
+
+def _recurrent(experiment: Experiment) -> Iterator[Problem]:
+    if experiment.network is not None and not isinstance(experiment.network, GRUOptions):
+        yield "network.name", f"{experiment.algorithm.name} remembers: use gru, not {experiment.network.name}"
+    if experiment.precision == "bfloat16":
+        yield "precision", f"bfloat16 is for images: {experiment.algorithm.name} has float32 and float64"
+
+
+def _untrained(experiment: Experiment) -> Iterator[Problem]:
+    """Settings of a training that does not take place."""
+    name = experiment.algorithm.name
+    for section, default in (("network", None), ("train", Train(steps=0)), ("optimizer", OptimizerOptions())):
+        if getattr(experiment, section) != default:
+            yield section, f"has no effect: {name} is not trained"
+    if experiment.precision != "float32":
+        yield "precision", f"has no effect: {name} has no network"
+    if len(experiment.seeds) > 1:
+        yield "seeds", f"has no effect: what {name} draws follows from the trials, test.episode_seed"
+
+
 def _tasks(experiment: Experiment) -> Iterator[Problem]:
     algorithm, regression = experiment.algorithm, isinstance(experiment.dataset, SinusoidOptions)
+    if isinstance(experiment.dataset, BanditsOptions | MDPsOptions):
+        yield "dataset.name", f"{experiment.dataset.name} are trials: {algorithm.name} is a few-shot learner, use rl2"
+    if isinstance(experiment.network, GRUOptions):
+        yield "network.name", f"gru is for rl2: {algorithm.name} has conv4 and mlp"
     if regression and isinstance(algorithm, PrototypicalNetworkOptions | MatchingNetworkOptions):
         yield "algorithm.name", f"{algorithm.name} is a classifier; sinusoid is regression: use maml or reptile"
     if regression and isinstance(experiment.network, Conv4Options):
@@ -91,6 +164,8 @@ def _algorithm(experiment: Experiment) -> Iterator[Problem]:
 
 def _network(experiment: Experiment) -> Iterator[Problem]:
     network = experiment.network
+    if not isinstance(network, NetworkOptions):
+        return
     has_head = isinstance(experiment.algorithm, MAMLOptions | ReptileOptions)
     if isinstance(network, Conv4Options):
         if network.downsample == "stride" and _said(network, "pool_padding"):
@@ -109,7 +184,8 @@ def _network(experiment: Experiment) -> Iterator[Problem]:
 
 
 def _protocol(experiment: Experiment) -> Iterator[Problem]:
-    if experiment.protocol == "transductive" and not experiment.network.batch_norm:
+    network = experiment.network
+    if isinstance(network, NetworkOptions) and experiment.protocol == "transductive" and not network.batch_norm:
         yield (
             "protocol",
             "transductive has no effect with batch_norm: false, every query is on its own: write inductive",

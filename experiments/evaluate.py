@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from ..datasets.tasks import Split
+from ..datasets.trials import TrialSource
 from . import checkpoint
 from .atomic import write_json_atomic
 from .checks import problems
@@ -43,7 +44,8 @@ def evaluate(run: Path, split: Split, changes: Mapping[str, Any]) -> tuple[Row, 
         if path.exists():
             return read_row(path), path, True
         source, learner = build(experiment, trained.seed)
-        source.check(split, shape_of(experiment.test))
+        if not isinstance(source, TrialSource):
+            source.check(split, shape_of(experiment.test))
         refuse_other_images(checkpoint.restore(_weights(directory, chosen), learner.variables), source, directory)
         evaluation = Evaluation(
             learner, source, split, shape_of(experiment.test), experiment.test.episodes, experiment.test.episode_seed
@@ -52,6 +54,7 @@ def evaluate(run: Path, split: Split, changes: Mapping[str, Any]) -> tuple[Row, 
         row = make_row(
             experiment,
             trained.seed,
+            source,
             learner,
             measurement,
             split=split,

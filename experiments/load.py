@@ -110,6 +110,10 @@ def effective(experiment: Experiment) -> dict[str, Any]:
         return value
 
     told = experiment.model_dump(mode="json")
+    for section in ("train", "validation", "test") if experiment.kind != "few-shot" else ():
+        told[section] = told[section] and {k: v for k, v in told[section].items() if k not in ("way", "shot", "query")}
+    for section in ("train", "optimizer") if experiment.kind == "classical" else ():
+        del told[section]
     return pruned(told) | ({"validation": None} if experiment.validation is None else {})
 
 

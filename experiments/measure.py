@@ -16,24 +16,28 @@ import tensorflow as tf
 
 from ..algorithms.embedding import EmbeddingLearner
 from ..algorithms.learner import Learner, Metrics
-from ..datasets.tasks import Shape, Split, TaskSource
+from ..datasets.tasks import Shape, Split
+from ..datasets.trials import TrialSource
 from .atomic import write_text_atomic
 from .progress import Progress
 from .results import exact_sum, expected_calibration_error, mean_and_ci95
+from .steps import Source, draw
 
 PIXELS_AT_ONCE = 1_000_000  # inputs of one evaluation call; bounds its memory
+TRIALS_AT_ONCE = 1000
 
 
 class Measurement(NamedTuple):
     """Values of E tasks."""
 
     values: dict[str, np.ndarray]  # [E] float64 each
-    calibration: np.ndarray | None  # [3, 15] sums over tasks; None in regression
+    calibration: np.ndarray | None  # [3, 15] sums over tasks; of classifiers
+    curves: dict[str, np.ndarray]  # [E, N], step by step, of trials
     episodes_digest: str  # of what every task has drawn: equal digests, identical tasks
 
     @property
-    def metric(self) -> Literal["accuracy", "mse"]:
-        """Name of the main metric: accuracy or mse."""
+    def metric(self) -> Literal["accuracy", "mse", "total_reward"]:
+        """Name of the main metric."""
         return main_metric(self.values)
 
     def summary(self) -> dict[str, float]:
@@ -54,6 +58,18 @@ class Measurement(NamedTuple):
         write_text_atomic(path, text.getvalue())
 
 
+    def write_curves(self, path: Path) -> None:
+        """One line a step: step (from 1), then the mean over tasks and its 95% interval of each curve."""
+        columns = {}
+        for name, curve in self.curves.items():
+            columns[name] = curve.mean(axis=0)
+            columns[f"{name}_ci95"] = 1.96 * curve.std(axis=0, ddof=1) / math.sqrt(len(curve))
+        lines = [",".join(["step", *columns])]
+        for step, row in enumerate(zip(*columns.values(), strict=True), start=1):
+            lines.append(",".join([str(step), *(f"{value:.9g}" for value in row)]))
+        write_text_atomic(path, "\n".join(lines) + "\n")
+
+
 class Evaluation:
     """`episodes` fixed tasks of `split`; traced once, however often it is measured.
 
@@ -61,12 +77,15 @@ class Evaluation:
     machine; the last batch may draw tasks that are then ignored.
     """
 
-    def __init__(self, learner: Learner, source: TaskSource, split: Split, shape: Shape, episodes: int, seed: int):
+    def __init__(self, learner: Learner, source: Source, split: Split, shape: Shape, episodes: int, seed: int):
         self.split, self.episodes = split, episodes
-        self.batch = tasks_at_once(shape, source.input_shape, queries_beside_supports(learner), episodes)
+        if isinstance(source, TrialSource):
+            self.batch = min(episodes, TRIALS_AT_ONCE)
+        else:
+            self.batch = tasks_at_once(shape, source.input_shape, queries_beside_supports(learner), episodes)
 
         def sample(number: tf.Tensor):
-            return source.sample(split, number * self.batch, self.batch, shape, seed)
+            return draw(source, split, number * self.batch, self.batch, shape, seed)
 
         def evaluate(task: Any) -> tuple[Metrics, tf.Tensor]:
             batch = sample(task) if source.in_memory else task
@@ -85,10 +104,11 @@ class Evaluation:
         return -(-self.episodes // self.batch)
 
     def names(self) -> list[str]:
-        """Names of the values, without measuring anything."""
+        """Names in a `Measurement.summary`, without measuring anything."""
         first = next(iter(self.batches()))
         metrics, _ = self.step.get_concrete_function(first).structured_outputs
-        return [name for name in metrics if name != "calibration"]
+        calibrated = ["expected_calibration_error"] if "calibration" in metrics else []
+        return [*(name for name, value in metrics.items() if value.shape.rank == 1), "ci95", *calibrated]
 
     def measure(self, label: str) -> Measurement:
         """Measure all tasks, with a progress bar."""
@@ -105,7 +125,10 @@ class Evaluation:
                 progress.advance(keep)
         values = {name: np.concatenate([part[name] for part in collected]) for name in collected[0]}
         calibration = values.pop("calibration", None)
-        return Measurement(values, None if calibration is None else calibration.sum(axis=0), drawn.hexdigest()[:16])
+        curves = {name: values.pop(name) for name, value in list(values.items()) if value.ndim == 2}
+        return Measurement(
+            values, None if calibration is None else calibration.sum(axis=0), curves, drawn.hexdigest()[:16]
+        )
 
     def seconds_per_episode(self) -> float:
         """Of one call, after a first one that compiles it."""
@@ -118,9 +141,10 @@ class Evaluation:
         return seconds / self.batch
 
 
-def main_metric(names: Iterable[str]) -> Literal["accuracy", "mse"]:
-    """The metric that a table shows: accuracy of a classifier, mse of a regression."""
-    return "accuracy" if "accuracy" in names else "mse"
+def main_metric(names: Iterable[str]) -> Literal["accuracy", "mse", "total_reward"]:
+    """The metric that a table shows: accuracy of a classifier, mse of a regression, the total reward of trials."""
+    names = set(names)
+    return "accuracy" if "accuracy" in names else "mse" if "mse" in names else "total_reward"
 
 
 def queries_beside_supports(learner: Learner) -> bool:

@@ -37,11 +37,12 @@ class Row(BaseModel):
     algorithm: str
     dataset: str
     split: str
-    way: int
-    shot: int
-    query: int
-    protocol: Literal["inductive", "transductive"]
-    metric: Literal["accuracy", "mse"]
+    way: int | None = None  # of trials: None
+    shot: int | None = None
+    query: int | None = None
+    trial: str | None = None  # what a trial is, in the words of its source
+    protocol: Literal["inductive", "transductive"] | None = None
+    metric: Literal["accuracy", "mse", "total_reward"]
     mean: Measured  # over episodes
     ci95: Measured  # half-width over episodes; the spread over seeds is the table's
     episodes: int
@@ -49,9 +50,12 @@ class Row(BaseModel):
     checkpoint: Literal["best", "last"]
     train_steps: int
     inner_steps: int = 0  # at test; 0 for learners without an inner loop
+    tuned: str | None = None  # the parameter of a classical method that was chosen, and on which trials
     parameters: int
     expected_calibration_error: Measured = None
     negative_log_likelihood: Measured = None
+    regret: Measured = None  # of trials
+    optimal_actions: Measured = None  # their share
     precision: str = "float32"
     device: str = ""
     seconds: float  # of training and validation

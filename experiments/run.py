@@ -20,7 +20,9 @@ import tensorflow as tf
 
 from .. import algorithms, datasets
 from ..algorithms.learner import Learner, Problem
-from ..datasets.tasks import Split, TaskSource
+from ..algorithms.options import NetworkOptions
+from ..datasets.tasks import Split
+from ..datasets.trials import TrialSource
 from . import checkpoint, environment
 from .atomic import write_json_atomic, write_text_atomic
 from .errors import RunError
@@ -33,7 +35,7 @@ from .progress import Progress
 from .results import Row, read_row
 from .rundir import RunDirectory
 from .spec import Experiment
-from .steps import TrainingSteps, shape_of, training_shape, validation_shape
+from .steps import Source, TrainingSteps, shape_of, training_shape, validation_shape
 
 CHECKPOINT_SECONDS = 120.0  # between validations, so that a kill never costs more
 CALL_SECONDS = 0.5  # of training steps in one call, after which progress and a request to stop are seen
@@ -61,7 +63,7 @@ def run(experiment: Experiment, seed: int, directory: RunDirectory, fresh: bool 
         return training.test()
 
 
-def build(experiment: Experiment, seed: int) -> tuple[TaskSource, Learner]:
+def build(experiment: Experiment, seed: int) -> tuple[Source, Learner]:
     """The task distribution, checked to hold enough for every split, and the learner of a spec."""
     keras.utils.clear_session()
     keras.utils.set_random_seed(seed)
@@ -69,6 +71,19 @@ def build(experiment: Experiment, seed: int) -> tuple[TaskSource, Learner]:
         tf.config.experimental.enable_op_determinism()
     dtype = "float32" if experiment.precision == "bfloat16" else experiment.precision
     source = datasets.build(experiment.dataset, dtype)
+    train = experiment.train
+    if isinstance(source, TrialSource):
+        return source, algorithms.build_player(
+            experiment.algorithm,
+            experiment.network,
+            experiment.optimizer,
+            source,
+            steps=train.steps,
+            precision=experiment.precision,
+            seed=seed,
+            jit=experiment.compiles,
+        )
+    assert isinstance(experiment.network, NetworkOptions) and experiment.protocol
     source.check("train", training_shape(experiment))
     if experiment.validation:
         source.check("val", validation_shape(experiment))
@@ -79,8 +94,8 @@ def build(experiment: Experiment, seed: int) -> tuple[TaskSource, Learner]:
         experiment.optimizer,
         problem=Problem(source.regression, experiment.protocol),
         input_shape=source.input_shape,
-        outputs=math.prod(source.target_shape) if source.regression else experiment.train.way,
-        steps=experiment.train.steps,
+        outputs=math.prod(source.target_shape) if source.regression else train.way,
+        steps=train.steps,
         precision=experiment.precision,
         seed=seed,
         jit=experiment.compiles,
@@ -92,7 +107,7 @@ class Training:
     """One run in progress: what the loop carries from step to step, all of it in the checkpoint."""
 
     def __init__(
-        self, experiment: Experiment, seed: int, directory: RunDirectory, source: TaskSource, learner: Learner
+        self, experiment: Experiment, seed: int, directory: RunDirectory, source: Source, learner: Learner
     ):
         self.experiment, self.seed, self.directory = experiment, seed, directory
         self.source, self.learner = source, learner
@@ -104,7 +119,7 @@ class Training:
         self.evaluation = self._validation()
 
     def train(self, stop: StopSignal) -> None:
-        """Meta-train from the newest checkpoint, or from the start, to the last step."""
+        """Meta-train from the newest checkpoint, or from the start, to the last step; classical methods have none."""
         train, batch = self.experiment.train, self.experiment.train.meta_batch
         self._restore()
         if self.step == train.steps:
@@ -142,21 +157,19 @@ class Training:
         """Measure the chosen checkpoint on the fixed test tasks; write the episodes, then the row."""
         experiment = self.experiment
         chosen = experiment.test.checkpoint if self.evaluation else "last"
-        if chosen == "best":
+        if experiment.kind == "classical":
+            chosen = "last"
+            self._tune()
+        elif chosen == "best":
             checkpoint.restore(self.directory.best, self.variables)
-        evaluation = Evaluation(
-            self.learner,
-            self.source,
-            "test",
-            shape_of(experiment.test),
-            experiment.test.episodes,
-            experiment.test.episode_seed,
-        )
-        measurement = evaluation.measure(f"{experiment.name} seed {self.seed} test")
+        measurement = self._measure("test", experiment.test.episodes)
         measurement.write_csv(self.directory.episodes)
+        if measurement.curves:
+            measurement.write_curves(self.directory.curves)
         row = make_row(
             experiment,
             self.seed,
+            self.source,
             self.learner,
             measurement,
             split="test",
@@ -167,9 +180,14 @@ class Training:
         write_json_atomic(self.directory.result, row.as_json())
         return row
 
+    def _measure(self, split: Split, episodes: int, note: str = "") -> Measurement:
+        test = self.experiment.test
+        evaluation = Evaluation(self.learner, self.source, split, shape_of(test), episodes, test.episode_seed)
+        return evaluation.measure(f"{self.experiment.name} seed {self.seed} {split}{note}")
+
     def _validation(self) -> Evaluation | None:
         section = self.experiment.validation
-        if section is None:
+        if section is None or self.experiment.kind == "classical":
             return None
         return Evaluation(
             self.learner,
@@ -197,7 +215,8 @@ class Training:
             self._save_to(self.directory.best)
 
     def _better(self, value: float) -> bool:
-        return value < self.best_value if self.source.regression else value > self.best_value
+        lower_is_better = getattr(self.source, "regression", False)
+        return value < self.best_value if lower_is_better else value > self.best_value
 
     def _best_note(self) -> str:
         return "" if math.isnan(self.best_value) else f", best validation {self.best_value:.4f} at {self.best_step}"
@@ -211,9 +230,7 @@ class Training:
 
     def _metric_names(self, steps: TrainingSteps) -> list[str]:
         """Columns of metrics.csv: training's, the learning rate, validation's."""
-        validation = [*self.evaluation.names(), "ci95"] if self.evaluation else []
-        if self.evaluation and not self.source.regression:
-            validation.append("expected_calibration_error")
+        validation = self.evaluation.names() if self.evaluation else []
         return list(dict.fromkeys([*steps.names(), "learning_rate", *validation]))
 
     def _count(self, metrics: dict[str, float], seconds: float) -> None:
@@ -280,7 +297,7 @@ class Training:
             return
 
 
-def refuse_other_images(state: Mapping[str, Any], source: TaskSource, directory: RunDirectory) -> None:
+def refuse_other_images(state: Mapping[str, Any], source: Source, directory: RunDirectory) -> None:
     """RunError where the data are not those of the checkpoint with this state."""
     if state.get("content_digest", source.content_digest) != source.content_digest:
         raise RunError(
@@ -292,6 +309,7 @@ def refuse_other_images(state: Mapping[str, Any], source: TaskSource, directory:
 def make_row(
     experiment: Experiment,
     seed: int,
+    source: Source,
     learner: Learner,
     measurement: Measurement,
     *,
@@ -302,14 +320,17 @@ def make_row(
 ) -> Row:
     """The row of one measurement by the experiment's test section; `step` and `seconds` are those of the training."""
     summary, test = measurement.summary(), experiment.test
+    trial = source.trial if isinstance(source, TrialSource) else None
+    way, shot, query = (None, None, None) if trial else (test.way, test.shot, test.query)
     return Row(
         experiment=experiment.name,
         algorithm=experiment.algorithm.name,
         dataset=experiment.dataset.name,
         split=split,
-        way=test.way,
-        shot=test.shot,
-        query=test.query,
+        way=way,
+        shot=shot,
+        query=query,
+        trial=trial,
         protocol=experiment.protocol,
         metric=measurement.metric,
         mean=summary[measurement.metric],
@@ -319,9 +340,12 @@ def make_row(
         checkpoint=checkpoint,
         train_steps=step,
         inner_steps=getattr(learner, "test_steps", 0),
+        tuned=getattr(learner, "chosen", None),
         parameters=sum(math.prod(value.shape) for value in learner.parameters.values()),
         expected_calibration_error=summary.get("expected_calibration_error"),
         negative_log_likelihood=summary.get("negative_log_likelihood"),
+        regret=summary.get("regret"),
+        optimal_actions=summary.get("optimal_actions"),
         precision=experiment.precision,
         device=environment.device_name(),
         seconds=round(seconds, 1),

@@ -5,6 +5,8 @@ environment.json  versions, commit, host, devices, command line
 metrics.csv       one line a log point and a validation
 checkpoints/      step-N.npz, the newest two, and best.npz by validation
 episodes.csv      one line a test episode
+curves.csv        of trials: one line a step, means over the test trials
+tuning.csv        of classical methods: one line a value of the parameter
 result.json       the row; written last: its presence means finished
 evaluations/      a row and its episodes for each `metarun evaluate`
 tensorboard/      the scalars of metrics.csv
@@ -36,6 +38,8 @@ class RunDirectory:
         self.checkpoints = path / "checkpoints"
         self.best = self.checkpoints / "best.npz"
         self.episodes = path / "episodes.csv"
+        self.curves = path / "curves.csv"
+        self.tuning = path / "tuning.csv"
         self.result = path / "result.json"
         self.evaluations = path / "evaluations"
         self.tensorboard = path / "tensorboard"

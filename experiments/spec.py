@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
 
 from pydantic import Field
 
+from ..algorithms import ALGORITHMS
 from ..algorithms.options import AlgorithmOptions, NetworkChoice, OptimizerOptions
+from ..datasets import DATASETS
 from ..datasets.options import DatasetOptions, Options
 
-REPAYING_STEPS = {"conv4": 30, "mlp": 1000}  # compiling takes seconds; a small network's step saves milliseconds
+if not TYPE_CHECKING:  # with those of other packages
+    AlgorithmOptions = Annotated[Union[tuple(one.options for one in ALGORITHMS.values())], Field(discriminator="name")]  # noqa: UP007
+    DatasetOptions = Annotated[Union[tuple(DATASETS.values())], Field(discriminator="name")]  # noqa: UP007
+
+# Compiling takes seconds; a small network's step saves milliseconds.
+REPAYING_STEPS = {"conv4": 30, "mlp": 1000, "gru": 1}
 Protocol = Literal["transductive", "inductive"]
 
 
@@ -21,8 +28,10 @@ class Train(Options):
     way: int = Field(default=5, ge=1, le=1000, description="Classes a task; 1 in regression.")
     shot: int = Field(default=1, ge=1, le=1000, description="Support images a class (regression: points a task).")
     query: int = Field(default=15, ge=1, le=1000, description="Query images a class (regression: points a task).")
-    meta_batch: int = Field(default=1, ge=1, le=4096, description="Tasks in a meta-update.")
-    steps: int = Field(ge=1, description="Meta-updates.")
+    meta_batch: int = Field(
+        default=1, ge=1, le=1_000_000, description="Tasks in a meta-update; for rl2 the trials of an iteration."
+    )
+    steps: int = Field(ge=0, description="Meta-updates; for rl2 iterations.")
     log_every: int = Field(default=100, ge=1, description="Steps between two rows of metrics.csv.")
 
 
@@ -64,14 +73,15 @@ class Experiment(Options):
     )
     description: str = Field(default="", description="For people.")
     algorithm: AlgorithmOptions
-    network: NetworkChoice
+    network: NetworkChoice | None = Field(default=None, description="Every algorithm that learns has one.")
     dataset: DatasetOptions
-    protocol: Protocol = Field(
+    protocol: Protocol | None = Field(
+        default=None,
         description="How batch norm sees the queries: transductive (all queries of a task together) or "
-        "inductive (each on its own)."
+        "inductive (each on its own). Every few-shot spec says it; trials have none.",
     )
     optimizer: OptimizerOptions = OptimizerOptions()
-    train: Train
+    train: Train = Field(default=Train(steps=0), description="Every algorithm that learns has one.")
     validation: Validation | None = Field(
         default=Validation(), description="null: no validation, test the last checkpoint."
     )
@@ -95,8 +105,13 @@ class Experiment(Options):
     def compiles(self) -> bool:
         """Whether `jit` comes out as on: a function of the spec alone, so that a resumed run computes the same bits."""
         if self.jit in (None, "auto"):
-            return self.train.steps >= REPAYING_STEPS[self.network.name]
+            return self.network is not None and self.train.steps >= REPAYING_STEPS[self.network.name]
         return self.jit == "on"
+
+    @property
+    def kind(self) -> Literal["few-shot", "trials", "classical"]:
+        """Of task and learner, see `Algorithm`."""
+        return ALGORITHMS[self.algorithm.name].kind
 
     @property
     def digest(self) -> str:

@@ -10,21 +10,33 @@ import tensorflow as tf
 
 from .. import algorithms
 from ..algorithms.learner import Learner, Metrics
-from ..datasets.tasks import Episode, Shape, TaskSource
+from ..datasets.tasks import Episode, Shape, Split, TaskSource
+from ..datasets.trials import Trials, TrialSource
 from .spec import Experiment, Test, Train, Validation
+
+
+Source = TaskSource | TrialSource
+Tasks = Episode | Trials
+
+
+def draw(source: Source, split: Split, index: tf.Tensor, tasks: int, shape: Shape, seed: int) -> Tasks:
+    """Tasks number `index` to `index + tasks - 1`; trials have a shape of their own."""
+    if isinstance(source, TrialSource):
+        return source.sample(split, index, tasks, seed)
+    return source.sample(split, index, tasks, shape, seed)
 
 
 class TrainingSteps:
     """Meta-updates from number `first` on. One is sampling, gradient and update in one program, traced once; where the
     data sit on the device, so is a loop over many, which spares Python's part of each."""
 
-    def __init__(self, experiment: Experiment, seed: int, source: TaskSource, learner: Learner, first: int = 0):
+    def __init__(self, experiment: Experiment, seed: int, source: Source, learner: Learner, first: int = 0):
         self.seed, self.source, self.learner = seed, source, learner
         self.batch, self.shape = experiment.train.meta_batch, training_shape(experiment)
         self.number, self.steps = first, experiment.train.steps
         self.update = tf.function(self._update)
         self._loop = tf.function(self._many)
-        self._stream: Iterator[Episode] | None = None
+        self._stream: Iterator[Tasks] | None = None
 
     def take(self, count: int) -> dict[str, np.ndarray]:
         """The next `count` meta-updates; the value of each metric in each of them, `[count]`."""
@@ -66,7 +78,7 @@ class TrainingSteps:
     def _update(self, task: Any) -> Metrics:
         return self.learner.train_step(self._sample(task) if self.source.in_memory else task)
 
-    def _next_task(self) -> Episode:
+    def _next_task(self) -> Tasks:
         if self._stream is None:
             self._stream = iter(self._episodes().prefetch(2))
         return next(self._stream)
@@ -75,8 +87,8 @@ class TrainingSteps:
         numbers = tf.data.Dataset.range(self.number, self.steps)
         return numbers.map(self._sample, num_parallel_calls=2, deterministic=True)
 
-    def _sample(self, number: tf.Tensor) -> Episode:
-        return self.source.sample("train", number * self.batch, self.batch, self.shape, self.seed)
+    def _sample(self, number: tf.Tensor) -> Tasks:
+        return draw(self.source, "train", number * self.batch, self.batch, self.shape, self.seed)
 
 
 def shape_of(section: Train | Test) -> Shape:

@@ -17,8 +17,8 @@ from .results import Row, exact_sum
 
 FORMATS = ("text", "csv", "markdown", "latex")
 GROUPED = (
-    "experiment", "algorithm", "dataset", "split", "way", "shot", "query", "protocol", "metric", "checkpoint",
-    "train_steps", "inner_steps", "episodes", "episodes_digest", "spec_digest",
+    "experiment", "algorithm", "dataset", "split", "way", "shot", "query", "trial", "protocol", "metric", "checkpoint",
+    "train_steps", "inner_steps", "tuned", "episodes", "episodes_digest", "spec_digest",
 )  # fmt: skip
 NUMERIC = frozenset(
     {"result", "ci95", "seed std", "published", "difference", "ece", "nll", "episodes", "seeds", "minutes"}
@@ -65,7 +65,7 @@ def render(lines: Sequence[Line], form: str) -> str:
 
 
 def _order(row: Row) -> tuple[Any, ...]:
-    return row.experiment, row.split, row.way, row.shot, row.protocol, row.seed, row.published is None
+    return row.experiment, row.split, row.way or 0, row.shot or 0, row.protocol or "", row.seed, row.published is None
 
 
 def _line(group: Sequence[Row]) -> Line:
@@ -100,7 +100,7 @@ def _ambiguous(line: Line, lines: Sequence[Line]) -> bool:
 
 def _cells(line: Line, show_digest: bool) -> dict[str, str]:
     row, accuracy = line.row, line.row.metric == "accuracy"
-    digits = 2 if accuracy else 3
+    digits = {"accuracy": 2, "total_reward": 2}.get(row.metric, 3)
     published = _number(row.published, digits)
     if published and row.published_ci95 is not None:
         published += f" ± {_number(row.published_ci95, digits)}"
@@ -109,11 +109,13 @@ def _cells(line: Line, show_digest: bool) -> dict[str, str]:
         "spec": row.spec_digest[:8] if show_digest else "",
         "algorithm": row.algorithm,
         "dataset": row.dataset if row.split == "test" else f"{row.dataset} ({row.split})",
-        "way": str(row.way),
-        "shot": str(row.shot),
-        "protocol": row.protocol,
-        "steps": str(row.train_steps),
+        "way": str(row.way or ""),
+        "shot": str(row.shot or ""),
+        "trial": row.trial or "",
+        "protocol": row.protocol or "",
+        "steps": str(row.train_steps or ""),
         "inner": str(row.inner_steps) if row.inner_steps else "",
+        "tuned": row.tuned or "",
         "episodes": str(row.episodes),
         "seeds": str(line.seeds),
         "metric": "accuracy %" if accuracy else row.metric,

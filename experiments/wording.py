@@ -9,11 +9,11 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from ..algorithms import ALGORITHMS
-from ..algorithms.options import Conv4Options, MLPOptions, OptimizerOptions
+from ..algorithms.options import Conv4Options, GRUOptions, MLPOptions, OptimizerOptions
 from ..datasets import DATASETS
 from .spec import Experiment, Published, Test, Train, Validation
 
-NETWORKS: dict[str, type[BaseModel]] = {"conv4": Conv4Options, "mlp": MLPOptions}
+NETWORKS: dict[str, type[BaseModel]] = {"conv4": Conv4Options, "mlp": MLPOptions, "gru": GRUOptions}
 CHOICES: dict[str, dict[str, type[BaseModel]]] = {
     "algorithm": {name: entry.options for name, entry in ALGORITHMS.items()},
     "network": NETWORKS,

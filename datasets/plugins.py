@@ -1,0 +1,51 @@
+"""Task distributions and algorithms of other packages, found by their entry points.
+
+A package that has, in its pyproject.toml,
+
+    [project.entry-points."metarun.datasets"]
+    cartpoles = "their_package:CartPoles"
+
+makes `dataset: {name: cartpoles}` a valid section: `CartPoles` is a subclass of `Options` with `name:
+Literal["cartpoles"]` and a method `build(dtype)` that returns a `TaskSource` or a `TrialSource`. A spec only ever names
+what is installed; no code is named in it.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Collection
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+from pydantic import BaseModel
+
+
+def plugins(group: str, taken: Collection[str], problem: Callable[[str, Any], str | None]) -> dict[str, Any]:
+    """Name -> what the entry point loads. One that does not load, or of which `problem(name, loaded)` tells what is
+    wrong with it, is named on standard error and left out, so that it hinders no other experiment."""
+    found: dict[str, Any] = {}
+    for point in entry_points(group=group):
+        wrong, loaded = _load(point)
+        if wrong is None and (point.name in taken or point.name in found):
+            wrong = "the name is taken"
+        if wrong := wrong or problem(point.name, loaded):
+            package = point.dist.name if point.dist else "a package"
+            print(f"warning: {group} {point.name} of {package} ({point.value}) is left out: {wrong}", file=sys.stderr)
+        else:
+            found[point.name] = loaded
+    return found
+
+
+def _load(point: EntryPoint) -> tuple[str | None, Any]:
+    try:
+        return None, point.load()
+    except Exception as error:  # of any kind: it is someone else's code
+        return f"{type(error).__name__}: {error}", None
+
+
+def misnamed(name: str, options: type[BaseModel]) -> str | None:
+    """What is wrong with the `name` of the options behind the entry point `name`."""
+    field = options.model_fields.get("name")
+    if field is None or field.default != name:
+        return f'its options lack `name: Literal["{name}"] = "{name}"`'
+    return None
