@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from ..datasets.plugins import misnamed, plugins
+from .classical_options import CLASSICAL
 from .options import (
     MAMLOptions,
     MatchingNetworkOptions,
@@ -44,6 +45,12 @@ BUILT_IN: dict[str, Algorithm] = {
     "protonet": Algorithm(PrototypicalNetworkOptions, _named("protonet", "PrototypicalNetwork"), has_head=False),
     "matchingnet": Algorithm(MatchingNetworkOptions, _named("matchingnet", "MatchingNetwork"), has_head=False),
     "rl2": Algorithm(RL2Options, _named("rl2", "RL2"), kind="trials"),
+    **{
+        options.model_fields["name"].default: Algorithm(
+            options, _named("classical", "ClassicalPolicy"), kind="classical"
+        )
+        for options in CLASSICAL
+    },
 }
 
 

@@ -7,13 +7,13 @@ p = a / (a + b):
     W(a, b, lambda) = max(lambda, C(a, b, lambda)),
     C(a, b, lambda) = p ((1 - discount) + discount W(a + 1, b, lambda)) + (1 - p) discount W(a, b + 1, lambda),
 
-solved backwards from a + b = 2 + M for a grid of lambda; C - lambda is convex and falls through 0 at the index, which is
-interpolated linearly. After M pulls the arm is taken to be known, W = max(lambda, p). This gives away what later pulls
-would still teach, at most 1 / (4 sqrt(M + 3)) in W, since the posterior's standard deviation is below
-1 / (2 sqrt(M + 3)); C - lambda falls at least as fast as (1 - discount) lambda. So an index after m pulls is too low by
+solved backwards from a + b = 2 + M for a grid of lambda; C - lambda is convex and falls through 0 at the index, which
+is interpolated linearly. After M pulls the arm is taken to be known, W = max(lambda, p). That gives away what later
+pulls would still teach: at most 1 / (4 sqrt(M + 3)) in W, since the posterior's standard deviation is below
+1 / (2 sqrt(M + 3)). C - lambda falls with a slope of at least 1 - discount. So an index after m pulls is too low by
 less than discount^(M - m) / (4 (1 - discount) sqrt(M + 3)). M is where that is below `TOLERANCE`, but at most
-`MOST_BEYOND` pulls beyond the last that is asked for: for discounts close to 1 the bound is then empty, and the
-index is that of an arm which is known after M pulls.
+`MOST_BEYOND` pulls beyond the last that is asked for: for discounts close to 1 this bound says nothing, and the index
+is that of an arm which is known after M pulls.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ GRID = 1001
 
 
 def gittins_indices(pulls: int, discount: float) -> np.ndarray:
-    """Index after s successes and f failures from a Beta(1, 1) prior, `[pulls + 1, pulls + 1]`; 0 where s + f > pulls."""
+    """Indices after s successes and f failures from Beta(1, 1), `[pulls + 1, pulls + 1]`; 0 where s + f > pulls."""
     sure = np.linspace(0.0, 1.0, GRID)  # lambda
     last = pulls + pulls_beyond(discount)
     worth = np.maximum(sure, _means(last)[:, None])  # [last + 1, grid], W after s = 0 .. last successes

@@ -40,9 +40,7 @@ class BanditsSource:
         """No state, observation 0."""
         return (), tf.zeros(trials.keys.shape[0], tf.int32)
 
-    def step(
-        self, trials: Trials, state: tuple[()], action: tf.Tensor, number: tf.Tensor
-    ) -> tuple[tuple[()], Outcome]:
+    def step(self, trials: Trials, state: tuple[()], action: tf.Tensor, number: tf.Tensor) -> tuple[tuple[()], Outcome]:
         """Pull `number`; see `TrialSource`."""
         means, tasks = trials.parameters["means"], trials.keys.shape[0]
         luck = TaskKeys.of_trials(trials.keys, number).uniform("outcome")  # [T]

@@ -1,0 +1,132 @@
+"""Classical policies for Bernoulli bandits, the opponents of Duan et al. 2016, section 3.1.
+
+Every arm has a Beta(1, 1) prior; equal indices go to the first arm. A rule is a pure function from what was counted,
+the number of the pull, random numbers and the policy's one parameter to an arm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from ..datasets.bandits import BanditsSource
+from ..datasets.random import TaskKeys
+from .gittins import gittins_indices
+from .rollout import Seen
+
+
+class Counts(NamedTuple):
+    """What a trial has shown of its arms, each `[T, arms]`."""
+
+    successes: tf.Tensor
+    failures: tf.Tensor
+
+    def after(self, seen: Seen, number: tf.Tensor) -> Counts:
+        """With the pull before pull `number`; there is none before pull 0."""
+        pulled = tf.one_hot(seen.action, self.successes.shape[1]) * tf.cast(number > 0, tf.float32)
+        paid = pulled * seen.reward[:, None]
+        return Counts(self.successes + paid, self.failures + pulled - paid)
+
+    @property
+    def mean(self) -> tf.Tensor:
+        """Posterior means."""
+        return (self.successes + 1) / (self.successes + self.failures + 2)
+
+
+Rule = Callable[[Counts, tf.Tensor, TaskKeys, tf.Tensor], tf.Tensor]
+
+
+class BanditPolicy:
+    """A `Policy` that remembers `Counts` and follows a rule."""
+
+    def __init__(self, source: BanditsSource, rule: Rule, parameter: tf.Tensor):
+        self.arms, self.rule, self.parameter = source.options.arms, rule, parameter
+
+    def start(self, tasks: int) -> Counts:
+        """Nothing was pulled."""
+        return Counts(tf.zeros((tasks, self.arms)), tf.zeros((tasks, self.arms)))
+
+    def act(self, memory: Counts, seen: Seen, number: tf.Tensor, keys: TaskKeys) -> tuple[tf.Tensor, Counts, tuple[()]]:
+        """See `Policy`."""
+        counts = memory.after(seen, number)
+        return self.rule(counts, number, keys, self.parameter), counts, ()
+
+
+def greedy(counts: Counts, number: tf.Tensor, keys: TaskKeys, parameter: tf.Tensor) -> tf.Tensor:
+    """The best posterior mean."""
+    return _best(counts.mean)
+
+
+def epsilon_greedy(counts: Counts, number: tf.Tensor, keys: TaskKeys, epsilon: tf.Tensor) -> tf.Tensor:
+    """With probability epsilon a random arm, else the best posterior mean."""
+    explore = keys.uniform("explore") < tf.cast(epsilon, tf.float64)
+    return tf.where(explore, random_action(keys, counts.mean.shape[1]), _best(counts.mean))
+
+
+def ucb1(counts: Counts, number: tf.Tensor, keys: TaskKeys, scale: tf.Tensor) -> tf.Tensor:
+    """Mean + scale sqrt(2 ln t / n) with the prior's two pulls in n, t pulls before this one (Auer et al. 2002)."""
+    log_time = tf.math.log(tf.maximum(tf.cast(number, tf.float32), 1.0))
+    return _best(counts.mean + scale * tf.sqrt(2 * log_time / (counts.successes + counts.failures + 2)))
+
+
+def thompson_sampling(counts: Counts, number: tf.Tensor, keys: TaskKeys, parameter: tf.Tensor) -> tf.Tensor:
+    """The best of one draw from the posterior (Thompson 1933)."""
+    log_odds, _ = _posterior_draw(counts, keys)
+    return _best(log_odds)
+
+
+def optimistic_thompson_sampling(counts: Counts, number: tf.Tensor, keys: TaskKeys, samples: tf.Tensor) -> tf.Tensor:
+    """The best arm of the draw whose joint posterior density over all arms is highest, among `samples` draws.
+
+    That is the authors' rule under this name; May et al. 2012 take the larger of draw and mean for each arm instead.
+    """
+
+    def one(sample: tf.Tensor, best: tf.Tensor, arm: tf.Tensor):
+        log_odds, density = _posterior_draw(counts, keys.numbered(sample))
+        better = density > best
+        return sample + 1, tf.where(better, density, best), tf.where(better, _best(log_odds), arm)
+
+    tasks = counts.mean.shape[0]
+    start = (tf.constant(0), tf.fill((tasks,), tf.float32.min), tf.zeros(tasks, tf.int32))
+    return tf.while_loop(lambda sample, *_: sample < tf.cast(samples, tf.int32), one, start)[2]
+
+
+def gittins(counts: Counts, number: tf.Tensor, keys: TaskKeys, indices: tf.Tensor) -> tf.Tensor:
+    """The highest index of the table `indices` [pulls + 1, pulls + 1]."""
+    place = tf.cast(counts.successes * indices.shape[1] + counts.failures, tf.int32)
+    return _best(tf.gather(tf.reshape(indices, [-1]), place))
+
+
+RULES: dict[str, Rule] = {
+    "gittins": gittins,
+    "thompson_sampling": thompson_sampling,
+    "optimistic_thompson_sampling": optimistic_thompson_sampling,
+    "ucb1": ucb1,
+    "epsilon_greedy": epsilon_greedy,
+    "greedy": greedy,
+}
+
+
+def rule_parameter(name: str, value: float, source: BanditsSource) -> tf.Tensor:
+    """The tensor that the rule `name` takes for a `value` of its option."""
+    return tf.constant(gittins_indices(source.options.pulls, value) if name == "gittins" else value, tf.float32)
+
+
+def random_action(keys: TaskKeys, actions: int) -> tf.Tensor:
+    """Uniform among `actions`, `[T]` int32."""
+    return tf.cast(keys.uniform("action", high=float(actions)), tf.int32)
+
+
+def _best(index: tf.Tensor) -> tf.Tensor:
+    return tf.argmax(index, axis=1, output_type=tf.int32)
+
+
+def _posterior_draw(counts: Counts, keys: TaskKeys) -> tuple[tf.Tensor, tf.Tensor]:
+    """Log-odds `[T, arms]` of one draw of every arm's mean, and its joint log-density `[T]` up to a constant."""
+    shapes = tf.stack([counts.successes, counts.failures], axis=1) + 1  # [T, 2, arms]
+    log_gamma = keys.log_gamma("posterior", shapes)
+    log_odds = log_gamma[:, 0] - log_gamma[:, 1]
+    log_success, log_failure = -tf.math.softplus(-log_odds), -tf.math.softplus(log_odds)
+    return log_odds, tf.reduce_sum(counts.successes * log_success + counts.failures * log_failure, axis=1)

@@ -1,0 +1,75 @@
+"""Policies that learn nothing between trials: the opponents of Duan et al. 2016, each with at most one parameter."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+from ..datasets.bandits import BanditsSource
+from ..datasets.mdps import MDPsSource
+from ..datasets.random import TaskKeys
+from ..datasets.trials import Trials
+from .bandit_policies import RULES, BanditPolicy, random_action, rule_parameter
+from .mdp_policies import PLANS, MDPPolicy
+from .classical_options import ClassicalOptions
+from .rollout import Policy, Seen, roll_out, trial_metrics
+
+
+class RandomPolicy:
+    """A `Policy`: every action is as likely."""
+
+    def __init__(self, actions: int):
+        self.actions = actions
+
+    def start(self, tasks: int) -> tuple[()]:
+        """It remembers nothing."""
+        return ()
+
+    def act(
+        self, memory: tuple[()], seen: Seen, number: tf.Tensor, keys: TaskKeys
+    ) -> tuple[tf.Tensor, tuple[()], tuple[()]]:
+        """See `Policy`."""
+        return random_action(keys, self.actions), (), ()
+
+
+class ClassicalPolicy:
+    """One opponent. Where its parameter is not given, `chosen` is None until tuning on `grid` sets it."""
+
+    variables: list[tf.Variable] = []
+    parameters: dict[str, tf.Variable] = {}
+
+    def __init__(self, options: ClassicalOptions, source: BanditsSource | MDPsSource, jit_compile: bool = True):
+        self.options, self.source = options, source
+        given = None if options.parameter is None else getattr(options, options.parameter)
+        self.chosen: float | None = given
+        self.grid = options.grids[source.name] if given is None else ()
+        self._play = tf.function(self._metrics, jit_compile=jit_compile, reduce_retracing=True)
+        self._tensors: dict[float, tf.Tensor] = {}
+
+    def play(self, trials: Trials, value: float | None) -> dict[str, tf.Tensor]:
+        """Metrics `[T]` with this value of the parameter. One program serves all values."""
+        return self._play(trials, self._tensor(value))
+
+    def evaluate(self, trials: Trials) -> dict[str, tf.Tensor]:
+        """Metrics `[T]` with the value given or chosen."""
+        return self.play(trials, self.chosen)
+
+    def policy(self, parameter: tf.Tensor) -> Policy:
+        """Who plays, with the tensor of its parameter."""
+        name = self.options.name
+        if name == "random":
+            return RandomPolicy(self.source.actions.size)
+        if isinstance(self.source, BanditsSource):
+            return BanditPolicy(self.source, RULES[name], parameter)
+        return MDPPolicy(self.source, PLANS[name], self.options.prior_mean, parameter, name == "epsilon_greedy")
+
+    def _metrics(self, trials: Trials, parameter: tf.Tensor) -> dict[str, tf.Tensor]:
+        return trial_metrics(roll_out(self.source, trials, self.policy(parameter)))
+
+    def _tensor(self, value: float | None) -> tf.Tensor:
+        """What the policy takes for a value of the parameter; 1 (sample) where it has none."""
+        value = 1.0 if value is None else value
+        if value not in self._tensors:
+            bandits = isinstance(self.source, BanditsSource)
+            made = rule_parameter(self.options.name, value, self.source) if bandits else tf.constant(value, tf.float32)
+            self._tensors[value] = made
+        return self._tensors[value]

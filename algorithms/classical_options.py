@@ -1,0 +1,147 @@
+"""What a user may say of the classical opponents of RL^2 in a spec. No TensorFlow here."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from ..datasets.options import Options
+
+
+class ClassicalOptions(Options):
+    """A policy that learns nothing between trials, an opponent of Duan et al. 2016 (arXiv:1611.02779)."""
+
+    parameter: ClassVar[str | None] = None  # the field that is tuned where it is None
+    grids: ClassVar[dict[str, tuple[float, ...]]]  # by dataset that it plays: the values tried, the authors'
+
+
+class TunedOptions(ClassicalOptions):
+    """One with a parameter."""
+
+    tuned_on: Literal["validation", "test"] = Field(
+        default="validation",
+        description="Trials on which a parameter that is not given is tuned, for the highest mean total reward. "
+        "test: the paper's habit, on the very trials that are reported.",
+    )
+
+
+TENTHS = tuple(tenth / 10 for tenth in range(11))
+SCALES = tuple(10 ** (power / 5) for power in range(-20, 1))
+PRIOR_MEAN = Field(
+    default=1.0,
+    description="Mean of the normal prior of mean rewards. 1: the environments' own; 0: the paper's habit, which its "
+    "columns are matched with. MDPs only.",
+)
+
+
+class RandomOptions(ClassicalOptions):
+    """Random: every action is as likely."""
+
+    name: Literal["random"] = "random"
+    grids: ClassVar = {"bandits": (), "mdps": ()}
+
+
+class GittinsOptions(TunedOptions):
+    """The arm with the highest Gittins index (Gittins 1979), computed."""
+
+    name: Literal["gittins"] = "gittins"
+    parameter: ClassVar = "discount"
+    grids: ClassVar = {"bandits": (0.9, 0.99, 0.999, 0.9999)}
+    discount: float | None = Field(default=None, gt=0, lt=1, description="Discount of the index; default: tuned.")
+
+
+class ThompsonSamplingOptions(ClassicalOptions):
+    """Thompson sampling (Thompson 1933): the best arm of a draw from the posterior."""
+
+    name: Literal["thompson_sampling"] = "thompson_sampling"
+    grids: ClassVar = {"bandits": ()}
+
+
+class OptimisticThompsonSamplingOptions(TunedOptions):
+    """Optimistic Thompson sampling as the authors have it: the posterior draw of highest joint density counts."""
+
+    name: Literal["optimistic_thompson_sampling"] = "optimistic_thompson_sampling"
+    parameter: ClassVar = "samples"
+    grids: ClassVar = {"bandits": tuple(range(1, 21))}
+    samples: int | None = Field(default=None, ge=1, le=10_000, description="Draws; default: tuned.")
+
+
+class UCB1Options(TunedOptions):
+    """UCB1 (Auer, Cesa-Bianchi and Fischer 2002) with posterior means and a scaled bonus."""
+
+    name: Literal["ucb1"] = "ucb1"
+    parameter: ClassVar = "scale"
+    grids: ClassVar = {"bandits": TENTHS}
+    scale: float | None = Field(default=None, ge=0, description="Factor of the bonus; default: tuned.")
+
+
+class EpsilonGreedyOptions(TunedOptions):
+    """Greedy, but for a random action with probability epsilon."""
+
+    name: Literal["epsilon_greedy"] = "epsilon_greedy"
+    parameter: ClassVar = "epsilon"
+    grids: ClassVar = {"bandits": TENTHS, "mdps": TENTHS[1:]}
+    epsilon: float | None = Field(default=None, ge=0, le=1, description="Share of random actions; default: tuned.")
+    prior_mean: float = PRIOR_MEAN
+
+
+class GreedyOptions(ClassicalOptions):
+    """Always what looks best."""
+
+    name: Literal["greedy"] = "greedy"
+    grids: ClassVar = {"bandits": (), "mdps": ()}
+    prior_mean: float = PRIOR_MEAN
+
+
+class PSRLOptions(ClassicalOptions):
+    """Posterior sampling (Strens 2000; Osband, Russo and Van Roy 2013): plan for one drawn environment."""
+
+    name: Literal["psrl"] = "psrl"
+    grids: ClassVar = {"mdps": ()}
+    prior_mean: float = PRIOR_MEAN
+
+
+class OPSRLOptions(TunedOptions):
+    """Optimistic posterior sampling: plan with the highest values among those of several drawn environments."""
+
+    name: Literal["opsrl"] = "opsrl"
+    parameter: ClassVar = "samples"
+    grids: ClassVar = {"mdps": tuple(range(1, 21))}
+    samples: int | None = Field(default=None, ge=1, le=10_000, description="Environments drawn; default: tuned.")
+    prior_mean: float = PRIOR_MEAN
+
+
+class UCRL2Options(TunedOptions):
+    """UCRL2 (Jaksch, Ortner and Auer 2010) for finite horizons: plan for the best environment that is plausible."""
+
+    name: Literal["ucrl2"] = "ucrl2"
+    parameter: ClassVar = "scale"
+    grids: ClassVar = {"mdps": SCALES}
+    scale: float | None = Field(default=None, ge=0, description="Factor of the confidence widths; default: tuned.")
+    prior_mean: float = PRIOR_MEAN
+
+
+class BEBOptions(TunedOptions):
+    """Bayesian exploration bonus (Kolter and Ng 2009): a bonus that falls as 1 / visits."""
+
+    name: Literal["beb"] = "beb"
+    parameter: ClassVar = "scale"
+    grids: ClassVar = {"mdps": SCALES}
+    scale: float | None = Field(default=None, ge=0, description="Factor of the bonus; default: tuned.")
+    prior_mean: float = PRIOR_MEAN
+
+
+CLASSICAL: tuple[type[ClassicalOptions], ...] = (
+    RandomOptions,
+    GittinsOptions,
+    ThompsonSamplingOptions,
+    OptimisticThompsonSamplingOptions,
+    UCB1Options,
+    EpsilonGreedyOptions,
+    GreedyOptions,
+    PSRLOptions,
+    OPSRLOptions,
+    UCRL2Options,
+    BEBOptions,
+)

@@ -1,0 +1,233 @@
+"""Classical policies for random tabular MDPs, the opponents of Duan et al. 2016, section 3.2.
+
+All plan at the start of an episode, by backward induction on what they believe, and act on the values, equal ones at
+random. Their formulas are those of TabulaRL (github.com/iosband/TabulaRL, Osband 2016), whose agents the authors ran.
+Its prior mean of rewards is 0 where the environments' is 1, and the published columns carry that error: `prior_mean`.
+One deviation: TabulaRL's UCRL2 widens its transition estimates in place, again at every step of one backward induction;
+here each step starts from the estimates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from ..datasets.mdps import MDPsSource, backward_induction, expected_backup
+from ..datasets.random import TaskKeys
+from .bandit_policies import random_action
+from .rollout import Seen
+
+VANISHING = 1e-4  # weight of a prior that only decides until something is seen
+CONFIDENCE = 0.05  # UCRL2's delta
+
+
+class Experience(NamedTuple):
+    """What a trial has shown of its environment."""
+
+    visits: tf.Tensor  # [T, S, A] rewards seen
+    rewards: tf.Tensor  # [T, S, A] their sum
+    moves: tf.Tensor  # [T, S, A, S] next states seen: none at the end of an episode
+
+    def after(self, state: tf.Tensor, seen: Seen, number: tf.Tensor) -> Experience:
+        """With the step before step `number`, taken in `state`; there is none before step 0."""
+        place = tf.stack([tf.range(state.shape[0]), state, seen.action], axis=1)
+        there = tf.fill(state.shape, tf.cast(number > 0, tf.float32))
+        goes_on = there * tf.cast(~seen.terminal, tf.float32)
+        return Experience(
+            tf.tensor_scatter_nd_add(self.visits, place, there),
+            tf.tensor_scatter_nd_add(self.rewards, place, there * seen.reward),
+            tf.tensor_scatter_nd_add(self.moves, tf.concat([place, seen.observation[:, None]], axis=1), goes_on),
+        )
+
+
+class Prior(NamedTuple):
+    """Independent normal mean rewards and Dirichlet transitions."""
+
+    mean: float  # of mean rewards
+    weight: float  # of that, in rewards seen
+    concentration: float  # of transitions to each state
+    noise: float = 1.0  # standard deviation of a reward
+
+    @classmethod
+    def of(cls, source: MDPsSource, mean: float) -> Prior:
+        """The environments' own, but for the mean of rewards."""
+        noise, std = max(source.options.reward_noise, 1e-3), max(source.options.reward_std, 1e-3)
+        return cls(mean, (noise / std) ** 2, source.options.dirichlet, noise)
+
+    def mean_rewards(self, experience: Experience) -> tf.Tensor:
+        """Posterior means `[T, S, A]`."""
+        return (self.mean * self.weight + experience.rewards) / (self.weight + experience.visits)
+
+    def mean_transitions(self, experience: Experience) -> tf.Tensor:
+        """Posterior means `[T, S, A, S]`."""
+        counts = self.concentration + experience.moves
+        return counts / tf.reduce_sum(counts, axis=-1, keepdims=True)
+
+    def draw(self, experience: Experience, keys: TaskKeys) -> tuple[tf.Tensor, tf.Tensor]:
+        """Mean rewards and transitions from the posterior."""
+        deviation = self.noise * tf.math.rsqrt(self.weight + experience.visits)
+        normal = tf.cast(keys.normal("rewards", *experience.visits.shape[1:]), tf.float32)
+        log_gamma = keys.log_gamma("posterior", self.concentration + experience.moves)
+        return self.mean_rewards(experience) + deviation * normal, tf.nn.softmax(log_gamma)
+
+
+class Memory(NamedTuple):
+    """What an `MDPPolicy` remembers."""
+
+    experience: Experience
+    state: tf.Tensor  # [T] int32, where the last action was taken
+    values: tf.Tensor  # [T, H, S, A] of this episode's plan
+
+
+Plan = Callable[[MDPsSource, Experience, tf.Tensor, TaskKeys, float, tf.Tensor], tf.Tensor]
+
+
+class MDPPolicy:
+    """A `Policy` that plans at the start of every episode and then acts on the plan, equal values at random."""
+
+    def __init__(self, source: MDPsSource, plan: Plan, prior_mean: float, parameter: tf.Tensor, explores: bool = False):
+        """With `explores` the parameter is the probability of a random action."""
+        self.source, self.plan, self.prior_mean = source, plan, prior_mean
+        self.parameter, self.explores = parameter, explores
+
+    def start(self, tasks: int) -> Memory:
+        """Nothing was seen."""
+        states, actions = self.source.observations.size, self.source.actions.size
+        pairs = tf.zeros((tasks, states, actions))
+        experience = Experience(pairs, pairs, tf.zeros((tasks, states, actions, states)))
+        values = tf.zeros((tasks, self.source.horizon, states, actions))
+        return Memory(experience, tf.zeros(tasks, tf.int32), values)
+
+    def act(self, memory: Memory, seen: Seen, number: tf.Tensor, keys: TaskKeys) -> tuple[tf.Tensor, Memory, tuple[()]]:
+        """See `Policy`."""
+        time, episode = number % self.source.horizon, number // self.source.horizon
+        experience = memory.experience.after(memory.state, seen, number)
+        values = tf.cond(
+            time == 0,
+            lambda: self.plan(self.source, experience, episode, keys, self.prior_mean, self.parameter),
+            lambda: memory.values,
+        )
+        action = _best_at_random(tf.gather(values[:, time], seen.observation, batch_dims=1), keys)
+        if self.explores:
+            explore = keys.uniform("explore") < tf.cast(self.parameter, tf.float64)
+            action = tf.where(explore, random_action(keys, self.source.actions.size), action)
+        return action, Memory(experience, seen.observation, values), ()
+
+
+def posterior_sampling(
+    source: MDPsSource,
+    experience: Experience,
+    episode: tf.Tensor,
+    keys: TaskKeys,
+    prior_mean: float,
+    samples: tf.Tensor,
+) -> tf.Tensor:
+    """The highest value among `samples` environments drawn from the posterior, for each time, state and action.
+
+    One sample: PSRL (Strens 2000; Osband, Russo and Van Roy 2013). More: optimistic PSRL.
+    """
+    prior = Prior.of(source, prior_mean)
+
+    def one(sample: tf.Tensor, best: tf.Tensor):
+        rewards, transitions = prior.draw(experience, keys.numbered(sample))
+        values = backward_induction(expected_backup(rewards, transitions), rewards, source.horizon)
+        return sample + 1, tf.maximum(best, values)
+
+    tasks, states, actions = experience.visits.shape
+    start = tf.fill((tasks, source.horizon, states, actions), tf.float32.min)
+    return tf.while_loop(lambda sample, _: sample < tf.cast(samples, tf.int32), one, (tf.constant(0), start))[1]
+
+
+def certainty_equivalence(
+    source: MDPsSource,
+    experience: Experience,
+    episode: tf.Tensor,
+    keys: TaskKeys,
+    prior_mean: float,
+    parameter: tf.Tensor,
+) -> tf.Tensor:
+    """Values if the estimates were true; the prior vanishes beside the first thing seen, as in TabulaRL."""
+    prior = Prior(prior_mean, VANISHING, VANISHING)
+    rewards = prior.mean_rewards(experience)
+    return backward_induction(expected_backup(rewards, prior.mean_transitions(experience)), rewards, source.horizon)
+
+
+def bayesian_exploration_bonus(
+    source: MDPsSource,
+    experience: Experience,
+    episode: tf.Tensor,
+    keys: TaskKeys,
+    prior_mean: float,
+    scale: tf.Tensor,
+) -> tf.Tensor:
+    """BEB (Kolter and Ng 2009) as in TabulaRL.
+
+    R + 1 / (1 + n) + beta H / (1 + m) for each step that follows, beta = 2 scale H^2; n and m count what was seen and
+    the prior's weight, of rewards and of transitions.
+    """
+    prior, horizon = Prior.of(source, prior_mean), source.horizon
+    rewards = prior.mean_rewards(experience) + 1 / (1 + prior.weight + experience.visits)
+    moves = tf.reduce_sum(prior.concentration + experience.moves, axis=-1)
+    bonus = 2 * scale * horizon**3 / (1 + moves)  # [T, S, A]
+    expected = expected_backup(rewards, prior.mean_transitions(experience))
+    return backward_induction(
+        lambda after, follow: expected(after, follow) + bonus * tf.cast(follow, tf.float32), rewards, horizon
+    )
+
+
+def ucrl2(
+    source: MDPsSource,
+    experience: Experience,
+    episode: tf.Tensor,
+    keys: TaskKeys,
+    prior_mean: float,
+    scale: tf.Tensor,
+) -> tf.Tensor:
+    """UCRL2 (Jaksch, Ortner and Auer 2010) for finite horizons, as in TabulaRL.
+
+    Rewards and transitions may lie off their estimates by scale sqrt(4 L / n) and, in L1, by scale sqrt(4 S L / m),
+    L = ln(2 S A (k + 1) / delta) in episode k = 1, 2, ...; the best of all these environments is planned for.
+    """
+    prior, (_, states, actions) = Prior(prior_mean, VANISHING, VANISHING / 10), experience.visits.shape
+    logarithm = tf.math.log(2 * states * actions * (tf.cast(episode, tf.float32) + 2) / CONFIDENCE)
+    seen = tf.maximum(experience.visits, 1)
+    moved = tf.maximum(tf.reduce_sum(experience.moves, axis=-1), 1)
+    rewards = prior.mean_rewards(experience) + scale * tf.sqrt(4 * logarithm / seen)
+    transitions, width = prior.mean_transitions(experience), scale * tf.sqrt(4 * states * logarithm / moved)
+    return backward_induction(
+        lambda after, follow: rewards + optimistic_expectation(transitions, width, after), rewards, source.horizon
+    )
+
+
+def optimistic_expectation(transitions: tf.Tensor, width: tf.Tensor, after: tf.Tensor) -> tf.Tensor:
+    """The highest mean `[T, S, A]` of `after` [T, S] over distributions within L1 distance `width` of `transitions`.
+
+    Half of the width moves to the best state, taken from the worst states first.
+    """
+    order = tf.argsort(after, axis=1)  # [T, S], worst first
+    after = tf.gather(after, order, batch_dims=1)[:, None, None]  # [T, 1, 1, S]
+    sorted_ = tf.gather(transitions, order, axis=3, batch_dims=1)
+    moved = tf.minimum(width / 2, 1 - sorted_[..., -1])[..., None]  # [T, S, A, 1]
+    worse = tf.cumsum(sorted_, axis=-1, exclusive=True)
+    taken = tf.clip_by_value(moved - worse, 0, sorted_)[..., :-1]
+    gained = tf.reduce_sum(taken * (after[..., -1:] - after[..., :-1]), axis=-1)
+    return tf.reduce_sum(sorted_ * after, axis=-1) + gained
+
+
+PLANS: dict[str, Plan] = {
+    "psrl": posterior_sampling,
+    "opsrl": posterior_sampling,
+    "ucrl2": ucrl2,
+    "beb": bayesian_exploration_bonus,
+    "epsilon_greedy": certainty_equivalence,
+    "greedy": certainty_equivalence,
+}
+
+
+def _best_at_random(values: tf.Tensor, keys: TaskKeys) -> tf.Tensor:
+    """The action of the highest of `values` [T, A], equal ones at random."""
+    draws = tf.cast(keys.uniform("ties", values.shape[1]), tf.float32)
+    best = values == tf.reduce_max(values, axis=1, keepdims=True)
+    return tf.argmax(tf.where(best, draws, -1.0), axis=1, output_type=tf.int32)
