@@ -11,7 +11,6 @@ from .classical_options import CLASSICAL
 from .options import (
     MAMLOptions,
     MatchingNetworkOptions,
-    NetworkOptions,
     OptimizerOptions,
     Options,
     PrototypicalNetworkOptions,
@@ -65,8 +64,8 @@ ALGORITHMS = BUILT_IN | plugins("metarun.algorithms", BUILT_IN, _problem)
 
 
 def build(
-    algorithm: Options,
-    network: NetworkOptions,
+    algorithm: Any,
+    network: Any,
     optimizer: OptimizerOptions,
     *,
     problem: Problem,
@@ -94,8 +93,8 @@ def build(
 
 
 def build_player(
-    algorithm: Options,
-    network: Options | None,
+    algorithm: Any,
+    network: Any,
     optimizer: OptimizerOptions,
     source: TrialSource,
     *,

@@ -9,8 +9,8 @@ from ..datasets.mdps import MDPsSource
 from ..datasets.random import TaskKeys
 from ..datasets.trials import Trials
 from .bandit_policies import RULES, BanditPolicy, random_action, rule_parameter
-from .mdp_policies import PLANS, MDPPolicy
 from .classical_options import ClassicalOptions
+from .mdp_policies import PLANS, MDPPolicy
 from .rollout import Policy, Seen, roll_out, trial_metrics
 
 
@@ -60,7 +60,9 @@ class ClassicalPolicy:
             return RandomPolicy(self.source.actions.size)
         if isinstance(self.source, BanditsSource):
             return BanditPolicy(self.source, RULES[name], parameter)
-        return MDPPolicy(self.source, PLANS[name], self.options.prior_mean, parameter, name == "epsilon_greedy")
+        return MDPPolicy(
+            self.source, PLANS[name], getattr(self.options, "prior_mean", 1.0), parameter, name == "epsilon_greedy"
+        )
 
     def _metrics(self, trials: Trials, parameter: tf.Tensor) -> dict[str, tf.Tensor]:
         return trial_metrics(roll_out(self.source, trials, self.policy(parameter)))
@@ -69,7 +71,9 @@ class ClassicalPolicy:
         """What the policy takes for a value of the parameter; 1 (sample) where it has none."""
         value = 1.0 if value is None else value
         if value not in self._tensors:
-            bandits = isinstance(self.source, BanditsSource)
-            made = rule_parameter(self.options.name, value, self.source) if bandits else tf.constant(value, tf.float32)
-            self._tensors[value] = made
+            with tf.init_scope():  # a tensor that every graph may use
+                if isinstance(self.source, BanditsSource):
+                    self._tensors[value] = rule_parameter(self.options.name, value, self.source)
+                else:
+                    self._tensors[value] = tf.constant(value, tf.float32)
         return self._tensors[value]

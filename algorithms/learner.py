@@ -38,18 +38,19 @@ class Problem(NamedTuple):
 
 
 class Learner(Protocol):
-    """A meta-learner. Both steps can be traced by `tf.function` and hold no Python state."""
+    """A meta-learner. Both steps can be traced by `tf.function` and hold no Python state; a batch is an `Episode`, or
+    `Trials`."""
 
     variables: list[tf.Variable]  # all that a checkpoint must keep, the optimizer's state included
     parameters: dict[str, tf.Variable]  # what is meta-learned
     problem: Problem
     optimizer: keras.optimizers.Optimizer
 
-    def train_step(self, batch: Episode) -> Metrics:
+    def train_step(self, batch: Any) -> Metrics:
         """One meta-update; scalars, `loss` among them."""
         ...
 
-    def evaluate(self, batch: Episode) -> Metrics:
+    def evaluate(self, batch: Any) -> Metrics:
         """One value a task: tensors whose first axis is T."""
         ...
 

@@ -43,7 +43,7 @@ class Rollout(NamedTuple):
     seen: Seen
     action: tf.Tensor
     reward: tf.Tensor
-    gap: tf.Tensor  # see `Outcome`
+    gap: Any  # see `Outcome`
     recorded: Any  # what the policy recorded
 
 
@@ -89,11 +89,17 @@ def trial_metrics(rollout: Rollout) -> dict[str, tf.Tensor]:
     """What a test measures, one value a trial `[T]`.
 
     total_reward: undiscounted sum over the trial; regret: what its actions cost in expectation against the best ones;
-    optimal_actions: the share of steps with a best action.
+    optimal_actions: the share of steps with a best action. Also `[T, N]`, step by step: the regret up to each, and
+    whether each action was a best one. The regret is left out where the best actions are unknown.
     """
-    best = tf.cast(rollout.gap <= 1e-6, tf.float32)
-    return {
-        "total_reward": tf.reduce_sum(rollout.reward, axis=0),
-        "regret": tf.reduce_sum(rollout.gap, axis=0),
-        "optimal_actions": tf.reduce_mean(best, axis=0),
+    total = {"total_reward": tf.reduce_sum(rollout.reward, axis=0)}
+    if isinstance(rollout.gap, tuple):
+        return total
+    best = tf.transpose(tf.cast(rollout.gap <= 1e-6, tf.float32))  # [T, N]
+    regret = tf.cumsum(tf.transpose(rollout.gap), axis=1)
+    return total | {
+        "regret": regret[:, -1],
+        "optimal_actions": tf.reduce_mean(best, axis=1),
+        "regret_by_step": regret,
+        "optimal_by_step": best,
     }

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
+
+if TYPE_CHECKING:
+    from ..experiments.spec import Experiment
 
 
 @click.command(name="list")
@@ -28,7 +33,14 @@ def _specs() -> list[tuple[str, str]]:
     entries = []
     for name in shipped_specs():
         spec = load(name).experiment
-        test = spec.test
-        tasks = f"{test.shot}-shot" if spec.dataset.name == "sinusoid" else f"{test.way}-way {test.shot}-shot"
-        entries.append((name, f"{spec.algorithm.name} on {spec.dataset.name}, {tasks}, {spec.train.steps} steps"))
+        steps = f", {spec.train.steps} steps" if spec.train.steps else ""
+        entries.append((name, f"{spec.algorithm.name} on {spec.dataset.name}, {_tasks(spec)}{steps}"))
     return entries
+
+
+def _tasks(spec: Experiment) -> str:
+    """What a task is, in a few words."""
+    if spec.kind != "few-shot":
+        told = spec.dataset.model_dump()
+        return ", ".join(f"{told[each]} {each}" for each in ("arms", "pulls", "episodes") if each in told)
+    return f"{spec.test.shot}-shot" if spec.dataset.name == "sinusoid" else f"{spec.test.way}-way {spec.test.shot}-shot"

@@ -15,7 +15,6 @@ from .options import (
     Options,
     SinusoidOptions,
 )
-
 from .plugins import misnamed, plugins
 
 if TYPE_CHECKING:
@@ -43,7 +42,7 @@ def _problem(name: str, loaded: Any) -> str | None:
 DATASETS = BUILT_IN | plugins("metarun.datasets", BUILT_IN, _problem)
 
 
-def build(options: Options, dtype: str = "float32") -> TaskSource | TrialSource:
+def build(options: Any, dtype: str = "float32") -> TaskSource | TrialSource:
     """The task distribution of a spec; DataError where data are missing or damaged."""
     if isinstance(options, tuple(BUILT_IN.values())):
         return import_module(f".{options.name}", __name__).build(options, dtype)

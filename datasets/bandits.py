@@ -20,7 +20,7 @@ class BanditsSource:
     name = "bandits"
     regression = False
     content_digest = ""
-    in_memory = True
+    in_memory = compiles = True
     observations = Space(1)
     horizon = 1
 
@@ -28,6 +28,7 @@ class BanditsSource:
         self.options = options
         self.actions = Space(options.arms)
         self.episodes = options.pulls
+        self.trial = f"{options.arms} arms, {options.pulls} pulls"
 
     def sample(self, split: Split, index: tf.Tensor | int, tasks: int, seed: int) -> Trials:
         """Trials `index` .. `index + tasks - 1`; see `TrialSource`."""

@@ -27,12 +27,13 @@ class MDPsSource:
     name = "mdps"
     regression = False
     content_digest = ""
-    in_memory = True
+    in_memory = compiles = True
 
     def __init__(self, options: MDPsOptions):
         self.options = options
         self.observations, self.actions = Space(options.states), Space(options.actions)
         self.episodes, self.horizon = options.episodes, options.horizon
+        self.trial = f"{options.states} states, {options.actions} actions, {options.episodes} episodes"
 
     def sample(self, split: Split, index: tf.Tensor | int, tasks: int, seed: int) -> Trials:
         """Trials `index` .. `index + tasks - 1`; see `TrialSource`."""

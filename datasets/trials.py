@@ -34,7 +34,7 @@ class Outcome(NamedTuple):
     observation: tf.Tensor  # [T] int32, or [T, size] float32: after the last step of an episode, the first of the next
     reward: tf.Tensor  # [T] float32
     terminal: tf.Tensor  # [T] bool, whether this step ended an episode
-    gap: tf.Tensor  # [T] float32, V*(s) - Q*(s, a): what the action costs in expectation against the best one, >= 0
+    gap: Any  # [T] float32, V*(s) - Q*(s, a): what the action costs in expectation against the best one; () if unknown
 
 
 @runtime_checkable

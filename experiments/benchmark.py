@@ -16,11 +16,13 @@ import tensorflow as tf
 from pydantic import BaseModel, ConfigDict
 
 from ..datasets.tasks import Shape
+from ..datasets.trials import TrialSource
 from .environment import cores, device_name
+from .errors import RunError
 from .measure import Evaluation
 from .run import CALL_SECONDS, build
 from .spec import Experiment
-from .steps import TrainingSteps, shape_of, training_shape, validation_shape
+from .steps import Source, TrainingSteps, shape_of, training_shape, validation_shape
 
 FORMATS = ("text", "json", "csv")
 CALLS = 16  # of training steps that are measured
@@ -48,7 +50,7 @@ class Benchmark(BaseModel):
     step_low: float  # first quartile
     step_high: float  # third quartile
     tasks_per_second: float
-    images_per_second: float  # examples that enter the learner, each counted once
+    examples_per_second: float  # images, points or steps of trials that enter the learner, each counted once
     operations: int  # of a step, by formula
     rate: float  # operations / step
     float32_rate: float  # of a 2048 x 2048 matrix product, measured a moment before
@@ -64,6 +66,8 @@ def benchmark(experiment: Experiment, steps: int | None, imports: float) -> Benc
 
     `imports` is what the command took up to here.
     """
+    if experiment.kind == "classical":
+        raise RunError(f"{experiment.name}: {experiment.algorithm.name} is not trained, there is nothing to measure")
     float32_rate, bfloat16_rate = matrix_rate(tf.float32), matrix_rate(tf.bfloat16)
     started = time.perf_counter()
     seed = experiment.seeds[0]
@@ -85,7 +89,8 @@ def benchmark(experiment: Experiment, steps: int | None, imports: float) -> Benc
     evaluation = test.seconds_per_episode()
     total = experiment.train.steps * step + experiment.test.episodes * evaluation
     if section := experiment.validation:
-        shape_ratio = _examples(validation_shape(experiment)) / _examples(shape_of(experiment.test))
+        shapes = validation_shape(experiment), shape_of(experiment.test)
+        shape_ratio = _examples(source, shapes[0]) / _examples(source, shapes[1])
         validations = -(-experiment.train.steps // section.every)
         total += validations * section.episodes * evaluation * shape_ratio
     return Benchmark(
@@ -105,7 +110,7 @@ def benchmark(experiment: Experiment, steps: int | None, imports: float) -> Benc
         step_low=low,
         step_high=high,
         tasks_per_second=meta_batch / step,
-        images_per_second=meta_batch * _examples(shape) / step,
+        examples_per_second=meta_batch * _examples(source, shape) / step,
         operations=operations,
         rate=operations / step / 1e9,
         float32_rate=float32_rate,
@@ -148,7 +153,7 @@ def render(result: Benchmark, form: str) -> str:
         f"tracing {result.tracing:.1f}, compiling {result.compiling:.1f}, the step {result.step:.3f}",
         "a step": f"{result.step:.4f} s (quartiles {result.step_low:.4f} to {result.step_high:.4f}, "
         f"{result.steps} steps)",
-        "throughput": f"{result.tasks_per_second:.1f} tasks/s, {result.images_per_second:.0f} examples/s",
+        "throughput": f"{result.tasks_per_second:.1f} tasks/s, {result.examples_per_second:.0f} examples/s",
         "operations": f"{result.operations / 1e9:.2f} x 10^9 a step, {result.rate:.0f} GFLOP/s",
         "of the machine": f"{result.fraction:.0%} of the {result.float32_rate:.0f} GFLOP/s of a float32 matrix product "
         f"(bfloat16: {result.bfloat16_rate:.0f})",
@@ -166,7 +171,9 @@ def _timed(function: Callable[..., Any], *arguments: int) -> float:
     return time.perf_counter() - started
 
 
-def _examples(shape: Shape) -> int:
+def _examples(source: Source, shape: Shape) -> int:
+    if isinstance(source, TrialSource):
+        return source.episodes * source.horizon
     return shape.way * (shape.shot + shape.query)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from ..algorithms.classical_options import ClassicalOptions
 from ..algorithms.options import (
     Conv4Options,
     GRUOptions,
@@ -98,6 +99,22 @@ def _untrained(experiment: Experiment) -> Iterator[Problem]:
             yield section, f"has no effect: {name} is not trained"
     if experiment.precision != "float32":
         yield "precision", f"has no effect: {name} has no network"
+    options = experiment.algorithm
+    assert isinstance(options, ClassicalOptions)
+    if experiment.dataset.name not in options.grids and experiment.dataset.name in ("bandits", "mdps"):
+        yield "algorithm.name", f"{name} is not for {experiment.dataset.name}"
+    given = options.parameter is None or getattr(options, options.parameter) is not None
+    tuned_on = getattr(options, "tuned_on", None)
+    if given and tuned_on == "test":
+        yield "algorithm.tuned_on", f"has no effect: {options.parameter} is given"
+    elif not given and tuned_on == "validation" and experiment.validation is None:
+        yield "validation", f"is null: {options.parameter} is tuned on validation trials"
+    if (
+        experiment.dataset.name == "bandits"
+        and "prior_mean" in type(options).model_fields
+        and _said(options, "prior_mean")
+    ):
+        yield "algorithm.prior_mean", "has no effect on bandits"
     if len(experiment.seeds) > 1:
         yield "seeds", f"has no effect: what {name} draws follows from the trials, test.episode_seed"
 

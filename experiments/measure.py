@@ -57,7 +57,6 @@ class Measurement(NamedTuple):
             writer.writerow([episode, *(f"{value:.9g}" for value in row)])
         write_text_atomic(path, text.getvalue())
 
-
     def write_curves(self, path: Path) -> None:
         """One line a step: step (from 1), then the mean over tasks and its 95% interval of each curve."""
         columns = {}

@@ -19,6 +19,7 @@ import numpy as np
 import tensorflow as tf
 
 from .. import algorithms, datasets
+from ..algorithms.classical import ClassicalPolicy
 from ..algorithms.learner import Learner, Problem
 from ..algorithms.options import NetworkOptions
 from ..datasets.tasks import Split
@@ -36,6 +37,7 @@ from .results import Row, read_row
 from .rundir import RunDirectory
 from .spec import Experiment
 from .steps import Source, TrainingSteps, shape_of, training_shape, validation_shape
+from .tuning import chosen_value, tune
 
 CHECKPOINT_SECONDS = 120.0  # between validations, so that a kill never costs more
 CALL_SECONDS = 0.5  # of training steps in one call, after which progress and a request to stop are seen
@@ -106,9 +108,7 @@ def build(experiment: Experiment, seed: int) -> tuple[Source, Learner]:
 class Training:
     """One run in progress: what the loop carries from step to step, all of it in the checkpoint."""
 
-    def __init__(
-        self, experiment: Experiment, seed: int, directory: RunDirectory, source: Source, learner: Learner
-    ):
+    def __init__(self, experiment: Experiment, seed: int, directory: RunDirectory, source: Source, learner: Learner):
         self.experiment, self.seed, self.directory = experiment, seed, directory
         self.source, self.learner = source, learner
         self.variables = learner.variables
@@ -157,9 +157,9 @@ class Training:
         """Measure the chosen checkpoint on the fixed test tasks; write the episodes, then the row."""
         experiment = self.experiment
         chosen = experiment.test.checkpoint if self.evaluation else "last"
-        if experiment.kind == "classical":
+        if isinstance(self.learner, ClassicalPolicy) and isinstance(self.source, TrialSource):
             chosen = "last"
-            self._tune()
+            tune(self.learner, self.source, experiment, self.directory)
         elif chosen == "best":
             checkpoint.restore(self.directory.best, self.variables)
         measurement = self._measure("test", experiment.test.episodes)
@@ -340,7 +340,7 @@ def make_row(
         checkpoint=checkpoint,
         train_steps=step,
         inner_steps=getattr(learner, "test_steps", 0),
-        tuned=getattr(learner, "chosen", None),
+        tuned=chosen_value(learner, experiment) if isinstance(learner, ClassicalPolicy) else None,
         parameters=sum(math.prod(value.shape) for value in learner.parameters.values()),
         expected_calibration_error=summary.get("expected_calibration_error"),
         negative_log_likelihood=summary.get("negative_log_likelihood"),

@@ -14,7 +14,6 @@ from ..datasets.tasks import Episode, Shape, Split, TaskSource
 from ..datasets.trials import Trials, TrialSource
 from .spec import Experiment, Test, Train, Validation
 
-
 Source = TaskSource | TrialSource
 Tasks = Episode | Trials
 
