@@ -39,6 +39,7 @@ class ClassicalPolicy:
 
     def __init__(self, options: ClassicalOptions, source: BanditsSource | MDPsSource, jit_compile: bool = True):
         self.options, self.source = options, source
+        self.name: str = type(options).model_fields["name"].default
         given = None if options.parameter is None else getattr(options, options.parameter)
         self.chosen: float | None = given
         self.grid = options.grids[source.name] if given is None else ()
@@ -55,7 +56,7 @@ class ClassicalPolicy:
 
     def policy(self, parameter: tf.Tensor) -> Policy:
         """Who plays, with the tensor of its parameter."""
-        name = self.options.name
+        name = self.name
         if name == "random":
             return RandomPolicy(self.source.actions.size)
         if isinstance(self.source, BanditsSource):
@@ -73,7 +74,7 @@ class ClassicalPolicy:
         if value not in self._tensors:
             with tf.init_scope():  # a tensor that every graph may use
                 if isinstance(self.source, BanditsSource):
-                    self._tensors[value] = rule_parameter(self.options.name, value, self.source)
+                    self._tensors[value] = rule_parameter(self.name, value, self.source)
                 else:
                     self._tensors[value] = tf.constant(value, tf.float32)
         return self._tensors[value]

@@ -12,7 +12,6 @@ from ..datasets.options import Options
 class ClassicalOptions(Options):
     """A policy that learns nothing between trials, an opponent of Duan et al. 2016 (arXiv:1611.02779)."""
 
-    name: str
     parameter: ClassVar[str | None] = None  # the field that is tuned where it is None
     grids: ClassVar[dict[str, tuple[float, ...]]]  # by dataset that it plays: the values tried, the authors'
 

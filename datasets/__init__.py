@@ -44,6 +44,6 @@ DATASETS = BUILT_IN | plugins("metarun.datasets", BUILT_IN, _problem)
 
 def build(options: Any, dtype: str = "float32") -> TaskSource | TrialSource:
     """The task distribution of a spec; DataError where data are missing or damaged."""
-    if isinstance(options, tuple(BUILT_IN.values())):
+    if type(options) in BUILT_IN.values():
         return import_module(f".{options.name}", __name__).build(options, dtype)
     return options.build(dtype)

@@ -94,16 +94,15 @@ class GymnasiumSource:
 
     def _start(self, keys: np.ndarray) -> tuple[np.int64, np.ndarray]:
         environments = self._make_vector([np.random.default_rng([*key, 0]) for key in keys])
-        observation, _ = environments.reset(
-            seed=[int(np.random.default_rng([*key, 1]).integers(2**31)) for key in keys]
-        )
+        seeds: Any = [int(np.random.default_rng([*key, 1]).integers(2**31)) for key in keys]
+        observation, _ = environments.reset(seed=seeds)
         self._made += 1
         self._playing[self._made] = environments
         return np.int64(self._made), self._encoded(observation)
 
     def _step(self, state: np.ndarray, action: np.ndarray, number: np.ndarray):
         environments = self._playing[int(state)]
-        space = self._spaces[1]
+        space: Any = self._spaces[1]
         if isinstance(space, gymnasium.spaces.Box):
             action = np.clip(action.reshape(-1, *space.shape), space.low, space.high).astype(space.dtype)
         else:
@@ -114,7 +113,7 @@ class GymnasiumSource:
         return np.int64(state), self._encoded(observation), reward.astype(np.float32), terminated | truncated
 
     def _encoded(self, observation: np.ndarray) -> np.ndarray:
-        space = self._spaces[0]
+        space: Any = self._spaces[0]
         if isinstance(space, gymnasium.spaces.Discrete):
             return (observation - space.start).astype(np.int32)
         return observation.reshape(len(observation), -1).astype(np.float32)
