@@ -1,4 +1,4 @@
-"""A GRU with a linear head (Cho et al. 2014, with the reset gate after the product, as in the code of Duan et al. 2016).
+"""A GRU with a linear head (Cho et al. 2014), its reset gate after the product as in the code of Duan et al. 2016.
 
     r_t = sigmoid(x_t W_r + h_{t-1} U_r + b_r)
     u_t = sigmoid(x_t W_u + h_{t-1} U_u + b_u)
