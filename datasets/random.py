@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
+GAMMA_ROUNDS = 4
 ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 PARITY = 0x1BD11BDA
 
@@ -63,6 +64,11 @@ class TaskKeys:
         step = tf.cast(number, tf.uint32)[None]
         return cls(threefry((keys[:, 0], keys[:, 1]), (step, tf.constant(STREAMS["step"], tf.uint32))))
 
+    def numbered(self, number: tf.Tensor | int) -> TaskKeys:
+        """Keys of draw `number` (int32 scalar) among many alike."""
+        counter = (tf.cast(number, tf.uint32), tf.constant(STREAMS["draw"], tf.uint32))
+        return TaskKeys(threefry(self.key, counter))
+
     def bits(self, purpose: str, *shape: int) -> tf.Tensor:
         """Random uint32, `[T, *shape]`."""
         size = 1
@@ -86,6 +92,28 @@ class TaskKeys:
         angle = tf.cast(pair[:, 1], tf.float64) * (2.0**-32 * 6.283185307179586)
         return tf.sqrt(-2.0 * tf.math.log(radius)) * tf.cos(angle)
 
+    def log_gamma(self, purpose: str, concentration: tf.Tensor) -> tf.Tensor:
+        """Logarithms of draws from Gamma(concentration, 1), in its shape `[T, ...]` and dtype.
+
+        Differences are logits of Beta draws, a softmax is a Dirichlet draw; neither underflows. The rejection method
+        of Marsaglia and Tsang (2000), which accepts over 95% of its candidates; where all of the `GAMMA_ROUNDS` are
+        rejected (6 draws in a million at concentration 1, fewer above) the candidate x = 0 stands in. Concentrations
+        below 1: Gamma(c + 1) U^(1 / c).
+        """
+        words = self.bits(purpose, 2 * GAMMA_ROUNDS + 1, *concentration.shape[1:])
+        unit = (tf.cast(words, concentration.dtype) + 0.5) * 2.0**-32  # (0, 1]
+        below = concentration < 1
+        d = tf.where(below, concentration + 1, concentration) - 1 / 3
+        c, drawn = tf.math.rsqrt(9 * d), tf.math.log(d)
+        for first in range(0, 2 * GAMMA_ROUNDS, 4):
+            radius, angle = tf.sqrt(-2 * tf.math.log(unit[:, first])), 6.283185307179586 * unit[:, first + 1]
+            for x, u in ((radius * tf.cos(angle), unit[:, first + 2]), (radius * tf.sin(angle), unit[:, first + 3])):
+                root = 1 + c * x
+                log_v = 3 * tf.math.log(tf.maximum(root, 1e-6))
+                accepted = (root > 0) & (tf.math.log(u) < x * x / 2 + d * (1 - root**3 + log_v))
+                drawn = tf.where(accepted, tf.math.log(d) + log_v, drawn)
+        return drawn + tf.where(below, tf.math.log(unit[:, -1]) / concentration, 0)
+
     def distinct(
         self, purpose: str, among: int, choose: int, *shape: int, counts: tf.Tensor | None = None
     ) -> tf.Tensor:
@@ -103,7 +131,7 @@ class TaskKeys:
 
 
 # Numbers that name streams and draws; changing one changes every result.
-STREAMS = {"train": 1, "val": 2, "test": 3, "drawn": 4, "step": 5}
+STREAMS = {"train": 1, "val": 2, "test": 3, "drawn": 4, "step": 5, "draw": 6}
 PURPOSES = {
     "classes": 0,
     "images": 1,
@@ -119,4 +147,6 @@ PURPOSES = {
     "outcome": 11,
     "action": 12,
     "posterior": 13,
+    "ties": 14,
+    "explore": 15,
 }

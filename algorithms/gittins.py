@@ -1,0 +1,66 @@
+"""Gittins indices of Bernoulli arms (Gittins, Glazebrook and Weber 2011, chapter 8; calibration, section 8.4).
+
+The index of an arm with posterior Beta(a, b) is the sure reward per step, lambda, for which it is equally good to
+retire on lambda for ever or to pull once more and choose again. With values W in units of 1 / (1 - discount) and
+p = a / (a + b):
+
+    W(a, b, lambda) = max(lambda, C(a, b, lambda)),
+    C(a, b, lambda) = p ((1 - discount) + discount W(a + 1, b, lambda)) + (1 - p) discount W(a, b + 1, lambda),
+
+solved backwards from a + b = 2 + M for a grid of lambda; C - lambda is convex and falls through 0 at the index, which is
+interpolated linearly. After M pulls the arm is taken to be known, W = max(lambda, p). This gives away what later pulls
+would still teach, at most 1 / (4 sqrt(M + 3)) in W, since the posterior's standard deviation is below
+1 / (2 sqrt(M + 3)); C - lambda falls at least as fast as (1 - discount) lambda. So an index after m pulls is too low by
+less than discount^(M - m) / (4 (1 - discount) sqrt(M + 3)). M is where that is below `TOLERANCE`, but at most
+`MOST_BEYOND` pulls beyond the last that is asked for: for discounts close to 1 the bound is then empty, and the
+index is that of an arm which is known after M pulls.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+TOLERANCE = 1e-5
+MOST_BEYOND = 1000
+GRID = 1001
+
+
+def gittins_indices(pulls: int, discount: float) -> np.ndarray:
+    """Index after s successes and f failures from a Beta(1, 1) prior, `[pulls + 1, pulls + 1]`; 0 where s + f > pulls."""
+    sure = np.linspace(0.0, 1.0, GRID)  # lambda
+    last = pulls + pulls_beyond(discount)
+    worth = np.maximum(sure, _means(last)[:, None])  # [last + 1, grid], W after s = 0 .. last successes
+    indices = np.zeros((pulls + 1, pulls + 1))
+    for done in range(last - 1, -1, -1):
+        mean = _means(done)[:, None]
+        worth *= discount
+        going_on = worth[1:] + (1 - discount)
+        going_on -= worth[:-1]
+        going_on *= mean
+        going_on += worth[:-1]  # C, [done + 1, grid]
+        if done <= pulls:
+            successes = np.arange(done + 1)
+            indices[successes, done - successes] = _crossings(going_on - sure, sure)
+        worth = np.maximum(sure, going_on, out=going_on)
+    return indices
+
+
+def pulls_beyond(discount: float) -> int:
+    """How many pulls past the last one the programme starts."""
+    needed = math.log(TOLERANCE * (1 - discount) * 4) / math.log(discount)
+    return min(math.ceil(needed), MOST_BEYOND)
+
+
+def _means(done: int) -> np.ndarray:
+    """Posterior means after 0 .. done successes in `done` pulls."""
+    return np.arange(1, done + 2) / (done + 2)
+
+
+def _crossings(falling: np.ndarray, sure: np.ndarray) -> np.ndarray:
+    """Where each row `[grid]` of a falling function crosses 0."""
+    after = np.argmax(falling <= 0, axis=1)
+    row = np.arange(len(falling))
+    above, below = falling[row, after - 1], falling[row, after]
+    return sure[after - 1] + (sure[after] - sure[after - 1]) * above / (above - below)

@@ -1,0 +1,57 @@
+"""Bernoulli multi-armed bandits (Duan et al. 2016, section 3.1): p of each arm ~ U[0, 1], fixed for a trial.
+
+A pull is an episode of one step. The observation is always 0. Pull `number` of a trial pays 1 where u < p of the arm;
+u is the trial's own for that number, whatever arm is pulled.
+"""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+from .options import BanditsOptions
+from .random import TaskKeys
+from .tasks import Split
+from .trials import Outcome, Space, Trials
+
+
+class BanditsSource:
+    """A `TrialSource`. Parameters of a trial: `means` [T, arms]."""
+
+    name = "bandits"
+    regression = False
+    content_digest = ""
+    in_memory = True
+    observations = Space(1)
+    horizon = 1
+
+    def __init__(self, options: BanditsOptions):
+        self.options = options
+        self.actions = Space(options.arms)
+        self.episodes = options.pulls
+
+    def sample(self, split: Split, index: tf.Tensor | int, tasks: int, seed: int) -> Trials:
+        """Trials `index` .. `index + tasks - 1`; see `TrialSource`."""
+        keys = TaskKeys.of_stream(seed, split, index, tasks)
+        means = tf.cast(keys.uniform("arms", self.options.arms), tf.float32)
+        words = tf.stack(keys.key, axis=1)
+        return Trials({"means": means}, words, tf.concat([tf.bitcast(means, tf.int32), tf.bitcast(words, tf.int32)], 1))
+
+    def first(self, trials: Trials) -> tuple[tuple[()], tf.Tensor]:
+        """No state, observation 0."""
+        return (), tf.zeros(trials.keys.shape[0], tf.int32)
+
+    def step(
+        self, trials: Trials, state: tuple[()], action: tf.Tensor, number: tf.Tensor
+    ) -> tuple[tuple[()], Outcome]:
+        """Pull `number`; see `TrialSource`."""
+        means, tasks = trials.parameters["means"], trials.keys.shape[0]
+        luck = TaskKeys.of_trials(trials.keys, number).uniform("outcome")  # [T]
+        mean = tf.gather(means, action, batch_dims=1)
+        reward = tf.cast(luck < tf.cast(mean, tf.float64), tf.float32)
+        gap = tf.reduce_max(means, axis=1) - mean
+        return state, Outcome(tf.zeros(tasks, tf.int32), reward, tf.ones(tasks, tf.bool), gap)
+
+
+def build(options: BanditsOptions, dtype: str = "float32") -> BanditsSource:
+    """The source that a spec's dataset section describes; rewards are float32 whatever the `dtype` of networks."""
+    return BanditsSource(options)
