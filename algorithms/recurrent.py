@@ -1,4 +1,4 @@
-"""A GRU with a linear head (Cho et al. 2014, with the reset gate after the product, as in the code of Duan et al. 2016).
+"""A GRU with a linear head (Cho et al. 2014), its reset gate after the product as in the code of Duan et al. 2016.
 
     r_t = sigmoid(x_t W_r + h_{t-1} U_r + b_r)
     u_t = sigmoid(x_t W_u + h_{t-1} U_u + b_u)
@@ -46,10 +46,10 @@ class GRU:
         glorot, orthogonal = keras.initializers.GlorotUniform, keras.initializers.Orthogonal
         kinds = {"input": (glorot, inputs), "recurrent": (orthogonal, self.units)}
         for offset, (name, (initializer, rows)) in enumerate(kinds.items()):
-            gates = [initializer(seed * 1000 + GATES * offset + gate)((rows, self.units)) for gate in range(GATES)]
+            gates = [initializer(seed=seed * 1000 + GATES * offset + gate)((rows, self.units)) for gate in range(GATES)]
             self._add_matrix(name, tf.concat([tf.convert_to_tensor(gate) for gate in gates], axis=1))
         self._add("bias", tf.zeros(GATES * self.units))
-        self._add_matrix("head", glorot(seed * 1000 + 2 * GATES)((self.units, outputs)))
+        self._add_matrix("head", glorot(seed=seed * 1000 + 2 * GATES)((self.units, outputs)))
         self._add("head/bias", tf.zeros(outputs))
 
     def weights(self, parameters: Mapping[str, tf.Tensor | tf.Variable] | None = None) -> Weights:

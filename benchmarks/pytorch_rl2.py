@@ -1,0 +1,226 @@
+"""RL^2 in metarun against PyTorch as its users write it, in turn, in one process.
+
+    pip install -e ".[bench]"
+    python benchmarks/pytorch_rl2.py [--arms 5] [--pulls 10] [--trials 2500] [--rounds 3]
+
+Bernoulli bandits, GRU 256. Both sides do the same iteration: play all trials, advantages, five passes of PPO and five
+of the baseline over mini-batches of 128 trials, weight normalisation, Adam, the KL at the end. PyTorch's nn.GRU has no
+ReLU candidate, so that its users write the cell and loop over it; the bandits are tensors there too. Before anything is
+timed, the two networks must agree in float64 on the same weights, outputs and gradients.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import time
+from collections.abc import Callable
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import numpy as np
+import tensorflow as tf
+import torch
+from torch.distributions import Categorical
+from torch.nn import functional as F
+
+from metarun.algorithms.operations import forward
+from metarun.algorithms.options import GRUOptions, RL2Options
+from metarun.algorithms.rl2 import RL2
+from metarun.datasets.bandits import BanditsSource
+from metarun.datasets.options import BanditsOptions
+from metarun.experiments.environment import cores
+
+AGREE = 1e-9
+CLIP, EPOCHS, MINIBATCH, DISCOUNT, LAMBDA = 0.1, 5, 128, 0.99, 0.3
+
+
+class GRU(torch.nn.Module):
+    """A cell with a ReLU candidate, weight normalisation and a linear head."""
+
+    def __init__(self, inputs: int, units: int, outputs: int):
+        super().__init__()
+        self.units = units
+        self.input_v = torch.nn.Parameter(torch.nn.init.xavier_uniform_(torch.empty(3 * units, inputs)))
+        gates = [torch.nn.init.orthogonal_(torch.empty(units, units)) for _ in range(3)]
+        self.recurrent_v = torch.nn.Parameter(torch.cat(gates))
+        self.head_v = torch.nn.Parameter(torch.nn.init.xavier_uniform_(torch.empty(outputs, units)))
+        for name in ("input", "recurrent", "head"):
+            length = getattr(self, f"{name}_v").detach().norm(dim=1)
+            setattr(self, f"{name}_g", torch.nn.Parameter(length))
+        self.bias = torch.nn.Parameter(torch.zeros(3 * units))
+        self.head_bias = torch.nn.Parameter(torch.zeros(outputs))
+
+    def weights(self) -> list[torch.Tensor]:
+        """Normalised once for a pass over the steps."""
+        return [F.normalize(getattr(self, f"{n}_v")) * getattr(self, f"{n}_g")[:, None] for n in NAMES]
+
+    def step(self, weights: list[torch.Tensor], x: torch.Tensor, h: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Outputs and h."""
+        x_r, x_u, x_c = F.linear(x, weights[0], self.bias).chunk(3, dim=1)
+        h_r, h_u, h_c = F.linear(h, weights[1]).chunk(3, dim=1)
+        r, u = torch.sigmoid(x_r + h_r), torch.sigmoid(x_u + h_u)
+        h = (1 - u) * h + u * torch.relu(x_c + r * h_c)
+        return F.linear(h, weights[2], self.head_bias), h
+
+    def forward(self, xs: torch.Tensor) -> torch.Tensor:
+        """[N, T, D] -> [N, T, O]."""
+        weights, h, outputs = self.weights(), xs.new_zeros(xs.shape[1], self.units), []
+        for x in xs:
+            out, h = self.step(weights, x, h)
+            outputs.append(out)
+        return torch.stack(outputs)
+
+
+NAMES = ("input", "recurrent", "head")
+
+
+class PyTorch:
+    """One iteration, and playing alone."""
+
+    def __init__(self, arms: int, pulls: int, trials: int):
+        self.arms, self.pulls, self.trials = arms, pulls, trials
+        self.policy, self.baseline = GRU(arms + 3, 256, arms), GRU(arms + 3, 256, 1)
+        self.optimizers = [torch.optim.Adam(net.parameters(), 1e-3) for net in (self.policy, self.baseline)]
+        self.mean, self.std = 0.0, 1.0
+
+    @torch.no_grad()
+    def play(self):
+        """Inputs, actions, rewards and old logits, [N, T, ...]."""
+        p = torch.rand(self.trials, self.arms)
+        x = torch.zeros(self.trials, self.arms + 3)
+        x[:, [0, 1, -1]] = 1.0
+        h, weights, happened = torch.zeros(self.trials, 256), self.policy.weights(), []
+        for _ in range(self.pulls):
+            logits, h = self.policy.step(weights, x, h)
+            action = Categorical(logits=logits).sample()
+            reward = torch.bernoulli(p.gather(1, action[:, None]))[:, 0]
+            happened.append((x, action, reward, logits))
+            one = torch.ones(self.trials, 1)
+            x = torch.cat([one, F.one_hot(action, self.arms).float(), reward[:, None], one], dim=1)
+        return [torch.stack(parts) for parts in zip(*happened, strict=True)]
+
+    def iteration(self) -> float:
+        """The total reward."""
+        inputs, actions, rewards, old = self.play()
+        parts = [slice(start, start + MINIBATCH) for start in range(0, self.trials, MINIBATCH)]
+        with torch.no_grad():
+            values = torch.cat([self.baseline(inputs[:, part])[..., 0] for part in parts], dim=1)
+        values = values * self.std + self.mean
+        returns, advantages = self.sums(rewards, values)
+        self.mean = 0.1 * self.mean + 0.9 * returns.mean().item()
+        self.std = 0.1 * self.std + 0.9 * returns.std().item()
+        targets = (returns - self.mean) / self.std
+        for _ in range(EPOCHS):
+            for part in parts:
+                self.update(1, F.mse_loss(self.baseline(inputs[:, part])[..., 0], targets[:, part]))
+        old_log = Categorical(logits=old).log_prob(actions)
+        for _ in range(EPOCHS):
+            for part in parts:
+                log = Categorical(logits=self.policy(inputs[:, part])).log_prob(actions[:, part])
+                ratio, gain = (log - old_log[:, part]).exp(), advantages[:, part]
+                self.update(0, -torch.min(ratio * gain, ratio.clamp(1 - CLIP, 1 + CLIP) * gain).mean())
+        with torch.no_grad():
+            for part in parts:
+                new = Categorical(logits=self.policy(inputs[:, part]))
+                torch.distributions.kl_divergence(Categorical(logits=old[:, part]), new).mean().item()
+        return rewards.sum(0).mean().item()
+
+    def sums(self, rewards: torch.Tensor, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Returns, and standardised advantages."""
+        returns, advantages = torch.zeros_like(rewards), torch.zeros_like(rewards)
+        total = advantage = after = torch.zeros(self.trials)
+        for t in reversed(range(self.pulls)):
+            total = rewards[t] + DISCOUNT * total
+            advantage = rewards[t] + DISCOUNT * after - values[t] + DISCOUNT * LAMBDA * advantage
+            returns[t], advantages[t], after = total, advantage, values[t]
+        return returns, (advantages - advantages.mean()) / (advantages.std() + 1e-8)
+
+    def update(self, which: int, loss: torch.Tensor) -> None:
+        """One step of Adam."""
+        optimizer, network = self.optimizers[which], (self.policy, self.baseline)[which]
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_value_(network.parameters(), 40.0)
+        optimizer.step()
+
+
+class Metarun:
+    """The same two."""
+
+    def __init__(self, arms: int, pulls: int, trials: int, precision: str = "float32"):
+        self.source, self.trials = BanditsSource(BanditsOptions(arms=arms, pulls=pulls)), trials
+        self.learner = RL2(
+            self.source,
+            GRUOptions(),
+            lambda: keras.optimizers.Adam(1e-3, epsilon=1e-8, clipvalue=40.0),
+            RL2Options(),
+            precision,
+        )
+        self.index = 0
+
+    def _sample(self):
+        self.index += self.trials
+        return self.source.sample("train", self.index, self.trials, seed=0)
+
+    def play(self) -> np.ndarray:
+        """All trials."""
+        return self.learner.evaluate(self._sample())["total_reward"].numpy()
+
+    def iteration(self) -> float:
+        """The total reward."""
+        return float(self.learner.train_step(self._sample())["total_reward"])
+
+
+def check_agreement(arms: int) -> None:
+    """Outputs and gradients of the two policies in float64 on the same weights."""
+    ours, theirs = Metarun(arms, 10, 8, "float64").learner.policy, GRU(arms + 3, 256, arms).double()
+    with torch.no_grad():
+        for name in NAMES:
+            getattr(theirs, f"{name}_v").copy_(torch.from_numpy(ours.parameters[f"{name}/direction"].numpy().T.copy()))
+            getattr(theirs, f"{name}_g").copy_(torch.from_numpy(ours.parameters[f"{name}/length"].numpy()))
+    xs = np.random.default_rng(0).normal(size=(10, 8, arms + 3))
+    with tf.GradientTape() as tape:
+        outputs = ours.unroll(ours.weights(), tf.constant(xs))
+        loss = tf.reduce_sum(outputs**2)
+    gradient = tape.gradient(loss, ours.parameters["recurrent/direction"])
+    expected = theirs(torch.from_numpy(xs))
+    (expected**2).sum().backward()
+    assert np.abs(outputs.numpy() - expected.detach().numpy()).max() < AGREE
+    assert np.abs(gradient.numpy() - theirs.recurrent_v.grad.numpy().T).max() < AGREE
+
+
+def seconds(function: Callable[[], object]) -> float:
+    """Of one call."""
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name, default in {"arms": 5, "pulls": 10, "trials": 2500, "rounds": 3}.items():
+        parser.add_argument(f"--{name}", type=int, default=default)
+    told = parser.parse_args()
+    torch.set_num_threads(cores())
+    check_agreement(told.arms)
+    sides = [kind(told.arms, told.pulls, told.trials) for kind in (Metarun, PyTorch)]
+    for side in sides:  # traces and warms up
+        side.play(), side.iteration()
+    steps = told.pulls * told.trials
+    operations = {
+        "play": steps * forward(sides[0].learner.policy.layers),
+        "iteration": sides[0].learner.operations(told.trials),
+    }
+    for part, count in operations.items():
+        times = [[seconds(getattr(side, part)) for side in sides] for _ in range(told.rounds)]
+        ours, theirs = (statistics.median(each) for each in zip(*times, strict=True))
+        rates = [f"{steps / each:,.0f} steps/s, {count / each / 1e9:.0f} GFLOP/s" for each in (ours, theirs)]
+        print(f"{part}: metarun {ours:.3f} s ({rates[0]}); PyTorch {theirs:.3f} s ({rates[1]}); {theirs / ours:.2f}")
+
+
+if __name__ == "__main__":
+    main()

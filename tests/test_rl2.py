@@ -1,0 +1,227 @@
+"""RL^2: what the policy sees, advantages, PPO's gradient, the line search, learning."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from recurrent_bandit import DependentBandit
+
+from metarun.algorithms.minibatches import cut, mean_of_each, weighted_mean, weights
+from metarun.algorithms.options import GRUOptions, RL2Options
+from metarun.algorithms.rl2 import RL2, advantages, discounted_sums, encode
+
+
+def learner(source, rate=0.01, units=8, precision="float64", jit=False, **options):
+    def adam():
+        return keras.optimizers.Adam(rate, epsilon=1e-8, clipvalue=40.0)
+
+    return RL2(source, GRUOptions(units=units), adam, RL2Options(**options), precision, 0, jit)
+
+
+def values_of(one):
+    return [variable.numpy() for variable in one.variables]
+
+
+@pytest.fixture
+def source():
+    return DependentBandit(episodes=3, horizon=2, good=0.8)
+
+
+def test_inputs_are_those_of_the_recipe(source):
+    """Observation and action before one-hot, reward raw, terminal; at first action 0, reward 0, terminal 1."""
+    rollout = learner(source).play(source.sample("train", 0, 5, seed=0))
+    x = encode(source.observations, source.actions, rollout.seen, tf.float64).numpy()  # [N, T, 2 + 2 + 1 + 1]
+    assert x.shape == (6, 5, 6)
+    np.testing.assert_array_equal(x[0], np.tile([1, 0, 1, 0, 0, 1], (5, 1)))
+    np.testing.assert_array_equal(x[:, :, 5], np.tile([[1], [0], [1], [0], [1], [0]], (1, 5)))
+    np.testing.assert_array_equal(x[1:, :, 3], rollout.action[:-1])
+    np.testing.assert_array_equal(x[1:, :, 4], rollout.reward[:-1])
+    np.testing.assert_array_equal(x[:, :, 1], np.tile([[0], [1], [0], [1], [0], [1]], (1, 5)))
+
+
+def test_memory_crosses_episodes_and_not_trials(source):
+    """Rejected: memory cleared at the end of an episode, which gives other distributions from step 2 on."""
+    one = learner(source)
+    trials = source.sample("train", 0, 4, seed=0)
+    rollout = one.play(trials)
+    x = encode(source.observations, source.actions, rollout.seen, tf.float64)
+    whole = one.policy.unroll(one.policy.weights(), x)
+    np.testing.assert_allclose(rollout.recorded, whole, atol=1e-6)  # what was played is what the update computes
+    by_episode = tf.concat([one.policy.unroll(one.policy.weights(), x[n : n + 2]) for n in (0, 2, 4)], axis=0)
+    assert np.abs(by_episode - whole)[2:].max() > 1e-3 and np.abs(by_episode - whole)[:2].max() < 1e-12
+    again = one.play(trials)
+    np.testing.assert_array_equal(rollout.recorded, again.recorded)  # nothing is left of the trials before
+    np.testing.assert_array_equal(rollout.recorded[0, 0], rollout.recorded[0, 3])
+
+
+def test_actions_are_drawn_from_the_policy():
+    """The frequency of each action is its probability. Rejected: the most probable action."""
+    source = DependentBandit(episodes=1)
+    one = learner(source)
+    one.parameters["head/bias"].assign([0.0, 1.0])
+    rollout = one.play(source.sample("train", 0, 20_000, seed=0))
+    expected = tf.nn.softmax(rollout.recorded)[0, 0, 1]
+    assert 0.6 < expected < 0.85
+    assert np.mean(rollout.action) == pytest.approx(expected, abs=4 * 0.5 / np.sqrt(20_000))
+
+
+def loop_of_advantages(reward, values, discount, gae_lambda, ends=()):
+    result, after, value_after = np.zeros_like(reward), 0.0, 0.0
+    for t in reversed(range(len(reward))):
+        if t in ends:
+            after, value_after = 0.0, 0.0
+        after = reward[t] + discount * value_after - values[t] + discount * gae_lambda * after
+        result[t], value_after = after, values[t]
+    return result
+
+
+def test_advantages_against_a_plain_loop():
+    """Over the whole trial. Rejected: cut where episodes end."""
+    generator = np.random.default_rng(0)
+    reward, values = generator.normal(size=(2, 6, 3)), generator.normal(size=(2, 6, 3))
+    got = advantages(tf.constant(reward), tf.constant(values), 0.9, 0.7).numpy()
+    for m in range(2):
+        for b in range(3):
+            right = loop_of_advantages(reward[m, :, b], values[m, :, b], 0.9, 0.7)
+            np.testing.assert_allclose(got[m, :, b], right, atol=1e-12)
+            wrong = loop_of_advantages(reward[m, :, b], values[m, :, b], 0.9, 0.7, ends=(1, 3, 5))
+            assert np.abs(got[m, :, b] - wrong).max() > 0.1
+
+
+def test_discounted_sums():
+    sums = discounted_sums(tf.constant([[[1.0], [2.0], [4.0]]]), 0.5).numpy().ravel()
+    np.testing.assert_allclose(sums, [3.0, 4.0, 4.0])
+
+
+def test_batch_is_standardised_and_its_targets_follow_the_running_moments(source):
+    """Padding counts for nothing: 5 trials in mini-batches of 2. Rejected: moments with the padding."""
+    one = learner(source, minibatch=2, baseline_normalisation_rate=0.75)
+    rollout = one.play(source.sample("train", 0, 5, seed=0))
+    batch = one.batch(rollout)
+    assert batch.inputs.shape == (3, 6, 2, 6) and batch.weight.numpy().tolist() == [[1, 1], [1, 1], [1, 0]]
+    real = np.concatenate([batch.advantage[m, :, :n] for m, n in enumerate((2, 2, 1))], axis=1)
+    assert real.mean() == pytest.approx(0, abs=1e-7) and real.std() == pytest.approx(1, abs=1e-6)
+    assert abs(batch.advantage.numpy().std() - 1) > 1e-3
+    returns = np.array([loop_of_advantages(r, np.zeros(6), 0.99, 1.0) for r in rollout.reward.numpy().T])
+    assert one.return_mean.numpy() == pytest.approx(0.75 * returns.mean(), abs=1e-7)
+    assert one.return_std.numpy() == pytest.approx(0.25 + 0.75 * returns.std(), abs=1e-7)
+
+
+def test_minibatches_hold_every_trial_once():
+    x = tf.reshape(tf.range(2 * 7, dtype=tf.float64), (2, 7))
+    parts, weight = cut(x, 3), weights(7, 3, tf.float64)
+    assert parts.shape == (3, 2, 3)
+    np.testing.assert_array_equal(parts[2], [[6, 0, 0], [13, 0, 0]])
+    assert weighted_mean(parts, weight).numpy() == tf.reduce_mean(x).numpy() != tf.reduce_mean(parts).numpy()
+    mean = mean_of_each(lambda pair: weighted_mean(*pair)[None], (parts, weight), weight, 1)
+    np.testing.assert_allclose(mean, [tf.reduce_mean(x)])
+    assert cut(x, 100).shape == (1, 2, 7)
+
+
+@pytest.mark.parametrize("box", [False, True])
+def test_the_gradient_is_that_of_the_clipped_objective(box):
+    """Central differences in float64. Rejected: the gradient without the clip."""
+    source = DependentBandit(episodes=4, box=box)
+    one = learner(source, minibatch=64, entropy_bonus=0.1)
+    batch = tf.nest.map_structure(lambda part: part[0], one.batch(one.play(source.sample("train", 0, 40, seed=0))))
+    generator = np.random.default_rng(1)
+    for variable in one.parameters.values():  # away from the old policy, where the clip has nothing to do
+        variable.assign_add(generator.normal(size=variable.shape) * 0.2)
+    _, gradients = one.policy_gradient(batch)
+    directions = {name: generator.normal(size=value.shape) for name, value in one.parameters.items()}
+
+    def objective(step, clip=0.1):
+        theta = {name: value + step * directions[name] for name, value in one.parameters.items()}
+        changed = one.options.model_copy(update={"clip": clip})
+        kept, one.options = one.options, changed
+        loss = float(one.objective(theta, batch)[0])
+        one.options = kept
+        return loss
+
+    def slope(clip):
+        return (objective(1e-6, clip) - objective(-1e-6, clip)) / 2e-6
+
+    analytic = sum(float(tf.reduce_sum(gradients[name] * directions[name])) for name in directions)
+    assert analytic == pytest.approx(slope(0.1), rel=1e-5, abs=1e-7)
+    assert abs(analytic - slope(1e9)) > 1e-2 * abs(analytic)
+
+
+def test_kl_and_entropy_agree_with_samples_of_the_gaussian():
+    """KL(old || new) as a mean of log-ratios. Rejected: KL(new || old)."""
+    from metarun.algorithms.distributions import DiagonalGaussian
+
+    of, generator = DiagonalGaussian(), np.random.default_rng(0)
+    old, new = tf.constant([0.3, -1.0, 0.2, -0.5], tf.float64), tf.constant([0.0, -0.5, -0.3, 0.1], tf.float64)
+    draws = tf.constant([0.3, -1.0] + np.exp([0.2, -0.5]) * generator.normal(size=(200_000, 2)))
+    ratio = of.log_probability(old, draws) - of.log_probability(new, draws)
+    kl = float(of.kl(old, new))
+    assert kl == pytest.approx(np.mean(ratio), abs=5 * np.std(ratio) / np.sqrt(200_000))
+    assert abs(kl - float(of.kl(new, old))) > 0.02
+    assert float(of.entropy(old)) == pytest.approx(-np.mean(of.log_probability(old, draws)), abs=0.01)
+
+
+@pytest.mark.parametrize("rate", [0.003, 0.3, 1e6])
+def test_a_step_stays_within_the_limit(source, rate):
+    """However long it was: shortened (0.3), not taken at all (1e6). Rejected: no line search, whose KL is larger."""
+    one = learner(source, rate, minibatch=8, kl_limit=1e-3)
+    trials = source.sample("train", 0, 24, seed=0)
+    played = one.play(trials)
+    metrics = {name: float(value) for name, value in one.train_step(trials).items()}
+    x = encode(source.observations, source.actions, played.seen, tf.float64)
+    now = one.policy.unroll(one.policy.weights(), x)
+    assert np.mean(one.distribution.kl(played.recorded, now)) == pytest.approx(metrics["kl"], abs=1e-9)
+    assert metrics["kl"] <= 1e-3
+    assert metrics["step_kept"] in {0.003: [1.0], 0.3: [0.5**n for n in range(1, 11)], 1e6: [0.0]}[rate]
+    free = learner(source, rate, minibatch=8, kl_limit=1e9)
+    assert rate == 0.003 or not float(free.train_step(trials)["kl"]) <= 1e-3
+
+
+def test_box_actions_learn():
+    source = DependentBandit(episodes=4, box=True)
+    one = learner(source, precision="float32", units=16, jit=True, minibatch=64)
+    for step in range(15):
+        metrics = one.train_step(source.sample("train", 256 * step, 256, seed=0))
+    assert float(metrics["total_reward"]) > 2.6  # chance: 2.0
+
+
+def test_it_learns_within_a_trial_in_one_trace():
+    """Ten pulls, one of two arms pays: chance is 5, and without memory nothing beats it; 9.5 is the best."""
+    source = DependentBandit(episodes=10)
+    one = learner(source, precision="float32", units=32, jit=True, minibatch=32)
+    for step in range(25):
+        metrics = one.train_step(source.sample("train", 200 * step, 200, seed=0))
+    assert one.compiled_iteration.experimental_get_tracing_count() == 1
+    assert all(value.shape == () for value in metrics.values())
+    test = one.evaluate(source.sample("test", 0, 500, seed=0))
+    assert all(value.shape == (500,) for value in test.values())
+    assert np.mean(test["total_reward"]) > 8.5
+    assert np.mean(test["regret"]) == pytest.approx(10 - np.mean(test["total_reward"]), abs=1e-5)
+
+
+@pytest.mark.parametrize("jit", [False, True])
+def test_the_same_calls_give_the_same_bits_and_resume(source, jit):
+    """A learner that takes over all variables after two steps goes on as the first one does."""
+    batches = [source.sample("train", 12 * step, 12, seed=0) for step in range(4)]
+    one, other, third = (learner(source, 0.02, precision="float32", jit=jit, minibatch=5) for _ in range(3))
+    for step, trials in enumerate(batches):
+        one.train_step(trials), other.train_step(trials)
+        if step == 1:
+            for mine, theirs in zip(third.variables, one.variables, strict=True):
+                mine.assign(theirs)
+        elif step > 1:
+            third.train_step(trials)
+    for a, b, c in zip(values_of(one), values_of(other), values_of(third), strict=True):
+        np.testing.assert_array_equal(a, b)
+        np.testing.assert_array_equal(a, c)
+
+
+def test_operations_are_the_products_of_the_graph():
+    """One pass and one mini-batch: the loops' bodies are in the graph once, those over steps too."""
+    from test_operations import products
+
+    source = DependentBandit(episodes=1)
+    one = learner(source, epochs=1, minibatch=16, backtracks=0)
+    trials = source.sample("train", 0, 16, seed=0)
+    last = 16 * 2 * sum(one.policy.layers)  # the line search's body measures the KL again
+    counted = products(tf.function(one.iteration).get_concrete_function(trials))
+    assert one.operations(16) == pytest.approx(counted - last, rel=0.03)
