@@ -31,6 +31,7 @@ import keras
 import tensorflow as tf
 
 from ..datasets.random import TaskKeys
+from ..datasets.tasks import Shape
 from ..datasets.trials import Space, Trials, TrialSource
 from . import distributions
 from .functional import Params
@@ -95,14 +96,14 @@ class RL2:
         """`trial_metrics` of sampled actions, as in the paper: one value a trial."""
         return self.compiled_evaluate(trials)
 
-    def operations(self, tasks: int) -> int:
-        """Floating-point operations of an iteration with so many trials, as `operations.py` counts them.
+    def operations(self, shape: Shape | None = None) -> int:
+        """Floating-point operations of one trial in an iteration, whatever the `shape` of episodes, as `operations.py` counts them.
 
         Playing, `epochs` gradients of both networks, the baseline's estimates and the last KL; no back-tracking.
         """
         one, other = self.policy.layers, self.baseline.layers
         learning = self.options.epochs * (gradient(one) + gradient(other))
-        return tasks * self.source.episodes * self.source.horizon * (2 * forward(one) + forward(other) + learning)
+        return self.source.episodes * self.source.horizon * (2 * forward(one) + forward(other) + learning)
 
     def play(self, trials: Trials) -> Rollout:
         """Play with sampled actions; recorded: the distributions `[N, T, n]`."""
