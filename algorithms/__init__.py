@@ -109,6 +109,7 @@ def build_player(
     entry = ALGORITHMS[algorithm.name]
     if entry.kind == "classical":
         return entry.learner()(algorithm, source)
+    jit = jit and source.compiles
     return entry.learner()(
         source, network, lambda: outer_optimizer(optimizer, steps), algorithm, precision, seed, jit_compile=jit
     )

@@ -97,7 +97,7 @@ class RL2:
         return self.compiled_evaluate(trials)
 
     def operations(self, shape: Shape | None = None) -> int:
-        """Floating-point operations of one trial in an iteration, whatever the `shape` of episodes, as `operations.py` counts them.
+        """Floating-point operations of one trial in an iteration, as `operations.py` counts them; `shape` is unused.
 
         Playing, `epochs` gradients of both networks, the baseline's estimates and the last KL; no back-tracking.
         """

@@ -74,6 +74,10 @@ def build(experiment: Experiment, seed: int) -> tuple[Source, Learner]:
     dtype = "float32" if experiment.precision == "bfloat16" else experiment.precision
     source = datasets.build(experiment.dataset, dtype)
     train = experiment.train
+    if isinstance(source, TrialSource) != (experiment.kind != "few-shot"):
+        raise RunError(
+            f"{experiment.algorithm.name} cannot learn from {source.name}: one has trials, the other has not"
+        )
     if isinstance(source, TrialSource):
         return source, algorithms.build_player(
             experiment.algorithm,

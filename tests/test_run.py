@@ -55,6 +55,16 @@ validation: {episodes: 20, every: 50}
 test: {way: 5, shot: 1, query: 5, episodes: 30}
 jit: on
 """,
+    "rl2": """
+name: tiny
+algorithm: {name: rl2, minibatch: 32}
+network: {name: gru, units: 16}
+dataset: {name: bandits, arms: 3, pulls: 5}
+optimizer: {clip_value: 40}
+train: {meta_batch: 80, steps: 400, log_every: 40}
+validation: {episodes: 20, every: 100}
+test: {episodes: 30}
+""",
 }
 
 
@@ -107,6 +117,7 @@ def undisturbed(tmp_path_factory):
         ("maml of images", signal.SIGKILL),
         ("reptile", signal.SIGKILL),
         ("protonet", signal.SIGKILL),
+        ("rl2", signal.SIGKILL),
     ],
 )
 def test_killed_and_continued_is_undisturbed(tmp_path, undisturbed, algorithm, how):

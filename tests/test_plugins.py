@@ -1,0 +1,176 @@
+"""A package of someone else's, with a task distribution of gymnasium environments and an algorithm, is installed."""
+
+import csv
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("gymnasium", reason="the extra `gymnasium` is not installed")
+
+CODE = '''
+from typing import Literal
+
+import gymnasium
+import numpy as np
+
+from metarun.datasets.options import Options
+
+
+class Corridor(gymnasium.Env):
+    """Reward 1 at one of the two ends; which one is what a trial is about."""
+
+    observation_space = gymnasium.spaces.Discrete(5)
+    action_space = gymnasium.spaces.Discrete(2)
+
+    def __init__(self, goal):
+        self.goal = goal
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.place = 2
+        return self.place, {}
+
+    def step(self, action):
+        self.place += 1 if action == 1 else -1
+        there = self.place == self.goal
+        return self.place, float(there), self.place in (0, 4), False, {}
+
+
+class Corridors(Options):
+    """Corridors with a reward at one end."""
+
+    name: Literal["corridors"] = "corridors"
+    episodes: int = 4
+
+    def build(self, dtype):
+        from metarun.datasets.gymnasium import GymnasiumSource
+
+        def make(generator: np.random.Generator) -> gymnasium.Env:
+            return Corridor(generator.choice([0, 4]))
+
+        return GymnasiumSource("corridors", make, episodes=self.episodes, horizon=4)
+
+
+def broken():
+    raise RuntimeError("no good")
+
+
+class Misnamed(Options):
+    name: Literal["other"] = "other"
+
+    def build(self, dtype):
+        return None
+'''
+ALGORITHM = '''
+from typing import Literal
+
+from metarun.algorithms import Algorithm
+from metarun.algorithms.options import PrototypicalNetworkOptions
+
+
+class MyOptions(PrototypicalNetworkOptions):
+    """Prototypes, as we see them."""
+
+    name: Literal["my_prototypes"] = "my_prototypes"
+
+
+def learner():
+    from metarun.algorithms.protonet import PrototypicalNetwork
+
+    return PrototypicalNetwork
+
+
+entry = Algorithm(MyOptions, learner, has_head=False)
+'''
+ENTRY_POINTS = """[metarun.datasets]
+corridors = corridors:Corridors
+misnamed = corridors:Misnamed
+missing = corridors:Nothing
+[metarun.algorithms]
+my_prototypes = my_prototypes:entry
+"""
+RL2 = """
+name: corridors
+algorithm: {name: rl2, minibatch: 32}
+network: {name: gru, units: 16}
+dataset: {name: corridors}
+optimizer: {learning_rate: 0.01}
+train: {meta_batch: 64, steps: 12, log_every: 1}
+validation: null
+test: {episodes: 40}
+"""
+PROTOTYPES = """
+name: prototypes
+algorithm: {name: my_prototypes}
+network: {name: mlp, hidden: [16]}
+dataset: {name: glyphs}
+protocol: inductive
+train: {way: 3, steps: 3}
+validation: null
+test: {way: 3, episodes: 4}
+"""
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory):
+    """Folder with the package, installed by pip from a wheel, for PYTHONPATH."""
+    folder = tmp_path_factory.mktemp("plugin")
+    wheel, info = folder / "corridors-1.0-py3-none-any.whl", "corridors-1.0.dist-info"
+    files = {
+        "corridors.py": CODE,
+        "my_prototypes.py": ALGORITHM,
+        f"{info}/METADATA": "Metadata-Version: 2.1\nName: corridors\nVersion: 1.0\n",
+        f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        f"{info}/entry_points.txt": ENTRY_POINTS,
+    }
+    record = "".join(f"{name},,\n" for name in [*files, f"{info}/RECORD"])
+    with zipfile.ZipFile(wheel, "w") as archive:
+        for name, text in (files | {f"{info}/RECORD": record}).items():
+            archive.writestr(name, text)
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target"]
+    subprocess.run([*command, str(folder / "site"), str(wheel)], check=True)
+    return folder / "site"
+
+
+def metarun(installed: Path, *arguments, cwd: Path):
+    environment = os.environ | {"PYTHONPATH": str(installed)}
+    command = [sys.executable, "-m", "metarun.cli.main", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment, cwd=cwd)
+
+
+def test_rl2_learns_in_environments_of_gymnasium(installed, tmp_path):
+    """Always the same end earns 2 of 4 on average; what it found before says which end. At first it walks at random."""
+    (tmp_path / "spec.yaml").write_text(RL2)
+    done = metarun(installed, "train", "spec.yaml", "--out", "runs", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "metarun.datasets misnamed of corridors (corridors:Misnamed) is left out: its options lack" in done.stderr
+    assert "missing of corridors (corridors:Nothing) is left out: AttributeError" in done.stderr
+    run = tmp_path / "runs" / "corridors" / "seed-0"
+    with open(run / "metrics.csv", newline="") as file:
+        rewards = [float(line["total_reward"]) for line in csv.DictReader(file)]
+    assert len(rewards) == 12 and rewards[-1] > rewards[0] + 0.3
+    assert not (run / "curves.csv").exists()  # nobody knows the best actions
+    again = metarun(installed, "train", "spec.yaml", "--out", "again", cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    with open(tmp_path / "again" / "corridors" / "seed-0" / "metrics.csv", newline="") as file:
+        assert [float(line["total_reward"]) for line in csv.DictReader(file)] == rewards
+
+
+def test_an_algorithm_of_another_package(installed, tmp_path, session_cache, monkeypatch):
+    monkeypatch.setenv("METARUN_CACHE", str(session_cache))
+    (tmp_path / "spec.yaml").write_text(PROTOTYPES)
+    done = metarun(installed, "train", "spec.yaml", "--out", "runs", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "my_prototypes" in done.stdout
+    told = metarun(installed, "describe", "my_prototypes", cwd=tmp_path)
+    assert "Prototypes, as we see them." in told.stdout and "distance" in told.stdout
+
+
+def test_without_it_a_spec_says_what_there_is(installed, tmp_path):
+    (tmp_path / "spec.yaml").write_text(RL2)
+    done = metarun(tmp_path, "validate", "spec.yaml", cwd=tmp_path)
+    assert done.returncode == 2 and "unknown dataset 'corridors'" in done.stderr

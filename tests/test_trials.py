@@ -1,0 +1,190 @@
+"""Experiments whose tasks are trials, from spec to row: RL^2, and the classical methods beside it."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import yaml
+
+from metarun.algorithms.classical import ClassicalPolicy
+from metarun.experiments.errors import RunError
+from metarun.experiments.load import SpecError, load, resolved_yaml, shipped_specs
+from metarun.experiments.results import Row
+from metarun.experiments.run import run
+from metarun.experiments.rundir import RunDirectory
+from metarun.experiments.table import render, tabulate
+
+UCB1 = """
+name: tiny
+algorithm: {name: ucb1, tuned_on: validation}
+dataset: {name: bandits, arms: 3, pulls: 20}
+validation: {episodes: 200}
+test: {episodes: 150}
+published: {value: 15.0, source: "a paper, Table 1"}
+"""
+RL2 = """
+name: tiny
+algorithm: {name: rl2, minibatch: 32}
+network: {name: gru, units: 8}
+dataset: {name: mdps, states: 3, actions: 2, horizon: 3, episodes: 2}
+train: {meta_batch: 48, steps: 3, log_every: 1}
+validation: {episodes: 20, every: 2}
+test: {episodes: 30}
+"""
+
+
+def loaded(tmp_path, text, *overrides):
+    path = tmp_path / "tiny.yaml"
+    path.write_text(text)
+    return load(path, overrides).experiment
+
+
+def mistakes(tmp_path, text, *overrides):
+    with pytest.raises(SpecError) as caught:
+        loaded(tmp_path, text, *overrides)
+    return "\n".join(caught.value.problems)
+
+
+def test_a_classical_method_is_tuned_on_validation_trials(tmp_path):
+    """The row names the value with the highest mean on the validation trials, which tuning on the test trials, the
+    wrong one here, would not have chosen by the same numbers."""
+    experiment, directory = loaded(tmp_path, UCB1), RunDirectory(tmp_path / "run")
+    row = run(experiment, 0, directory)
+    with directory.tuning.open(newline="") as file:
+        told = [(float(line["scale"]), float(line["total_reward"])) for line in csv.DictReader(file)]
+    best = max(told, key=lambda each: each[1])[0]
+    assert row.tuned == f"scale {best:g} (tuned on val)" and len(told) == 11
+    assert (row.trial, row.metric, row.way, row.protocol) == ("3 arms, 20 pulls", "total_reward", None, None)
+    assert 10.0 < row.mean < 20.0 and row.train_steps == 0 and row.parameters == 0 and row.published == 15.0
+    on_test = loaded(tmp_path, UCB1, "algorithm.tuned_on=test")
+    other = run(on_test, 0, RunDirectory(tmp_path / "other"))
+    assert other.tuned.endswith("(tuned on test)") and other.spec_digest != row.spec_digest
+    assert (tmp_path / "other" / "tuning.csv").read_text() != directory.tuning.read_text()
+    assert other.episodes_digest == row.episodes_digest  # the same trials
+
+
+def test_the_curves_of_a_run_end_at_its_row(tmp_path):
+    directory = RunDirectory(tmp_path / "run")
+    row = run(loaded(tmp_path, UCB1, "algorithm.scale=0.2"), 0, directory)
+    assert row.tuned == "scale 0.2" and not directory.tuning.exists()
+    with directory.curves.open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert [int(line["step"]) for line in lines] == list(range(1, 21))
+    assert float(lines[-1]["regret_by_step"]) == pytest.approx(row.regret, rel=1e-5)
+    shares = np.mean([float(line["optimal_by_step"]) for line in lines])
+    assert shares == pytest.approx(row.optimal_actions, rel=1e-5)
+    assert float(lines[0]["regret_by_step"]) < float(lines[-1]["regret_by_step"])
+
+
+def test_rl2_leaves_a_whole_run(tmp_path):
+    experiment, directory = loaded(tmp_path, RL2), RunDirectory(tmp_path / "run")
+    row = run(experiment, 0, directory)
+    assert row.metric == "total_reward" and row.train_steps == 3 and row.parameters > 100 and np.isfinite(row.mean)
+    with directory.metrics.open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    train, validation = ([line for line in lines if line["split"] == split] for split in ("train", "val"))
+    assert len(train) == 3 and len(validation) == 2
+    assert all(float(line["kl"]) <= 0.01 for line in train) and all(line["regret"] for line in validation)
+    again = yaml.safe_load(directory.spec.read_text())
+    assert "way" not in again["train"] and "protocol" not in again
+    assert load(directory.spec).experiment.digest == experiment.digest
+    assert run(experiment, 0, directory) == row  # finished
+
+
+def test_a_table_of_trials(tmp_path):
+    rows = [
+        run(loaded(tmp_path, UCB1, f"name={name}", f"algorithm={{name: {name}}}"), 0, RunDirectory(tmp_path / name))
+        for name in ("random", "thompson_sampling")
+    ]
+    assert rows[1].mean > rows[0].mean + 2 * rows[0].ci95
+    text = render(tabulate(rows), "text")
+    assert "3 arms, 20 pulls" in text and "total_reward" in text and "way" not in text and "protocol" not in text
+    assert Row.model_validate(json.loads((tmp_path / "random" / "result.json").read_text())) == rows[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "override", "line"),
+    [
+        (RL2, "network={name: mlp}", "network.name: rl2 remembers: use gru, not mlp"),
+        (RL2, "dataset={name: glyphs}", "dataset.name: rl2 plays trials: use bandits or mdps, not glyphs"),
+        (RL2, "protocol=inductive", "protocol: has no effect: rl2 plays trials"),
+        (RL2, "train.way=7", "train.way: has no effect: rl2 plays trials"),
+        (RL2, "network=", "network: is missing: rl2 has a network"),
+        (RL2, "train.steps=0", "train.steps: is 0: rl2 learns by training"),
+        (RL2, "precision=bfloat16", "precision: bfloat16 is for images"),
+        (UCB1, "train.steps=5", "train: has no effect: ucb1 is not trained"),
+        (UCB1, "network={name: gru}", "network: has no effect: ucb1 is not trained"),
+        (UCB1, "optimizer.learning_rate=0.1", "optimizer: has no effect: ucb1 is not trained"),
+        (UCB1, "seeds=[0, 1]", "seeds: has no effect: what ucb1 draws follows from the trials"),
+        (UCB1, "dataset={name: mdps}", "algorithm.name: ucb1 is not for mdps"),
+        (UCB1, "algorithm={name: greedy, prior_mean: 0.0}", "algorithm.prior_mean: has no effect on bandits"),
+        (
+            UCB1,
+            "algorithm={name: ucb1, scale: 0.1, tuned_on: test}",
+            "algorithm.tuned_on: has no effect: scale is given",
+        ),
+        (UCB1, "validation=", "validation: is null: scale is tuned on validation trials"),
+    ],
+)
+def test_mistakes_in_specs_of_trials(tmp_path, text, override, line):
+    assert line in mistakes(tmp_path, text, override)
+
+
+def test_mistakes_of_few_shot_specs_with_trials():
+    for override, line in (
+        ("dataset={name: bandits}", "dataset.name: bandits are trials: maml is a few-shot learner, use rl2"),
+        ("network={name: gru}", "network.name: gru is for rl2: maml has conv4 and mlp"),
+        ("protocol=", "protocol: is missing: How batch norm sees the queries"),
+        ("network=", "network: is missing: maml has a network"),
+    ):
+        with pytest.raises(SpecError, match="") as caught:
+            load("quickstart/maml", [override])
+        assert line in "\n".join(caught.value.problems)
+
+
+def test_every_cell_of_both_tables_ships():
+    specs = {name: load(name).experiment for name in shipped_specs() if name.startswith("duan2016/")}
+    bandits = {
+        (s.dataset.arms, s.dataset.pulls, s.algorithm.name) for s in specs.values() if s.dataset.name == "bandits"
+    }
+    mdps = {(s.dataset.episodes, s.algorithm.name) for s in specs.values() if s.dataset.name == "mdps"}
+    assert len(bandits) == 3 * 3 * 8 and len(mdps) == 5 * 8 and len(specs) == 72 + 40
+    assert all(spec.published and spec.test.episodes == 1000 for spec in specs.values())
+    for spec in specs.values():
+        steps = spec.dataset.pulls if spec.dataset.name == "bandits" else 10 * spec.dataset.episodes
+        if spec.algorithm.name == "rl2":
+            assert spec.train.meta_batch * steps == pytest.approx(250_000, rel=0.01)
+    assert resolved_yaml(specs["duan2016/bandits-n10-k5-ucb1"]).count("train:") == 0
+
+
+@pytest.mark.parametrize("name", ["bandits-n10-k5-rl2", "mdps-n10-rl2", "bandits-n10-k10-gittins", "mdps-n10-beb"])
+def test_shipped_specs_of_trials_run(name, tmp_path):
+    overrides = ["test.episodes=8"]
+    if name.endswith("rl2"):
+        overrides += ["train.meta_batch=8", "train.steps=2", "validation.episodes=4", "algorithm.minibatch=4"]
+    row = run(load(f"duan2016/{name}", overrides).experiment, 0, RunDirectory(tmp_path / "run"))
+    assert np.isfinite(row.mean) and row.episodes == 8
+
+
+def test_there_is_nothing_to_benchmark_in_a_classical_method(tmp_path):
+    from metarun.experiments.benchmark import benchmark
+
+    with pytest.raises(RunError, match="ucb1 is not trained"):
+        benchmark(loaded(tmp_path, UCB1), None, 0.0)
+
+
+def test_the_first_of_equal_values_is_chosen(tmp_path, monkeypatch):
+    """As numpy's argmax and the paper's code do; the last one is wrong."""
+    monkeypatch.setattr(ClassicalPolicy, "play", lambda self, trials, value: {"total_reward": trials.keys[:, 0] * 0})
+    import tensorflow as tf
+
+    from metarun.experiments import tuning
+
+    monkeypatch.setattr(tuning, "total_rewards", lambda *_: [np.array([1.0, 2.0])] * 11)
+    experiment = loaded(tmp_path, UCB1)
+    from metarun.experiments.run import build
+
+    source, learner = build(experiment, 0)
+    tuning.tune(learner, source, experiment, RunDirectory(tmp_path))
+    assert learner.chosen == 0.0 and tf.executing_eagerly()
