@@ -43,7 +43,7 @@ class ClassicalPolicy:
         given = None if options.parameter is None else getattr(options, options.parameter)
         self.chosen: float | None = given
         self.grid = options.grids[source.name] if given is None else ()
-        self._play = tf.function(self._metrics, jit_compile=jit_compile, reduce_retracing=True)
+        self._play = tf.function(self._metrics, jit_compile=jit_compile)
         self._tensors: dict[float, tf.Tensor] = {}
 
     def play(self, trials: Trials, value: float | None) -> dict[str, tf.Tensor]:

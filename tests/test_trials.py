@@ -138,7 +138,7 @@ def test_mistakes_of_few_shot_specs_with_trials():
         ("protocol=", "protocol: is missing: How batch norm sees the queries"),
         ("network=", "network: is missing: maml has a network"),
     ):
-        with pytest.raises(SpecError, match="") as caught:
+        with pytest.raises(SpecError) as caught:
             load("quickstart/maml", [override])
         assert line in "\n".join(caught.value.problems)
 
