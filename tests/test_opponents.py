@@ -268,7 +268,9 @@ def test_published_thompson_sampling_of_longer_trials():
     assert abs(mean_reward("greedy", bandits.build(BanditsOptions(arms=5, pulls=100)), None, 2000) - 74.8) < 2
 
 
-@pytest.mark.parametrize("name", PUBLISHED["mdps"])
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name == "opsrl" else name for name in PUBLISHED["mdps"]]
+)
 def test_published_mdps_with_the_papers_prior_mean(name):
     published, value = PUBLISHED["mdps"][name]
     ours = mean_reward(name, mdps.build(MDPsOptions(episodes=10)), value, 1000)
