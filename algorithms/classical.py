@@ -9,7 +9,7 @@ from ..datasets.mdps import MDPsSource
 from ..datasets.random import TaskKeys
 from ..datasets.trials import Trials
 from .bandit_policies import RULES, BanditPolicy, random_action, rule_parameter
-from .classical_options import ClassicalOptions
+from .classical_options import ClassicalMethod, PlanningOptions
 from .mdp_policies import PLANS, MDPPolicy
 from .rollout import Policy, Seen, roll_out, trial_metrics
 
@@ -37,9 +37,8 @@ class ClassicalPolicy:
     variables: list[tf.Variable] = []
     parameters: dict[str, tf.Variable] = {}
 
-    def __init__(self, options: ClassicalOptions, source: BanditsSource | MDPsSource, jit_compile: bool = True):
+    def __init__(self, options: ClassicalMethod, source: BanditsSource | MDPsSource, jit_compile: bool = True):
         self.options, self.source = options, source
-        self.name: str = type(options).model_fields["name"].default
         given = None if options.parameter is None else getattr(options, options.parameter)
         self.chosen: float | None = given
         self.grid = options.grids[source.name] if given is None else ()
@@ -56,25 +55,26 @@ class ClassicalPolicy:
 
     def policy(self, parameter: tf.Tensor) -> Policy:
         """Who plays, with the tensor of its parameter."""
-        name = self.name
+        name, source = self.options.name, self.source
         if name == "random":
-            return RandomPolicy(self.source.actions.size)
-        if isinstance(self.source, BanditsSource):
-            return BanditPolicy(self.source, RULES[name], parameter)
-        return MDPPolicy(
-            self.source, PLANS[name], getattr(self.options, "prior_mean", 1.0), parameter, name == "epsilon_greedy"
-        )
+            return RandomPolicy(source.actions.size)
+        if isinstance(source, BanditsSource):
+            return BanditPolicy(source, RULES[name], parameter)
+        assert isinstance(self.options, PlanningOptions)
+        return MDPPolicy(source, PLANS[name], self.options.prior_mean, parameter, explores=name == "epsilon_greedy")
 
     def _metrics(self, trials: Trials, parameter: tf.Tensor) -> dict[str, tf.Tensor]:
         return trial_metrics(roll_out(self.source, trials, self.policy(parameter)))
 
     def _tensor(self, value: float | None) -> tf.Tensor:
         """What the policy takes for a value of the parameter; 1 (sample) where it has none."""
+        if value is None and self.options.parameter is not None:
+            raise ValueError(f"{self.options.name}: {self.options.parameter} is neither given nor chosen")
         value = 1.0 if value is None else value
         if value not in self._tensors:
             with tf.init_scope():  # a tensor that every graph may use
                 if isinstance(self.source, BanditsSource):
-                    self._tensors[value] = rule_parameter(self.name, value, self.source)
+                    self._tensors[value] = rule_parameter(self.options.name, value, self.source)
                 else:
                     self._tensors[value] = tf.constant(value, tf.float32)
         return self._tensors[value]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, get_args
 
 from pydantic import Field
 
@@ -26,13 +26,18 @@ class TunedOptions(ClassicalOptions):
     )
 
 
+class PlanningOptions(ClassicalOptions):
+    """One that plans in MDPs by what it believes of them."""
+
+    prior_mean: float = Field(
+        default=1.0,
+        description="Mean of the normal prior of mean rewards. 1: the environments' own; 0: the paper's habit, which "
+        "its columns are matched with. MDPs only.",
+    )
+
+
 TENTHS = tuple(tenth / 10 for tenth in range(11))
 SCALES = tuple(10 ** (power / 5) for power in range(-20, 1))
-PRIOR_MEAN = Field(
-    default=1.0,
-    description="Mean of the normal prior of mean rewards. 1: the environments' own; 0: the paper's habit, which its "
-    "columns are matched with. MDPs only.",
-)
 
 
 class RandomOptions(ClassicalOptions):
@@ -76,72 +81,67 @@ class UCB1Options(TunedOptions):
     scale: float | None = Field(default=None, ge=0, description="Factor of the bonus; default: tuned.")
 
 
-class EpsilonGreedyOptions(TunedOptions):
+class EpsilonGreedyOptions(PlanningOptions, TunedOptions):
     """Greedy, but for a random action with probability epsilon."""
 
     name: Literal["epsilon_greedy"] = "epsilon_greedy"
     parameter: ClassVar = "epsilon"
     grids: ClassVar = {"bandits": TENTHS, "mdps": TENTHS[1:]}
     epsilon: float | None = Field(default=None, ge=0, le=1, description="Share of random actions; default: tuned.")
-    prior_mean: float = PRIOR_MEAN
 
 
-class GreedyOptions(ClassicalOptions):
+class GreedyOptions(PlanningOptions):
     """Always what looks best."""
 
     name: Literal["greedy"] = "greedy"
     grids: ClassVar = {"bandits": (), "mdps": ()}
-    prior_mean: float = PRIOR_MEAN
 
 
-class PSRLOptions(ClassicalOptions):
+class PSRLOptions(PlanningOptions):
     """Posterior sampling (Strens 2000; Osband, Russo and Van Roy 2013): plan for one drawn environment."""
 
     name: Literal["psrl"] = "psrl"
     grids: ClassVar = {"mdps": ()}
-    prior_mean: float = PRIOR_MEAN
 
 
-class OPSRLOptions(TunedOptions):
+class OPSRLOptions(PlanningOptions, TunedOptions):
     """Optimistic posterior sampling: plan with the highest values among those of several drawn environments."""
 
     name: Literal["opsrl"] = "opsrl"
     parameter: ClassVar = "samples"
     grids: ClassVar = {"mdps": tuple(range(1, 21))}
     samples: int | None = Field(default=None, ge=1, le=10_000, description="Environments drawn; default: tuned.")
-    prior_mean: float = PRIOR_MEAN
 
 
-class UCRL2Options(TunedOptions):
+class UCRL2Options(PlanningOptions, TunedOptions):
     """UCRL2 (Jaksch, Ortner and Auer 2010) for finite horizons: plan for the best environment that is plausible."""
 
     name: Literal["ucrl2"] = "ucrl2"
     parameter: ClassVar = "scale"
     grids: ClassVar = {"mdps": SCALES}
     scale: float | None = Field(default=None, ge=0, description="Factor of the confidence widths; default: tuned.")
-    prior_mean: float = PRIOR_MEAN
 
 
-class BEBOptions(TunedOptions):
+class BEBOptions(PlanningOptions, TunedOptions):
     """Bayesian exploration bonus (Kolter and Ng 2009): a bonus that falls as 1 / visits."""
 
     name: Literal["beb"] = "beb"
     parameter: ClassVar = "scale"
     grids: ClassVar = {"mdps": SCALES}
     scale: float | None = Field(default=None, ge=0, description="Factor of the bonus; default: tuned.")
-    prior_mean: float = PRIOR_MEAN
 
 
-CLASSICAL: tuple[type[ClassicalOptions], ...] = (
-    RandomOptions,
-    GittinsOptions,
-    ThompsonSamplingOptions,
-    OptimisticThompsonSamplingOptions,
-    UCB1Options,
-    EpsilonGreedyOptions,
-    GreedyOptions,
-    PSRLOptions,
-    OPSRLOptions,
-    UCRL2Options,
-    BEBOptions,
+ClassicalMethod = (
+    RandomOptions
+    | GittinsOptions
+    | ThompsonSamplingOptions
+    | OptimisticThompsonSamplingOptions
+    | UCB1Options
+    | EpsilonGreedyOptions
+    | GreedyOptions
+    | PSRLOptions
+    | OPSRLOptions
+    | UCRL2Options
+    | BEBOptions
 )
+CLASSICAL: tuple[type[ClassicalOptions], ...] = get_args(ClassicalMethod)
