@@ -220,17 +220,18 @@ class RL2:
                 variable.assign(tf.where(share > 0, (1 - share) * start + share * end, start))  # `end` may be no number
             return self._each(lambda part: self.objective(self.parameters, part)[1], batch, results=3)
 
-        def shorter(attempt: tf.Tensor, share: tf.Tensor, _: tf.Tensor):
-            share = tf.where(attempt < self.options.backtracks, share * self.options.backtrack_factor, 0)
-            return attempt + 1, share, measures(share)
+        def attempt(number: tf.Tensor, _: tf.Tensor, __: tf.Tensor):
+            shorter = tf.cast(self.options.backtrack_factor, self.dtype) ** tf.cast(number, self.dtype)
+            share = tf.where(number <= self.options.backtracks, shorter, 0)
+            return number + 1, share, measures(share)
 
-        whole = tf.ones((), self.dtype)
+        unknown = tf.constant([0.0, float("inf"), 0.0], self.dtype)
         _, share, last = tf.while_loop(
-            lambda attempt, share, last: ~(last[1] <= self.options.kl_limit) & (share > 0),
-            shorter,
-            (0, whole, measures(whole)),
+            lambda _, share, last: ~(last[1] <= self.options.kl_limit) & (share > 0),
+            attempt,
+            (0, tf.ones((), self.dtype), unknown),
             parallel_iterations=1,
-            maximum_iterations=self.options.backtracks + 1,
+            maximum_iterations=self.options.backtracks + 2,
         )
         return share, tf.unstack(last)
 

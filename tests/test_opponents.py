@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from metarun.algorithms import bandit_policies, mdp_policies, options
+from metarun.algorithms import bandit_policies, mdp_policies
+from metarun.algorithms import classical_options as options
 from metarun.algorithms.bandit_policies import RULES, Counts, rule_parameter
 from metarun.algorithms.classical import ClassicalPolicy
 from metarun.algorithms.mdp_policies import PLANS, Experience, MDPPolicy, optimistic_expectation

@@ -198,21 +198,27 @@ def test_it_learns_within_a_trial_in_one_trace():
     assert np.mean(test["regret"]) == pytest.approx(10 - np.mean(test["total_reward"]), abs=1e-5)
 
 
-@pytest.mark.parametrize("jit", [False, True])
-def test_the_same_calls_give_the_same_bits_and_resume(source, jit):
-    """A learner that takes over all variables after two steps goes on as the first one does."""
+def test_the_same_calls_give_the_same_bits_and_resume(source):
+    """All state is in the variables: put back, they lead to the same bits. Rejected: one of them left out."""
+    one = learner(source, 0.02, precision="float32", jit=True, minibatch=5)
     batches = [source.sample("train", 12 * step, 12, seed=0) for step in range(4)]
-    one, other, third = (learner(source, 0.02, precision="float32", jit=jit, minibatch=5) for _ in range(3))
-    for step, trials in enumerate(batches):
-        one.train_step(trials), other.train_step(trials)
-        if step == 1:
-            for mine, theirs in zip(third.variables, one.variables, strict=True):
-                mine.assign(theirs)
-        elif step > 1:
-            third.train_step(trials)
-    for a, b, c in zip(values_of(one), values_of(other), values_of(third), strict=True):
-        np.testing.assert_array_equal(a, b)
-        np.testing.assert_array_equal(a, c)
+    states = [values_of(one)]
+    for trials in batches:
+        one.train_step(trials)
+        states.append(values_of(one))
+
+    def differences(start, leave_out=None):
+        for number, (variable, value) in enumerate(zip(one.variables, states[start], strict=True)):
+            if number != leave_out:
+                variable.assign(value)
+        for trials in batches[start:]:
+            one.train_step(trials)
+        return sum((now != then).sum() for now, then in zip(values_of(one), states[-1], strict=True))
+
+    assert differences(0) == 0 and differences(2) == 0
+    changed = [n for n, (a, b) in enumerate(zip(states[2], states[4], strict=True)) if (a != b).any()]
+    assert len(changed) == len(states[0]) - 2  # all but the two learning rates
+    assert all(differences(2, leave_out=number) > 0 for number in changed)
 
 
 def test_operations_are_the_products_of_the_graph():
@@ -222,6 +228,5 @@ def test_operations_are_the_products_of_the_graph():
     source = DependentBandit(episodes=1)
     one = learner(source, epochs=1, minibatch=16, backtracks=0)
     trials = source.sample("train", 0, 16, seed=0)
-    last = 16 * 2 * sum(one.policy.layers)  # the line search's body measures the KL again
     counted = products(tf.function(one.iteration).get_concrete_function(trials))
-    assert 16 * one.operations() == pytest.approx(counted - last, rel=0.03)
+    assert 16 * one.operations() == pytest.approx(counted, rel=0.03)
