@@ -3,8 +3,8 @@
     python benchmarks/curves.py [--csv FILE] [--plot FILE]      (about ten minutes)
     python benchmarks/curves.py --soak 2000                     (memory over many steps)
 
-The point that all curves share is W1 of `compare.py` with 8 tasks: 5-way 1-shot, conv4-64 stride 2, 28x28, one inner
-step.
+The point that all curves start from is W1 of `compare.py` with 8 tasks: 5-way 1-shot, conv4-64 stride 2, 28x28, one
+inner step; over inner steps there are 32 tasks.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ CURVES: dict[str, list[int]] = {
     "way": [5, 10, 20, 50],
     "image": [28, 42, 56, 84],
 }
+TASKS = {"inner_steps": 32, "inner_steps, recomputed": 32}  # so many that what is kept outweighs the programs
 SHARED = {"meta_batch": 8, "inner_steps": 1, "way": 5, "image": 28, "recompute_inner": None}
 
 
@@ -111,7 +112,8 @@ def main() -> None:
     for curve, values in CURVES.items():
         setting, recomputed = curve.split(",")[0], "," in curve
         for value in values:
-            point = SHARED | {setting: value, "recompute_inner": recomputed or None}
+            tasks = {"meta_batch": TASKS.get(curve, SHARED["meta_batch"])}
+            point = SHARED | tasks | {setting: value, "recompute_inner": recomputed or None}
             done = subprocess.run(
                 [sys.executable, __file__, "--point", json.dumps(point)], capture_output=True, text=True, check=True
             )

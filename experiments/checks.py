@@ -152,6 +152,8 @@ def _algorithm(experiment: Experiment) -> Iterator[Problem]:
         yield "algorithm.first_order", "has no effect with inner_steps: 0"
     if isinstance(algorithm, MAMLOptions) and algorithm.first_order and algorithm.recompute_inner:
         yield "algorithm.recompute_inner", "has no effect with first_order: true, which keeps nothing of a step"
+    if isinstance(algorithm, MAMLOptions) and algorithm.inner_steps == 0 and algorithm.recompute_inner:
+        yield "algorithm.recompute_inner", "has no effect with inner_steps: 0"
     chunk = algorithm.tasks_per_chunk if isinstance(algorithm, MAMLOptions) else None
     if chunk and train.meta_batch % chunk:
         yield "algorithm.tasks_per_chunk", f"is {chunk}, which does not divide train.meta_batch: {train.meta_batch}"
