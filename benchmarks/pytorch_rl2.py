@@ -213,7 +213,7 @@ def main() -> None:
     steps = told.pulls * told.trials
     operations = {
         "play": steps * forward(sides[0].learner.policy.layers),
-        "iteration": sides[0].learner.operations(told.trials),
+        "iteration": told.trials * sides[0].learner.operations(),
     }
     for part, count in operations.items():
         times = [[seconds(getattr(side, part)) for side in sides] for _ in range(told.rounds)]
