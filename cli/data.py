@@ -14,6 +14,8 @@ WITHOUT_FILES = {
     "glyphs": "drawn from matplotlib's fonts when first used",
     "imagefolder": "your own folder, prepared when first used",
     "sinusoid": "computed",
+    "bandits": "computed",
+    "mdps": "computed",
 }
 
 

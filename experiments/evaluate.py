@@ -34,6 +34,8 @@ def evaluate(run: Path, split: Split, changes: Mapping[str, Any]) -> tuple[Row, 
     if not directory.finished:
         raise RunError(f"{run} has no result.json: give the folder of a finished run, such as runs/NAME/seed-0")
     trained, spec = read_row(directory.result), load(directory.spec).experiment
+    if spec.kind == "classical":
+        raise RunError(f"{run}: {spec.algorithm.name} is not trained: give `metarun train` a spec with another test")
     experiment = changed(spec, changes)
     chosen = experiment.test.checkpoint
     name = _name(experiment, split, chosen)
@@ -71,7 +73,8 @@ def changed(experiment: Experiment, changes: Mapping[str, Any]) -> Experiment:
     """The experiment with another test; SpecError where the trained model cannot be tested so."""
     told = effective(experiment)
     changes = dict(changes)
-    told["protocol"] = changes.pop("protocol", experiment.protocol)
+    if (protocol := changes.pop("protocol", experiment.protocol)) is not None:
+        told["protocol"] = protocol
     if (inner_steps := changes.pop("inner_steps", None)) is not None:
         if not hasattr(experiment.algorithm, "test_inner_steps"):
             raise SpecError([f"--inner-steps has no effect: {experiment.algorithm.name} has no inner loop"])
@@ -93,10 +96,9 @@ def _name(experiment: Experiment, split: str, chosen: str) -> str:
     steps = getattr(algorithm, "test_inner_steps", None)
     steps = getattr(algorithm, "inner_steps", None) if steps is None else steps
     inner = "" if steps is None else f"-{steps}steps"
-    return (
-        f"{split}-{test.way}way-{test.shot}shot-{test.query}query-{experiment.protocol}-{chosen}{inner}"
-        f"-{test.episodes}episodes-seed{test.episode_seed}"
-    )
+    few_shot = f"-{test.way}way-{test.shot}shot-{test.query}query-{experiment.protocol}"
+    tasks = few_shot if experiment.kind == "few-shot" else ""
+    return f"{split}{tasks}-{chosen}{inner}-{test.episodes}episodes-seed{test.episode_seed}"
 
 
 def _weights(directory: RunDirectory, chosen: str) -> Path:

@@ -9,6 +9,7 @@ import yaml
 
 from metarun.algorithms.classical import ClassicalPolicy
 from metarun.experiments.errors import RunError
+from metarun.experiments.evaluate import evaluate
 from metarun.experiments.load import SpecError, load, resolved_yaml, shipped_specs
 from metarun.experiments.results import Row
 from metarun.experiments.run import run
@@ -68,6 +69,8 @@ def test_the_curves_of_a_run_end_at_its_row(tmp_path):
     directory = RunDirectory(tmp_path / "run")
     row = run(loaded(tmp_path, UCB1, "algorithm.scale=0.2"), 0, directory)
     assert row.tuned == "scale 0.2" and not directory.tuning.exists()
+    with pytest.raises(RunError, match="ucb1 is not trained: give `metarun train`"):
+        evaluate(tmp_path / "run", "val", {})
     with directory.curves.open(newline="") as file:
         lines = list(csv.DictReader(file))
     assert [int(line["step"]) for line in lines] == list(range(1, 21))
@@ -90,6 +93,10 @@ def test_rl2_leaves_a_whole_run(tmp_path):
     assert "way" not in again["train"] and "protocol" not in again
     assert load(directory.spec).experiment.digest == experiment.digest
     assert run(experiment, 0, directory) == row  # finished
+    other, path, before = evaluate(tmp_path / "run", "val", {"episodes": 10})
+    assert (other.split, other.episodes, other.metric, before) == ("val", 10, "total_reward", False) and path.exists()
+    with pytest.raises(SpecError, match="test.shot: has no effect"):
+        evaluate(tmp_path / "run", "val", {"shot": 5})
 
 
 def test_a_table_of_trials(tmp_path):
