@@ -11,10 +11,10 @@ quickstart: .venv/installed
 	"$(BIN)/metarun" train $(QUICKSTART) --out runs/quickstart
 
 test: .venv/installed-dev
-	"$(BIN)/python" -m pytest -q -m "not slow"
+	"$(BIN)/python" -m pytest -q -n 2 --dist loadfile -m "not slow"
 
 test-all: .venv/installed-dev
-	"$(BIN)/python" -m pytest -q
+	"$(BIN)/python" -m pytest -q -n 2 --dist loadfile
 
 check: .venv/installed-dev
 	"$(BIN)/ruff" check .
