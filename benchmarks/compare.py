@@ -114,7 +114,8 @@ def source_of(work: Work, precision: str = "float32") -> ImageSource:
     """Random images, 120 classes of 20."""
     pixels = np.random.default_rng(0).integers(0, 256, (120 * 20, *work.image), dtype=np.uint8)
     pool = ClassPool(pixels, np.full(120, 20), tuple(str(number) for number in range(120)))
-    return ImageSource("random", {"train": pool}, dtype=precision)
+    dtype = "float32" if precision == "bfloat16" else precision  # as in a run
+    return ImageSource("random", {"train": pool}, dtype=dtype)
 
 
 class Metarun:
