@@ -1,6 +1,7 @@
 """Specs: every mistake is found, all at once, with file, line, key and a way out; what ships is right."""
 
 import json
+import re
 
 import pytest
 import yaml
@@ -52,7 +53,7 @@ def test_the_good_one_is_good(write):
     ("old", "new", "line", "words"),
     [
         ("steps: 2000", "step: 2000", 11, "train.step: unknown key; did you mean steps?"),
-        ("  steps: 2000\n", "", 10, "train.steps: is missing: Meta-updates."),
+        ("  steps: 2000\n", "", 10, "train.steps: is missing: Meta-updates"),
         ("inner_lr: 0.4", "inner_lr: fast", 4, "algorithm.inner_lr: expected a number, got 'fast'"),
         ("inner_lr: 0.4", "inner_lr: -1", 4, "algorithm.inner_lr: expected a number greater than 0"),
         ("inner_lr: 0.4", "inner_lr: .nan", 4, "algorithm.inner_lr: expected a finite number"),
@@ -180,7 +181,8 @@ def test_overrides(write):
         ("=5", "expected key=value"),
         ("train.stesp=5", "did you mean steps?"),
         ("train.steps.more=5", "steps is a value"),
-        ("train.steps=0", "at least 1, got 0"),
+        ("train.steps=-1", "at least 0, got -1"),
+        ("train.steps=0", "is 0: maml learns by training"),
         ("train={steps: [}", "not YAML"),
     ]:
         assert any(words in problem for problem in mistakes(path, override)), override
@@ -191,7 +193,7 @@ def test_shipped_specs_are_right_and_say_how_to_run_them(name):
     loaded = load(name)
     text = loaded.path.read_text()
     assert text.startswith(f"# metarun train {name}\n#\n")
-    assert "minute" in text, "says how long it takes"
+    assert re.search(r"\b(seconds|minutes?|hours?)\b", text, re.IGNORECASE), "says how long it takes"
     assert loaded.experiment.name == name.replace("/", "-")
     assert loaded.experiment.published or name.startswith("quickstart/"), "says what to compare with"
 
@@ -223,8 +225,10 @@ def test_a_trained_network_may_be_tested_in_either_protocol():
 
 
 @pytest.mark.parametrize("override", ["seeds=[0]", "validation=null", "test.checkpoint=last", "precision=float64"])
-@pytest.mark.parametrize("name", sorted(shipped_specs()))
+@pytest.mark.parametrize("name", sorted(name for name in shipped_specs() if "duan" not in name or "-n10-k5" in name))
 def test_a_resolved_spec_is_a_spec_with_the_same_digest(name, override, tmp_path):
+    if override.startswith("precision") and load(name).experiment.kind == "classical":
+        override = "test.episodes=9"
     first = load(name, [override]).experiment
     path = tmp_path / "spec.yaml"
     path.write_text(resolved_yaml(first))
