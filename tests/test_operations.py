@@ -99,4 +99,6 @@ def test_embedding(make_source, options, shape):
 
 
 def test_every_algorithm_is_counted():
-    assert ALGORITHMS.keys() == {"maml", "reptile", "protonet", "matchingnet"}
+    """RL^2 in test_rl2.py."""
+    learning = {name for name, entry in ALGORITHMS.items() if entry.kind != "classical"}
+    assert learning == {"maml", "reptile", "protonet", "matchingnet", "rl2"}

@@ -24,7 +24,7 @@ OPTIONS = {
 
 
 def test_every_algorithm_is_tested():
-    assert OPTIONS.keys() == ALGORITHMS.keys()
+    assert OPTIONS.keys() == {name for name, entry in ALGORITHMS.items() if entry.kind == "few-shot"}
 
 
 @pytest.mark.parametrize("protocol", ["inductive", "transductive"])

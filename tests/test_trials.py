@@ -165,7 +165,7 @@ def test_every_cell_of_both_tables_ships():
     assert resolved_yaml(specs["duan2016/bandits-n10-k5-ucb1"]).count("train:") == 0
 
 
-@pytest.mark.parametrize("name", ["bandits-n10-k5-rl2", "mdps-n10-rl2", "bandits-n10-k10-gittins", "mdps-n10-beb"])
+@pytest.mark.parametrize("name", ["mdps-n10-rl2", "bandits-n10-k10-gittins", "mdps-n10-beb"])
 def test_shipped_specs_of_trials_run(name, tmp_path):
     overrides = ["test.episodes=8"]
     if name.endswith("rl2"):
@@ -195,3 +195,13 @@ def test_the_first_of_equal_values_is_chosen(tmp_path, monkeypatch):
     source, learner = build(experiment, 0)
     tuning.tune(learner, source, experiment, RunDirectory(tmp_path))
     assert learner.chosen == 0.0 and tf.executing_eagerly()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(name for name in shipped_specs() if name.startswith("duan2016/")))
+def test_every_shipped_spec_of_trials_runs(name, tmp_path):
+    overrides = ["test.episodes=4"]
+    if name.endswith("rl2"):
+        overrides += ["train.meta_batch=4", "train.steps=2", "validation.episodes=4", "algorithm.minibatch=4"]
+    row = run(load(name, overrides).experiment, 0, RunDirectory(tmp_path / "run"))
+    assert np.isfinite(row.mean) and row.episodes == 4
