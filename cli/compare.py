@@ -10,7 +10,11 @@ import click
 @click.command(name="compare")
 @click.argument("runs", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path), metavar="RUN RUN...")
 @click.option(
-    "--against", type=click.Choice(["first", "best"]), default="first", show_default=True, help="The run to compare with."
+    "--against",
+    type=click.Choice(["first", "best"]),
+    default="first",
+    show_default=True,
+    help="The run to compare with.",
 )
 @click.option("--test", type=click.Choice(["t", "wilcoxon"]), default="t", show_default=True)
 @click.option("--format", "form", type=click.Choice(["text", "markdown", "latex"]), default="text", show_default=True)
@@ -23,9 +27,9 @@ def command(runs: tuple[Path, ...], against: str, test: str, form: str) -> None:
     """
     if len(runs) < 2:
         raise click.UsageError("give two runs or more")
-    from ..experiments.compare import best_of, refuse_other_episodes, render, tested
+    from ..experiments.compare import best_of, refuse_other_episodes, render, with_episodes
     from ..experiments.paired import TESTS
 
-    measured = [tested(run) for run in runs]
+    measured = [with_episodes(run) for run in runs]
     refuse_other_episodes(measured)
     click.echo(render(measured, best_of(measured) if against == "best" else 0, TESTS[test == "wilcoxon"], form))

@@ -20,7 +20,7 @@ LOOKS = {"in_memory", "ink", "normalisation"}  # options of a dataset that chang
 TASKS = ("split", "trial", "way", "shot", "query", "episodes")
 
 
-class Tested(NamedTuple):
+class Compared(NamedTuple):
     """A measurement with its episodes."""
 
     path: Path  # of the row
@@ -29,22 +29,22 @@ class Tested(NamedTuple):
     values: np.ndarray  # [E] the main metric; accuracies in percent
 
 
-def tested(path: Path) -> Tested:
-    """A finished run by its folder, or another test of one by its file in evaluations/."""
-    directory = RunDirectory(path if path.is_dir() else path.parent.parent)
-    result = directory.result if path.is_dir() else path
+def with_episodes(path: Path) -> Compared:
+    """A finished run by its folder or its result.json, or another test of one by its file in evaluations/."""
+    result = RunDirectory(path).result if path.is_dir() else path
     if not result.is_file():
         raise RunError(f"{path} has no result.json: give the folder of a finished run, such as runs/NAME/seed-0")
     if result.suffix != ".json":
         raise RunError(f"{path} is no row: give the folder of a run, or a .json file in its evaluations")
-    row = read_row(result)
-    episodes = directory.episodes if path.is_dir() else path.with_suffix(".csv")
+    row, own = read_row(result), result.name == "result.json"
+    directory = RunDirectory(result.parent if own else result.parent.parent)
+    episodes = directory.episodes if own else result.with_suffix(".csv")
     values = read_episodes(episodes, row.metric)
     if len(values) != row.episodes or not np.isfinite(values).all():
         raise RunError(f"{episodes} has not {row.episodes} finite values of {row.metric}: nothing can be compared")
     scale = 100.0 if row.metric == "accuracy" else 1.0
     dataset = load(directory.spec).experiment.dataset.model_dump(mode="json", exclude=LOOKS)
-    return Tested(result, row, dataset, scale * values)
+    return Compared(result, row, dataset, scale * values)
 
 
 def read_episodes(path: Path, metric: str) -> np.ndarray:
@@ -56,7 +56,7 @@ def read_episodes(path: Path, metric: str) -> np.ndarray:
         raise RunError(f"{path} has no column of {metric} ({error}): test the run again") from None
 
 
-def difference_of_tasks(one: Tested, other: Tested) -> str | None:
+def difference_of_tasks(one: Compared, other: Compared) -> str | None:
     """Why the two were not measured on the same episodes; None where they were.
 
     The digest alone does not tell: it has the numbers of what was drawn, so two splits of one size agree in it.
@@ -76,7 +76,7 @@ def difference_of_tasks(one: Tested, other: Tested) -> str | None:
     return None
 
 
-def refuse_other_episodes(runs: Sequence[Tested]) -> None:
+def refuse_other_episodes(runs: Sequence[Compared]) -> None:
     """RunError unless all were measured on the same episodes."""
     for other in runs[1:]:
         if reason := difference_of_tasks(runs[0], other):
@@ -86,13 +86,13 @@ def refuse_other_episodes(runs: Sequence[Tested]) -> None:
             )
 
 
-def best_of(runs: Sequence[Tested]) -> int:
+def best_of(runs: Sequence[Compared]) -> int:
     """Place of the best mean: the lowest mse, otherwise the highest."""
     means = [float(run.values.mean()) for run in runs]
     return int(np.argmin(means) if runs[0].row.metric == "mse" else np.argmax(means))
 
 
-def against(runs: Sequence[Tested], reference: int, test: Test) -> list[Paired | None]:
+def against(runs: Sequence[Compared], reference: int, test: Test) -> list[Paired | None]:
     """Each run minus the one at `reference`, which itself is None."""
     return [
         None if place == reference else compare(run.values, runs[reference].values, test)
@@ -100,7 +100,7 @@ def against(runs: Sequence[Tested], reference: int, test: Test) -> list[Paired |
     ]
 
 
-def render(runs: Sequence[Tested], reference: int, test: Test, form: str) -> str:
+def render(runs: Sequence[Compared], reference: int, test: Test, form: str) -> str:
     """A line for each run, and what was tested."""
     row = runs[reference].row
     digits = digits_of(row) + 1

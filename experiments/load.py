@@ -190,6 +190,9 @@ def _parse(text: str, name: str) -> yaml.Node | None:
 def _construct(document: Document, node: yaml.Node, key: Key, place: str | None = None) -> Any:
     """Plain data of a node; notes where each key stands; duplicate and odd keys are complaints."""
     if isinstance(node, yaml.SequenceNode):
+        for number, each in enumerate(node.value):
+            if isinstance(each, yaml.MappingNode):
+                document.places[(*key, number)] = place or f"{document.name}:{each.start_mark.line + 1}"
         return [_construct(document, each, (*key, number), place) for number, each in enumerate(node.value)]
     if isinstance(node, yaml.ScalarNode):
         try:

@@ -15,12 +15,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .compare import Tested, best_of, difference_of_tasks, tested
+from .compare import Compared, best_of, difference_of_tasks, with_episodes
+from .errors import RunError
 from .paired import compare
 from .papers import Cell
 from .plan import Planned, by_cell
 from .results import Row
-from .table import Line, average, digits_of, render_cells, result_cells, unit_of
+from .table import Bold, Line, average, digits_of, render_cells, result_cells, unit_of
 
 LEVEL = 0.05  # of the paired test
 SLACK = 1e-9  # of what is printed with two digits: 98.3 is 0.4 from 98.7
@@ -32,24 +33,28 @@ class Reproduced(NamedTuple):
     cell: Cell
     line: Line
     budget: float | None
-    tests: list[Tested]  # one a seed
+    tests: list[Compared]  # one a seed
     bold: bool = False
 
 
 def collect(planned: Sequence[Planned]) -> tuple[list[Reproduced], list[str]]:
     """The cells with a row of at least one seed, the best of each column marked; and a note for each column that has
     no best."""
-    filled = []
+    filled, notes = [], []
     for seeds in by_cell(planned).values():
         rows = [(one, row) for one in seeds if (row := one.row) is not None]
         if rows:
             first = rows[0][0]
             line = average([with_published(first.cell, row) for _, row in rows])
-            tests = [tested(first_path(one)) for one, _ in rows]
+            try:
+                tests = [with_episodes(one.row_path) for one, _ in rows]
+            except RunError as error:
+                tests = []
+                notes.append(f"{first.cell.name} is compared with none: {error}")
             filled.append(Reproduced(first.cell, line, first.budget, tests))
-    notes, marks = [], set()
+    marks = set()
     for column in dict.fromkeys(one.cell.column for one in filled):
-        cells = [one for one in filled if one.cell.column == column]
+        cells = [one for one in filled if one.cell.column == column and one.tests]
         if len(cells) > 1:
             reason = _not_comparable(cells)
             if reason:
@@ -57,11 +62,6 @@ def collect(planned: Sequence[Planned]) -> tuple[list[Reproduced], list[str]]:
             else:
                 marks |= {cells[place].cell.name for place in best([seed_mean(one.tests) for one in cells])}
     return [one._replace(bold=one.cell.name in marks) for one in filled], notes
-
-
-def first_path(one: Planned):
-    """What `tested` reads: the run's folder, or the file of another test."""
-    return one.directory.path if one.row_path == one.directory.result else one.row_path
 
 
 def with_published(cell: Cell, row: Row) -> Row:
@@ -76,18 +76,16 @@ def with_published(cell: Cell, row: Row) -> Row:
     )
 
 
-def seed_mean(tests: Sequence[Tested]) -> Tested:
+def seed_mean(tests: Sequence[Compared]) -> Compared:
     """Episode by episode the mean over seeds."""
     return tests[0]._replace(values=np.mean([test.values for test in tests], axis=0))
 
 
-def best(tests: Sequence[Tested], level: float = LEVEL) -> list[int]:
+def best(tests: Sequence[Compared], level: float = LEVEL) -> list[int]:
     """Places of the best measurement and of those that a paired t-test does not separate from it."""
     top = best_of(tests)
     return [
-        place
-        for place, test in enumerate(tests)
-        if place == top or compare(test.values, tests[top].values).p > level
+        place for place, test in enumerate(tests) if place == top or compare(test.values, tests[top].values).p > level
     ]
 
 
@@ -142,8 +140,6 @@ def render(filled: Sequence[Reproduced], notes: Sequence[str], form: str) -> str
 
 
 def _cells(one: Reproduced) -> dict[str, str]:
-    from .table import Bold
-
     row, told = one.line.row, result_cells(one.line)
     return {
         "column": one.cell.column,
