@@ -42,7 +42,7 @@ def listing(planned: Sequence[Planned], hours: Callable[[Experiment], float]) ->
                 shown = f"{took:.2f}" if took >= 0.005 else "<0.01"
         yield f"{name:<{width}}  {shown:>6}  {state}; {data}"
     missing = f", without {', '.join(unknown)}" if unknown else ""
-    yield f"about {total:.1f} hours on this machine, by a short measurement{missing}"
+    yield f"about {total:.2f} hours of training on this machine, by a short measurement{missing}"
 
 
 def needs(experiment: Experiment) -> str:

@@ -38,8 +38,8 @@ class Reproduced(NamedTuple):
 
 
 def collect(planned: Sequence[Planned]) -> tuple[list[Reproduced], list[str]]:
-    """The cells with a row of at least one seed, the best of each column marked; and a note for each column that has
-    no best."""
+    """The cells with a row of at least one seed, the best of each column marked; and notes: seeds that are
+    missing, and why a cell or a column is not compared."""
     filled, notes = [], []
     for seeds in by_cell(planned).values():
         rows = [(one, row) for one in seeds if (row := one.row) is not None]
@@ -51,6 +51,8 @@ def collect(planned: Sequence[Planned]) -> tuple[list[Reproduced], list[str]]:
             except RunError as error:
                 tests = []
                 notes.append(f"{first.cell.name} is compared with none: {error}")
+            if len(rows) < len(seeds):
+                notes.append(f"{first.cell.name}: {len(rows)} of {len(seeds)} seeds")
             filled.append(Reproduced(first.cell, line, first.budget, tests))
     marks = set()
     for column in dict.fromkeys(one.cell.column for one in filled):
