@@ -6,10 +6,8 @@ from pathlib import Path
 
 import click
 
-PREPARED = {  # dataset -> names in the cache
-    "omniglot": ["omniglot"],
-    "miniimagenet": ["miniimagenet-train", "miniimagenet-val", "miniimagenet-test"],
-}
+from ..datasets.cache import PARTS
+
 WITHOUT_FILES = {
     "glyphs": "drawn from matplotlib's fonts when first used",
     "imagefolder": "your own folder, prepared when first used",
@@ -29,7 +27,7 @@ def list_() -> None:
     """Each dataset and whether it is here."""
     from ..datasets import cache
 
-    for name, parts in PREPARED.items():
+    for name, parts in PARTS.items():
         found = [cache.read(part) for part in parts]
         if all(found):
             classes = sum(len(each.counts) for each in found if each)
@@ -62,7 +60,7 @@ def fetch(name: str) -> None:
 
 
 @command.command(name="import")
-@click.argument("name", type=click.Choice(sorted(PREPARED)))
+@click.argument("name", type=click.Choice(sorted(PARTS)))
 @click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="PATH...")
 def import_(name: str, paths: tuple[Path, ...]) -> None:
     """Prepare NAME from files that you have. What is in them is checked, not how they are packed.
@@ -86,14 +84,14 @@ def import_(name: str, paths: tuple[Path, ...]) -> None:
 
 
 @command.command()
-@click.argument("names", nargs=-1, type=click.Choice(sorted(PREPARED)), metavar="[NAME]...")
+@click.argument("names", nargs=-1, type=click.Choice(sorted(PARTS)), metavar="[NAME]...")
 def verify(names: tuple[str, ...]) -> None:
     """Read every byte of the prepared datasets and compare with their digests."""
     from ..datasets import cache
     from ..datasets.errors import DataError
     from ..experiments.progress import Progress
 
-    parts = [part for name in names or PREPARED for part in PREPARED[name]]
+    parts = [part for name in names or PARTS for part in PARTS[name]]
     found = {part: cache.read(part) for part in parts}
     total = sum(len(each.images) for each in found.values() if each)
     with Progress("verify", total, unit="image") as progress:

@@ -11,20 +11,29 @@ if TYPE_CHECKING:
 
 
 @click.command(name="list")
-@click.argument("what", type=click.Choice(["algorithms", "datasets", "specs"]))
+@click.argument("what", type=click.Choice(["algorithms", "datasets", "specs", "tables"]))
 def command(what: str) -> None:
-    """List the algorithms, the datasets, or the specs that ship, each with a line about it."""
+    """List the algorithms, the datasets, or the specs or papers' tables that ship, each with a line about it."""
     from ..algorithms import ALGORITHMS
     from ..datasets import DATASETS
 
     if what == "specs":
         entries = _specs()
+    elif what == "tables":
+        entries = _tables()
     else:
         models = {name: entry.options for name, entry in ALGORITHMS.items()} if what == "algorithms" else DATASETS
         entries = [(name, (model.__doc__ or "").strip()) for name, model in models.items()]
     width = max(len(name) for name, _ in entries)
     for name, meaning in entries:
         click.echo(f"{name:<{width}}  {meaning}")
+
+
+def _tables() -> list[tuple[str, str]]:
+    from ..experiments.papers import load_table, shipped_tables
+
+    tables = {name: load_table(name) for name in shipped_tables()}
+    return [(name, f"{table.title}; {len(table.cells)} cells") for name, table in tables.items()]
 
 
 def _specs() -> list[tuple[str, str]]:

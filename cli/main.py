@@ -16,6 +16,8 @@ COMMANDS = {  # verb -> module, short help
     "train": ("train", "Train and test an experiment; go on where it stopped."),
     "evaluate": ("evaluate", "Test a trained run in another way; adds a row."),
     "benchmark": ("benchmark", "Measure how fast an experiment trains on this machine."),
+    "reproduce": ("reproduce", "Fill a paper's table: run what is missing, print it with verdicts."),
+    "compare": ("compare", "Compare runs on identical episodes by a paired test."),
     "plot": ("plot", "Draw learning curves, and the regret of trials."),
     "table": ("table", "Print the results of runs as a table."),
     "validate": ("validate", "Check specs without running them."),

@@ -26,6 +26,12 @@ from .errors import DataError
 FORMAT = 1
 
 
+PARTS = {  # dataset -> names of what is prepared of it
+    "omniglot": ("omniglot",),
+    "miniimagenet": ("miniimagenet-train", "miniimagenet-val", "miniimagenet-test"),
+}
+
+
 class Prepared(NamedTuple):
     """Images of all classes, class after class, and the facts about them: what goes into the cache."""
 

@@ -15,6 +15,7 @@ from typing import Any
 import tensorflow as tf
 from pydantic import BaseModel, ConfigDict
 
+from ..algorithms.classical import ClassicalPolicy
 from ..datasets.tasks import Shape
 from ..datasets.trials import TrialSource
 from .environment import cores, device_name
@@ -23,9 +24,11 @@ from .measure import Evaluation
 from .run import CALL_SECONDS, build
 from .spec import Experiment
 from .steps import Source, TrainingSteps, shape_of, training_shape, validation_shape
+from .tuning import trials_of
 
 FORMATS = ("text", "json", "csv")
 CALLS = 16  # of training steps that are measured
+TRIALS = 100  # that `estimate_hours` plays at once
 MATRIX = 2048  # rows and columns of the products that measure the machine
 
 
@@ -87,12 +90,6 @@ def benchmark(experiment: Experiment, steps: int | None, imports: float) -> Benc
     operations = meta_batch * learner.operations(shape)
     test = Evaluation(learner, source, "test", shape_of(experiment.test), experiment.test.episodes, 0)
     evaluation = test.seconds_per_episode()
-    total = experiment.train.steps * step + experiment.test.episodes * evaluation
-    if section := experiment.validation:
-        shapes = validation_shape(experiment), shape_of(experiment.test)
-        shape_ratio = _examples(source, shapes[0]) / _examples(source, shapes[1])
-        validations = -(-experiment.train.steps // section.every)
-        total += validations * section.episodes * evaluation * shape_ratio
     return Benchmark(
         experiment=experiment.name,
         algorithm=experiment.algorithm.name,
@@ -118,8 +115,40 @@ def benchmark(experiment: Experiment, steps: int | None, imports: float) -> Benc
         fraction=operations / step / 1e9 / float32_rate,
         memory=peak_memory(),
         evaluation=evaluation,
-        experiment_hours=total / 3600,
+        experiment_hours=_hours(experiment, source, step, evaluation),
     )
+
+
+def estimate_hours(experiment: Experiment) -> float:
+    """Of one seed, from three steps; of trials from few ones in a step, and for a method that is not trained from
+    some test trials."""
+    seed, trials = experiment.seeds[0], experiment.kind != "few-shot"
+    test = experiment.test.model_copy(update={"episodes": min(experiment.test.episodes, TRIALS if trials else 100)})
+    size = min(experiment.train.meta_batch, TRIALS) if trials else experiment.train.meta_batch
+    train = experiment.train.model_copy(update={"meta_batch": size})
+    small = experiment.model_copy(update={"train": train, "test": test})
+    source, learner = build(small, seed)
+    if isinstance(learner, ClassicalPolicy) and learner.grid:
+        learner.chosen = learner.grid[0]
+    evaluation = Evaluation(learner, source, "test", shape_of(test), test.episodes, 0).seconds_per_episode()
+    if isinstance(learner, ClassicalPolicy):
+        tuning = trials_of(experiment)[1] * len(learner.grid or ())
+        return evaluation * (experiment.test.episodes + tuning) / 3600
+    training = TrainingSteps(small, seed, source, learner)
+    training.take(1)
+    step = min(_timed(training.take, 1) for _ in range(2)) * experiment.train.meta_batch / size
+    return _hours(experiment, source, step, evaluation)
+
+
+def _hours(experiment: Experiment, source: Source, step: float, evaluation: float) -> float:
+    """All steps, validations and tests of one seed, from the seconds of a step and of a test task."""
+    total = experiment.train.steps * step + experiment.test.episodes * evaluation
+    if section := experiment.validation:
+        shapes = validation_shape(experiment), shape_of(experiment.test)
+        shape_ratio = _examples(source, shapes[0]) / _examples(source, shapes[1])
+        validations = -(-experiment.train.steps // section.every)
+        total += validations * section.episodes * evaluation * shape_ratio
+    return total / 3600
 
 
 def matrix_rate(dtype: tf.DType) -> float:

@@ -6,22 +6,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from ..datasets.tasks import Split
 from ..datasets.trials import TrialSource
 from . import checkpoint
 from .atomic import write_json_atomic
-from .checks import problems
 from .errors import RunError
-from .load import SpecError, effective, load
+from .load import load
 from .measure import Evaluation
 from .results import Row, read_row
+from .retest import changed, place
 from .run import build, make_row, refuse_other_images
 from .rundir import RunDirectory
-from .spec import Experiment
 from .steps import shape_of
-from .wording import explain
 
 PUBLISHED = ("published", "published_ci95", "published_source")  # the paper's number is for the paper's test
 
@@ -38,10 +34,9 @@ def evaluate(run: Path, split: Split, changes: Mapping[str, Any]) -> tuple[Row, 
         raise RunError(f"{run}: {spec.algorithm.name} is not trained: give `metarun train` a spec with another test")
     experiment = changed(spec, changes)
     chosen = experiment.test.checkpoint
-    name = _name(experiment, split, chosen)
-    if name == _name(spec, trained.split, trained.checkpoint):
-        return trained, directory.result, True
-    path = directory.evaluations / f"{name}.json"
+    path = place(directory, spec, experiment, split)
+    if path == directory.result:
+        return trained, path, True
     with directory.locked():
         if path.exists():
             return read_row(path), path, True
@@ -67,38 +62,6 @@ def evaluate(run: Path, split: Split, changes: Mapping[str, Any]) -> tuple[Row, 
         measurement.write_csv(path.with_suffix(".csv"))
         write_json_atomic(path, row.as_json())
     return row, path, False
-
-
-def changed(experiment: Experiment, changes: Mapping[str, Any]) -> Experiment:
-    """The experiment with another test; SpecError where the trained model cannot be tested so."""
-    told = effective(experiment)
-    changes = dict(changes)
-    if (protocol := changes.pop("protocol", experiment.protocol)) is not None:
-        told["protocol"] = protocol
-    if (inner_steps := changes.pop("inner_steps", None)) is not None:
-        if not hasattr(experiment.algorithm, "test_inner_steps"):
-            raise SpecError([f"--inner-steps has no effect: {experiment.algorithm.name} has no inner loop"])
-        told["algorithm"]["test_inner_steps"] = inner_steps
-    told["test"].update(changes)
-    try:
-        result = Experiment.model_validate(told)
-    except ValidationError as error:
-        raise SpecError([f"{'.'.join(map(str, key))}: {message}" for key, message in explain(error, told)]) from None
-    tested = [(key, message) for key, message in problems(result) if not key.startswith("network.")]  # that is trained
-    if tested:
-        raise SpecError([f"{key}: {message}" for key, message in tested])
-    return result
-
-
-def _name(experiment: Experiment, split: str, chosen: str) -> str:
-    """A file name that holds everything that may differ between two measurements of a run."""
-    test, algorithm = experiment.test, experiment.algorithm
-    steps = getattr(algorithm, "test_inner_steps", None)
-    steps = getattr(algorithm, "inner_steps", None) if steps is None else steps
-    inner = "" if steps is None else f"-{steps}steps"
-    few_shot = f"-{test.way}way-{test.shot}shot-{test.query}query-{experiment.protocol}"
-    tasks = few_shot if experiment.kind == "few-shot" else ""
-    return f"{split}{tasks}-{chosen}{inner}-{test.episodes}episodes-seed{test.episode_seed}"
 
 
 def _weights(directory: RunDirectory, chosen: str) -> Path:

@@ -41,7 +41,7 @@ class Loaded:
 
 
 @dataclass
-class _Document:
+class Document:
     """What a YAML file says, where it says it, and what is wrong with it already."""
 
     name: str
@@ -51,6 +51,7 @@ class _Document:
     unreadable: set[Key] = field(default_factory=set)  # complained of, and None in `values`
 
     def complain(self, key: Key, message: str, place: str | None = None) -> None:
+        """Note a mistake, with where it stands."""
         where = place or self.place(key)
         self.problems.append(f"{where}: {'.'.join(map(str, key))}{': ' if key else ''}{message}")
 
@@ -64,7 +65,7 @@ class _Document:
 def load(spec: str | Path, overrides: Sequence[str] = ()) -> Loaded:
     """Read a spec (a path, or the name of one that ships) with `key=value` overrides; SpecError lists all mistakes."""
     path = find(spec)
-    document = _read(path)
+    document = read(path)
     for override in overrides:
         _override(document, override)
     experiment = _settled(_validate(document), path.parent)
@@ -149,8 +150,9 @@ _Dumper.add_representer(
 )
 
 
-def _read(path: Path) -> _Document:
-    document = _Document(path.name)
+def read(path: Path) -> Document:
+    """What a YAML file says; SpecError where it is none, or no mapping."""
+    document = Document(path.name)
     node = _compose(path)
     document.places[()] = f"{document.name}:1"
     if not isinstance(node, yaml.MappingNode):
@@ -185,9 +187,12 @@ def _parse(text: str, name: str) -> yaml.Node | None:
         raise SpecError([f"{name}: nested too deeply for a spec"]) from None
 
 
-def _construct(document: _Document, node: yaml.Node, key: Key, place: str | None = None) -> Any:
+def _construct(document: Document, node: yaml.Node, key: Key, place: str | None = None) -> Any:
     """Plain data of a node; notes where each key stands; duplicate and odd keys are complaints."""
     if isinstance(node, yaml.SequenceNode):
+        for number, each in enumerate(node.value):
+            if isinstance(each, yaml.MappingNode):
+                document.places[(*key, number)] = place or f"{document.name}:{each.start_mark.line + 1}"
         return [_construct(document, each, (*key, number), place) for number, each in enumerate(node.value)]
     if isinstance(node, yaml.ScalarNode):
         try:
@@ -211,7 +216,7 @@ def _construct(document: _Document, node: yaml.Node, key: Key, place: str | None
     return values
 
 
-def _override(document: _Document, override: str) -> None:
+def _override(document: Document, override: str) -> None:
     """Replace one value; the key may be new, its sections too."""
     place = f"-s {override}"
     dotted, equals, text = override.partition("=")
@@ -238,7 +243,7 @@ def _override(document: _Document, override: str) -> None:
     section[key[-1]] = None if node is None else _construct(document, node, key, "command line")
 
 
-def _validate(document: _Document) -> Experiment:
+def _validate(document: Document) -> Experiment:
     try:
         experiment, wrong = Experiment.model_validate(document.values), {}
     except ValidationError as error:

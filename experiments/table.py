@@ -21,7 +21,20 @@ GROUPED = (
     "train_steps", "inner_steps", "tuned", "episodes", "episodes_digest", "spec_digest",
 )  # fmt: skip
 NUMERIC = frozenset(
-    {"result", "ci95", "seed std", "published", "difference", "ece", "nll", "episodes", "seeds", "minutes"}
+    {
+        "result",
+        "ci95",
+        "seed std",
+        "published",
+        "difference",
+        "ece",
+        "nll",
+        "episodes",
+        "seeds",
+        "minutes",
+        "budget",
+        "p",
+    }
 )
 
 
@@ -50,7 +63,7 @@ def tabulate(rows: Sequence[Row]) -> list[Line]:
     groups: dict[tuple[Any, ...], dict[int, Row]] = {}
     for row in sorted(rows, key=_order):
         groups.setdefault(tuple(getattr(row, name) for name in GROUPED), {}).setdefault(row.seed, row)
-    return [_line(list(group.values())) for group in groups.values()]
+    return [average(list(group.values())) for group in groups.values()]
 
 
 def render(lines: Sequence[Line], form: str) -> str:
@@ -60,7 +73,15 @@ def render(lines: Sequence[Line], form: str) -> str:
     marks = sorted({line.row.experiment for line in lines if _ambiguous(line, lines)})
     cells = [_cells(line, line.row.experiment in marks) for line in lines]
     names = [name for name in cells[0] if any(row[name] for row in cells)]
-    table = [[row[name] for name in names] for row in cells]
+    return render_cells(names, [[row[name] for name in names] for row in cells], form)
+
+
+class Bold(str):
+    """A cell to stand out: `x*` in text, `**x**` in markdown, `\\textbf{x}` in latex."""
+
+
+def render_cells(names: Sequence[str], table: Sequence[Sequence[str]], form: str) -> str:
+    """Cells under their names as text, markdown or latex (booktabs); columns in NUMERIC stand right."""
     return {"text": _text, "markdown": _markdown, "latex": _latex}[form](names, table)
 
 
@@ -68,7 +89,8 @@ def _order(row: Row) -> tuple[Any, ...]:
     return row.experiment, row.split, row.way or 0, row.shot or 0, row.protocol or "", row.seed, row.published is None
 
 
-def _line(group: Sequence[Row]) -> Line:
+def average(group: Sequence[Row]) -> Line:
+    """The line of rows that differ in nothing but the seed."""
     scale = 100.0 if group[0].metric == "accuracy" else 1.0
     means = [row.mean for row in group]
     finite = [mean * scale for mean in means if mean is not None]
@@ -99,11 +121,7 @@ def _ambiguous(line: Line, lines: Sequence[Line]) -> bool:
 
 
 def _cells(line: Line, show_digest: bool) -> dict[str, str]:
-    row, accuracy = line.row, line.row.metric == "accuracy"
-    digits = {"accuracy": 2, "total_reward": 2}.get(row.metric, 3)
-    published = _number(row.published, digits)
-    if published and row.published_ci95 is not None:
-        published += f" ± {_number(row.published_ci95, digits)}"
+    row = line.row
     return {
         "experiment": row.experiment,
         "spec": row.spec_digest[:8] if show_digest else "",
@@ -118,19 +136,41 @@ def _cells(line: Line, show_digest: bool) -> dict[str, str]:
         "tuned": row.tuned or "",
         "episodes": str(row.episodes),
         "seeds": str(line.seeds),
-        "metric": "accuracy %" if accuracy else row.metric,
-        "result": _number(line.result, digits) or "not finite",
-        "ci95": _number(line.ci95, digits),
-        "seed std": _number(line.seed_std, digits),
-        "published": published,
-        "difference": "" if line.difference is None else f"{line.difference:+.{digits}f}",
-        "ece": _number(line.expected_calibration_error, 2),
-        "nll": _number(line.negative_log_likelihood, 3),
+        "metric": unit_of(row),
+        **result_cells(line),
+        "ece": number(line.expected_calibration_error, 2),
+        "nll": number(line.negative_log_likelihood, 3),
         "minutes": f"{line.minutes:.1f}",
     }
 
 
-def _number(value: float | None, digits: int) -> str:
+def result_cells(line: Line) -> dict[str, str]:
+    """What was measured, its two spreads, and the paper's number beside it."""
+    row, digits = line.row, digits_of(line.row)
+    published = number(row.published, digits)
+    if published and row.published_ci95 is not None:
+        published += f" ± {number(row.published_ci95, digits)}"
+    return {
+        "result": number(line.result, digits) or "not finite",
+        "ci95": number(line.ci95, digits),
+        "seed std": number(line.seed_std, digits),
+        "published": published,
+        "difference": "" if line.difference is None else f"{line.difference:+.{digits}f}",
+    }
+
+
+def unit_of(row: Row) -> str:
+    """The metric, and percent where it is shown in percent."""
+    return "accuracy %" if row.metric == "accuracy" else row.metric
+
+
+def digits_of(row: Row) -> int:
+    """Decimals that a metric is shown with."""
+    return 3 if row.metric == "mse" else 2
+
+
+def number(value: float | None, digits: int) -> str:
+    """With so many decimals; nothing for None."""
     return "" if value is None else f"{value:.{digits}f}"
 
 
@@ -149,6 +189,15 @@ def _csv(lines: Sequence[Line]) -> str:
 
 
 def _text(names: Sequence[str], table: Sequence[Sequence[str]]) -> str:
+    starred = [any(isinstance(cell, Bold) for cell in column) for column in zip(*table, strict=True)]
+
+    def marked(cells: Sequence[str]) -> list[str]:
+        marks = [
+            "*" if isinstance(cell, Bold) else " " if star else "" for cell, star in zip(cells, starred, strict=True)
+        ]
+        return [cell + mark for cell, mark in zip(cells, marks, strict=True)]
+
+    table = [marked(row) for row in table]
     widths = [max(len(cell) for cell in column) for column in zip(names, *table, strict=True)]
 
     def aligned(cells: Sequence[str]) -> str:
@@ -162,7 +211,9 @@ def _text(names: Sequence[str], table: Sequence[Sequence[str]]) -> str:
 
 def _markdown(names: Sequence[str], table: Sequence[Sequence[str]]) -> str:
     def line(cells: Sequence[str]) -> str:
-        return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+        escaped = [cell.replace("|", "\\|") for cell in cells]
+        marked = [f"**{text}**" if isinstance(cell, Bold) else text for cell, text in zip(cells, escaped, strict=True)]
+        return "| " + " | ".join(marked) + " |"
 
     rule = ["---:" if name in NUMERIC else "---" for name in names]
     return "\n".join([line(names), line(rule), *map(line, table)])
@@ -172,8 +223,12 @@ def _latex(names: Sequence[str], table: Sequence[Sequence[str]]) -> str:
     special = {"\\": r"\textbackslash{}", "±": r"$\pm$", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
     special |= {mark: f"\\{mark}" for mark in "&%$#_{}"}
 
+    def escaped(cell: str) -> str:
+        text = "".join(special.get(letter, letter) for letter in cell)
+        return rf"\textbf{{{text}}}" if isinstance(cell, Bold) else text
+
     def line(cells: Sequence[str]) -> str:
-        return " & ".join("".join(special.get(letter, letter) for letter in cell) for cell in cells) + r" \\"
+        return " & ".join(map(escaped, cells)) + r" \\"
 
     columns = "".join("r" if name in NUMERIC else "l" for name in names)
     return "\n".join(

@@ -1,0 +1,103 @@
+"""metarun reproduce"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from .errors import report
+
+if TYPE_CHECKING:
+    from ..experiments.plan import Planned
+
+
+@click.command(name="reproduce")
+@click.argument("table")
+@click.option("--cells", default="*", metavar="GLOB", help="Only the cells with such names, for example '5way-*'.")
+@click.option("--seeds", type=click.IntRange(1, 1000), metavar="N", help="Seeds 0 to N-1 instead of the specs' own.")
+@click.option(
+    "--budget",
+    type=click.FloatRange(0, 1, min_open=True),
+    default=1.0,
+    show_default=True,
+    help="Share of each spec's training steps; such runs have a name of their own, and the table says it.",
+)
+@click.option("--dry-run", is_flag=True, help="List the cells: state, estimated hours, data; run nothing.")
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("runs"),
+    show_default=True,
+    help="Folder of the runs, and of TABLE.csv, TABLE.md and TABLE.tex.",
+)
+@click.option(
+    "--format", "form", type=click.Choice(["text", "csv", "markdown", "latex"]), default="text", show_default=True
+)
+def command(table: str, cells: str, seeds: int | None, budget: float, dry_run: bool, out: Path, form: str) -> None:
+    """Reproduce a paper's TABLE (a name from `metarun list tables`): run what is missing, go on with what was
+    interrupted, skip what is finished; then print and write the table.
+
+    A cell that fails does not stop the others. The table has every finished cell, chosen by --cells or not.
+    """
+    from ..experiments.papers import load_table
+    from ..experiments.plan import choose, plan, suffix
+
+    planned = plan(load_table(table), out, seeds, budget)
+    chosen = choose(planned, cells)
+    if dry_run:
+        _list(chosen)
+        return
+    failed: list[str] = []
+    try:
+        if any(one.state != "finished" for one in chosen):
+            _run(chosen, out, failed)
+    finally:
+        _show(planned, out / f"{Path(table).stem}{suffix(budget)}", form)
+    if failed:
+        sys.exit(1)
+
+
+def _list(chosen: list[Planned]) -> None:
+    from ..experiments.dry_run import listing
+    from ..experiments.spec import Experiment
+
+    def hours(experiment: Experiment) -> float:
+        from ..experiments.quiet import import_tensorflow
+
+        import_tensorflow()
+        from ..experiments.benchmark import estimate_hours
+
+        return estimate_hours(experiment)
+
+    for line in listing(chosen, hours):
+        click.echo(line)
+
+
+def _run(chosen: list[Planned], out: Path, failed: list[str]) -> None:
+    from ..experiments.quiet import import_tensorflow
+
+    import_tensorflow()
+    from ..experiments.reproduce import reproduce
+
+    def tell(cells: str, error: Exception) -> None:
+        failed.append(cells)
+        report(error, f"{cells}: ")
+
+    reproduce(chosen, out, tell)
+
+
+def _show(planned: list[Planned], path: Path, form: str) -> None:
+    from ..experiments.atomic import write_text_atomic
+    from ..experiments.verdict import collect, render
+
+    filled, notes = collect(planned)
+    if not filled:
+        click.echo("no cell is filled yet", err=True)
+        return
+    click.echo(render(filled, notes, form))
+    for ending, kind in (("csv", "csv"), ("md", "markdown"), ("tex", "latex")):
+        write_text_atomic(Path(f"{path}.{ending}"), render(filled, notes, kind) + "\n")
+    click.echo(f"table: {path}.csv, .md, .tex", err=True)

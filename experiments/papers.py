@@ -1,0 +1,102 @@
+"""A paper's table as data: which model fills which cell, how it is tested, and the number in the paper. No TensorFlow.
+
+One model fills several cells: cells that name the same spec share its training, and `test` says how each of them
+tests it, in the words of `metarun evaluate`. Cells of one `column` are compared with each other.
+"""
+
+from __future__ import annotations
+
+import difflib
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError
+
+from ..datasets.options import Options
+from .load import Document, SpecError, read
+from .spec import Protocol, Published
+from .wording import EXPECTED, show
+
+
+class Changes(Options):
+    """How a cell's test differs from the one in its spec."""
+
+    way: int | None = Field(default=None, ge=1, le=1000)
+    shot: int | None = Field(default=None, ge=1, le=1000)
+    query: int | None = Field(default=None, ge=1, le=1000)
+    episodes: int | None = Field(default=None, ge=2)
+    episode_seed: int | None = Field(default=None, ge=0, lt=2**31)
+    inner_steps: int | None = Field(default=None, ge=0, le=1000)
+    protocol: Protocol | None = None
+    checkpoint: Literal["best", "last"] | None = None
+
+
+class Cell(Options):
+    """One number of the table."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")
+    column: str = Field(min_length=1)
+    method: str = Field(min_length=1)
+    spec: str = Field(min_length=1)
+    test: Changes = Changes()
+    published: Published | None = None
+
+    @property
+    def changes(self) -> dict[str, Any]:
+        """What `evaluate` is asked for; nothing where the run's own test fills the cell."""
+        return self.test.model_dump(exclude_none=True)
+
+
+class PaperTable(Options):
+    """A table: what it is, and its cells in the paper's order."""
+
+    title: str = Field(min_length=3)
+    cells: tuple[Cell, ...] = Field(strict=False, min_length=1)
+
+
+def shipped_tables() -> dict[str, Path]:
+    """Name -> file of the tables in the package."""
+    root = Path(str(files(__package__ or "") / "tables"))
+    return {path.stem: path for path in sorted(root.glob("*.yaml"))}
+
+
+def load_table(name: str) -> PaperTable:
+    """A table that ships, or one in a file; SpecError lists all mistakes."""
+    shipped = shipped_tables()
+    path = shipped.get(name, Path(name))
+    if not path.is_file():
+        near = difflib.get_close_matches(name, shipped, n=1, cutoff=0.6)
+        hint = f"did you mean {near[0]}?" if near else f"the tables are {', '.join(shipped)}"
+        raise SpecError([f"no table {name}; {hint}"])
+    document = read(path)
+    try:
+        table = PaperTable.model_validate(document.values)
+    except ValidationError as error:
+        for detail in error.errors(include_url=False):
+            document.complain(detail["loc"], _message(detail))
+        raise SpecError(document.problems) from None
+    _complain_of_doubles(document, table)
+    if document.problems:
+        raise SpecError(document.problems)
+    return table
+
+
+def _complain_of_doubles(document: Document, table: PaperTable) -> None:
+    """Two cells of one name, or of one test of one model."""
+    names: dict[Any, str] = {}
+    for number, cell in enumerate(table.cells):
+        for key in (cell.name, (cell.spec, cell.test)):
+            if key in names:
+                document.complain(("cells", number), f"{cell.name} is the same cell as {names[key]}")
+            names.setdefault(key, cell.name)
+
+
+def _message(detail: Any) -> str:
+    if detail["type"] == "extra_forbidden":
+        return "unknown key"
+    if detail["type"] == "missing":
+        return "is missing"
+    if detail["type"] in EXPECTED:
+        return f"expected {EXPECTED[detail['type']]}, got {show(detail['input'])}"
+    return f"{detail['msg'][0].lower()}{detail['msg'][1:]}, got {show(detail['input'])}"

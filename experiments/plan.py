@@ -1,0 +1,141 @@
+"""What is there of a paper's table, and what is missing: decided before anything runs. No TensorFlow."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from .errors import RunError
+from .load import SpecError, load
+from .papers import Cell, PaperTable
+from .results import Row, read_row
+from .retest import changed, place
+from .rundir import RunDirectory
+from .spec import Experiment
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One cell, one seed: the run that fills it, and where."""
+
+    cell: Cell
+    experiment: Experiment  # trained within the budget
+    full: Experiment  # the spec as it ships
+    seed: int
+    directory: RunDirectory
+
+    @cached_property
+    def row_path(self) -> Path:
+        """Where the cell's row is, or will be."""
+        return place(self.directory, self.experiment, changed(self.experiment, self.cell.changes))
+
+    @property
+    def another_spec(self) -> bool:
+        """Whether the folder holds a run of a spec with another digest."""
+        if self.directory.finished:
+            return read_row(self.directory.result).spec_digest != self.experiment.digest
+        return self.directory.spec.exists() and load(self.directory.spec).experiment.digest != self.experiment.digest
+
+    @property
+    def state(self) -> str:
+        """finished, trained but not tested so, interrupted at step N of M, missing, or another spec in its folder."""
+        try:
+            if self.another_spec:
+                return "another spec in its folder"
+        except (RunError, SpecError):
+            return "damaged"
+        if self.directory.finished:
+            return "finished" if self.row_path.is_file() else "trained, not tested so"
+        if self.directory.spec.exists():
+            return f"interrupted at step {self.step} of {self.experiment.train.steps}"
+        return "missing"
+
+    @property
+    def step(self) -> int:
+        """Meta-updates that need not be done again."""
+        if self.directory.finished:
+            return self.experiment.train.steps
+        saved = self.directory.newest_checkpoints()
+        return int(saved[0].stem.removeprefix("step-")) if saved else 0
+
+    @property
+    def row(self) -> Row | None:
+        """The cell's row, where it is finished."""
+        return read_row(self.row_path) if self.state == "finished" else None
+
+    @property
+    def budget(self) -> float | None:
+        """Tasks trained on, of those of the spec as it ships; None where nothing is trained."""
+        whole = self.full.train.steps * self.full.train.meta_batch
+        return self.experiment.train.steps * self.experiment.train.meta_batch / whole if whole else None
+
+
+def plan(table: PaperTable, out: Path, seeds: int | None = None, budget: float = 1.0) -> list[Planned]:
+    """Every cell and seed, in the table's order; SpecError where a spec is missing, or cannot be tested so."""
+    specs: dict[str, tuple[Experiment, Experiment]] = {}
+    planned, problems = [], []
+    for cell in table.cells:
+        try:
+            if cell.spec not in specs:
+                specs[cell.spec] = within_budget(cell.spec, budget)
+            experiment, full = specs[cell.spec]
+            changed(experiment, cell.changes)
+        except SpecError as error:
+            problems += [f"{cell.name}: {problem}" for problem in error.problems]
+            continue
+        for seed in experiment.seeds if seeds is None else range(seeds):
+            directory = RunDirectory(out / experiment.name / f"seed-{seed}")
+            planned.append(Planned(cell, experiment, full, seed, directory))
+    if problems:
+        raise SpecError(list(dict.fromkeys(problems)))
+    return planned
+
+
+def within_budget(spec: str, budget: float) -> tuple[Experiment, Experiment]:
+    """The spec with its share of the training steps, under a name of its own, and the spec as it ships. Schedules
+    follow: linear and cosine end with the last step, and the steps of `step` shrink with the training."""
+    full = load(spec).experiment
+    if budget == 1 or full.train.steps == 0:
+        return full, full
+    overrides = [f"name={full.name}{suffix(budget)}", f"train.steps={share(full.train.steps, budget)}"]
+    if full.optimizer.decay_every is not None:
+        overrides.append(f"optimizer.decay_every={share(full.optimizer.decay_every, budget)}")
+    return load(spec, overrides).experiment, full
+
+
+def suffix(budget: float) -> str:
+    """Of the names of runs and tables that had a part of the training."""
+    return "" if budget == 1 else f"-budget-{budget:g}"
+
+
+def share(steps: int, budget: float) -> int:
+    """So much of the steps, at least one."""
+    return max(1, round(steps * budget))
+
+
+def choose(planned: Sequence[Planned], pattern: str) -> list[Planned]:
+    """Those whose cell's name matches the glob; SpecError with all names where none does."""
+    chosen = [one for one in planned if fnmatch.fnmatchcase(one.cell.name, pattern)]
+    if not chosen:
+        names = dict.fromkeys(one.cell.name for one in planned)
+        raise SpecError([f"--cells {pattern}: no cell has such a name; the cells are {', '.join(names)}"])
+    return chosen
+
+
+def by_model(planned: Sequence[Planned]) -> Mapping[Path, list[Planned]]:
+    """Cells that one trained model fills, by its folder."""
+    models: dict[Path, list[Planned]] = {}
+    for one in planned:
+        models.setdefault(one.directory.path, []).append(one)
+    return models
+
+
+def by_cell(planned: Sequence[Planned]) -> Mapping[str, list[Planned]]:
+    """The seeds of each cell, by its name."""
+    cells: dict[str, list[Planned]] = {}
+    for one in planned:
+        cells.setdefault(one.cell.name, []).append(one)
+    return cells

@@ -1,0 +1,35 @@
+"""Fill a paper's table: train each model once, test it for every cell that it fills."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from .evaluate import evaluate
+from .interrupt import Interrupted
+from .plan import Planned, by_model
+from .results import merge
+from .run import run
+
+
+def reproduce(planned: Sequence[Planned], out: Path, failed: Callable[[str, Exception], object]) -> None:
+    """Run what is missing and go on with what was interrupted; `failed` hears of each cell that cannot be filled, and
+    the others go on. Interrupted and KeyboardInterrupt end it; what is finished stays."""
+    for cells in by_model(planned).values():
+        first = cells[0]
+        if all(one.state == "finished" for one in cells):
+            continue
+        try:
+            run(first.experiment, first.seed, first.directory)
+        except Interrupted:
+            raise
+        except Exception as error:
+            failed(", ".join(one.cell.name for one in cells) + f", seed {first.seed}", error)
+            continue
+        for one in cells:
+            if one.state != "finished":
+                try:
+                    evaluate(one.directory.path, "test", one.cell.changes)
+                except Exception as error:
+                    failed(f"{one.cell.name}, seed {one.seed}", error)
+        merge(out)

@@ -1,0 +1,149 @@
+"""Paired tests against closed forms and numbers worked out by hand, and what `metarun compare` makes of them."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+from test_cli import ROW, metarun
+
+from metarun.experiments.compare import best_of, difference_of_tasks, refuse_other_episodes, render, with_episodes
+from metarun.experiments.errors import RunError
+from metarun.experiments.load import load, resolved_yaml
+from metarun.experiments.paired import compare, t_p, t_quantile, wilcoxon_p
+from metarun.experiments.results import Row
+
+CLOSED = {  # two-sided p of Student's t
+    1: lambda t: 1 - 2 / math.pi * math.atan(t),
+    2: lambda t: 1 - t / math.sqrt(2 + t * t),
+    3: lambda t: 1 - 2 / math.pi * (math.atan(t / 3**0.5) + t / 3**0.5 / (1 + t * t / 3)),
+    4: lambda t: 1 - t / math.sqrt(4 + t * t) * (1 + 2 / (4 + t * t)),
+}
+
+
+@pytest.mark.parametrize("freedom", CLOSED)
+@pytest.mark.parametrize("t", [0.1, 1.0, 2.5, 12.0])
+def test_students_t_against_closed_forms(freedom, t):
+    assert t_p(t, freedom) == pytest.approx(CLOSED[freedom](t), rel=1e-9)
+    assert t_p(-t, freedom) == t_p(t, freedom)
+    normal = math.erfc(t / math.sqrt(2))
+    assert t_p(t, freedom) != pytest.approx(normal, rel=0.002)  # the normal distribution: the wrong variant here
+    assert t_p(t, 10**6) == pytest.approx(normal, rel=1e-3)
+
+
+@pytest.mark.parametrize(("freedom", "value"), [(1, 12.7062047), (10, 2.2281389), (100, 1.9839715), (599, 1.9639322)])
+def test_quantiles_of_printed_tables(freedom, value):
+    assert t_quantile(0.975, freedom) == pytest.approx(value, abs=1e-6)
+
+
+def test_paired_t_by_hand():
+    """d = 0.5, 1, 0, 2: mean 0.875, s = sqrt(2.1875 / 3), t = 0.875 / (s / 2)."""
+    told = compare(np.array([1.0, 2.0, 3.0, 4.0]), np.array([0.5, 1.0, 3.0, 2.0]))
+    s = math.sqrt(2.1875 / 3)
+    assert told.difference == 0.875 and told.episodes == 4
+    assert told.p == pytest.approx(CLOSED[3](0.875 / (s / 2)), rel=1e-9)
+    assert told.ci95 == pytest.approx(3.18244630528 * s / 2, rel=1e-9)
+    assert told.ci95 != pytest.approx(1.96 * s / 2, rel=0.1)  # the normal interval: too narrow
+    population = math.sqrt(2.1875 / 4)
+    assert told.p != pytest.approx(CLOSED[3](0.875 / (population / 2)), rel=0.01)
+
+
+def test_the_test_is_paired():
+    """Episodes differ far more than methods; an unpaired test, the wrong variant, sees nothing."""
+    generator = np.random.default_rng(0)
+    hardness = generator.normal(70, 15, 300)
+    a, b = hardness + generator.normal(0.5, 1, 300), hardness + generator.normal(0, 1, 300)
+    unpaired = (a.mean() - b.mean()) / math.sqrt((a.var(ddof=1) + b.var(ddof=1)) / 300)
+    assert t_p(unpaired, 598) > 0.5
+    assert compare(a, b).p < 1e-4
+    shuffled = compare(a, generator.permutation(b))
+    assert shuffled.p > 0.05 and shuffled.difference == pytest.approx(compare(a, b).difference)
+
+
+def test_equal_measurements_do_not_differ():
+    values = np.array([0.2, 0.4, 0.6])
+    for test in ("paired t", "Wilcoxon"):
+        assert compare(values, values, test) == (0.0, 0.0, 1.0, 3)
+    assert compare(values + 1, values).p < 1e-12
+    with pytest.raises(ValueError, match="not pairs"):
+        compare(values, values[:2])
+
+
+def test_wilcoxon_by_hand():
+    """|d| = 1, 1, 2, 3 have the ranks 1.5, 1.5, 3, 4; W = 8.5, mean 5, variance 7.5 - 6 / 48."""
+    p = wilcoxon_p(np.array([1.0, -1.0, 2.0, 3.0, 0.0]))
+    assert p == pytest.approx(math.erfc(3.5 / math.sqrt(7.5 - 6 / 48) / math.sqrt(2)), rel=1e-12)
+    assert p != pytest.approx(math.erfc(3.5 / math.sqrt(7.5) / math.sqrt(2)), rel=1e-3)  # ties not corrected for
+    fifteenths = np.array([7 / 15 - 6 / 15, 6 / 15 - 5 / 15, -(3 / 15 - 2 / 15)])  # equal but for rounding
+    assert wilcoxon_p(fifteenths) == wilcoxon_p(np.array([1.0, 1.0, -1.0]))
+
+
+def finished(folder, values, dataset="{name: omniglot}", **changes):
+    """A run directory with these episodes."""
+    folder.mkdir(parents=True)
+    spec = folder / "spec.yaml"
+    spec.write_text(
+        f"name: e\nalgorithm: {{name: protonet}}\nnetwork: {{name: conv4}}\ndataset: {dataset}\n"
+        "protocol: inductive\ntrain: {steps: 10}\n"
+    )
+    spec.write_text(resolved_yaml(load(spec).experiment))
+    row = Row(**ROW | {"mean": float(np.mean(values)), "episodes": len(values)} | changes)
+    (folder / "result.json").write_text(json.dumps(row.as_json()))
+    lines = [f"episode,{row.metric}", *(f"{number},{value:.9g}" for number, value in enumerate(values))]
+    (folder / "episodes.csv").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+A, B = [0.2, 0.4, 0.6, 0.8], [0.1, 0.4, 0.5, 0.6]
+
+
+def test_compare_tells_difference_interval_and_p(tmp_path):
+    runs = [finished(tmp_path / "a", A), finished(tmp_path / "b", B)]
+    told = metarun("compare", *runs).stdout
+    paired = compare(100 * np.array(B), 100 * np.array(A))
+    assert f"{paired.difference:+.3f}" in told and f"{paired.ci95:.3f}" in told and f"{paired.p:.4f}" in told
+    assert "-10.000" in told and "4 identical episodes; paired t test" in told
+    assert "Wilcoxon test" in metarun("compare", *runs, "--test", "wilcoxon").stdout
+    swapped = metarun("compare", *runs[::-1], "--against", "best").stdout
+    assert "-10.000" in swapped and f"difference to {runs[0]}" in swapped
+    assert "two runs" in metarun("compare", runs[0], code=2).stderr
+    assert "no result.json" in metarun("compare", runs[0], tmp_path, code=1).stderr
+
+
+def test_the_best_of_a_regression_is_the_lowest(tmp_path):
+    runs = [with_episodes(finished(tmp_path / name, values, metric="mse")) for name, values in (("a", A), ("b", B))]
+    assert best_of(runs) == 1
+    accuracies = [with_episodes(finished(tmp_path / name, values)) for name, values in (("c", A), ("d", B))]
+    assert best_of(accuracies) == 0
+    assert accuracies[0].values.tolist() == pytest.approx([20, 40, 60, 80])  # percent
+    assert "mse; difference" in render(runs, 1, "paired t", "text")
+
+
+@pytest.mark.parametrize(
+    ("other", "reason"),
+    [
+        ({"episodes_digest": "2" * 16}, "the episodes differ"),
+        ({"metric": "total_reward"}, "measured by accuracy, the other by total_reward"),
+        ({"shot": 5, "query": 11}, "shot is 1 and 5"),  # as many images a class: the digests agree
+        ({"split": "val"}, "split is test and val"),
+        ({"dataset": "{name: omniglot, split: random-1100-100-423}"}, "dataset.split is vinyals and random-1100"),
+        ({"dataset": "{name: glyphs}"}, "dataset.name is omniglot and glyphs"),
+    ],
+)
+def test_other_episodes_are_refused(tmp_path, other, reason):
+    one, two = with_episodes(finished(tmp_path / "a", A)), with_episodes(finished(tmp_path / "b", B, **other))
+    assert reason in (difference_of_tasks(one, two) or "")
+    with pytest.raises(RunError, match="cannot be compared"):
+        refuse_other_episodes([one, one, two])
+    refuse_other_episodes([one, with_episodes(finished(tmp_path / "c", B, dataset="{name: omniglot, ink: 0}"))])
+    assert reason in metarun("compare", tmp_path / "a", tmp_path / "b", code=1).stderr
+
+
+def test_episodes_that_are_damaged_are_named(tmp_path):
+    folder = finished(tmp_path / "a", A)
+    (folder / "episodes.csv").write_text("episode,accuracy\n0,0.2\n1,nan\n")
+    with pytest.raises(RunError, match=r"episodes\.csv has not 4 finite values"):
+        with_episodes(folder)
+    (folder / "episodes.csv").unlink()
+    with pytest.raises(RunError, match="no column of accuracy"):
+        with_episodes(folder)

@@ -1,0 +1,360 @@
+"""Papers' tables: what is planned, what runs, once, and what is said of it."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from test_cli import ROW
+
+from metarun.cli.main import metarun
+from metarun.experiments import reproduce as acting
+from metarun.experiments.compare import Compared
+from metarun.experiments.dry_run import listing
+from metarun.experiments.errors import RunError
+from metarun.experiments.interrupt import Interrupted
+from metarun.experiments.load import SpecError, load, resolved_yaml, shipped_specs
+from metarun.experiments.papers import load_table, shipped_tables
+from metarun.experiments.plan import choose, plan, within_budget
+from metarun.experiments.results import Row
+from metarun.experiments.table import average
+from metarun.experiments.verdict import best, collect, render, verdict
+
+SPEC = """
+name: sines
+algorithm: {name: maml, inner_lr: 0.01}
+network: {name: mlp, hidden: [8]}
+dataset: {name: sinusoid}
+protocol: inductive
+train: {way: 1, shot: 5, query: 5, meta_batch: 2, steps: 40}
+validation: null
+test: {way: 1, shot: 5, query: 5, episodes: 30}
+published: {value: 3.0, source: a paper}
+"""
+TABLE = """
+title: Sines
+cells:
+  - {name: k5, column: K = 5, method: MAML, spec: SPEC, published: {value: 3.0, source: a paper}}
+  - {name: k10, column: K = 10, method: MAML, spec: SPEC, test: {shot: 10, query: 10}}
+  - {name: k5-more, column: K = 5, method: MAML with more steps, spec: SPEC, test: {inner_steps: 3}}
+"""
+
+
+@pytest.fixture
+def table(tmp_path):
+    """The file of a table of three cells that one model fills."""
+    (tmp_path / "sines.yaml").write_text(SPEC)
+    path = tmp_path / "paper.yaml"
+    path.write_text(TABLE.replace("SPEC", str(tmp_path / "sines.yaml")))
+    return path
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """Counts trainings and evaluations that reproduce does; they stay the real ones."""
+    counted = {"run": 0, "evaluate": 0}
+
+    def counting(name, real):
+        def call(*arguments):
+            counted[name] += 1
+            return real(*arguments)
+
+        return call
+
+    for name in counted:
+        monkeypatch.setattr(acting, name, counting(name, getattr(acting, name)))
+    return counted
+
+
+def invoke(*arguments, code=0):
+    done = CliRunner().invoke(metarun, ["reproduce", *map(str, arguments)])
+    assert done.exit_code == code, (done.output, done.exception)
+    return done
+
+
+def states(table, out, **options):
+    return [one.state for one in plan(load_table(str(table)), out, **options)]
+
+
+@pytest.mark.parametrize("name", shipped_tables())
+def test_shipped_tables_are_right(name):
+    """Every cell has a spec that ships and can be tested so; the spec's own test has the cell's number."""
+    table = load_table(name)
+    missing = {cell.spec for cell in table.cells} - shipped_specs().keys()
+    if missing:
+        pytest.skip(f"specs that are not there yet: {', '.join(sorted(missing))}")
+    for one in plan(table, Path("nowhere")):
+        published = one.full.published
+        if not one.cell.changes and published and one.cell.published:
+            told = one.cell.published
+            assert (told.value, told.ci95) == (published.value, published.ci95), one.cell.name
+    assert [len(load_table(each).cells) for each in ("duan2016-bandits", "duan2016-mdps")] == [72, 40]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("name: k5,", "name: k5, colour: red,"), "paper.yaml:4: cells.0.colour: unknown key"),
+        (("test: {inner_steps: 3}", "test: {inner_step: 3}"), "paper.yaml:6: cells.2.test.inner_step: unknown key"),
+        (("method: MAML,", ""), "paper.yaml:4: cells.0.method: is missing"),
+        (("shot: 10", "shot: ten"), "paper.yaml:5: cells.1.test.shot: expected a whole number, got 'ten'"),
+        (("test: {inner_steps: 3}", ""), "paper.yaml:6: cells.2: k5-more is the same cell as k5"),
+        (("name: k10", "name: k5"), "paper.yaml:5: cells.1: k5 is the same cell as k5"),
+    ],
+)
+def test_a_mistake_in_a_table_is_one_line(table, change, message):
+    table.write_text(table.read_text().replace(*change, 1))
+    with pytest.raises(SpecError) as told:
+        load_table(str(table))
+    assert message in "\n".join(told.value.problems)
+
+
+def test_a_spec_that_is_missing_or_cannot_be_tested_so_is_named(table, tmp_path):
+    text = table.read_text()
+    table.write_text(text.replace("inner_steps: 3", "way: 3"))
+    with pytest.raises(SpecError, match="k5-more: test.way: "):
+        plan(load_table(str(table)), tmp_path)
+    table.write_text(text.replace("sines.yaml", "nothing.yaml"))
+    with pytest.raises(SpecError, match=r"k5: .*nothing\.yaml: no such file"):
+        plan(load_table(str(table)), tmp_path)
+    with pytest.raises(SpecError, match="did you mean duan2016-mdps"):
+        load_table("duan2016-mdp")
+
+
+def test_one_model_is_trained_once_for_all_its_cells(table, tmp_path, calls):
+    """Training for each cell, the wrong variant, would count three."""
+    out = tmp_path / "runs"
+    assert states(table, out) == ["missing"] * 3
+    told = invoke(table, "--out", out)
+    assert calls == {"run": 1, "evaluate": 2}
+    assert states(table, out) == ["finished"] * 3
+    assert "MAML with more steps" in told.output and "p > 0.05" in told.output
+    lines = (out / "paper.csv").read_text().splitlines()
+    assert [line.split(",")[0] for line in lines] == ["cell", "k5", "k10", "k5-more"]
+    assert "| K = 5 |" in (out / "paper.md").read_text() and r"\toprule" in (out / "paper.tex").read_text()
+    again = invoke(table, "--out", out)
+    assert calls == {"run": 1, "evaluate": 2}  # finished: nothing is done again
+    assert again.stdout == told.stdout
+    (out / "sines/seed-0/result.json").unlink()
+    assert states(table, out) == ["interrupted at step 40 of 40"] * 3
+
+
+def test_the_number_of_another_test_is_its_own(table, tmp_path, calls):
+    """The row of `evaluate` has no published number, that of the run has the spec's: neither is the cell's."""
+    out = tmp_path / "runs"
+    text = table.read_text().replace(
+        "test: {inner_steps: 3}", "test: {inner_steps: 3}, published: {value: 7.0, source: another}"
+    )
+    table.write_text(text)
+    invoke(table, "--out", out, "--cells", "k5*")
+    assert calls == {"run": 1, "evaluate": 1}
+    filled, _ = collect(plan(load_table(str(table)), out))
+    assert [(one.cell.name, one.line.row.published) for one in filled] == [("k5", 3.0), ("k5-more", 7.0)]
+    assert filled[0].line.row.mean != filled[1].line.row.mean
+
+
+def test_cells_are_chosen_by_glob(table, tmp_path):
+    planned = plan(load_table(str(table)), tmp_path, seeds=2)
+    assert [one.cell.name for one in choose(planned, "*5*")] == ["k5", "k5", "k5-more", "k5-more"]
+    assert "no cell has such a name; the cells are k5, k10, k5-more" in str(
+        CliRunner().invoke(metarun, ["reproduce", str(table), "--cells", "q*"]).exception
+    )
+
+
+def test_a_budget_is_told_and_collides_with_nothing(table, tmp_path, calls):
+    out = tmp_path / "runs"
+    invoke(table, "--out", out, "--cells", "k5")
+    told = invoke(table, "--out", out, "--cells", "k5", "--budget", "0.1")
+    assert calls["run"] == 2 and {path.name for path in out.iterdir() if path.is_dir()} == {"sines", "sines-budget-0.1"}
+    assert "10 %" in told.output and "100 %" not in told.output
+    assert "100 %" in (out / "paper.md").read_text() and " 10 % |" in (out / "paper-budget-0.1.md").read_text()
+    (one, *_) = plan(load_table(str(table)), out, budget=0.1)
+    assert one.experiment.train.steps == 4 and one.budget == 0.1 and one.row.train_steps == 4
+
+
+def test_schedules_follow_the_budget(tmp_path):
+    path = tmp_path / "spec.yaml"
+    path.write_text(SPEC + "optimizer: {schedule: step, decay_every: 20}\n")
+    small, full = within_budget(str(path), 0.1)
+    assert (small.train.steps, small.optimizer.decay_every) == (4, 2)  # 20 of 4 steps would never decay
+    assert (full.train.steps, full.optimizer.decay_every) == (40, 20)
+    tiny, _ = within_budget(str(path), 1e-6)
+    assert (tiny.train.steps, tiny.optimizer.decay_every) == (1, 1)
+    untrained, same = within_budget("duan2016/bandits-n10-k5-random", 0.1)
+    assert untrained is same and untrained.name == "duan2016-bandits-n10-k5-random"
+
+
+def leave(one, mean=0.5, values=(0.4, 0.5, 0.6), **changes):
+    """What a finished run of a planned cell leaves."""
+    one.directory.path.mkdir(parents=True, exist_ok=True)
+    one.directory.spec.write_text(resolved_yaml(one.experiment))
+    told = {"mean": mean, "episodes": len(values), "spec_digest": one.experiment.digest, "seed": one.seed}
+    one.directory.result.write_text(json.dumps(Row(**ROW | told | changes).as_json()))
+    lines = ["episode,accuracy", *(f"{number},{value}" for number, value in enumerate(values))]
+    one.directory.episodes.write_text("\n".join(lines) + "\n")
+
+
+def test_states_of_cells(table, tmp_path):
+    planned = plan(load_table(str(table)), tmp_path, seeds=1)
+    leave(planned[0])
+    assert [one.state for one in planned] == ["finished", "trained, not tested so", "trained, not tested so"]
+    directory = planned[0].directory
+    directory.result.unlink()
+    assert planned[0].state == "interrupted at step 0 of 40"
+    directory.checkpoints.mkdir()
+    directory.checkpoint(7).touch()
+    directory.checkpoint(30).touch()
+    assert planned[1].state == "interrupted at step 30 of 40"
+    leave(planned[0], spec_digest="f" * 16)  # of another spec: its row is no result of this table
+    assert [one.state for one in planned] == ["another spec in its folder"] * 3 and planned[0].row is None
+    directory.result.unlink()
+    other = load(table.parent / "sines.yaml", ["train.steps=41"]).experiment
+    directory.spec.write_text(resolved_yaml(other))
+    assert planned[0].state == "another spec in its folder"
+
+
+def test_dry_run_tells_state_hours_and_data(table, tmp_path):
+    asked = []
+
+    def hours(experiment):
+        asked.append(experiment.name)
+        return 2.0
+
+    planned = plan(load_table(str(table)), tmp_path, seeds=2)
+    leave(planned[0])
+    planned[1].directory.checkpoints.mkdir(parents=True)
+    planned[1].directory.spec.write_text(resolved_yaml(planned[1].experiment))
+    planned[1].directory.checkpoint(30).touch()
+    lines = list(listing(planned, hours))
+    assert asked == ["sines"]  # one model, measured once for three cells
+    told = "k5 0.50 1 finished, 1 interrupted at step 30 of 40; sinusoid, nothing to fetch"
+    assert " ".join(lines[1].split()) == told  # a quarter of one training is left; two whole ones would be 4 hours
+    assert lines[2].split()[:2] == ["k10", "1"] and "(the model of k5)" in lines[2]
+    assert lines[-1].startswith("about 0.50 hours")
+
+
+def test_dry_run_says_what_data_are_missing(tmp_path, monkeypatch):
+    monkeypatch.setenv("METARUN_CACHE", str(tmp_path))
+    path = tmp_path / "omniglot.yaml"
+    path.write_text("title: One\ncells:\n- {name: a, column: c, method: m, spec: omniglot/maml}\n")
+    lines = list(listing(plan(load_table(str(path)), tmp_path), lambda _: pytest.fail("measured without data")))
+    assert "omniglot, not here: `metarun data fetch` or `import` omniglot" in lines[1] and " ? " in lines[1]
+    assert "without a" in lines[-1]
+
+
+def test_dry_run_measures(table, tmp_path):
+    told = invoke(table, "--out", tmp_path / "runs", "--dry-run").output
+    assert "<0.01  missing; sinusoid" in told and not (tmp_path / "runs").exists()
+
+
+def test_a_cell_that_fails_is_told_and_the_others_go_on(table, tmp_path, monkeypatch):
+    second = table.parent / "second.yaml"
+    second.write_text(SPEC.replace("name: sines", "name: second"))
+    more = f"  - {{name: later, column: K = 5, method: MAML, spec: {second}}}\n"
+    table.write_text(table.read_text() + more)
+    real = acting.run
+
+    def run(experiment, *arguments):
+        if experiment.name == "sines":
+            raise RunError("it is broken")
+        return real(experiment, *arguments)
+
+    monkeypatch.setattr(acting, "run", run)
+    told = invoke(table, "--out", tmp_path / "runs", code=1)
+    assert told.stderr.count("it is broken") == 1
+    assert "k5, k10, k5-more, seed 0: error: it is broken" in told.stderr
+    assert [one.state for one in plan(load_table(str(table)), tmp_path / "runs")] == ["missing"] * 3 + ["finished"]
+    assert (tmp_path / "runs/paper.csv").read_text().count("\n") == 2
+
+
+def test_an_interruption_keeps_what_is_finished(table, tmp_path, monkeypatch):
+    invoke(table, "--out", tmp_path / "runs", "--cells", "k5")
+
+    def run(*_):
+        raise Interrupted("stopped after step 3 of 40")
+
+    monkeypatch.setattr(acting, "run", run)
+    done = CliRunner().invoke(metarun, ["reproduce", str(table), "--out", str(tmp_path / "runs"), "--seeds", "2"])
+    assert isinstance(done.exception, Interrupted)  # exit code 130, see `explain`
+    assert "K = 5" in done.stdout  # the table of what is finished
+
+
+LINE = {"metric": "accuracy", "published": 98.7, "published_ci95": 0.4}
+
+
+@pytest.mark.parametrize(
+    ("told", "words"),
+    [
+        ({"mean": 0.983}, "within the published interval"),  # the edge: 98.3 - 98.7 is not quite -0.4
+        ({"mean": 0.991}, "within the published interval"),
+        ({"mean": 0.9829}, "within 1 point"),
+        ({"mean": 0.977}, "within 1 point"),  # the edge
+        ({"mean": 0.9769}, "short by 1.01"),
+        ({"mean": 0.9981}, "above by 1.11"),
+        ({"mean": 0.9, "ci95": 0.1}, "short by 8.70, inside ci95"),
+        ({"mean": None}, "not finite"),
+        ({"mean": 0.5, "published": None, "published_ci95": None}, ""),
+        ({"mean": 0.977, "published_ci95": None}, "within 1 point"),
+        ({"metric": "mse", "mean": 0.36, "published": 0.35, "published_ci95": None, "ci95": 0.001}, "short by 0.010"),
+        ({"metric": "mse", "mean": 0.34, "published": 0.35, "published_ci95": None, "ci95": 0.001}, "above by 0.010"),
+        ({"metric": "mse", "mean": 0.3535, "published": 0.35, "published_ci95": None}, "within 1 %"),
+        ({"metric": "total_reward", "mean": 400.0, "published": 404.0, "published_ci95": None}, "within 1 %"),
+        ({"metric": "total_reward", "mean": 5.0, "published": 5.9, "published_ci95": None}, "short by 0.90"),
+    ],
+)
+def test_verdicts(told, words):
+    """A point is for percentages: 5.0 is not "within 1 point" of a reward of 5.9."""
+    assert verdict(average([Row(**ROW | LINE | {"ci95": 0.0001} | told)])) == words
+
+
+def compared(values, metric="accuracy"):
+    return Compared(None, Row(**ROW | {"metric": metric}), {}, np.array(values))
+
+
+def test_bold_are_the_best_and_what_a_paired_test_does_not_separate():
+    generator = np.random.default_rng(1)
+    hardness = generator.normal(70, 15, 200)
+    top, near, worse = (hardness + generator.normal(shift, 1, 200) for shift in (1.0, 0.99, 0.0))
+    assert best([compared(worse), compared(top), compared(near)]) == [1, 2]
+    unpaired = (top.mean() - worse.mean()) / math.sqrt((top.var(ddof=1) + worse.var(ddof=1)) / 200)
+    assert abs(unpaired) < 1.96  # an unpaired test, the wrong variant, would have all three in bold
+    assert best([compared(worse, "mse"), compared(top, "mse")]) == [0]  # the lowest error
+
+
+def test_bold_needs_identical_episodes(table, tmp_path):
+    second = table.parent / "second.yaml"
+    second.write_text(SPEC.replace("name: sines", "name: second"))
+    table.write_text(table.read_text() + f"  - {{name: other, column: K = 5, method: X, spec: {second}}}\n")
+    planned = plan(load_table(str(table)), tmp_path, seeds=2)
+    one, two = (each for each in planned if each.cell.name in ("k5", "other") and each.seed == 0)
+    leave(one, 0.9, (0.9, 0.8, 1.0))
+    leave(two, 0.5)
+    filled, notes = collect(planned)
+    assert [(each.cell.name, each.bold) for each in filled] == [("k5", True), ("other", False)]
+    assert notes == ["k5: 1 of 2 seeds", "other: 1 of 2 seeds"]
+    assert "90.00*" in render(filled, notes, "text") and "**90.00**" in render(filled, notes, "markdown")
+    assert r"\textbf{90.00}" in render(filled, notes, "latex")
+    leave(two, 0.5, episodes_digest="2" * 16)
+    filled, notes = collect(planned)
+    assert not any(each.bold for each in filled)
+    assert "K = 5: none is bold, k5 and other were not tested on the same episodes" in render(filled, notes, "text")
+    two.directory.episodes.unlink()
+    assert any(note.startswith("other is compared with none") for note in collect(planned)[1])
+
+
+def test_seeds_are_a_spread_and_their_mean_is_tested(table, tmp_path):
+    planned = [one for one in plan(load_table(str(table)), tmp_path, seeds=2) if one.cell.name == "k5"]
+    for one, mean in zip(planned, (0.5, 0.7), strict=True):
+        leave(one, mean)
+    ((only,), _) = collect(planned)
+    assert only.line.seeds == 2 and only.line.result == pytest.approx(60)
+    assert only.line.seed_std == pytest.approx(100 * math.sqrt(0.02))
+    assert not only.bold  # alone in its column, it is the best of nothing
+
+
+def test_a_cell_of_a_shipped_table_from_nothing_to_its_line(tmp_path):
+    told = invoke("duan2016-bandits", "--cells", "n10-k5-random", "--out", tmp_path)
+    assert "n = 10, k = 5  Random" in told.stdout and " 5.00 " in told.stdout
+    assert "duan2016/bandits-n10-k5-random,5.0,," in (tmp_path / "duan2016-bandits.csv").read_text()
