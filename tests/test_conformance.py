@@ -204,16 +204,27 @@ def traces(monkeypatch):
     return traced
 
 
-@pytest.mark.parametrize("name", sorted(shipped_specs()))
+def one_of_each():
+    """Every shipped spec; slow are all but the first few-shot one of each algorithm and dataset: those of trials run in
+    test_trials.py, and miniImageNet's archives take a minute to read."""
+    seen = set()
+    for name in shipped_specs():
+        experiment = load(name).experiment
+        kind = (experiment.algorithm.name, experiment.dataset.name)
+        if experiment.kind == "few-shot":
+            slow = kind in seen or experiment.dataset.name == "miniimagenet"
+            seen.add(kind)
+            yield pytest.param(name, marks=pytest.mark.slow if slow else ())
+
+
+@pytest.mark.parametrize("name", one_of_each())
 def test_shipped_specs_train_three_steps_in_one_trace(name, cache_folder, tmp_path, request, traces):
     steps = ["train.steps=3", "train.log_every=1", "test.episodes=4"]
     loaded = load(name, steps)
     if loaded.experiment.validation:
         loaded = load(name, [*steps, "validation.every=2", "validation.episodes=2"])
     dataset = loaded.experiment.dataset.name
-    if dataset == "miniimagenet":
-        pytest.skip("its archives take a minute to read: `make test-all`")
-    if dataset == "omniglot":
+    if dataset in ("omniglot", "miniimagenet"):
         import_real(dataset, request.getfixturevalue("real_data"))
     row = run(loaded.experiment, 0, RunDirectory(tmp_path / "run"))
     assert row.train_steps == 3 and row.episodes == 4 and math.isfinite(row.mean)
@@ -221,11 +232,3 @@ def test_shipped_specs_train_three_steps_in_one_trace(name, cache_folder, tmp_pa
     lines = (tmp_path / "run" / "metrics.csv").read_text().splitlines()
     validations = sum(",val," in line for line in lines)
     assert validations == (2 if loaded.experiment.validation else 0) and len(lines) == 1 + 3 + validations
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in shipped_specs() if name.startswith("miniimagenet/")])
-def test_miniimagenet_specs_train_three_steps(name, cache_folder, tmp_path, real_data):
-    import_real("miniimagenet", real_data)
-    loaded = load(name, ["train.steps=3", "test.episodes=4", "validation.episodes=2"])
-    assert math.isfinite(run(loaded.experiment, 0, RunDirectory(tmp_path / "run")).mean)
