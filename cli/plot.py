@@ -50,5 +50,5 @@ def command(runs: tuple[Path, ...], kinds: tuple[str, ...], episode: int, out: P
         import_tensorflow()
     elif episode:
         raise click.UsageError(f"--episode has no effect without --kind {' or '.join(FROM_WEIGHTS)}")
-    for path in draw_all(found, out or runs[0] / "plots", form, dict.fromkeys(kinds), episode):
+    for path in draw_all(found, out or runs[0] / "plots", form, list(dict.fromkeys(kinds)), episode):
         click.echo(path)

@@ -1,5 +1,5 @@
-"""Figures of runs, drawn from their files: learning curves, accuracy over adaptation steps, reliability, and of trials the
-regret and the best actions step by step. `plot_model.py` has those that need the trained weights.
+"""Figures of runs, drawn from their files: learning curves, accuracy over adaptation steps, reliability, and of trials
+the regret and the best actions step by step. `plot_model.py` has those that need the trained weights.
 
 All are legible in print and to the colour-blind: whatever a colour says, a line style, a letter or a frame says too.
 """
@@ -209,11 +209,12 @@ def _written(figure: Any, path: Path) -> Path:
 
 def _axes(x: str, y: str) -> tuple[Any, Any]:
     from matplotlib import pyplot
+    from matplotlib.ticker import MaxNLocator
 
     figure, axes = pyplot.subplots(figsize=(6, 4), layout="constrained")
     axes.set_xlabel(x)
     axes.set_ylabel(y)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
     return figure, axes
 

@@ -70,7 +70,8 @@ def fits(model: Trained) -> Any:
     """Sinusoids, their support points, and the model's curve before and after adaptation."""
     batch = model.tasks(FITS)
     errors = model.learner.evaluate(batch)["mse"].numpy()
-    x = np.linspace(*model.source.options.x, 200, dtype=batch.support_x.dtype.name)
+    low, high = model.source.options.x
+    x = np.linspace(low, high, 200).astype(batch.support_x.dtype.name)
     truth = model.source.wave(batch, x)  # [T, N]
     grid = tf.tile(tf.constant(x)[None, :, None], (FITS, 1, 1))
     curves = model.learner.predict(batch._replace(query_x=grid))[..., 0].numpy()  # [K + 1, T, N]
@@ -100,7 +101,7 @@ def episode(model: Trained) -> Any:
     chosen, confidence = (each.reshape(way, query) for each in _answers(model, batch))
     right, names = chosen == np.arange(way)[:, None], model.source.class_names("test", batch)[0]
     wide, high, gap = 1.15, 1.5, 0.4
-    width, left, head = wide * (shot + query) + gap, 3.2, 1.2
+    width, left, head = max(5.0, wide * (shot + query) + gap), 4.0, 1.2
     figure = pyplot.figure(figsize=(0.8 * (width + left), 0.8 * (high * way + head)))
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set(xlim=(-left, width), ylim=(-high * way, head))
@@ -121,7 +122,9 @@ def episode(model: Trained) -> Any:
                 axes.add_patch(Rectangle((at, top - 1), 1, 1, fill=False, edgecolor="0.6", linewidth=0.8))
     axes.text(0, 0.15, "support", fontsize=9)
     axes.text(wide * shot + gap, 0.15, "queries, with the confidence", fontsize=9)
-    told = f"test task {model.number}: {right.sum()} of {right.size} right; framed: wrong, with the class they were taken for"
+    told = (
+        f"test task {model.number}: {right.sum()} of {right.size} right; framed: wrong, with what they were taken for"
+    )
     axes.text(0.1 - left, 0.75, told, fontsize=10)
     return figure
 
@@ -147,10 +150,10 @@ def embedding(model: Trained) -> Any:
     axes.plot(*wrong.T, "o", markersize=13, fillstyle="none", color="black", linestyle="", markeredgewidth=0.8)
     for axis, number, part in ((axes.xaxis, 1, share[0]), (axes.yaxis, 2, share[1])):
         axis.set_label_text(f"principal component {number} ({100 * part:.0f}% of the variance)")
-    told = "squares supports, large circles their means, the prototypes" if shot > 1 else "large circles prototypes"
+    squares = ", squares supports" if shot > 1 else ""
     axes.set_title(
-        f"test task {model.number}: letters are queries, {told};\nin small black circles: the {len(wrong)} of "
-        f"{len(labels)} that went wrong",
+        f"test task {model.number}: letters are queries{squares}, large circles prototypes;\n"
+        f"in small black circles: the {len(wrong)} of {len(labels)} that went wrong",
         fontsize="medium",
     )
     axes.set_aspect("equal", adjustable="datalim")

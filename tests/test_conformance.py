@@ -206,8 +206,8 @@ def traces(monkeypatch):
 
 
 def few_shot_specs():
-    """Those that ship; slow are all but one of each algorithm and dataset, and those of miniImageNet, whose archives take
-    a minute to read. Specs of trials run in test_trials.py."""
+    """Those that ship; slow are all but one of each algorithm and dataset, and those of miniImageNet, whose archives
+    take a minute to read. Specs of trials run in test_trials.py."""
     quick = {name for (_, dataset), name in ONE_OF_EACH.items() if dataset != "miniimagenet"}
     return [
         pytest.param(name, marks=() if name in quick else pytest.mark.slow)

@@ -116,7 +116,7 @@ def test_the_sheet_frames_what_the_test_got_wrong(folder, name):
         assert any(text.startswith(f"test task {task}: {round(12 * accuracy[task])} of 12 right") for text in texts)
         assert sum(text[:1] in "ABC" and text[1:3] == " 0" for text in texts) == len(framed)
         ink = np.asarray(axes.images[0].get_array())
-        assert 0 <= ink.min() and 0.5 < ink.max() <= 1 and np.median(ink) == 0  # paper is 0, whatever inputs are
+        assert ink.min() >= 0 and 0.5 < ink.max() <= 1 and np.median(ink) == 0  # paper is 0, whatever inputs are
 
 
 def test_the_plane_is_that_of_the_largest_variance():
