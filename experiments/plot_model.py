@@ -145,7 +145,9 @@ def embedding(model: Trained) -> Any:
         axes.plot(*at["p"][place], "o", markersize=20, fillstyle="none", color=color, markeredgewidth=2)
         axes.plot(*at["p"][place], marker=letter, markersize=10, color=color)
         if shot > 1:
-            axes.plot(*at["s"][place * shot : (place + 1) * shot].T, "s", markersize=9, color=color, fillstyle="none")
+            own = at["s"][place * shot : (place + 1) * shot].T
+            axes.plot(*own, "s", markersize=10, color=color, fillstyle="none")
+            axes.plot(*own, linestyle="", marker=letter, markersize=5, color=color)
     wrong = at["q"][labels != chosen]
     axes.plot(*wrong.T, "o", markersize=13, fillstyle="none", color="black", linestyle="", markeredgewidth=0.8)
     for axis, number, part in ((axes.xaxis, 1, share[0]), (axes.yaxis, 2, share[1])):
