@@ -60,8 +60,17 @@ class EmbeddingLearner:
 
     def evaluate(self, batch: Episode) -> Metrics:
         """Metrics of each task under the protocol."""
+        return self.problem.metrics(self.predict(batch), batch.query_y)
+
+    def predict(self, batch: Episode) -> tf.Tensor:
+        """Class scores of the queries under the protocol, `[1, T, Q, way]`: there is nothing to adapt."""
         logits, _ = self._forward(batch, running=self.problem.protocol == "inductive")
-        return self.problem.metrics(logits[None], batch.query_y)
+        return logits[None]
+
+    def embed(self, batch: Episode) -> tuple[tf.Tensor, tf.Tensor]:
+        """Embeddings under the protocol, `[T, S, D]` and `[T, Q, D]`."""
+        supports, queries, _ = self._embedded(batch, running=self.problem.protocol == "inductive")
+        return supports, queries
 
     def operations(self, shape: Shape) -> int:
         """Floating-point operations of one task in a training step."""
@@ -74,12 +83,16 @@ class EmbeddingLearner:
         raise NotImplementedError
 
     def _forward(self, batch: Episode, running: bool) -> tuple[tf.Tensor, Moments]:
+        supports, queries, moments = self._embedded(batch, running)
+        values = [tf.convert_to_tensor(value) for value in self.own.values()]
+        return self._compare(batch.classes.shape[1])(supports, queries, *values), moments
+
+    def _embedded(self, batch: Episode, running: bool) -> tuple[tf.Tensor, tf.Tensor, Moments]:
         """Support and queries pass the network as one batch."""
-        supports, way = batch.support_x.shape[1], batch.classes.shape[1]
+        supports = batch.support_x.shape[1]
         images = tf.concat([batch.support_x, batch.query_x], axis=1)  # [T, S + Q, *x]
         embedded, moments = self.network.apply(self.network.parameters, images, running=running)
-        values = [tf.convert_to_tensor(value) for value in self.own.values()]
-        return self._compare(way)(embedded[:, :supports], embedded[:, supports:], *values), moments
+        return embedded[:, :supports], embedded[:, supports:], moments
 
     def _plain(self, way: int) -> Callable[..., tf.Tensor]:
         def compare(supports: tf.Tensor, queries: tf.Tensor, *values: tf.Tensor) -> tf.Tensor:

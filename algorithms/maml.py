@@ -45,7 +45,7 @@ class MAML:
         self.test_lr = options.test_inner_lr or options.inner_lr
         whole = jit_compile and not network.fuse
         self.compiled_gradient = tf.function(self.meta_gradient, jit_compile=whole)
-        self.compiled_evaluate = tf.function(self._evaluate, jit_compile=whole)
+        self.compiled_predict = tf.function(self._predict, jit_compile=whole)
 
     def train_step(self, batch: Episode) -> Metrics:
         """One meta-update. Scalars: loss, and loss_before on the queries without adaptation's last step."""
@@ -93,9 +93,13 @@ class MAML:
 
     def evaluate(self, batch: Episode) -> Metrics:
         """Metrics of each task after 0 .. test_inner_steps inner steps."""
-        return self.problem.metrics(self.compiled_evaluate(batch), batch.query_y)
+        return self.problem.metrics(self.predict(batch), batch.query_y)
 
-    def _evaluate(self, batch: Episode) -> tf.Tensor:
+    def predict(self, batch: Episode) -> tf.Tensor:
+        """Outputs for the queries after 0 .. test_inner_steps inner steps, `[K + 1, T, Q, outputs]`."""
+        return self.compiled_predict(batch)
+
+    def _predict(self, batch: Episode) -> tf.Tensor:
         """Outputs `[K + 1, T, Q, outputs]`."""
         parameters = per_task(self.parameters, batch.support_x.shape[0])
         first = predict_queries(self.network, parameters, batch, self.problem.protocol)

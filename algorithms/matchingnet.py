@@ -20,6 +20,7 @@ from __future__ import annotations
 import keras
 import tensorflow as tf
 
+from ..datasets.tasks import Episode
 from .embedding import EmbeddingLearner
 from .functional import cosine_similarities
 from .networks import Parameters
@@ -46,14 +47,21 @@ class MatchingNetwork(EmbeddingLearner):
 
     def logits(self, own: Parameters, supports: tf.Tensor, queries: tf.Tensor, way: int) -> tf.Tensor:
         """log p(y | x, S): `[T, S, D]` (class-major) and `[T, Q, D]` -> `[T, Q, way]`."""
-        if self.options.full_context_embeddings:
-            supports = self.embed_supports(own, supports)
-            queries = self.embed_queries(own, queries, supports)
-        similarity = cosine_similarities(queries, supports) / self.options.temperature  # [T, Q, S]
-        log_attention = tf.nn.log_softmax(similarity, axis=-1)
+        log_attention = self.log_attention(own, supports, queries)
         tasks, count, examples = log_attention.shape
         by_class = tf.reshape(log_attention, (tasks, count, way, examples // way))
         return tf.reduce_logsumexp(by_class, axis=-1)
+
+    def log_attention(self, own: Parameters, supports: tf.Tensor, queries: tf.Tensor) -> tf.Tensor:
+        """log a(x, x_i): `[T, S, D]` and `[T, Q, D]` -> `[T, Q, S]`."""
+        if self.options.full_context_embeddings:
+            supports = self.embed_supports(own, supports)
+            queries = self.embed_queries(own, queries, supports)
+        return tf.nn.log_softmax(cosine_similarities(queries, supports) / self.options.temperature, axis=-1)
+
+    def attention(self, batch: Episode) -> tf.Tensor:
+        """a(x, x_i) of each query over the support images of its task, `[T, Q, S]`."""
+        return tf.exp(self.log_attention(self.own, *self.embed(batch)))
 
     def comparison(self, way: int, supports: int, queries: int) -> int:
         """Multiply-adds of `logits` for one task."""

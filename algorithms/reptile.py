@@ -52,7 +52,7 @@ class Reptile:
         self.test_steps = options.inner_steps if options.test_inner_steps is None else options.test_inner_steps
         whole = jit_compile and not network.fuse
         self.compiled_learn = tf.function(self.learn, jit_compile=whole)
-        self.compiled_evaluate = tf.function(self._evaluate, jit_compile=whole)
+        self.compiled_predict = tf.function(self._predict, jit_compile=whole)
 
     def train_step(self, batch: Episode) -> Metrics:
         """One meta-update. Scalars: loss (of the first mini-batches) and loss_after (of the last)."""
@@ -96,9 +96,13 @@ class Reptile:
 
     def evaluate(self, batch: Episode) -> Metrics:
         """Metrics of each task after 0 .. test_inner_steps inner steps."""
-        return self.problem.metrics(self.compiled_evaluate(batch), batch.query_y)
+        return self.problem.metrics(self.predict(batch), batch.query_y)
 
-    def _evaluate(self, batch: Episode) -> tf.Tensor:
+    def predict(self, batch: Episode) -> tf.Tensor:
+        """Outputs for the queries after 0 .. test_inner_steps inner steps, `[K + 1, T, Q, outputs]`."""
+        return self.compiled_predict(batch)
+
+    def _predict(self, batch: Episode) -> tf.Tensor:
         """Outputs `[K + 1, T, Q, outputs]`."""
         steps = self.test_steps
         order = self._order(batch, steps, self.options.test_inner_batch or self.options.inner_batch)

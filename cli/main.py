@@ -18,7 +18,7 @@ COMMANDS = {  # verb -> module, short help
     "benchmark": ("benchmark", "Measure how fast an experiment trains on this machine."),
     "reproduce": ("reproduce", "Fill a paper's table: run what is missing, print it with verdicts."),
     "compare": ("compare", "Compare runs on identical episodes by a paired test."),
-    "plot": ("plot", "Draw learning curves, and the regret of trials."),
+    "plot": ("plot", "Draw figures of runs: learning, adaptation, reliability, single tasks."),
     "table": ("table", "Print the results of runs as a table."),
     "validate": ("validate", "Check specs without running them."),
     "show": ("show", "Print a spec resolved, with where each value came from."),

@@ -6,14 +6,49 @@ from pathlib import Path
 
 import click
 
+from ..experiments.plot import FROM_FILES, FROM_WEIGHTS
+
 
 @click.command(name="plot")
 @click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.option(
+    "--kind",
+    "kinds",
+    multiple=True,
+    type=click.Choice([*FROM_FILES, *FROM_WEIGHTS]),
+    help=f"Which figures; repeatable. Default: those of {', '.join(FROM_FILES)} that the runs have the numbers for.",
+)
+@click.option(
+    "--episode", type=click.IntRange(0), default=0, show_default=True, help="The test task that is shown, or the first."
+)
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Folder; default: plots/ in the first.")
 @click.option("--format", "form", type=click.Choice(["png", "svg"]), default="png", show_default=True)
-def command(runs: tuple[Path, ...], out: Path | None, form: str) -> None:
-    """Draw learning curves and, of trials, regret and best actions step by step, of all finished runs below RUNS."""
+def command(runs: tuple[Path, ...], kinds: tuple[str, ...], episode: int, out: Path | None, form: str) -> None:
+    """Draw figures of all finished runs below RUNS.
+
+    \b
+    learning     validation over training
+    adaptation   the test after each inner step (maml, reptile)
+    reliability  accuracy over confidence, in bins
+    regret       of trials: what the actions cost, step by step
+    optimal      of trials: the share of best actions, step by step
+
+    Of single test tasks, with the trained weights, for each run:
+
+    \b
+    fits         sinusoids before and after adaptation
+    episode      every image of a task, and what each query was taken for
+    embedding    support, queries and prototypes in the plane (protonet)
+    attention    of the queries over the support (matchingnet)
+    """
     from ..experiments.plot import draw_all, runs_below
 
-    for path in draw_all(runs_below(runs), out or runs[0] / "plots", form):
+    found = runs_below(runs)
+    if any(kind in FROM_WEIGHTS for kind in kinds):
+        from ..experiments.quiet import import_tensorflow
+
+        import_tensorflow()
+    elif episode:
+        raise click.UsageError(f"--episode has no effect without --kind {' or '.join(FROM_WEIGHTS)}")
+    for path in draw_all(found, out or runs[0] / "plots", form, list(dict.fromkeys(kinds)), episode):
         click.echo(path)

@@ -115,6 +115,22 @@ class ImageSource:
             tf.concat([classes, turns, tf.reshape(rows, (tasks, -1))], axis=1),
         )
 
+    def pixels(self, x: tf.Tensor) -> np.ndarray:
+        """The images behind inputs, from 0 to 1."""
+        return np.clip(np.asarray(x) * self._std + self._mean, 0.0, 1.0)
+
+    def class_names(self, split: Split, batch: Episode) -> list[list[str]]:
+        """Of each class of each task, with its turn."""
+        names, way = self.pools[split].names, batch.classes.shape[1]
+        classes, turns = np.asarray(batch.classes), np.asarray(batch.drawn)[:, way : 2 * way]
+        return [
+            [
+                names[number % len(names)] + (f", turned by {90 * turn}" if turn else "")
+                for number, turn in zip(*task, strict=True)
+            ]
+            for task in zip(classes, turns, strict=True)
+        ]
+
     def _gather(self, split: Split, rows: tf.Tensor) -> tf.Tensor:
         """uint8 images `[*rows.shape, H, W, C]`."""
         if self.in_memory:

@@ -6,6 +6,7 @@ A, phase and x are uniform (paper: [0.1, 5], [0, pi], [-5, 5]). "way" is 1; a ta
 
 from __future__ import annotations
 
+import numpy as np
 import tensorflow as tf
 
 from .errors import DataError
@@ -54,6 +55,11 @@ class SinusoidSource:
             tf.zeros((tasks, 0), tf.int32),
             drawn,
         )
+
+    def wave(self, batch: Episode, x: np.ndarray) -> np.ndarray:
+        """Noiseless targets `[T, N]` of the tasks of a batch at `x` `[N]`."""
+        amplitude, phase = np.split(tf.bitcast(batch.drawn[:, :2], tf.float32).numpy(), 2, axis=1)  # [T, 1] each
+        return amplitude * np.sin(x - phase)
 
 
 def build(options: SinusoidOptions, dtype: str = "float32") -> SinusoidSource:

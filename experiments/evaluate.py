@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ..algorithms.learner import Learner
 from ..datasets.tasks import Split
 from ..datasets.trials import TrialSource
 from . import checkpoint
@@ -17,7 +18,8 @@ from .results import Row, read_row
 from .retest import changed, place
 from .run import build, make_row, refuse_other_images
 from .rundir import RunDirectory
-from .steps import shape_of
+from .spec import Experiment
+from .steps import Source, shape_of
 
 PUBLISHED = ("published", "published_ci95", "published_source")  # the paper's number is for the paper's test
 
@@ -40,10 +42,9 @@ def evaluate(run: Path, split: Split, changes: Mapping[str, Any]) -> tuple[Row, 
     with directory.locked():
         if path.exists():
             return read_row(path), path, True
-        source, learner = build(experiment, trained.seed)
+        source, learner = restored(directory, experiment, trained.seed, chosen)
         if not isinstance(source, TrialSource):
             source.check(split, shape_of(experiment.test))
-        refuse_other_images(checkpoint.restore(_weights(directory, chosen), learner.variables), source, directory)
         evaluation = Evaluation(
             learner, source, split, shape_of(experiment.test), experiment.test.episodes, experiment.test.episode_seed
         )
@@ -62,6 +63,14 @@ def evaluate(run: Path, split: Split, changes: Mapping[str, Any]) -> tuple[Row, 
         measurement.write_csv(path.with_suffix(".csv"))
         write_json_atomic(path, row.as_json())
     return row, path, False
+
+
+def restored(directory: RunDirectory, experiment: Experiment, seed: int, chosen: str) -> tuple[Source, Learner]:
+    """The task distribution and the learner with the weights of a run's checkpoint, best or last; RunError where the
+    data are not those it was trained on."""
+    source, learner = build(experiment, seed)
+    refuse_other_images(checkpoint.restore(_weights(directory, chosen), learner.variables), source, directory)
+    return source, learner
 
 
 def _weights(directory: RunDirectory, chosen: str) -> Path:

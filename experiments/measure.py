@@ -57,6 +57,14 @@ class Measurement(NamedTuple):
             writer.writerow([episode, *(f"{value:.9g}" for value in row)])
         write_text_atomic(path, text.getvalue())
 
+    def write_calibration(self, path: Path) -> None:
+        """One line a bin of confidence: queries, the sum of their confidences, how many were right."""
+        assert self.calibration is not None
+        lines = ["bin,queries,confidence,right"]
+        for number, (count, confidence, right) in enumerate(self.calibration.T.tolist()):
+            lines.append(f"{number},{count:.0f},{confidence:.9g},{right:.0f}")
+        write_text_atomic(path, "\n".join(lines) + "\n")
+
     def write_curves(self, path: Path) -> None:
         """One line a step: step (from 1), then the mean over tasks and its 95% interval of each curve."""
         columns = {}

@@ -1,16 +1,21 @@
-"""Figures of runs: learning curves, and the regret of trials step by step. Legible in print and to the colour-blind."""
+"""Figures of runs, drawn from their files: learning curves, accuracy over adaptation steps, reliability, and of trials
+the regret and the best actions step by step. `plot_model.py` has those that need the trained weights.
+
+All are legible in print and to the colour-blind: whatever a colour says, a line style, a letter or a frame says too.
+"""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from .errors import RunError
-from .results import Row, find_rows, read_row
+from .results import Row, expected_calibration_error, find_rows, read_row
 from .rundir import RunDirectory
 
 # Okabe and Ito 2008; the line styles tell apart what is printed in grey
@@ -24,11 +29,7 @@ class Run(NamedTuple):
 
     directory: RunDirectory
     row: Row
-
-    @property
-    def label(self) -> str:
-        """For the legend."""
-        return self.row.algorithm if self.row.seed == 0 else f"{self.row.algorithm} seed {self.row.seed}"
+    label: str  # for the legend
 
 
 def runs_below(folders: Sequence[Path]) -> list[Run]:
@@ -36,21 +37,42 @@ def runs_below(folders: Sequence[Path]) -> list[Run]:
     found = [path for path in find_rows(folders) if path.name == "result.json"]
     if not found:
         raise RunError(f"no finished run in {', '.join(map(str, folders))}: give folders such as runs/NAME/seed-0")
-    return [Run(RunDirectory(path.parent), read_row(path)) for path in found]
+    rows = [read_row(path) for path in found]
+    same = Counter((row.algorithm, row.seed) for row in rows)
+    alone = max(same.values()) == 1  # then the algorithm says which run is meant
+    labels = [row.algorithm if alone else row.experiment for row in rows]
+    return [
+        Run(RunDirectory(path.parent), row, f"{label} seed {row.seed}" if row.seed else label)
+        for path, row, label in zip(found, rows, labels, strict=True)
+    ]
 
 
-def draw_all(runs: Sequence[Run], out: Path, form: str) -> Iterator[Path]:
-    """Write every figure that the runs have the numbers for; the paths."""
+def draw_all(runs: Sequence[Run], out: Path, form: str, kinds: Sequence[str] = (), episode: int = 0) -> Iterator[Path]:
+    """Write the figures of these kinds, or all that the runs' files have the numbers for; the paths.
+
+    RunError for a kind that no run has the numbers for. `episode` is the test task of those that show one.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
     out.mkdir(parents=True, exist_ok=True)
-    for name, draw in (("learning", learning), ("regret", regret), ("optimal", optimal)):
-        figure = draw(runs)
+    for kind in [kind for kind in kinds or FROM_FILES if kind in FROM_FILES]:
+        figure = FROM_FILES[kind](runs)
         if figure is not None:
-            path = out / f"{name}.{form}"
-            figure.savefig(path, dpi=200, metadata={"Date": None} if form == "svg" else None)
-            yield path
+            yield _written(figure, out / f"{kind}.{form}")
+        elif kinds:
+            raise RunError(f"--kind {kind}: no run here has {NUMBERS[kind]}")
+    if of_models := [kind for kind in kinds if kind in FROM_WEIGHTS]:
+        from .plot_model import figures
+
+        drawn = set()
+        for run in runs:
+            prefix = f"{run.row.experiment}-seed-{run.row.seed}-" if len(runs) > 1 else ""
+            for kind, figure in figures(run, of_models, episode):
+                drawn.add(kind)
+                yield _written(figure, out / f"{prefix}{kind}.{form}")
+        if missing := [kind for kind in of_models if kind not in drawn]:
+            raise RunError(f"--kind {missing[0]}: it is for {NUMBERS[missing[0]]}, and no run here is one")
 
 
 def learning(runs: Sequence[Run]) -> Any | None:
@@ -60,13 +82,59 @@ def learning(runs: Sequence[Run]) -> Any | None:
     if not trained:
         return None
     metric = trained[0][0].row.metric
-    figure, axes = _axes("training step", MAIN[metric])
+    figure, axes = _axes("training step", f"{MAIN[metric]} in validation")
     for place, (run, rows) in enumerate(curves):
         if rows is None:
             if run.row.metric == metric and run.row.mean is not None and not run.row.train_steps:
                 axes.axhline(run.row.mean, **_look(place, run.label), linewidth=1)
         elif run.row.metric == metric:
             _band(axes, rows["step"], rows[metric], rows["ci95"], place, run.label)
+    return _finished(figure, axes)
+
+
+def adaptation(runs: Sequence[Run]) -> Any | None:
+    """The main metric after 0, 1, 2, ... inner steps on the test tasks, with its interval over them."""
+    adapted = [(run, values) for run in runs if (values := _by_inner_step(run)) is not None]
+    if not adapted:
+        return None
+    metric = adapted[0][0].row.metric
+    figure, axes = _axes("inner step", f"{MAIN[metric]} in the test")
+    for place, (run, values) in enumerate(adapted):
+        if run.row.metric == metric:
+            ci95 = 1.96 * values.std(axis=1, ddof=1) / np.sqrt(values.shape[1])
+            _band(axes, np.arange(len(values)), values.mean(axis=1), ci95, place, run.label)
+    return _finished(figure, axes)
+
+
+def reliability(runs: Sequence[Run]) -> Any | None:
+    """Accuracy over confidence, in bins of confidence, and how many test predictions each bin has (Guo et al. 2017)."""
+    from matplotlib import pyplot
+
+    calibrated = [(run, _columns(run.directory.calibration)) for run in runs if run.directory.calibration.is_file()]
+    if not calibrated:
+        return None
+    figure, (axes, below) = pyplot.subplots(
+        2, figsize=(5, 5.5), height_ratios=(3, 1), sharex=True, layout="constrained"
+    )
+    axes.plot([0, 1], [0, 1], color="0.6", linewidth=1, label="perfectly calibrated")
+    for place, (run, rows) in enumerate(calibrated):
+        counts, look = rows["queries"], _look(place, "")
+        some = counts > 0
+        error = expected_calibration_error(*(rows[name].tolist() for name in ("queries", "confidence", "right")))
+        axes.plot(
+            rows["confidence"][some] / counts[some],
+            rows["right"][some] / counts[some],
+            **look | {"label": f"{run.label}, ECE {100 * error:.1f}%"},
+            marker="os^Dv<>"[place % 7],
+            markersize=4,
+        )
+        edges = np.linspace(0, 1, len(counts) + 1)
+        below.stairs(counts / counts.sum(), edges, color=look["color"], linestyle=look["linestyle"])
+    axes.set_ylabel("accuracy")
+    below.set_ylabel("share of queries")
+    below.set_xlabel("confidence of a prediction")
+    for each in (axes, below):
+        each.grid(alpha=0.3)
     return _finished(figure, axes)
 
 
@@ -78,6 +146,27 @@ def regret(runs: Sequence[Run]) -> Any | None:
 def optimal(runs: Sequence[Run]) -> Any | None:
     """The share of best actions in each step of the test trials."""
     return _by_step(runs, "optimal_by_step", "share of best actions")
+
+
+FROM_FILES: dict[str, Callable[[Sequence[Run]], Any | None]] = {
+    "learning": learning,
+    "adaptation": adaptation,
+    "reliability": reliability,
+    "regret": regret,
+    "optimal": optimal,
+}
+FROM_WEIGHTS = ("fits", "episode", "embedding", "attention")  # in plot_model.py
+NUMBERS = {
+    "learning": "validations",
+    "adaptation": "inner steps in its episodes.csv",
+    "reliability": "a calibration.csv, which the test of a classifier writes; those of old versions did not",
+    "regret": "a curves.csv, which runs on trials have",
+    "optimal": "a curves.csv, which runs on trials have",
+    "fits": "regression on sinusoids",
+    "episode": "classifiers of images",
+    "embedding": "protonet",
+    "attention": "matchingnet",
+}
 
 
 def _by_step(runs: Sequence[Run], column: str, label: str) -> Any | None:
@@ -100,18 +189,32 @@ def _validations(run: Run) -> dict[str, np.ndarray] | None:
     return {name: np.array([float(row[name] or "nan") for row in rows]) for name in names} if rows else None
 
 
+def _by_inner_step(run: Run) -> np.ndarray | None:
+    """The main metric of each test task after each inner step, `[K + 1, E]`; None where there are no inner steps."""
+    columns = _columns(run.directory.episodes) if run.directory.episodes.is_file() else {}
+    names = [f"{run.row.metric}_{step}" for step in range(run.row.inner_steps + 1)]
+    return np.stack([columns[name] for name in names]) if run.row.inner_steps and columns.keys() >= {*names} else None
+
+
 def _columns(path: Path) -> dict[str, np.ndarray]:
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file))
     return {name: np.array([float(row[name]) for row in rows]) for name in rows[0]}
 
 
+def _written(figure: Any, path: Path) -> Path:
+    figure.savefig(path, dpi=200, metadata={"Date": None} if path.suffix == ".svg" else None)
+    return path
+
+
 def _axes(x: str, y: str) -> tuple[Any, Any]:
     from matplotlib import pyplot
+    from matplotlib.ticker import MaxNLocator
 
     figure, axes = pyplot.subplots(figsize=(6, 4), layout="constrained")
     axes.set_xlabel(x)
     axes.set_ylabel(y)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
     return figure, axes
 

@@ -168,6 +168,8 @@ class Training:
             checkpoint.restore(self.directory.best, self.variables)
         measurement = self._measure("test", experiment.test.episodes)
         measurement.write_csv(self.directory.episodes)
+        if measurement.calibration is not None:
+            measurement.write_calibration(self.directory.calibration)
         if measurement.curves:
             measurement.write_curves(self.directory.curves)
         row = make_row(

@@ -5,6 +5,7 @@ environment.json  versions, commit, host, devices, command line
 metrics.csv       one line a log point and a validation
 checkpoints/      step-N.npz, the newest two, and best.npz by validation
 episodes.csv      one line a test episode
+calibration.csv   of classifiers: one line a bin of confidence, sums over the test queries
 curves.csv        of trials: one line a step, means over the test trials
 tuning.csv        of classical methods: one line a value of the parameter
 result.json       the row; written last: its presence means finished
@@ -38,6 +39,7 @@ class RunDirectory:
         self.checkpoints = path / "checkpoints"
         self.best = self.checkpoints / "best.npz"
         self.episodes = path / "episodes.csv"
+        self.calibration = path / "calibration.csv"
         self.curves = path / "curves.csv"
         self.tuning = path / "tuning.csv"
         self.result = path / "result.json"

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from test_protocol import OPTIONS
+from test_spec import ONE_OF_EACH, SHIPPED
 
 from metarun.algorithms import ALGORITHMS, bandit_policies, build, mdp_policies
 from metarun.algorithms.learner import Problem
@@ -15,7 +16,7 @@ from metarun.datasets import build as build_source
 from metarun.datasets.errors import DataError
 from metarun.datasets.options import ImageFolderOptions
 from metarun.datasets.tasks import Shape
-from metarun.experiments.load import load, shipped_specs
+from metarun.experiments.load import load
 from metarun.experiments.run import RunDirectory, run
 from metarun.experiments.steps import TrainingSteps
 
@@ -215,16 +216,25 @@ def traces(monkeypatch):
     return traced
 
 
-@pytest.mark.parametrize("name", sorted(name for name in shipped_specs() if not name.startswith("duan2016/")))
+def few_shot_specs():
+    """Those that ship; slow are all but one of each algorithm and dataset, and those of miniImageNet, whose archives
+    take a minute to read. Specs of trials run in test_trials.py."""
+    quick = {name for (_, dataset), name in ONE_OF_EACH.items() if dataset != "miniimagenet"}
+    return [
+        pytest.param(name, marks=() if name in quick else pytest.mark.slow)
+        for name, spec in SHIPPED.items()
+        if spec.kind == "few-shot"
+    ]
+
+
+@pytest.mark.parametrize("name", few_shot_specs())
 def test_shipped_specs_train_three_steps_in_one_trace(name, cache_folder, tmp_path, request, traces):
     steps = ["train.steps=3", "train.log_every=1", "test.episodes=4"]
     loaded = load(name, steps)
     if loaded.experiment.validation:
         loaded = load(name, [*steps, "validation.every=2", "validation.episodes=2"])
     dataset = loaded.experiment.dataset.name
-    if dataset == "miniimagenet":
-        pytest.skip("its archives take a minute to read: `make test-all`")
-    if dataset == "omniglot":
+    if dataset in ("omniglot", "miniimagenet"):
         import_real(dataset, request.getfixturevalue("real_data"))
     row = run(loaded.experiment, 0, RunDirectory(tmp_path / "run"))
     assert row.train_steps == 3 and row.episodes == 4 and math.isfinite(row.mean)
@@ -232,11 +242,3 @@ def test_shipped_specs_train_three_steps_in_one_trace(name, cache_folder, tmp_pa
     lines = (tmp_path / "run" / "metrics.csv").read_text().splitlines()
     validations = sum(",val," in line for line in lines)
     assert validations == (2 if loaded.experiment.validation else 0) and len(lines) == 1 + 3 + validations
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in shipped_specs() if name.startswith("miniimagenet/")])
-def test_miniimagenet_specs_train_three_steps(name, cache_folder, tmp_path, real_data):
-    import_real("miniimagenet", real_data)
-    loaded = load(name, ["train.steps=3", "test.episodes=4", "validation.episodes=2"])
-    assert math.isfinite(run(loaded.experiment, 0, RunDirectory(tmp_path / "run")).mean)
