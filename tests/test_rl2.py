@@ -193,7 +193,7 @@ def test_it_learns_within_a_trial_in_one_trace():
     assert one.compiled_iteration.experimental_get_tracing_count() == 1
     assert all(value.shape == () for value in metrics.values())
     test = one.evaluate(source.sample("test", 0, 500, seed=0))
-    assert all(value.shape == (500,) for value in test.values())
+    assert all(value.shape[0] == 500 for value in test.values())
     assert np.mean(test["total_reward"]) > 8.5
     assert np.mean(test["regret"]) == pytest.approx(10 - np.mean(test["total_reward"]), abs=1e-5)
 
