@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import functools
 from collections.abc import Callable
 
@@ -17,7 +18,7 @@ from .operations import forward, gradient
 from .options import Options
 
 
-class EmbeddingLearner:
+class EmbeddingLearner(abc.ABC):
     """A `Learner` whose class scores are a function of the embeddings of support and queries."""
 
     def __init__(
@@ -40,12 +41,12 @@ class EmbeddingLearner:
         """Parameters besides the embedding's."""
         return {}
 
+    @abc.abstractmethod
     def logits(self, own: Parameters, supports: tf.Tensor, queries: tf.Tensor, way: int) -> tf.Tensor:
         """Embeddings `[T, S, D]` (class-major) and `[T, Q, D]` -> unnormalised log-probabilities `[T, Q, way]`.
 
         `own` are the values of the parameters besides the embedding's.
         """
-        raise NotImplementedError
 
     def train_step(self, batch: Episode) -> Metrics:
         """One update on the mean over tasks and queries of -log p(y | x). Scalars: loss and accuracy."""
@@ -78,9 +79,9 @@ class EmbeddingLearner:
         own = 3 * forward([self.comparison(shape.way, supports, queries)])
         return (supports + queries) * gradient(self.network.layers) + own
 
+    @abc.abstractmethod
     def comparison(self, way: int, supports: int, queries: int) -> int:
         """Multiply-adds of `logits` for one task."""
-        raise NotImplementedError
 
     def _forward(self, batch: Episode, running: bool) -> tuple[tf.Tensor, Moments]:
         supports, queries, moments = self._embedded(batch, running)

@@ -81,7 +81,18 @@ class Memory(NamedTuple):
     values: tf.Tensor  # [T, H, S, A] of this episode's plan
 
 
-Plan = Callable[[MDPsSource, Experience, tf.Tensor, TaskKeys, float, tf.Tensor], tf.Tensor]
+class Situation(NamedTuple):
+    """What a plan is made from, at the start of an episode."""
+
+    source: MDPsSource
+    experience: Experience
+    episode: tf.Tensor  # its number, int32 scalar from 0
+    keys: TaskKeys
+    prior_mean: float
+    parameter: tf.Tensor  # samples, or the scale of a bonus
+
+
+Plan = Callable[[Situation], tf.Tensor]  # -> values [T, H, S, A]
 
 
 class MDPPolicy:
@@ -106,7 +117,7 @@ class MDPPolicy:
         experience = memory.experience.after(memory.state, seen, number)
         values = tf.cond(
             time == 0,
-            lambda: self.plan(self.source, experience, episode, keys, self.prior_mean, self.parameter),
+            lambda: self.plan(Situation(self.source, experience, episode, keys, self.prior_mean, self.parameter)),
             lambda: memory.values,
         )
         action = _best_at_random(tf.gather(values[:, time], seen.observation, batch_dims=1), keys)
@@ -116,88 +127,62 @@ class MDPPolicy:
         return action, Memory(experience, seen.observation, values), ()
 
 
-def posterior_sampling(
-    source: MDPsSource,
-    experience: Experience,
-    episode: tf.Tensor,
-    keys: TaskKeys,
-    prior_mean: float,
-    samples: tf.Tensor,
-) -> tf.Tensor:
+def posterior_sampling(now: Situation) -> tf.Tensor:
     """The highest value among `samples` environments drawn from the posterior, for each time, state and action.
 
     One sample: PSRL (Strens 2000; Osband, Russo and Van Roy 2013). More: optimistic PSRL.
     """
-    prior = Prior.of(source, prior_mean)
+    prior = Prior.of(now.source, now.prior_mean)
 
     def one(sample: tf.Tensor, best: tf.Tensor):
-        rewards, transitions = prior.draw(experience, keys.numbered(sample))
-        values = backward_induction(expected_backup(rewards, transitions), rewards, source.horizon)
+        rewards, transitions = prior.draw(now.experience, now.keys.numbered(sample))
+        values = backward_induction(expected_backup(rewards, transitions), rewards, now.source.horizon)
         return sample + 1, tf.maximum(best, values)
 
-    tasks, states, actions = experience.visits.shape
-    start = tf.fill((tasks, source.horizon, states, actions), tf.float32.min)
-    return tf.while_loop(lambda sample, _: sample < tf.cast(samples, tf.int32), one, (tf.constant(0), start))[1]
+    tasks, states, actions = now.experience.visits.shape
+    start = tf.fill((tasks, now.source.horizon, states, actions), tf.float32.min)
+    return tf.while_loop(lambda sample, _: sample < tf.cast(now.parameter, tf.int32), one, (tf.constant(0), start))[1]
 
 
-def certainty_equivalence(
-    source: MDPsSource,
-    experience: Experience,
-    episode: tf.Tensor,
-    keys: TaskKeys,
-    prior_mean: float,
-    parameter: tf.Tensor,
-) -> tf.Tensor:
+def certainty_equivalence(now: Situation) -> tf.Tensor:
     """Values if the estimates were true; the prior vanishes beside the first thing seen, as in TabulaRL."""
-    prior = Prior(prior_mean, VANISHING, VANISHING)
-    rewards = prior.mean_rewards(experience)
-    return backward_induction(expected_backup(rewards, prior.mean_transitions(experience)), rewards, source.horizon)
+    prior = Prior(now.prior_mean, VANISHING, VANISHING)
+    rewards = prior.mean_rewards(now.experience)
+    return backward_induction(
+        expected_backup(rewards, prior.mean_transitions(now.experience)), rewards, now.source.horizon
+    )
 
 
-def bayesian_exploration_bonus(
-    source: MDPsSource,
-    experience: Experience,
-    episode: tf.Tensor,
-    keys: TaskKeys,
-    prior_mean: float,
-    scale: tf.Tensor,
-) -> tf.Tensor:
+def bayesian_exploration_bonus(now: Situation) -> tf.Tensor:
     """BEB (Kolter and Ng 2009) as in TabulaRL.
 
     R + 1 / (1 + n) + beta H / (1 + m) for each step that follows, beta = 2 scale H^2; n and m count what was seen and
     the prior's weight, of rewards and of transitions.
     """
-    prior, horizon = Prior.of(source, prior_mean), source.horizon
-    rewards = prior.mean_rewards(experience) + 1 / (1 + prior.weight + experience.visits)
-    moves = tf.reduce_sum(prior.concentration + experience.moves, axis=-1)
-    bonus = 2 * scale * horizon**3 / (1 + moves)  # [T, S, A]
-    expected = expected_backup(rewards, prior.mean_transitions(experience))
+    prior, horizon = Prior.of(now.source, now.prior_mean), now.source.horizon
+    rewards = prior.mean_rewards(now.experience) + 1 / (1 + prior.weight + now.experience.visits)
+    moves = tf.reduce_sum(prior.concentration + now.experience.moves, axis=-1)
+    bonus = 2 * now.parameter * horizon**3 / (1 + moves)  # [T, S, A]
+    expected = expected_backup(rewards, prior.mean_transitions(now.experience))
     return backward_induction(
         lambda after, follow: expected(after, follow) + bonus * tf.cast(follow, tf.float32), rewards, horizon
     )
 
 
-def ucrl2(
-    source: MDPsSource,
-    experience: Experience,
-    episode: tf.Tensor,
-    keys: TaskKeys,
-    prior_mean: float,
-    scale: tf.Tensor,
-) -> tf.Tensor:
+def ucrl2(now: Situation) -> tf.Tensor:
     """UCRL2 (Jaksch, Ortner and Auer 2010) for finite horizons, as in TabulaRL.
 
     Rewards and transitions may lie off their estimates by scale sqrt(4 L / n) and, in L1, by scale sqrt(4 S L / m),
     L = ln(2 S A (k + 1) / delta) in episode k = 1, 2, ...; the best of all these environments is planned for.
     """
-    prior, (_, states, actions) = Prior(prior_mean, VANISHING, VANISHING / 10), experience.visits.shape
-    logarithm = tf.math.log(2 * states * actions * (tf.cast(episode, tf.float32) + 2) / CONFIDENCE)
-    seen = tf.maximum(experience.visits, 1)
-    moved = tf.maximum(tf.reduce_sum(experience.moves, axis=-1), 1)
-    rewards = prior.mean_rewards(experience) + scale * tf.sqrt(4 * logarithm / seen)
-    transitions, width = prior.mean_transitions(experience), scale * tf.sqrt(4 * states * logarithm / moved)
+    prior, (_, states, actions) = Prior(now.prior_mean, VANISHING, VANISHING / 10), now.experience.visits.shape
+    logarithm = tf.math.log(2 * states * actions * (tf.cast(now.episode, tf.float32) + 2) / CONFIDENCE)
+    seen = tf.maximum(now.experience.visits, 1)
+    moved = tf.maximum(tf.reduce_sum(now.experience.moves, axis=-1), 1)
+    rewards = prior.mean_rewards(now.experience) + now.parameter * tf.sqrt(4 * logarithm / seen)
+    transitions, width = prior.mean_transitions(now.experience), now.parameter * tf.sqrt(4 * states * logarithm / moved)
     return backward_induction(
-        lambda after, follow: rewards + optimistic_expectation(transitions, width, after), rewards, source.horizon
+        lambda after, follow: rewards + optimistic_expectation(transitions, width, after), rewards, now.source.horizon
     )
 
 

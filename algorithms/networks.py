@@ -16,6 +16,7 @@ place (in the papers' nets that bias has a gradient of exactly zero).
 
 from __future__ import annotations
 
+import abc
 import itertools
 import math
 from collections.abc import Mapping
@@ -63,7 +64,7 @@ def build(
     return MLP(options, input_shape, outputs, precision, seed, fuse)
 
 
-class BuiltInNetwork:
+class BuiltInNetwork(abc.ABC):
     """The layers that conv4 and mlp share."""
 
     layers: tuple[int, ...]  # multiply-adds of each layer for one example
@@ -92,11 +93,11 @@ class BuiltInNetwork:
         """`[T, N, *input_shape]` -> `[T, N, outputs]`."""
         return self.apply(parameters, x, groups=groups, running=running)[0]
 
+    @abc.abstractmethod
     def apply(
         self, parameters: Parameters, x: tf.Tensor, *, groups: int = 1, running: bool = False
     ) -> tuple[tf.Tensor, Moments]:
         """As `__call__`, and the batch moments of each batch norm (empty with `running`)."""
-        raise NotImplementedError
 
     def update_running(self, moments: Moments) -> None:
         """average <- momentum * average + (1 - momentum) * mean over tasks and groups."""

@@ -19,7 +19,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -264,6 +264,17 @@ def plot(rows: list[dict[str, object]], path: Path) -> None:
     figure.savefig(path)
 
 
+def save(rows: list[dict[str, Any]], options: argparse.Namespace, plot: Callable[..., None]) -> None:
+    """The rows as a CSV and a plot, where the options say so."""
+    if options.csv:
+        with options.csv.open("w", newline="") as file:
+            writer = csv.DictWriter(file, rows[0], lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
+    if options.plot:
+        plot(rows, options.plot)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--works", nargs="+", choices=WORKS, default=list(WORKS))
@@ -285,13 +296,7 @@ def main() -> None:
             f"bfloat16 {row['metarun_bfloat16']:.4f} s",
             flush=True,
         )
-    if options.csv:
-        with options.csv.open("w", newline="") as file:
-            writer = csv.DictWriter(file, rows[0], lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
-    if options.plot:
-        plot(rows, options.plot)
+    save(rows, options, plot)
 
 
 if __name__ == "__main__":

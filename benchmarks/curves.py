@@ -10,7 +10,6 @@ inner step; over inner steps there are 32 tasks.
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import os
 import statistics
@@ -119,13 +118,9 @@ def main() -> None:
             )
             rows.append({"curve": curve, "value": value, **json.loads(done.stdout.splitlines()[-1])})
             print(rows[-1], flush=True)
-    if options.csv:
-        with options.csv.open("w", newline="") as file:
-            writer = csv.DictWriter(file, rows[0], lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
-    if options.plot:
-        plot(rows, options.plot)
+    from compare import save
+
+    save(rows, options, plot)
 
 
 if __name__ == "__main__":

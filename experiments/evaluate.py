@@ -14,14 +14,13 @@ from .atomic import write_json_atomic
 from .errors import RunError
 from .load import load
 from .measure import Evaluation
-from .results import Row, read_row
+from .results import Row, published_columns, read_row
 from .retest import changed, place
-from .run import build, make_row, refuse_other_images
+from .row import make_row
+from .run import build, refuse_other_images
 from .rundir import RunDirectory
 from .spec import Experiment
 from .steps import Source, shape_of
-
-PUBLISHED = ("published", "published_ci95", "published_source")  # the paper's number is for the paper's test
 
 
 def evaluate(run: Path, split: Split, changes: Mapping[str, Any]) -> tuple[Row, Path, bool]:
@@ -59,7 +58,9 @@ def evaluate(run: Path, split: Split, changes: Mapping[str, Any]) -> tuple[Row, 
             checkpoint=chosen,
             step=trained.train_steps,
             seconds=trained.seconds,
-        ).model_copy(update={"spec_digest": trained.spec_digest} | dict.fromkeys(PUBLISHED))
+        ).model_copy(
+            update={"spec_digest": trained.spec_digest} | published_columns(None)
+        )  # that is for the paper's test
         measurement.write_csv(path.with_suffix(".csv"))
         write_json_atomic(path, row.as_json())
     return row, path, False

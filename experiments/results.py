@@ -16,6 +16,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from .atomic import write_text_atomic
 from .errors import RunError
+from .spec import Published
 
 
 def _finite(value: Any) -> Any:
@@ -74,6 +75,15 @@ class Row(BaseModel):
 
 
 COLUMNS = list(Row.model_fields)
+
+
+def published_columns(published: Published | None) -> dict[str, Any]:
+    """The paper's number, as a row has it."""
+    return {
+        "published": published.value if published else None,
+        "published_ci95": published.ci95 if published else None,
+        "published_source": published.source if published else None,
+    }
 
 
 def exact_sum(values: Iterable[float]) -> float:

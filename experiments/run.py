@@ -10,9 +10,8 @@ import math
 import sys
 import time
 from collections.abc import Mapping
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import keras
 import numpy as np
@@ -22,22 +21,22 @@ from .. import algorithms, datasets
 from ..algorithms.classical import ClassicalPolicy
 from ..algorithms.learner import Learner, Problem
 from ..algorithms.options import NetworkOptions
-from ..datasets.tasks import Split
 from ..datasets.trials import TrialSource
 from . import checkpoint, environment
 from .atomic import write_json_atomic, write_text_atomic
 from .errors import RunError
 from .interrupt import Interrupted, StopSignal
 from .load import load, resolved_yaml
-from .measure import Evaluation, Measurement, main_metric
+from .measure import Evaluation, main_metric
 from .memory import foresee
 from .metrics_log import MetricsLog
 from .progress import Progress
-from .results import Row, read_row
+from .results import Row, published_columns, read_row
+from .row import make_row
 from .rundir import RunDirectory
 from .spec import Experiment
 from .steps import Source, TrainingSteps, shape_of, training_shape, validation_shape
-from .tuning import chosen_value, tune
+from .tuning import tune
 
 CHECKPOINT_SECONDS = 120.0  # between validations, so that a kill never costs more
 CALL_SECONDS = 0.5  # of training steps in one call, after which progress and a request to stop are seen
@@ -166,7 +165,9 @@ class Training:
             tune(self.learner, self.source, experiment, self.directory)
         elif chosen == "best":
             checkpoint.restore(self.directory.best, self.variables)
-        measurement = self._measure("test", experiment.test.episodes)
+        test = experiment.test
+        evaluation = Evaluation(self.learner, self.source, "test", shape_of(test), test.episodes, test.episode_seed)
+        measurement = evaluation.measure(f"{experiment.name} seed {self.seed} test")
         measurement.write_csv(self.directory.episodes)
         if measurement.calibration is not None:
             measurement.write_calibration(self.directory.calibration)
@@ -185,11 +186,6 @@ class Training:
         )
         write_json_atomic(self.directory.result, row.as_json())
         return row
-
-    def _measure(self, split: Split, episodes: int, note: str = "") -> Measurement:
-        test = self.experiment.test
-        evaluation = Evaluation(self.learner, self.source, split, shape_of(test), episodes, test.episode_seed)
-        return evaluation.measure(f"{self.experiment.name} seed {self.seed} {split}{note}")
 
     def _validation(self) -> Evaluation | None:
         section = self.experiment.validation
@@ -312,68 +308,6 @@ def refuse_other_images(state: Mapping[str, Any], source: Source, directory: Run
         )
 
 
-def make_row(
-    experiment: Experiment,
-    seed: int,
-    source: Source,
-    learner: Learner,
-    measurement: Measurement,
-    *,
-    split: Split,
-    checkpoint: Literal["best", "last"],
-    step: int,
-    seconds: float,
-) -> Row:
-    """The row of one measurement by the experiment's test section; `step` and `seconds` are those of the training."""
-    summary, test = measurement.summary(), experiment.test
-    trial = source.trial if isinstance(source, TrialSource) else None
-    way, shot, query = (None, None, None) if trial else (test.way, test.shot, test.query)
-    return Row(
-        experiment=experiment.name,
-        algorithm=experiment.algorithm.name,
-        dataset=experiment.dataset.name,
-        split=split,
-        way=way,
-        shot=shot,
-        query=query,
-        trial=trial,
-        protocol=experiment.protocol,
-        metric=measurement.metric,
-        mean=summary[measurement.metric],
-        ci95=summary["ci95"],
-        episodes=test.episodes,
-        seed=seed,
-        checkpoint=checkpoint,
-        train_steps=step,
-        inner_steps=getattr(learner, "test_steps", 0),
-        tuned=chosen_value(learner, experiment) if isinstance(learner, ClassicalPolicy) else None,
-        parameters=sum(math.prod(value.shape) for value in learner.parameters.values()),
-        expected_calibration_error=summary.get("expected_calibration_error"),
-        negative_log_likelihood=summary.get("negative_log_likelihood"),
-        regret=summary.get("regret"),
-        optimal_actions=summary.get("optimal_actions"),
-        precision=experiment.precision,
-        device=environment.device_name(),
-        seconds=round(seconds, 1),
-        tasks_per_second=round(step * experiment.train.meta_batch / seconds, 1) if seconds else None,
-        version=version("metarun"),
-        git_commit=environment.git_commit(),
-        spec_digest=experiment.digest,
-        episodes_digest=measurement.episodes_digest,
-        **published_columns(experiment),
-    )
-
-
-def published_columns(experiment: Experiment) -> dict[str, Any]:
-    """The paper's number, as a row has it."""
-    published = experiment.published
-    return {
-        "published": published.value if published else None,
-        "published_ci95": published.ci95 if published else None,
-        "published_source": published.source if published else None,
-    }
-
-
 def write_spec(experiment: Experiment, seed: int, directory: RunDirectory) -> None:
     """The resolved spec of this one seed."""
     write_text_atomic(directory.spec, resolved_yaml(experiment.model_copy(update={"seeds": (seed,)})))
@@ -382,7 +316,7 @@ def write_spec(experiment: Experiment, seed: int, directory: RunDirectory) -> No
 def finished_row(experiment: Experiment, seed: int, directory: RunDirectory) -> Row:
     """The row of a finished run, with the published number that the spec has now."""
     row = read_row(directory.result)
-    current = row.model_copy(update=published_columns(experiment))
+    current = row.model_copy(update=published_columns(experiment.published))
     if current != row:
         write_spec(experiment, seed, directory)
         write_json_atomic(directory.result, current.as_json())

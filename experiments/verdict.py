@@ -20,7 +20,7 @@ from .errors import RunError
 from .paired import compare
 from .papers import Cell
 from .plan import Planned, by_cell
-from .results import Row
+from .results import published_columns
 from .table import Bold, Line, average, digits_of, render_cells, result_cells, unit_of
 
 LEVEL = 0.05  # of the paired test
@@ -45,7 +45,8 @@ def collect(planned: Sequence[Planned]) -> tuple[list[Reproduced], list[str]]:
         rows = [(one, row) for one in seeds if (row := one.row) is not None]
         if rows:
             first = rows[0][0]
-            line = average([with_published(first.cell, row) for _, row in rows])
+            published = published_columns(first.cell.published)  # the cell's, which need not be the spec's
+            line = average([row.model_copy(update=published) for _, row in rows])
             try:
                 tests = [with_episodes(one.row_path) for one, _ in rows]
             except RunError as error:
@@ -64,18 +65,6 @@ def collect(planned: Sequence[Planned]) -> tuple[list[Reproduced], list[str]]:
             else:
                 marks |= {cells[place].cell.name for place in best([seed_mean(one.tests) for one in cells])}
     return [one._replace(bold=one.cell.name in marks) for one in filled], notes
-
-
-def with_published(cell: Cell, row: Row) -> Row:
-    """The row beside the number of the cell, which need not be that of the spec."""
-    published = cell.published
-    return row.model_copy(
-        update={
-            "published": published.value if published else None,
-            "published_ci95": published.ci95 if published else None,
-            "published_source": published.source if published else None,
-        }
-    )
 
 
 def seed_mean(tests: Sequence[Compared]) -> Compared:

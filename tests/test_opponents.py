@@ -8,7 +8,7 @@ from metarun.algorithms import bandit_policies, mdp_policies
 from metarun.algorithms import classical_options as options
 from metarun.algorithms.bandit_policies import RULES, Counts, rule_parameter
 from metarun.algorithms.classical import ClassicalPolicy
-from metarun.algorithms.mdp_policies import PLANS, Experience, MDPPolicy, optimistic_expectation
+from metarun.algorithms.mdp_policies import PLANS, Experience, MDPPolicy, Situation, optimistic_expectation
 from metarun.algorithms.rollout import Seen
 from metarun.datasets import bandits, mdps
 from metarun.datasets.options import BanditsOptions, MDPsOptions
@@ -110,7 +110,8 @@ def experience():
 
 def planned(name, prior_mean, parameter, episode=0):
     keys = TaskKeys.of_stream(0, "train", 0, 1)
-    return PLANS[name](MDPS, experience(), tf.constant(episode), keys, prior_mean, tf.constant(parameter))[0].numpy()
+    now = Situation(MDPS, experience(), tf.constant(episode), keys, prior_mean, tf.constant(parameter))
+    return PLANS[name](now)[0].numpy()
 
 
 def backwards(rewards, transitions, bonus=0.0):
@@ -151,7 +152,7 @@ def test_posterior_sampling_has_the_posteriors_moments():
     source = mdps.build(MDPsOptions(states=3, actions=2, horizon=1))
     many = Experience(*(tf.repeat(part, TASKS, axis=0) for part in experience()))
     values = {
-        samples: PLANS["psrl"](source, many, tf.constant(0), KEYS, 0.0, tf.constant(samples)).numpy()[:, 0]
+        samples: PLANS["psrl"](Situation(source, many, tf.constant(0), KEYS, 0.0, tf.constant(samples))).numpy()[:, 0]
         for samples in (1.0, 2.0)
     }
     mean, deviation = estimates(0.0, 1, 1)[0], 1 / np.sqrt(1 + experience()[0][0].numpy())

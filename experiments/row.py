@@ -1,0 +1,70 @@
+"""From a measurement to its row."""
+
+from __future__ import annotations
+
+import math
+from importlib.metadata import version
+from typing import Literal
+
+from ..algorithms.classical import ClassicalPolicy
+from ..algorithms.learner import Learner
+from ..datasets.tasks import Split
+from ..datasets.trials import TrialSource
+from . import environment
+from .measure import Measurement
+from .results import Row, published_columns
+from .spec import Experiment
+from .steps import Source
+from .tuning import chosen_value
+
+
+def make_row(
+    experiment: Experiment,
+    seed: int,
+    source: Source,
+    learner: Learner,
+    measurement: Measurement,
+    *,
+    split: Split,
+    checkpoint: Literal["best", "last"],
+    step: int,
+    seconds: float,
+) -> Row:
+    """The row of one measurement by the experiment's test section; `step` and `seconds` are those of the training."""
+    summary, test = measurement.summary(), experiment.test
+    trial = source.trial if isinstance(source, TrialSource) else None
+    way, shot, query = (None, None, None) if trial else (test.way, test.shot, test.query)
+    return Row(
+        experiment=experiment.name,
+        algorithm=experiment.algorithm.name,
+        dataset=experiment.dataset.name,
+        split=split,
+        way=way,
+        shot=shot,
+        query=query,
+        trial=trial,
+        protocol=experiment.protocol,
+        metric=measurement.metric,
+        mean=summary[measurement.metric],
+        ci95=summary["ci95"],
+        episodes=test.episodes,
+        seed=seed,
+        checkpoint=checkpoint,
+        train_steps=step,
+        inner_steps=getattr(learner, "test_steps", 0),
+        tuned=chosen_value(learner, experiment) if isinstance(learner, ClassicalPolicy) else None,
+        parameters=sum(math.prod(value.shape) for value in learner.parameters.values()),
+        expected_calibration_error=summary.get("expected_calibration_error"),
+        negative_log_likelihood=summary.get("negative_log_likelihood"),
+        regret=summary.get("regret"),
+        optimal_actions=summary.get("optimal_actions"),
+        precision=experiment.precision,
+        device=environment.device_name(),
+        seconds=round(seconds, 1),
+        tasks_per_second=round(step * experiment.train.meta_batch / seconds, 1) if seconds else None,
+        version=version("metarun"),
+        git_commit=environment.git_commit(),
+        spec_digest=experiment.digest,
+        episodes_digest=measurement.episodes_digest,
+        **published_columns(experiment.published),
+    )
