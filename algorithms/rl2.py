@@ -81,7 +81,10 @@ class RL2:
         self.optimizer, self.baseline_optimizer = optimizer(), optimizer()
         self.variables = state_of(self.optimizer, self.parameters, self.return_mean, self.return_std)
         self.variables += state_of(self.baseline_optimizer, self.baseline.parameters)
-        self.compiled_iteration = tf.function(self.iteration, jit_compile=jit_compile)
+        self.compiled_iteration = tf.function(self.iteration)
+        self.compiled_collect = tf.function(self.collect, jit_compile=jit_compile)
+        self.compiled_improve = tf.function(self._improve, jit_compile=jit_compile)
+        self.compiled_fit_baseline = tf.function(self._fit_baseline, jit_compile=jit_compile)
         self.compiled_evaluate = tf.function(self._evaluate, jit_compile=jit_compile)
 
     def train_step(self, trials: Trials) -> Metrics:
@@ -113,12 +116,16 @@ class RL2:
         return trial_metrics(self.play(trials))
 
     def iteration(self, trials: Trials) -> Metrics:
-        """As `train_step`, not compiled."""
+        """As `train_step`. The two networks learn at the same time: neither needs the other's step, and what is serial
+        in one program fills the cores that wait in the other."""
+        batch, total_reward = self.compiled_collect(trials)
+        metrics, baseline_loss = self.compiled_improve(batch), self.compiled_fit_baseline(batch)
+        return metrics | {"baseline_loss": baseline_loss, "total_reward": total_reward}
+
+    def collect(self, trials: Trials) -> tuple[Batch, tf.Tensor]:
+        """Play: what there is to learn from, and the mean total reward."""
         rollout = self.play(trials)
-        batch = self.batch(rollout)
-        baseline_loss = self._each(self._baseline_update, batch, self.options.epochs)
-        metrics = self._improve(batch) | {"baseline_loss": baseline_loss[0]}
-        return metrics | {"total_reward": tf.reduce_mean(tf.reduce_sum(rollout.reward, axis=0))}
+        return self.batch(rollout), tf.reduce_mean(tf.reduce_sum(rollout.reward, axis=0))
 
     def batch(self, rollout: Rollout) -> Batch:
         """Advantages and targets in mini-batches; moves the running mean and standard deviation of returns."""
@@ -154,6 +161,10 @@ class RL2:
             maximum_iterations=passes,
         )
         return last
+
+    def _fit_baseline(self, batch: Batch) -> tf.Tensor:
+        """All passes of the baseline; the mean loss of the last."""
+        return self._each(self._baseline_update, batch, self.options.epochs)[0]
 
     def _baseline_update(self, batch: Batch) -> tf.Tensor:
         parameters = {name: tf.convert_to_tensor(value) for name, value in self.baseline.parameters.items()}
