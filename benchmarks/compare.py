@@ -1,11 +1,12 @@
-"""metarun against PyTorch on the five works of meta-learning, in turn, in one process.
+"""metarun against PyTorch on five works of few-shot learning and four of RL^2, in turn, in one process.
 
     pip install -e ".[bench]"
     python benchmarks/compare.py [--works W1 W4] [--rounds 5] [--csv FILE] [--plot FILE]
 
 Each round runs metarun for about a second, then each variant of the peer. Inputs are random images of the right
-shapes, first weights are the same, and the losses of the first step must agree. The peer of a work is its fastest
-variant; the ratio is that of the median step times. Both sides use all cores that the process may use.
+shapes, first weights are the same, and the losses of the first step must agree; of RL^2, whose trials are random on
+both sides, the networks' outputs and gradients. The peer of a work is its fastest variant; the ratio is that of the
+median step times. Both sides use all cores that the process may use.
 """
 
 from __future__ import annotations
@@ -15,132 +16,24 @@ import csv
 import math
 import os
 import statistics
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
 import tensorflow as tf
+from works import TRIALS_WORKS, WORKS, Metarun, MetarunTrials, Work
 
-from metarun import algorithms
-from metarun.algorithms.learner import Problem
-from metarun.algorithms.options import (
-    Conv4Options,
-    MAMLOptions,
-    MatchingNetworkOptions,
-    OptimizerOptions,
-    PrototypicalNetworkOptions,
-    ReptileOptions,
-)
-from metarun.datasets.options import GlyphsOptions, Options
-from metarun.datasets.sampling import ClassPool, ImageSource
+from metarun.algorithms.options import MAMLOptions, OptimizerOptions, PrototypicalNetworkOptions, ReptileOptions
 from metarun.experiments.benchmark import matrix_rate
 from metarun.experiments.environment import cores
-from metarun.experiments.spec import Experiment, Train
-from metarun.experiments.steps import TrainingSteps, training_shape
 
 SECONDS_A_TURN = 1.0
 AGREE = 1e-6  # relative difference of the losses in float64
 AGREE_ADAM = 1e-3  # PyTorch adds Adam's epsilon after the bias correction, the papers' code before it
-
-
-class Work(NamedTuple):
-    """One training step that is measured."""
-
-    title: str
-    algorithm: Options
-    network: Conv4Options
-    train: Train
-    image: tuple[int, int, int] = (28, 28, 1)
-    optimizer: OptimizerOptions = OptimizerOptions()
-
-
-STRIDED = Conv4Options(downsample="stride")
-WORKS = {
-    "W1": Work(
-        "MAML, Omniglot 5-way 1-shot, 32 tasks, 1 inner step",
-        MAMLOptions(inner_lr=2.0),
-        Conv4Options(downsample="stride", features="mean", norm_scale=False),
-        Train(way=5, shot=1, query=1, meta_batch=32, steps=1),
-    ),
-    "W2": Work(
-        "MAML, miniImageNet 5-way 1-shot, 4 tasks, 5 inner steps",
-        MAMLOptions(inner_lr=0.05, inner_steps=5),
-        Conv4Options(filters=32, norm_scale=False),
-        Train(way=5, shot=1, query=15, meta_batch=4, steps=1),
-        image=(84, 84, 3),
-    ),
-    "W3": Work(
-        "Prototypical Networks, Omniglot 60-way 1-shot",
-        PrototypicalNetworkOptions(),
-        Conv4Options(),
-        Train(way=60, shot=1, query=5, steps=1),
-    ),
-    "W4": Work(
-        "Reptile, Omniglot 5-way, 5 tasks x 5 Adam steps",
-        ReptileOptions(inner_lr=1e-3, inner_steps=5, inner_batch=10),
-        STRIDED,
-        Train(way=5, shot=10, meta_batch=5, steps=1),
-        optimizer=OptimizerOptions(name="sgd", learning_rate=1.0),
-    ),
-    "W5": Work(
-        "Matching Networks with FCE, Omniglot 20-way 1-shot",
-        MatchingNetworkOptions(temperature=0.1, full_context_embeddings=True),
-        Conv4Options(),
-        Train(way=20, shot=1, query=5, steps=1),
-    ),
-}
-
-
-def experiment_of(work: Work, precision: str = "float32") -> Experiment:
-    """The spec of a work; its dataset is not used."""
-    return Experiment(
-        name="work",
-        algorithm=work.algorithm,
-        network=work.network,
-        dataset=GlyphsOptions(),
-        protocol="transductive",
-        optimizer=work.optimizer,
-        train=work.train,
-        precision=precision,
-    )
-
-
-def source_of(work: Work, precision: str = "float32") -> ImageSource:
-    """Random images, 120 classes of 20."""
-    pixels = np.random.default_rng(0).integers(0, 256, (120 * 20, *work.image), dtype=np.uint8)
-    pool = ClassPool(pixels, np.full(120, 20), tuple(str(number) for number in range(120)))
-    dtype = "float32" if precision == "bfloat16" else precision  # as in a run
-    return ImageSource("random", {"train": pool}, dtype=dtype)
-
-
-class Metarun:
-    """metarun's side of a work: `step()` returns the loss."""
-
-    def __init__(self, work: Work, precision: str = "float32"):
-        self.experiment, self.source = experiment_of(work, precision), source_of(work, precision)
-        self.learner = algorithms.build(
-            work.algorithm,
-            work.network,
-            work.optimizer,
-            problem=Problem(False, "transductive"),
-            input_shape=work.image,
-            outputs=work.train.way,
-            steps=1000,
-            precision=precision,
-            seed=0,
-        )
-        self.parameters = {name: value.numpy() for name, value in self.learner.parameters.items()}
-        self.shape = training_shape(self.experiment)
-        self.batch = self.source.sample("train", 0, work.train.meta_batch, self.shape, 0)
-        self.operations = work.train.meta_batch * self.learner.operations(self.shape)
-        update = TrainingSteps(self.experiment, 0, self.source, self.learner).update
-        first = tf.constant(0, tf.int64)  # always the same tasks, so that the peer can be given them
-        self.step: Callable[[], float] = lambda: float(update(first)["loss"])
 
 
 def peers(work: Work, metarun: Metarun) -> Iterator[tuple[str, Callable[[], float]]]:
@@ -193,6 +86,10 @@ def turn(step: Callable[[], float]) -> list[float]:
 
 def check(name: str) -> None:
     """SystemExit unless every variant of the peer does what metarun does, on two tasks of few small images."""
+    if name in TRIALS_WORKS:
+        import pytorch_rl2
+
+        return pytorch_rl2.check()
     work = WORKS[name]._replace(optimizer=OptimizerOptions(name="sgd", learning_rate=1.0))
     small = {"meta_batch": min(work.train.meta_batch, 2), "query": min(work.train.query, 3)}
     work = work._replace(train=work.train.model_copy(update=small), image=(28, 28, work.image[2]))
@@ -205,11 +102,19 @@ def check(name: str) -> None:
             raise SystemExit(f"{name}: losses {losses} in metarun, {others} in PyTorch ({variant}): not the same work")
 
 
-def compare(name: str, rounds: int) -> dict[str, object]:
-    """One line of the table."""
-    work = WORKS[name]
+def contest(name: str) -> tuple[dict[str, Callable[[], float]], int]:
+    """The step of metarun and of each variant that can be the fastest, warmed up; operations of a step."""
+    if name in TRIALS_WORKS:
+        import pytorch_rl2
+
+        trials = MetarunTrials(TRIALS_WORKS[name])
+        contestants = {"metarun": trials.step, "plain": pytorch_rl2.PyTorch(TRIALS_WORKS[name]).step}
+        for step in contestants.values():
+            step()
+        return contestants, trials.operations
+    work, quickest = WORKS[name], math.inf
     ours = Metarun(work)
-    contestants, quickest = {"metarun": ours.step, "bfloat16": Metarun(work, "bfloat16").step}, math.inf
+    contestants = {"metarun": ours.step, "bfloat16": Metarun(work, "bfloat16").step}
     for step in contestants.values():
         step()
     for variant, step in peers(work, ours):
@@ -218,6 +123,12 @@ def compare(name: str, rounds: int) -> dict[str, object]:
         if seconds < 2 * quickest:  # the others cannot be the best, but hold gigabytes
             contestants[variant] = step
         quickest = min(seconds, quickest)
+    return contestants, ours.operations
+
+
+def compare(name: str, rounds: int) -> dict[str, Any]:
+    """One line of the table."""
+    contestants, operations = contest(name)
     times: dict[str, list[float]] = {variant: [] for variant in contestants}
     rates = []
     for _ in range(rounds):
@@ -225,22 +136,22 @@ def compare(name: str, rounds: int) -> dict[str, object]:
         for variant, step in contestants.items():
             times[variant] += turn(step)
     medians = {variant: statistics.median(each) for variant, each in times.items()}
-    mine, half = medians.pop("metarun"), medians.pop("bfloat16")
+    mine, half = medians.pop("metarun"), medians.pop("bfloat16", None)
     best = min(medians, key=medians.__getitem__)
     low, _, high = statistics.quantiles(times["metarun"], n=4)
     rate = statistics.median(rates)
     return {
         "work": name,
-        "title": work.title,
+        "title": (WORKS | TRIALS_WORKS)[name].title,
         "metarun": mine,
         "metarun_low": low,
         "metarun_high": high,
         "pytorch": medians[best],
         "variant": best,
         "ratio": medians[best] / mine,
-        "gflops": ours.operations / mine / 1e9,
+        "gflops": operations / mine / 1e9,
         "matrix_gflops": rate,
-        "fraction": ours.operations / mine / 1e9 / rate,
+        "fraction": operations / mine / 1e9 / rate,
         "metarun_bfloat16": half,
     }
 
@@ -277,7 +188,7 @@ def save(rows: list[dict[str, Any]], options: argparse.Namespace, plot: Callable
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--works", nargs="+", choices=WORKS, default=list(WORKS))
+    parser.add_argument("--works", nargs="+", choices=[*WORKS, *TRIALS_WORKS], default=[*WORKS, *TRIALS_WORKS])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--csv", type=Path)
     parser.add_argument("--plot", type=Path)
@@ -292,13 +203,12 @@ def main() -> None:
         row = rows[-1]
         print(
             f"{name}  metarun {row['metarun']:.4f} s  pytorch {row['pytorch']:.4f} s ({row['variant']})  "
-            f"{row['ratio']:.2f}x  {row['gflops']:.0f} GFLOP/s = {row['fraction']:.0%} of {row['matrix_gflops']:.0f}  "
-            f"bfloat16 {row['metarun_bfloat16']:.4f} s",
+            f"{row['ratio']:.2f}x  {row['gflops']:.0f} GFLOP/s = {row['fraction']:.0%} of {row['matrix_gflops']:.0f}"
+            + (f"  bfloat16 {row['metarun_bfloat16']:.4f} s" if row["metarun_bfloat16"] else ""),
             flush=True,
         )
     save(rows, options, plot)
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).parent))
     main()

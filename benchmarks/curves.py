@@ -3,7 +3,7 @@
     python benchmarks/curves.py [--csv FILE] [--plot FILE]      (about ten minutes)
     python benchmarks/curves.py --soak 2000                     (memory over many steps)
 
-The point that all curves start from is W1 of `compare.py` with 8 tasks: 5-way 1-shot, conv4-64 stride 2, 28x28, one
+The point that all curves start from is W1 of `works.py` with 8 tasks: 5-way 1-shot, conv4-64 stride 2, 28x28, one
 inner step; over inner steps there are 32 tasks.
 """
 
@@ -33,7 +33,7 @@ SHARED = {"meta_batch": 8, "inner_steps": 1, "way": 5, "image": 28, "recompute_i
 
 def learner_of(point: dict[str, Any]) -> Any:
     """metarun's side of a point."""
-    from compare import WORKS, Metarun
+    from works import WORKS, Metarun
 
     algorithm = {"inner_steps": point["inner_steps"], "recompute_inner": point["recompute_inner"]}
     train = {"way": point["way"], "meta_batch": point["meta_batch"]}

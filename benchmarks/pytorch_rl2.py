@@ -1,37 +1,18 @@
-"""RL^2 in metarun against PyTorch as its users write it, in turn, in one process.
+"""RL^2 as PyTorch's users write it: the peer of `compare.py` on bandits.
 
-    pip install -e ".[bench]"
-    python benchmarks/pytorch_rl2.py [--arms 5] [--pulls 10] [--trials 2500] [--rounds 3]
-
-Bernoulli bandits, GRU 256. Both sides do the same iteration: play all trials, advantages, five passes of PPO and five
-of the baseline over mini-batches of 128 trials, weight normalisation, Adam, the KL at the end. PyTorch's nn.GRU has no
-ReLU candidate, so that its users write the cell and loop over it; the bandits are tensors there too. Before anything is
-timed, the two networks must agree in float64 on the same weights, outputs and gradients.
+An iteration plays all trials, computes advantages, makes five passes of PPO and five of the baseline over mini-batches
+of 128 trials, with weight normalisation, Adam, and the KL at the end. nn.GRU has no ReLU candidate, so that PyTorch's
+users write the cell and loop over it; the bandits are tensors there too.
 """
 
 from __future__ import annotations
 
-import argparse
-import os
-import statistics
-import time
-from collections.abc import Callable
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-
-import keras
 import numpy as np
 import tensorflow as tf
 import torch
 from torch.distributions import Categorical
 from torch.nn import functional as F
-
-from metarun.algorithms.operations import forward
-from metarun.algorithms.options import GRUOptions, RL2Options
-from metarun.algorithms.rl2 import RL2
-from metarun.datasets.bandits import BanditsSource
-from metarun.datasets.options import BanditsOptions
-from metarun.experiments.environment import cores
+from works import ARMS, MetarunTrials, TrialsWork
 
 AGREE = 1e-9
 CLIP, EPOCHS, MINIBATCH, DISCOUNT, LAMBDA = 0.1, 5, 128, 0.99, 0.3
@@ -78,19 +59,20 @@ NAMES = ("input", "recurrent", "head")
 
 
 class PyTorch:
-    """One iteration, and playing alone."""
+    """`step()` returns the mean total reward."""
 
-    def __init__(self, arms: int, pulls: int, trials: int):
-        self.arms, self.pulls, self.trials = arms, pulls, trials
-        self.policy, self.baseline = GRU(arms + 3, 256, arms), GRU(arms + 3, 256, 1)
+    def __init__(self, work: TrialsWork):
+        self.pulls, self.trials = work.pulls, work.trials
+        self.step = self.iteration if work.part == "iteration" else lambda: self.play()[2].sum(0).mean().item()
+        self.policy, self.baseline = GRU(ARMS + 3, 256, ARMS), GRU(ARMS + 3, 256, 1)
         self.optimizers = [torch.optim.Adam(net.parameters(), 1e-3) for net in (self.policy, self.baseline)]
         self.mean, self.std = 0.0, 1.0
 
     @torch.no_grad()
     def play(self):
         """Inputs, actions, rewards and old logits, [N, T, ...]."""
-        p = torch.rand(self.trials, self.arms)
-        x = torch.zeros(self.trials, self.arms + 3)
+        p = torch.rand(self.trials, ARMS)
+        x = torch.zeros(self.trials, ARMS + 3)
         x[:, [0, 1, -1]] = 1.0
         h, weights, happened = torch.zeros(self.trials, 256), self.policy.weights(), []
         for _ in range(self.pulls):
@@ -99,7 +81,7 @@ class PyTorch:
             reward = torch.bernoulli(p.gather(1, action[:, None]))[:, 0]
             happened.append((x, action, reward, logits))
             one = torch.ones(self.trials, 1)
-            x = torch.cat([one, F.one_hot(action, self.arms).float(), reward[:, None], one], dim=1)
+            x = torch.cat([one, F.one_hot(action, ARMS).float(), reward[:, None], one], dim=1)
         return [torch.stack(parts) for parts in zip(*happened, strict=True)]
 
     def iteration(self) -> float:
@@ -147,41 +129,15 @@ class PyTorch:
         optimizer.step()
 
 
-class Metarun:
-    """The same two."""
-
-    def __init__(self, arms: int, pulls: int, trials: int, precision: str = "float32"):
-        self.source, self.trials = BanditsSource(BanditsOptions(arms=arms, pulls=pulls)), trials
-        self.learner = RL2(
-            self.source,
-            GRUOptions(),
-            lambda: keras.optimizers.Adam(1e-3, epsilon=1e-8, clipvalue=40.0),
-            RL2Options(),
-            precision,
-        )
-        self.index = 0
-
-    def _sample(self):
-        self.index += self.trials
-        return self.source.sample("train", self.index, self.trials, seed=0)
-
-    def play(self) -> np.ndarray:
-        """All trials."""
-        return self.learner.evaluate(self._sample())["total_reward"].numpy()
-
-    def iteration(self) -> float:
-        """The total reward."""
-        return float(self.learner.train_step(self._sample())["total_reward"])
-
-
-def check_agreement(arms: int) -> None:
-    """Outputs and gradients of the two policies in float64 on the same weights."""
-    ours, theirs = Metarun(arms, 10, 8, "float64").learner.policy, GRU(arms + 3, 256, arms).double()
+def check() -> None:
+    """AssertionError unless outputs and gradients of both policies agree in float64 on the same weights."""
+    ours = MetarunTrials(TrialsWork("check", "play", 10, 8), "float64").learner.policy
+    theirs = GRU(ARMS + 3, 256, ARMS).double()
     with torch.no_grad():
         for name in NAMES:
             getattr(theirs, f"{name}_v").copy_(torch.from_numpy(ours.parameters[f"{name}/direction"].numpy().T.copy()))
             getattr(theirs, f"{name}_g").copy_(torch.from_numpy(ours.parameters[f"{name}/length"].numpy()))
-    xs = np.random.default_rng(0).normal(size=(10, 8, arms + 3))
+    xs = np.random.default_rng(0).normal(size=(10, 8, ARMS + 3))
     with tf.GradientTape() as tape:
         outputs = ours.unroll(ours.weights(), tf.constant(xs))
         loss = tf.reduce_sum(outputs**2)
@@ -190,37 +146,3 @@ def check_agreement(arms: int) -> None:
     (expected**2).sum().backward()
     assert np.abs(outputs.numpy() - expected.detach().numpy()).max() < AGREE
     assert np.abs(gradient.numpy() - theirs.recurrent_v.grad.numpy().T).max() < AGREE
-
-
-def seconds(function: Callable[[], object]) -> float:
-    """Of one call."""
-    start = time.perf_counter()
-    function()
-    return time.perf_counter() - start
-
-
-def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, default in {"arms": 5, "pulls": 10, "trials": 2500, "rounds": 3}.items():
-        parser.add_argument(f"--{name}", type=int, default=default)
-    told = parser.parse_args()
-    torch.set_num_threads(cores())
-    check_agreement(told.arms)
-    sides = [kind(told.arms, told.pulls, told.trials) for kind in (Metarun, PyTorch)]
-    for side in sides:  # traces and warms up
-        side.play(), side.iteration()
-    steps = told.pulls * told.trials
-    operations = {
-        "play": steps * forward(sides[0].learner.policy.layers),
-        "iteration": told.trials * sides[0].learner.operations(),
-    }
-    for part, count in operations.items():
-        times = [[seconds(getattr(side, part)) for side in sides] for _ in range(told.rounds)]
-        ours, theirs = (statistics.median(each) for each in zip(*times, strict=True))
-        rates = [f"{steps / each:,.0f} steps/s, {count / each / 1e9:.0f} GFLOP/s" for each in (ours, theirs)]
-        print(f"{part}: metarun {ours:.3f} s ({rates[0]}); PyTorch {theirs:.3f} s ({rates[1]}); {theirs / ours:.2f}")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,4 +1,4 @@
-"""The five works of benchmarks/compare.py take two steps each, and `metarun benchmark` measures a spec."""
+"""The works of benchmarks/ take two steps each, and `metarun benchmark` measures a spec."""
 
 import csv
 import importlib.util
@@ -17,9 +17,9 @@ FOLDER = Path(__file__).parents[1] / "benchmarks"
 
 
 @pytest.fixture(scope="module")
-def compare():
-    """The script as a module."""
-    spec = importlib.util.spec_from_file_location("compare", FOLDER / "compare.py")
+def works():
+    """The file as a module."""
+    spec = importlib.util.spec_from_file_location("works", FOLDER / "works.py")
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -27,11 +27,19 @@ def compare():
 
 
 @pytest.mark.parametrize("name", ["W1", "W2", "W3", "W4", "W5"])
-def test_two_steps_of_each_work(compare, name):
-    work = compare.Metarun(compare.WORKS[name])
+def test_two_steps_of_each_work(works, name):
+    work = works.Metarun(works.WORKS[name])
     first, second = work.step(), work.step()  # on the same tasks
     assert math.isfinite(first) and math.isfinite(second) and second != first
     assert work.operations > 1e9
+
+
+@pytest.mark.parametrize("name", ["W6", "W9"])
+def test_two_steps_of_rl2(works, name):
+    work = works.MetarunTrials(works.TRIALS_WORKS[name]._replace(trials=20, pulls=5))
+    first, second = work.step(), work.step()  # of other trials
+    assert 0 < first < 5 and 0 < second < 5 and second != first
+    assert work.operations > 20 * 5 * 2 * 256 * 3 * 256
 
 
 def test_the_command(tmp_path, cache_folder):
