@@ -1,11 +1,12 @@
 # make quickstart   install, train four learners on embedded data, print the table
 # make test         the tests (minutes);  make test-all: the slow ones too;  make check: ruff and pyright
+# make tables       the tables of the READMEs from experiments/results/;  RUNS=DIR takes over those of a folder of runs
 PYTHON ?= python3
 BIN := .venv/bin
 export PYTHONSAFEPATH := 1
 QUICKSTART := quickstart/protonet quickstart/matchingnet quickstart/maml quickstart/reptile
 
-.PHONY: quickstart test test-all check clean
+.PHONY: quickstart test test-all check tables clean
 
 quickstart: .venv/installed
 	"$(BIN)/metarun" train $(QUICKSTART) --out runs/quickstart
@@ -19,6 +20,9 @@ test-all: .venv/installed-dev
 check: .venv/installed-dev
 	"$(BIN)/ruff" check .
 	"$(BIN)/pyright"
+
+tables:
+	"$(PYTHON)" experiments/results/tables.py $(RUNS)
 
 .venv/installed: setup.cfg constraints.txt pyproject.toml | .venv/bin/pip
 	"$(BIN)/python" -m pip install --quiet -c constraints.txt -e .

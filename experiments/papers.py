@@ -1,7 +1,8 @@
 """A paper's table as data: which model fills which cell, how it is tested, and the number in the paper. No TensorFlow.
 
-One model fills several cells: cells that name the same spec share its training, and `test` says how each of them
-tests it, in the words of `metarun evaluate`. Cells of one `column` are compared with each other.
+One model fills several cells: cells that name the same spec, with the same `overrides` if any, share its training, and
+`test` says how each of them tests it, in the words of `metarun evaluate`. Cells of one `column` are compared with each
+other.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ class Cell(Options):
     column: str = Field(min_length=1)
     method: str = Field(min_length=1)
     spec: str = Field(min_length=1)
+    overrides: tuple[str, ...] = Field(default=(), strict=False)  # of the spec, as `metarun train -s` takes them
     test: Changes = Changes()
     published: Published | None = None
 
@@ -77,6 +79,9 @@ def load_table(name: str) -> PaperTable:
             document.complain(detail["loc"], _message(detail))
         raise SpecError(document.problems) from None
     _complain_of_doubles(document, table)
+    for number, cell in enumerate(table.cells):
+        if cell.overrides and not any(one.startswith("name=") for one in cell.overrides):
+            document.complain(("cells", number, "overrides"), "name=... is missing: such a run needs a name of its own")
     if document.problems:
         raise SpecError(document.problems)
     return table
@@ -86,7 +91,7 @@ def _complain_of_doubles(document: Document, table: PaperTable) -> None:
     """Two cells of one name, or of one test of one model."""
     names: dict[Any, str] = {}
     for number, cell in enumerate(table.cells):
-        for key in (cell.name, (cell.spec, cell.test)):
+        for key in (cell.name, (cell.spec, cell.overrides, cell.test)):
             if key in names:
                 document.complain(("cells", number), f"{cell.name} is the same cell as {names[key]}")
             names.setdefault(key, cell.name)

@@ -75,13 +75,14 @@ class Planned:
 
 def plan(table: PaperTable, out: Path, seeds: int | None = None, budget: float = 1.0) -> list[Planned]:
     """Every cell and seed, in the table's order; SpecError where a spec is missing, or cannot be tested so."""
-    specs: dict[str, tuple[Experiment, Experiment]] = {}
+    specs: dict[tuple[str, tuple[str, ...]], tuple[Experiment, Experiment]] = {}
     planned, problems = [], []
     for cell in table.cells:
         try:
-            if cell.spec not in specs:
-                specs[cell.spec] = within_budget(cell.spec, budget)
-            experiment, full = specs[cell.spec]
+            model = cell.spec, cell.overrides
+            if model not in specs:
+                specs[model] = within_budget(cell.spec, budget, cell.overrides)
+            experiment, full = specs[model]
             changed(experiment, cell.changes)
         except SpecError as error:
             problems += [f"{cell.name}: {problem}" for problem in error.problems]
@@ -94,16 +95,18 @@ def plan(table: PaperTable, out: Path, seeds: int | None = None, budget: float =
     return planned
 
 
-def within_budget(spec: str, budget: float) -> tuple[Experiment, Experiment]:
-    """The spec with its share of the training steps, under a name of its own, and the spec as it ships. Schedules
-    follow: linear and cosine end with the last step, and the steps of `step` shrink with the training."""
+def within_budget(spec: str, budget: float, overrides: Sequence[str] = ()) -> tuple[Experiment, Experiment]:
+    """The spec, changed by `overrides`, with its share of the training steps, under a name of its own; and the spec as
+    it ships. Schedules follow: linear and cosine end with the last step, and the steps of `step` shrink with the
+    training."""
     full = load(spec).experiment
-    if budget == 1 or full.train.steps == 0:
-        return full, full
-    overrides = [f"name={full.name}{suffix(budget)}", f"train.steps={share(full.train.steps, budget)}"]
-    if full.optimizer.decay_every is not None:
-        overrides.append(f"optimizer.decay_every={share(full.optimizer.decay_every, budget)}")
-    return load(spec, overrides).experiment, full
+    whole = load(spec, overrides).experiment if overrides else full
+    if budget == 1 or whole.train.steps == 0:
+        return whole, full
+    less = [f"name={whole.name}{suffix(budget)}", f"train.steps={share(whole.train.steps, budget)}"]
+    if whole.optimizer.decay_every is not None:
+        less.append(f"optimizer.decay_every={share(whole.optimizer.decay_every, budget)}")
+    return load(spec, [*overrides, *less]).experiment, full
 
 
 def suffix(budget: float) -> str:

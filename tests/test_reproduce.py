@@ -99,6 +99,10 @@ def test_shipped_tables_are_right(name):
         (("shot: 10", "shot: ten"), "paper.yaml:5: cells.1.test.shot: expected a whole number, got 'ten'"),
         (("test: {inner_steps: 3}", ""), "paper.yaml:6: cells.2: k5-more is the same cell as k5"),
         (("name: k10", "name: k5"), "paper.yaml:5: cells.1: k5 is the same cell as k5"),
+        (
+            ("method: MAML,", "method: MAML, overrides: [train.steps=20],"),
+            "paper.yaml:4: cells.0.overrides: name=... is missing",
+        ),
     ],
 )
 def test_a_mistake_in_a_table_is_one_line(table, change, message):
@@ -169,6 +173,18 @@ def test_a_budget_is_told_and_collides_with_nothing(table, tmp_path, calls):
     assert "100 %" in (out / "paper.md").read_text() and " 10 % |" in (out / "paper-budget-0.1.md").read_text()
     (one, *_) = plan(load_table(str(table)), out, budget=0.1)
     assert one.experiment.train.steps == 4 and one.budget == 0.1 and one.row.train_steps == 4
+
+
+def test_overrides_of_a_cell_are_a_model_of_its_own(table, tmp_path, calls):
+    text = table.read_text()
+    less = "method: MAML with more steps, overrides: [name=sines-of-one, train.meta_batch=1]"
+    table.write_text(text.replace("method: MAML with more steps", less))
+    out = tmp_path / "runs"
+    invoke(table, "--out", out)
+    assert calls == {"run": 2, "evaluate": 2}
+    assert " 50 % |" in (out / "paper.md").read_text()
+    (one,) = choose(plan(load_table(str(table)), out, budget=0.1), "k5-more")
+    assert one.experiment.name == "sines-of-one-budget-0.1" and one.budget == 0.05
 
 
 def test_schedules_follow_the_budget(tmp_path):
