@@ -4,7 +4,7 @@
 
 RUNS are folders of `metarun reproduce`: their TABLE.csv and TABLE.md and the rows of their results.csv are taken over
 first. Then the text between `<!-- table NAME -->` and `<!-- end -->` is written anew, in both READMEs, from NAME.md,
-or, where NAME is `all`, from all TABLE.csv: one line a cell.
+or, where NAME is `all`, from all TABLE.csv: one line a cell that the paper has a number for.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def written(name: str) -> str:
     lines = ["| table | cell | method | published | reproduced | verdict | budget | seeds |", "|---" * 8 + "|"]
     for table in TABLES:
         if (HERE / f"{table}.csv").is_file():
-            lines += [line_of(table, row) for row in read(HERE / f"{table}.csv")]
+            lines += [line_of(table, row) for row in read(HERE / f"{table}.csv") if row["published"]]
     return "\n".join(lines)
 
 
