@@ -10,9 +10,10 @@ from __future__ import annotations
 import difflib
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
+from pydantic_core import PydanticCustomError
 
 from ..datasets.options import Options
 from .load import Document, SpecError, read
@@ -33,6 +34,15 @@ class Changes(Options):
     checkpoint: Literal["best", "last"] | None = None
 
 
+def _named(overrides: tuple[str, ...]) -> tuple[str, ...]:
+    if overrides and not any(one.startswith("name=") for one in overrides):
+        raise PydanticCustomError("unnamed", "name=... is missing: such a run needs a name of its own")
+    return overrides
+
+
+Overrides = Annotated[tuple[str, ...], Field(strict=False), AfterValidator(_named)]  # as `metarun train -s` takes them
+
+
 class Cell(Options):
     """One number of the table."""
 
@@ -40,7 +50,7 @@ class Cell(Options):
     column: str = Field(min_length=1)
     method: str = Field(min_length=1)
     spec: str = Field(min_length=1)
-    overrides: tuple[str, ...] = Field(default=(), strict=False)  # of the spec, as `metarun train -s` takes them
+    overrides: Overrides = ()  # of the spec
     test: Changes = Changes()
     published: Published | None = None
 
@@ -57,6 +67,15 @@ class PaperTable(Options):
     cells: tuple[Cell, ...] = Field(strict=False, min_length=1)
 
 
+class PartOfTable(Options):
+    """Some columns of another table, with overrides of the specs of some of their cells, by name."""
+
+    title: str = Field(min_length=3)
+    part_of: str
+    columns: tuple[str, ...] = Field(strict=False, min_length=1)
+    overrides: dict[str, Overrides] = {}
+
+
 def shipped_tables() -> dict[str, Path]:
     """Name -> file of the tables in the package."""
     root = Path(str(files(__package__ or "") / "tables"))
@@ -64,27 +83,53 @@ def shipped_tables() -> dict[str, Path]:
 
 
 def load_table(name: str) -> PaperTable:
-    """A table that ships, or one in a file; SpecError lists all mistakes."""
+    """A table that ships, or one in a file, or a part of one; SpecError lists all mistakes."""
+    document = read(_find(name))
+    if "part_of" not in document.values:
+        return _whole(document)
+    part = _validated(document, PartOfTable)
+    whole = _whole(read(_find(part.part_of)))
+    cells = {cell.name: cell for cell in whole.cells if cell.column in part.columns}
+    for number, column in enumerate(part.columns):
+        if column not in {cell.column for cell in whole.cells}:
+            document.complain(("columns", number), f"{part.part_of} has no such column")
+    for cell in part.overrides:
+        if cell not in cells:
+            document.complain(("overrides", cell), f"these columns of {part.part_of} have no such cell")
+    if document.problems:
+        raise SpecError(document.problems)
+    changed = {name: cells[name].model_copy(update={"overrides": told}) for name, told in part.overrides.items()}
+    return PaperTable(title=part.title, cells=tuple((cells | changed).values()))
+
+
+def _find(name: str) -> Path:
     shipped = shipped_tables()
     path = shipped.get(name, Path(name))
     if not path.is_file():
         near = difflib.get_close_matches(name, shipped, n=1, cutoff=0.6)
         hint = f"did you mean {near[0]}?" if near else f"the tables are {', '.join(shipped)}"
         raise SpecError([f"no table {name}; {hint}"])
-    document = read(path)
+    return path
+
+
+def _whole(document: Document) -> PaperTable:
+    table = _validated(document, PaperTable)
+    _complain_of_doubles(document, table)
+    if document.problems:
+        raise SpecError(document.problems)
+    return table
+
+
+Kind = TypeVar("Kind", bound=Options)
+
+
+def _validated(document: Document, kind: type[Kind]) -> Kind:
     try:
-        table = PaperTable.model_validate(document.values)
+        return kind.model_validate(document.values)
     except ValidationError as error:
         for detail in error.errors(include_url=False):
             document.complain(detail["loc"], _message(detail))
         raise SpecError(document.problems) from None
-    _complain_of_doubles(document, table)
-    for number, cell in enumerate(table.cells):
-        if cell.overrides and not any(one.startswith("name=") for one in cell.overrides):
-            document.complain(("cells", number, "overrides"), "name=... is missing: such a run needs a name of its own")
-    if document.problems:
-        raise SpecError(document.problems)
-    return table
 
 
 def _complain_of_doubles(document: Document, table: PaperTable) -> None:

@@ -112,6 +112,40 @@ def test_a_mistake_in_a_table_is_one_line(table, change, message):
     assert message in "\n".join(told.value.problems)
 
 
+PART = """
+title: Sines of ten points
+part_of: TABLE
+columns: [K = 10]
+overrides: {k10: [name=short, train.steps=20]}
+"""
+
+
+def test_a_part_of_a_table(table, tmp_path):
+    part = tmp_path / "part.yaml"
+    part.write_text(PART.replace("TABLE", str(table)))
+    (cell,) = load_table(str(part)).cells
+    assert cell.overrides == ("name=short", "train.steps=20")
+    assert cell.model_copy(update={"overrides": ()}) == load_table(str(table)).cells[1]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("K = 10", "K = 11"), "part.yaml:4: columns.0: {table} has no such column"),
+        (("{k10:", "{k5:"), "part.yaml:5: overrides.k5: these columns of {table} have no such cell"),
+        (("name=short, ", ""), "part.yaml:5: overrides.k10: name=... is missing"),
+        (("columns:", "column:"), "part.yaml:4: column: unknown key"),
+        (("TABLE", "part.yaml"), "part_of: unknown key"),  # parts of parts
+    ],
+)
+def test_a_mistake_in_a_part_is_one_line(table, tmp_path, monkeypatch, change, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "part.yaml").write_text(PART.replace(*change).replace("TABLE", str(table)))
+    with pytest.raises(SpecError) as told:
+        load_table("part.yaml")
+    assert message.format(table=table) in "\n".join(told.value.problems)
+
+
 def test_a_spec_that_is_missing_or_cannot_be_tested_so_is_named(table, tmp_path):
     text = table.read_text()
     table.write_text(text.replace("inner_steps: 3", "way: 3"))
