@@ -21,8 +21,8 @@ check: .venv/installed-dev
 	"$(BIN)/ruff" check .
 	"$(BIN)/pyright"
 
-tables:
-	"$(PYTHON)" experiments/results/tables.py $(RUNS)
+tables: .venv/installed
+	"$(BIN)/python" experiments/results/tables.py $(RUNS)
 
 .venv/installed: setup.cfg constraints.txt pyproject.toml | .venv/bin/pip
 	"$(BIN)/python" -m pip install --quiet -c constraints.txt -e .

@@ -1,7 +1,9 @@
 """What tests share: quiet TensorFlow, the folder of real data, small sources."""
 
+import importlib.util
 import os
 from pathlib import Path
+from types import ModuleType
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -16,6 +18,21 @@ def real_data() -> Path:
     if not told:
         pytest.skip("METARUN_TEST_DATA names no folder with the real omniglot/ and miniimagenet/")
     return Path(told)
+
+
+@pytest.fixture(scope="session")
+def script():
+    """Loads a file that is in no package, by its path in the repository, as a module."""
+
+    def load(path: str) -> ModuleType:
+        file = Path(__file__).parents[1] / path
+        spec = importlib.util.spec_from_file_location(file.stem, file)
+        assert spec and spec.loader
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+    return load
 
 
 @pytest.fixture(scope="session")

@@ -1,29 +1,20 @@
 """The works of benchmarks/ take two steps each, and `metarun benchmark` measures a spec."""
 
 import csv
-import importlib.util
 import io
 import json
 import math
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from metarun.experiments.benchmark import Benchmark, render
 
-FOLDER = Path(__file__).parents[1] / "benchmarks"
-
 
 @pytest.fixture(scope="module")
-def works():
-    """The file as a module."""
-    spec = importlib.util.spec_from_file_location("works", FOLDER / "works.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def works(script):
+    return script("benchmarks/works.py")
 
 
 @pytest.mark.parametrize("name", ["W1", "W2", "W3", "W4", "W5"])

@@ -4,34 +4,43 @@
 
 RUNS are folders of `metarun reproduce`: their TABLE.csv and TABLE.md and the rows of their results.csv are taken over
 first. Then the text between `<!-- table NAME -->` and `<!-- end -->` is written anew, in both READMEs, from NAME.md,
-or, where NAME is `all`, from all TABLE.csv: one line a cell that the paper has a number for.
+or, where NAME is `all`, from all TABLE.csv: one line a trained cell that the paper has a number for.
 """
 
 from __future__ import annotations
 
 import csv
+import io
 import re
 import shutil
 import sys
 from pathlib import Path
 
+from metarun.experiments.atomic import write_text_atomic
+from metarun.experiments.papers import shipped_tables
+from metarun.experiments.results import COLUMNS
+from metarun.experiments.table import render_cells
+
 HERE = Path(__file__).parent
-TABLES = sorted(path.stem for path in (HERE.parent / "tables").glob("*.yaml"))
 ROWS = HERE / "results.csv"
+CELLS = ("table", "column", "method", "published", "result", "ci95", "verdict", "budget", "seeds")
 KEY = ("experiment", "seed", "split", "way", "shot", "query", "protocol", "inner_steps", "checkpoint", "precision")
 
 
 def take_over(runs: Path) -> None:
     """Tables and rows of a folder of runs; a row replaces that of the same test of the same run."""
-    for name in TABLES:
+    if not (runs / "results.csv").is_file():
+        sys.exit(f"{runs} is no folder of finished runs: it has no results.csv")
+    for name in shipped_tables():
         for ending in (".csv", ".md"):
             if (runs / f"{name}{ending}").is_file():
                 shutil.copyfile(runs / f"{name}{ending}", HERE / f"{name}{ending}")
     rows = {tuple(row[key] for key in KEY): row for path in (ROWS, runs / "results.csv") for row in read(path)}
-    with ROWS.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(read(runs / "results.csv")[0]), lineterminator="\n", restval="")
-        writer.writeheader()
-        writer.writerows(rows[key] for key in sorted(rows))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows[key] for key in sorted(rows))
+    write_text_atomic(ROWS, text.getvalue())
 
 
 def read(path: Path) -> list[dict[str, str]]:
@@ -45,31 +54,19 @@ def written(name: str) -> str:
     if name != "all":
         path = HERE / f"{name}.md"
         return path.read_text().strip() if path.is_file() else "Not run yet."
-    lines = ["| table | cell | method | published | reproduced | verdict | budget | seeds |", "|---" * 8 + "|"]
-    for table in TABLES:
+    lines = []
+    for table in shipped_tables():
         if (HERE / f"{table}.csv").is_file():
-            lines += [line_of(table, row) for row in read(HERE / f"{table}.csv") if row["published"]]
-    return "\n".join(lines)
+            rows = read(HERE / f"{table}.csv")
+            lines += [cells_of(row | {"table": table}) for row in rows if row["published"] and row["budget"]]
+    return render_cells(CELLS, lines, "markdown")
 
 
-def line_of(table: str, row: dict[str, str]) -> str:
-    """One cell: its number with the interval over episodes, and how much of the paper's budget it had."""
+def cells_of(row: dict[str, str]) -> list[str]:
+    """One line: the number with its interval over episodes, and how much of the paper's budget it had."""
     digits = 3 if row["metric"] == "mse" else 2
-    published, result, within = (
-        row[key] and f"{float(row[key]):.{digits}f}" for key in ("published", "result", "ci95")
-    )
-    budget = row["budget"] and f"{100 * float(row['budget']):.3g}%"
-    cells = [
-        table,
-        row["column"],
-        row["method"],
-        published,
-        f"{result} ± {within}",
-        row["verdict"],
-        budget,
-        row["seeds"],
-    ]
-    return "| " + " | ".join(cells) + " |"
+    numbers = {name: f"{float(row[name]):.{digits}f}" for name in ("published", "result", "ci95") if row[name]}
+    return [(row | numbers | {"budget": f"{100 * float(row['budget']):.3g} %"})[name] for name in CELLS]
 
 
 def filled(text: str) -> str:
@@ -82,4 +79,4 @@ if __name__ == "__main__":
     for folder in sys.argv[1:]:
         take_over(Path(folder))
     for readme in (HERE / "README.md", HERE.parents[1] / "README.md"):
-        readme.write_text(filled(readme.read_text()))
+        write_text_atomic(readme, filled(readme.read_text()))
