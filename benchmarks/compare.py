@@ -25,7 +25,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
 import tensorflow as tf
-from works import TRIALS_WORKS, WORKS, Metarun, MetarunTrials, Work
+from works import WORKS, Metarun, TrialsWork, Work, side
 
 from metarun.algorithms.options import MAMLOptions, OptimizerOptions, PrototypicalNetworkOptions, ReptileOptions
 from metarun.experiments.benchmark import matrix_rate
@@ -36,8 +36,20 @@ AGREE = 1e-6  # relative difference of the losses in float64
 AGREE_ADAM = 1e-3  # PyTorch adds Adam's epsilon after the bias correction, the papers' code before it
 
 
-def peers(work: Work, metarun: Metarun) -> Iterator[tuple[str, Callable[[], float]]]:
-    """Each variant of the peer with its step, on the batch and the first weights of `metarun`."""
+Steps = Iterator[tuple[str, Callable[[], float]]]
+
+
+def peers(work: Work | TrialsWork, metarun: Any) -> Steps:
+    """Each variant of the peer with its step."""
+    if isinstance(work, Work):
+        return peers_of_images(work, metarun)
+    import pytorch_rl2
+
+    return iter([("plain", pytorch_rl2.PyTorch(work).step)])
+
+
+def peers_of_images(work: Work, metarun: Metarun) -> Steps:
+    """On the batch and the first weights of `metarun`."""
     import pytorch_works as peer
     import torch
 
@@ -86,11 +98,12 @@ def turn(step: Callable[[], float]) -> list[float]:
 
 def check(name: str) -> None:
     """SystemExit unless every variant of the peer does what metarun does, on two tasks of few small images."""
-    if name in TRIALS_WORKS:
+    work = WORKS[name]
+    if isinstance(work, TrialsWork):
         import pytorch_rl2
 
         return pytorch_rl2.check()
-    work = WORKS[name]._replace(optimizer=OptimizerOptions(name="sgd", learning_rate=1.0))
+    work = work._replace(optimizer=OptimizerOptions(name="sgd", learning_rate=1.0))
     small = {"meta_batch": min(work.train.meta_batch, 2), "query": min(work.train.query, 3)}
     work = work._replace(train=work.train.model_copy(update=small), image=(28, 28, work.image[2]))
     ours = Metarun(work, "float64")
@@ -102,19 +115,13 @@ def check(name: str) -> None:
             raise SystemExit(f"{name}: losses {losses} in metarun, {others} in PyTorch ({variant}): not the same work")
 
 
-def contest(name: str) -> tuple[dict[str, Callable[[], float]], int]:
-    """The step of metarun and of each variant that can be the fastest, warmed up; operations of a step."""
-    if name in TRIALS_WORKS:
-        import pytorch_rl2
-
-        trials = MetarunTrials(TRIALS_WORKS[name])
-        contestants = {"metarun": trials.step, "plain": pytorch_rl2.PyTorch(TRIALS_WORKS[name]).step}
-        for step in contestants.values():
-            step()
-        return contestants, trials.operations
+def compare(name: str, rounds: int) -> dict[str, Any]:
+    """One line of the table."""
     work, quickest = WORKS[name], math.inf
-    ours = Metarun(work)
-    contestants = {"metarun": ours.step, "bfloat16": Metarun(work, "bfloat16").step}
+    ours = side(work)
+    contestants = {"metarun": ours.step}
+    if isinstance(work, Work):
+        contestants["bfloat16"] = side(work, "bfloat16").step
     for step in contestants.values():
         step()
     for variant, step in peers(work, ours):
@@ -123,12 +130,6 @@ def contest(name: str) -> tuple[dict[str, Callable[[], float]], int]:
         if seconds < 2 * quickest:  # the others cannot be the best, but hold gigabytes
             contestants[variant] = step
         quickest = min(seconds, quickest)
-    return contestants, ours.operations
-
-
-def compare(name: str, rounds: int) -> dict[str, Any]:
-    """One line of the table."""
-    contestants, operations = contest(name)
     times: dict[str, list[float]] = {variant: [] for variant in contestants}
     rates = []
     for _ in range(rounds):
@@ -142,16 +143,16 @@ def compare(name: str, rounds: int) -> dict[str, Any]:
     rate = statistics.median(rates)
     return {
         "work": name,
-        "title": (WORKS | TRIALS_WORKS)[name].title,
+        "title": work.title,
         "metarun": mine,
         "metarun_low": low,
         "metarun_high": high,
         "pytorch": medians[best],
         "variant": best,
         "ratio": medians[best] / mine,
-        "gflops": operations / mine / 1e9,
+        "gflops": ours.operations / mine / 1e9,
         "matrix_gflops": rate,
-        "fraction": operations / mine / 1e9 / rate,
+        "fraction": ours.operations / mine / 1e9 / rate,
         "metarun_bfloat16": half,
     }
 
@@ -164,8 +165,8 @@ def plot(rows: list[dict[str, object]], path: Path) -> None:
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(figsize=(7, 3.5), layout="constrained")
-    for offset, side, color in ((-0.2, "metarun", "#0072b2"), (0.2, "pytorch", "#d55e00")):
-        axes.bar([n + offset for n in range(len(rows))], [row[side] for row in rows], 0.4, color=color, label=side)
+    for offset, whose, color in ((-0.2, "metarun", "#0072b2"), (0.2, "pytorch", "#d55e00")):
+        axes.bar([n + offset for n in range(len(rows))], [row[whose] for row in rows], 0.4, color=color, label=whose)
     for number, row in enumerate(rows):
         axes.annotate(f"{row['ratio']:.1f}x", (number, max(row["metarun"], row["pytorch"])), ha="center", va="bottom")
     axes.set_xticks(range(len(rows)), [row["work"] for row in rows])
@@ -188,7 +189,7 @@ def save(rows: list[dict[str, Any]], options: argparse.Namespace, plot: Callable
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--works", nargs="+", choices=[*WORKS, *TRIALS_WORKS], default=[*WORKS, *TRIALS_WORKS])
+    parser.add_argument("--works", nargs="+", choices=WORKS, default=list(WORKS))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--csv", type=Path)
     parser.add_argument("--plot", type=Path)

@@ -8,7 +8,6 @@ from typing import Literal, NamedTuple
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-import keras
 import numpy as np
 import tensorflow as tf
 
@@ -25,7 +24,6 @@ from metarun.algorithms.options import (
     ReptileOptions,
     RL2Options,
 )
-from metarun.algorithms.rl2 import RL2
 from metarun.datasets.bandits import BanditsSource
 from metarun.datasets.options import BanditsOptions, GlyphsOptions, Options
 from metarun.datasets.sampling import ClassPool, ImageSource
@@ -44,8 +42,17 @@ class Work(NamedTuple):
     optimizer: OptimizerOptions = OptimizerOptions()
 
 
+class TrialsWork(NamedTuple):
+    """RL^2 with a GRU of 256 units on Bernoulli bandits with 5 arms: playing all trials, or a whole iteration."""
+
+    title: str
+    part: Literal["play", "iteration"]
+    pulls: int
+    trials: int
+
+
 STRIDED = Conv4Options(downsample="stride")
-WORKS = {
+WORKS: dict[str, Work | TrialsWork] = {
     "W1": Work(
         "MAML, Omniglot 5-way 1-shot, 32 tasks, 1 inner step",
         MAMLOptions(inner_lr=2.0),
@@ -78,6 +85,10 @@ WORKS = {
         Conv4Options(),
         Train(way=20, shot=1, query=5, steps=1),
     ),
+    "W6": TrialsWork("RL^2, playing 2,500 trials of 10 pulls", "play", 10, 2500),
+    "W7": TrialsWork("RL^2, playing 250 trials of 100 pulls", "play", 100, 250),
+    "W8": TrialsWork("RL^2, an iteration of 2,500 trials of 10 pulls", "iteration", 10, 2500),
+    "W9": TrialsWork("RL^2, an iteration of 250 trials of 100 pulls", "iteration", 100, 250),
 }
 
 
@@ -128,21 +139,6 @@ class Metarun:
         self.step: Callable[[], float] = lambda: float(update(first)["loss"])
 
 
-class TrialsWork(NamedTuple):
-    """RL^2 with a GRU of 256 units on Bernoulli bandits with 5 arms: playing all trials, or a whole iteration."""
-
-    title: str
-    part: Literal["play", "iteration"]
-    pulls: int
-    trials: int
-
-
-TRIALS_WORKS = {
-    "W6": TrialsWork("RL^2, playing 2,500 trials of 10 pulls", "play", 10, 2500),
-    "W7": TrialsWork("RL^2, playing 250 trials of 100 pulls", "play", 100, 250),
-    "W8": TrialsWork("RL^2, an iteration of 2,500 trials of 10 pulls", "iteration", 10, 2500),
-    "W9": TrialsWork("RL^2, an iteration of 250 trials of 100 pulls", "iteration", 100, 250),
-}
 ARMS = 5
 
 
@@ -151,12 +147,14 @@ class MetarunTrials:
 
     def __init__(self, work: TrialsWork, precision: str = "float32"):
         self.work, self.source = work, BanditsSource(BanditsOptions(arms=ARMS, pulls=work.pulls))
-        self.learner = RL2(
-            self.source,
-            GRUOptions(),
-            lambda: keras.optimizers.Adam(1e-3, epsilon=1e-8, clipvalue=40.0),
+        self.learner = algorithms.build_player(
             RL2Options(),
-            precision,
+            GRUOptions(),
+            OptimizerOptions(clip_value=40),
+            self.source,
+            steps=1000,
+            precision=precision,
+            seed=0,
         )
         plays = work.pulls * work.trials * forward(self.learner.policy.layers)
         self.operations = plays if work.part == "play" else work.trials * self.learner.operations()
@@ -169,3 +167,8 @@ class MetarunTrials:
         if self.work.part == "play":
             return float(self.learner.evaluate(trials)["total_reward"].numpy().mean())
         return float(self.learner.train_step(trials)["total_reward"])
+
+
+def side(work: Work | TrialsWork, precision: str = "float32") -> Metarun | MetarunTrials:
+    """metarun's side of any work."""
+    return Metarun(work, precision) if isinstance(work, Work) else MetarunTrials(work, precision)

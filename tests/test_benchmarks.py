@@ -19,7 +19,7 @@ def works(script):
 
 @pytest.mark.parametrize("name", ["W1", "W2", "W3", "W4", "W5"])
 def test_two_steps_of_each_work(works, name):
-    work = works.Metarun(works.WORKS[name])
+    work = works.side(works.WORKS[name])
     first, second = work.step(), work.step()  # on the same tasks
     assert math.isfinite(first) and math.isfinite(second) and second != first
     assert work.operations > 1e9
@@ -27,7 +27,7 @@ def test_two_steps_of_each_work(works, name):
 
 @pytest.mark.parametrize("name", ["W6", "W9"])
 def test_two_steps_of_rl2(works, name):
-    work = works.MetarunTrials(works.TRIALS_WORKS[name]._replace(trials=20, pulls=5))
+    work = works.side(works.WORKS[name]._replace(trials=20, pulls=5))
     first, second = work.step(), work.step()  # of other trials
     assert 0 < first < 5 and 0 < second < 5 and second != first
     assert work.operations > 20 * 5 * 2 * 256 * 3 * 256
