@@ -11,13 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from finished import results
 
 from metarun.experiments import checkpoint
 from metarun.experiments.errors import RunError
-from metarun.experiments.interrupt import Interrupted
 from metarun.experiments.load import load
-from metarun.experiments.run import Training, run
 from metarun.experiments.rundir import RunDirectory
 
 SINUSOID = """
@@ -84,17 +82,6 @@ def write_spec(folder: Path, algorithm: str = "maml", steps: int = 400) -> Path:
 def metarun(*arguments, **options):
     command = [sys.executable, "-m", "metarun.cli.main", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=300, **options)
-
-
-def results(run: Path) -> dict[str, object]:
-    """The three final files, times aside."""
-    with open(run / "metrics.csv", newline="") as file:
-        rows = [
-            {k: v for k, v in row.items() if k not in ("seconds", "tasks_per_second")} for row in csv.DictReader(file)
-        ]
-    row = json.loads((run / "result.json").read_text())
-    del row["seconds"], row["tasks_per_second"]
-    return {"metrics": rows, "episodes": (run / "episodes.csv").read_text(), "row": row}
 
 
 @pytest.fixture(scope="module")
@@ -302,86 +289,6 @@ def test_checkpoints_come_back_exactly_and_foreign_ones_change_nothing(tmp_path)
     with pytest.raises(RunError, match="not a whole checkpoint"):
         checkpoint.restore(evil, other)
     np.testing.assert_array_equal(other[0].numpy(), [0.0, 0.0, 0.0])
-
-
-PICTURES = """
-name: pictures
-algorithm: {name: protonet}
-network: {name: conv4, filters: 4}
-dataset: {name: imagefolder, path: pictures, image_size: 16, channels: 1}
-protocol: inductive
-train: {way: 3, shot: 1, query: 2, steps: 12, log_every: 3}
-validation: {way: 2, episodes: 20, every: 4}
-test: {way: 3, shot: 1, query: 2, episodes: 30}
-"""
-
-
-@pytest.fixture
-def pictures(tmp_path):
-    """A spec of the pictures beside it."""
-    generator = np.random.default_rng(0)
-    for number in range(20):
-        folder = tmp_path / "pictures" / f"class {number}"
-        folder.mkdir(parents=True)
-        for image in range(5):
-            pixels = generator.integers(0, 256, (20, 24), dtype=np.uint8)
-            Image.fromarray(pixels).save(folder / f"{image}.png")
-    (tmp_path / "pictures.yaml").write_text(PICTURES)
-    return tmp_path / "pictures.yaml"
-
-
-@pytest.fixture
-def run_until(monkeypatch):
-    """Runs an experiment and sends the signal of a batch system after a step."""
-
-    def run_until(step, experiment, directory):
-        original = Training._count
-
-        def counted(training, *arguments):
-            if training.step == step:
-                os.kill(os.getpid(), signal.SIGTERM)
-            original(training, *arguments)
-
-        with monkeypatch.context() as patch, pytest.raises(Interrupted, match=r"stopped after step \d+ of"):
-            patch.setattr(Training, "_count", counted)
-            run(experiment, 0, directory)
-
-    return run_until
-
-
-def test_reading_from_files_trains_as_from_memory_and_goes_on_after_a_stop(tmp_path, pictures, run_until):
-    resident, streamed = (load(pictures, [f"dataset.in_memory={told}"]).experiment for told in ("true", "false"))
-    run(resident, 0, RunDirectory(tmp_path / "resident"))
-    run_until(5, streamed, RunDirectory(tmp_path / "streamed"))
-    run(streamed, 0, RunDirectory(tmp_path / "streamed"))
-    expected, found = results(tmp_path / "resident"), results(tmp_path / "streamed")
-    assert expected["row"].pop("spec_digest") != found["row"].pop("spec_digest")
-    assert found == expected
-
-
-def test_a_run_does_not_go_on_with_other_images(tmp_path, pictures, run_until):
-    experiment, directory = load(pictures).experiment, RunDirectory(tmp_path / "run")
-    run_until(5, experiment, directory)
-    picture = tmp_path / "pictures" / "class 3" / "0.png"
-    first = picture.read_bytes()
-    Image.new("L", (20, 24)).save(picture)
-    with pytest.raises(RunError, match=r"imagefolder .*pictures has other images .* start anew with --fresh"):
-        run(experiment, 0, directory)
-    assert not directory.finished
-    picture.write_bytes(first)  # at another time, but the same
-    assert run(experiment, 0, directory).train_steps == 12
-
-
-def test_a_checkpoint_from_before_there_were_digests_is_good(tmp_path, pictures, run_until):
-    experiment, directory = load(pictures).experiment, RunDirectory(tmp_path / "run")
-    run_until(5, experiment, directory)
-    path = directory.newest_checkpoints()[0]
-    with np.load(path) as file:
-        arrays = dict(file)
-    state = json.loads(str(arrays["state"]))
-    del state["content_digest"]
-    np.savez(path, **arrays | {"state": np.array(json.dumps(state))})
-    assert run(experiment, 0, directory).train_steps == 12
 
 
 @pytest.mark.parametrize(

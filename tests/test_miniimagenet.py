@@ -1,0 +1,190 @@
+"""miniImageNet that people bring: every known form is read, whatever is wrong is one clear line."""
+
+import csv
+import io
+import pickle
+import tarfile
+import tracemalloc
+
+import numpy as np
+import pytest
+from pictures import png
+from PIL import Image
+
+from metarun.datasets import cache, miniimagenet
+from metarun.datasets.errors import DataError
+from metarun.datasets.options import MiniImagenetOptions
+from metarun.datasets.tasks import Shape
+
+SPLITS = ("train", "val", "test")
+
+
+pytestmark = pytest.mark.usefixtures("own_cache")
+
+
+class TestMiniImagenet:
+    """A copy with 3 / 2 / 2 classes of 4 images, in all the forms that are about."""
+
+    @pytest.fixture(autouse=True)
+    def small(self, monkeypatch):
+        monkeypatch.setattr(miniimagenet, "CLASSES", {"train": 3, "val": 2, "test": 2})
+        monkeypatch.setattr(miniimagenet, "IMAGES", 4)
+
+    def entries(self):
+        """(split, class, file name, bytes); the first red value tells class and image."""
+        for number, split in enumerate(SPLITS):
+            for each in range({"train": 3, "val": 2, "test": 2}[split]):
+                for image in range(4):
+                    yield (
+                        split,
+                        f"n{number}{each}",
+                        f"n{number}{each}_{image}.png",
+                        png(50 * number + 10 * each + image),
+                    )
+
+    def folders(self, root):
+        for split, name, file, data in self.entries():
+            (root / split / name).mkdir(parents=True, exist_ok=True)
+            (root / split / name / file).write_bytes(data)
+
+    def tars(self, root):
+        for split in SPLITS:
+            with tarfile.open(root / f"{split}.tar.gz", "w:gz") as archive:
+                for own, name, file, data in self.entries():
+                    if own == split:
+                        info = tarfile.TarInfo(f"{split}/{name}/{file}")
+                        info.size = len(data)
+                        archive.addfile(info, io.BytesIO(data))
+
+    def csvs(self, root):
+        (root / "images").mkdir()
+        for split in SPLITS:
+            with open(root / f"{split}.csv", "w", newline="") as file:
+                rows = csv.writer(file)
+                rows.writerow(["filename", "label"])
+                for own, name, image, data in self.entries():
+                    if own == split:
+                        (root / "images" / image).write_bytes(data)
+                        rows.writerow([image, name])
+
+    def pickled(self, root):
+        for split in SPLITS:
+            own = [
+                (name, np.asarray(Image.open(io.BytesIO(data)))) for s, name, _, data in self.entries() if s == split
+            ]
+            members = {}
+            for number, (name, _) in enumerate(own):
+                members.setdefault(name, []).append(number)
+            told = {"image_data": np.stack([pixels for _, pixels in own]), "class_dict": members}
+            (root / f"mini-imagenet-cache-{split}.pkl").write_bytes(pickle.dumps(told))
+
+    @pytest.mark.parametrize("form", ["folders", "tars", "csvs", "pickled"])
+    def test_every_form_gives_the_same(self, tmp_path, form):
+        root = tmp_path / "copy"
+        root.mkdir()
+        getattr(self, form)(root)
+        miniimagenet.import_from([root])
+        source = miniimagenet.build(MiniImagenetOptions())
+        assert source.pools["val"].names == ("n10", "n11")
+        reds = source.pools["test"].images[:, 0, 0, 0].tolist()
+        assert reds == [100, 101, 102, 103, 110, 111, 112, 113]
+        assert source.sample("train", 0, 1, Shape(3, 1, 3), 0).support_x.shape == (1, 3, 84, 84, 3)
+
+    def test_normalisation(self, tmp_path):
+        self.folders(tmp_path)
+        miniimagenet.import_from([tmp_path])
+        shape = Shape(3, 1, 3)
+        unit, standard, imagenet = (
+            miniimagenet.build(MiniImagenetOptions(normalisation=name))
+            .sample("train", 0, 1, shape, 0)
+            .support_x.numpy()
+            for name in ("unit", "standard", "imagenet")
+        )
+        values = 10 * np.arange(3)[:, None] + np.arange(4)  # red of the training images
+        np.testing.assert_allclose(standard[..., 0], (unit[..., 0] * 255 - values.mean()) / values.std(), atol=1e-3)
+        np.testing.assert_allclose(imagenet[..., 2], (unit[..., 2] - 0.406) / 0.225, atol=1e-5)
+
+    def test_moments_are_exact_and_need_no_copy_of_the_images(self):
+        pictures = np.random.default_rng(0).integers(0, 256, (500, 84, 84, 3), dtype=np.uint8)
+        tracemalloc.start()
+        mean, std = miniimagenet.moments(iter(pictures))
+        assert tracemalloc.get_traced_memory()[1] < pictures.nbytes / 10  # std() takes 8 times as much
+        tracemalloc.stop()
+        np.testing.assert_allclose(mean, pictures.mean(axis=(0, 1, 2)) / 255, rtol=1e-12)
+        np.testing.assert_allclose(std, pictures.std(axis=(0, 1, 2)) / 255, rtol=1e-12)
+
+    def test_what_is_missing_is_named_and_nothing_is_kept(self, tmp_path):
+        with pytest.raises(DataError, match="metarun data import miniimagenet PATH"):
+            miniimagenet.build(MiniImagenetOptions())
+        with pytest.raises(DataError, match="no train split: expected"):
+            miniimagenet.import_from([tmp_path])
+        self.folders(tmp_path)
+        (tmp_path / "val" / "n10" / "n10_0.png").unlink()
+        with pytest.raises(DataError, match="n10 has 3 images of 4"):
+            miniimagenet.import_from([tmp_path])
+        (tmp_path / "val" / "n10" / "n10_0.png").write_bytes(b"no image")
+        with pytest.raises(DataError, match=r"n10_0\.png is not a readable image"):
+            miniimagenet.import_from([tmp_path])
+        assert cache.read("miniimagenet-test") is None
+
+    def test_names_in_an_archive_never_become_paths(self, tmp_path):
+        with tarfile.open(tmp_path / "train.tar", "w") as archive:
+            for name in ("../../evil/a.png", "/evil/b.png", "train/n/c.png"):
+                info = tarfile.TarInfo(name)
+                info.size = len(png())
+                archive.addfile(info, io.BytesIO(png()))
+            link = tarfile.TarInfo("train/n/d.png")
+            link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+            archive.addfile(link)
+        before = sorted(tmp_path.rglob("*"))
+        with pytest.raises(DataError, match="train has 2 classes of 3"):
+            miniimagenet.import_from([tmp_path / "train.tar"])
+        assert sorted(path for path in tmp_path.rglob("*") if "cache" not in path.parts) == before
+        assert not (tmp_path.parent / "evil").exists() and not (tmp_path.parent.parent / "evil").exists()
+        (tmp_path / "train.tar").write_bytes(b"\x1f\x8bnonsense")
+        with pytest.raises(DataError, match="not a readable tar archive"):
+            miniimagenet.import_from([tmp_path])
+
+    @pytest.mark.parametrize("damage", ["cut", "garbled at once", "garbled later"])
+    def test_a_damaged_archive_is_named(self, tmp_path, damage):
+        data, picture = io.BytesIO(), io.BytesIO()
+        noise = np.random.default_rng(0).integers(0, 16, (84, 84, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(picture, "BMP")  # compressed by half, so that a wrong byte is a wrong code
+        with tarfile.open(fileobj=data, mode="w:gz") as archive:
+            info = tarfile.TarInfo("train/n/0.bmp")
+            info.size = len(picture.getvalue())
+            archive.addfile(info, io.BytesIO(picture.getvalue()))
+        whole = data.getvalue()
+        place = {"cut": len(whole) // 2, "garbled at once": 300, "garbled later": len(whole) // 2}[damage]
+        rest = b"" if damage == "cut" else b"\xff" * 100 + whole[place + 100 :]
+        (tmp_path / "train.tar.gz").write_bytes(whole[:place] + rest)
+        with pytest.raises(DataError, match=r"train\.tar\.gz is not a readable tar archive (.*): copy it again$"):
+            miniimagenet.prepare([tmp_path], "train")
+
+    @pytest.mark.parametrize(
+        "told",
+        [
+            {"class_dict": {"a": "zzz"}},
+            {"class_dict": {"a": [[0, 1], [2]]}},
+            {"class_dict": {"a": None}},
+            {"class_dict": {"a": [10**30]}},
+            {"class_dict": {"a": [1]}},
+            {"class_dict": {"a": [[0]]}},
+            {"labels": [[0], [0, 1]]},
+            {"labels": [0, 1]},
+        ],
+    )
+    def test_members_that_make_no_sense(self, tmp_path, told):
+        path = tmp_path / "mini-imagenet-cache-train.pkl"
+        path.write_bytes(pickle.dumps(told | {"image_data": np.zeros((1, 84, 84, 3), np.uint8)}))
+        with pytest.raises(
+            DataError, match="has no image numbers under class_dict|has class members beyond its 1 images"
+        ):
+            miniimagenet.prepare([path], "train")
+
+    def test_a_table_cannot_lead_out_of_its_folder(self, tmp_path):
+        (tmp_path / "images").mkdir()
+        (tmp_path / "secret.png").write_bytes(png())
+        (tmp_path / "train.csv").write_text("filename,label\n../secret.png,n0\n")
+        with pytest.raises(DataError, match=r"names 'secret\.png', which is not in"):
+            miniimagenet.import_from([tmp_path])

@@ -1,0 +1,166 @@
+"""Omniglot that people bring, by its content; and its download, checked."""
+
+import functools
+import hashlib
+import http.server
+import io
+import threading
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pictures import png
+from PIL import Image
+
+from metarun.datasets import cache, omniglot
+from metarun.datasets.errors import DataError
+from metarun.datasets.fetch import download
+from metarun.datasets.options import OmniglotOptions
+from metarun.datasets.tasks import Shape
+
+SPLITS = ("train", "val", "test")
+
+
+pytestmark = pytest.mark.usefixtures("own_cache")
+
+
+class TestOmniglot:
+    @pytest.fixture
+    def build(self, real_data, cache_folder):
+        if not cache.read("omniglot"):
+            omniglot.import_from([real_data / "omniglot"])
+        return lambda **options: omniglot.build(OmniglotOptions(**options))
+
+    @pytest.mark.parametrize(
+        ("split", "sizes"),
+        [
+            ("vinyals", {"train": 1028, "val": 172, "test": 423}),
+            ("background-evaluation", {"test": 659}),
+            ("random-1100-100-423", {"train": 1100, "val": 100, "test": 423}),
+            ("random-1200-423", {"train": 1200, "test": 423}),
+        ],
+    )
+    def test_splits(self, build, split, sizes):
+        pools = build(split=split).pools
+        assert {name: len(pools[name].counts) for name in sizes} == sizes
+        names = [name for pool in pools.values() for name in pool.names]
+        assert len(names) == len(set(names)) == 1623
+        if split == "background-evaluation":  # whole alphabets, so that validation is as foreign as the test
+            alphabets = [{name.split("/")[0] for name in pool.names} for pool in pools.values()]
+            assert not alphabets[0] & alphabets[1]
+
+    @pytest.mark.parametrize(
+        ("split", "digest"),
+        [
+            ("vinyals", "8f7a8aa8"),
+            ("background-evaluation", "8b2be21c"),
+            ("random-1100-100-423", "7baf4b49"),
+            ("random-1200-423", "5086cd19"),
+        ],
+    )
+    def test_splits_stay_as_they_are(self, split, digest):
+        names, _ = omniglot.characters()
+        told = {each: tuple(names[n] for n in numbers) for each, numbers in omniglot.divide(split).items() if numbers}
+        assert hashlib.sha256(repr(told).encode()).hexdigest()[:8] == digest, "results are no longer comparable"
+
+    def test_rotations_are_classes_where_the_spec_says_so(self, build):
+        counts = {
+            mode: [build(split="vinyals", rotations=mode).classes(split) for split in SPLITS]
+            for mode in ("none", "classes", "classes-train", "per-task")
+        }
+        assert counts == {
+            "none": [1028, 172, 423],
+            "classes": [4112, 688, 1692],
+            "classes-train": [4112, 172, 423],
+            "per-task": [1028, 172, 423],
+        }
+
+    def test_ink(self, build):
+        one, zero = (build(ink=ink).sample("test", 0, 1, Shape(2, 1, 1), 0).support_x.numpy() for ink in (1, 0))
+        np.testing.assert_allclose(one, 1 - zero, atol=1e-6)
+        assert one.mean() < 0.3 and set(np.unique(one)) == {0.0, 1.0}  # strokes, by nearest neighbour
+
+    def test_no_image_is_turned_or_mixed_up(self, build, real_data):
+        pool = build().pools["train"]
+        with zipfile.ZipFile(real_data / "omniglot" / "images_background.zip") as archive:
+            name = next(each for each in archive.namelist() if each.endswith("Balinese/character05/0112_07.png"))
+            with Image.open(io.BytesIO(archive.read(name))) as image:
+                expected = ~np.asarray(image.resize((28, 28)))
+        row = pool.names.index("Balinese/character05") * 20 + 6
+        np.testing.assert_array_equal(pool.images[row, ..., 0] > 0, expected)
+
+    def test_half_of_it_is_not_omniglot(self, real_data):
+        with pytest.raises(DataError, match="964 characters .* give both images_background and images_evaluation"):
+            omniglot.prepare([real_data / "omniglot" / "images_background.zip"])
+
+    def test_archives_that_are_none(self, tmp_path):
+        with pytest.raises(DataError, match="does not exist"):
+            omniglot.prepare([tmp_path / "nothing.zip"])
+        (tmp_path / "x.zip").write_bytes(b"PK\x03\x04 nonsense")
+        with pytest.raises(DataError, match="not a readable zip archive"):
+            omniglot.prepare([tmp_path / "x.zip"])
+        with zipfile.ZipFile(tmp_path / "w.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("A/character01/0001_01.png", bytes(1000))
+        data = (tmp_path / "w.zip").read_bytes()
+        place = data.index(b".png") + 4
+        (tmp_path / "w.zip").write_bytes(data[:place] + b"\xff" * 8 + data[place + 8 :])
+        for broken in (tmp_path / "w.zip", Path("a\0b")):
+            with pytest.raises(DataError, match="not a readable zip archive"):
+                omniglot.prepare([broken])
+        with zipfile.ZipFile(tmp_path / "y.zip", "w") as archive:
+            archive.writestr("../../Evil/character01/0001_01.png", png(size=(10, 10)))
+        with pytest.raises(DataError, match="10x10, not 105x105"):
+            omniglot.prepare([tmp_path / "y.zip"])
+        assert sorted(path.name for path in tmp_path.rglob("*.png")) == []
+
+    def test_pixels_and_numbers_decide_not_the_names_of_folders(self, tmp_path, monkeypatch):
+        with zipfile.ZipFile(tmp_path / "z.zip", "w") as archive:
+            blank = png(0, (105, 105), "1")
+            for number in range(1, 1624):
+                for drawer in range(1, 21):
+                    archive.writestr(f"Braille_2/character01/{number:04}_{drawer:02}.png", blank)
+        with pytest.raises(DataError, match="the images differ from Omniglot's"):
+            omniglot.prepare([tmp_path / "z.zip"])
+        ink = np.packbits(np.ones((32460, 105, 105), bool))
+        monkeypatch.setattr(omniglot, "PIXELS", hashlib.sha256(ink.tobytes()).hexdigest())
+        names = omniglot.prepare([tmp_path / "z.zip"]).names
+        assert len(set(names)) == 1623
+        assert [names[number - 1] for number in (1, 192, 709, 1204)] == [
+            "Arcadian/character01", "Braille/character01", "Alphabet_of_the_Magi/character01", "Gurmukhi/character45"
+        ]  # fmt: skip
+
+
+class TestFetch:
+    @pytest.fixture
+    def address(self, tmp_path):
+        """A server of this machine with one file."""
+        (tmp_path / "served").mkdir()
+        (tmp_path / "served" / "a.zip").write_bytes(b"content")
+
+        class Quiet(http.server.SimpleHTTPRequestHandler):
+            def log_message(self, *arguments):
+                pass
+
+        handler = functools.partial(Quiet, directory=str(tmp_path / "served"))
+        with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+            yield f"http://127.0.0.1:{server.server_port}/"
+            server.shutdown()
+
+    def test_what_comes_is_checked(self, address, monkeypatch):
+        monkeypatch.setenv("no_proxy", "127.0.0.1")
+        good = hashlib.md5(b"content").hexdigest()
+        (path,) = download(address, {"a.zip": good})
+        assert path.read_bytes() == b"content"
+        path.unlink()
+        with pytest.raises(DataError, match="not the official archive"):
+            download(address, {"a.zip": "0" * 32})
+        assert not path.exists()
+        with pytest.raises(DataError, match="cannot download .*metarun data import omniglot"):
+            download(address, {"b.zip": good})
+
+    def test_no_network_is_one_line(self, monkeypatch):
+        monkeypatch.setenv("no_proxy", "127.0.0.1")
+        with pytest.raises(DataError, match="on a machine without internet give your own copy"):
+            download("http://127.0.0.1:9/", {"a.zip": "0" * 32})

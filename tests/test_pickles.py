@@ -1,0 +1,98 @@
+"""Pickles that people bring: arrays come out, nothing in them is run."""
+
+import contextlib
+import os
+import pickle
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from metarun.datasets import pickles
+from metarun.datasets.errors import DataError
+
+
+class Hostile:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.mark.parametrize("where", ["alone", "in a dict", "in an array"])
+def test_a_hostile_pickle_runs_nothing(tmp_path, where):
+    evil = Hostile(tmp_path / "ran")
+    told = {"alone": evil, "in a dict": {"image_data": evil}, "in an array": {"a": np.array([evil], dtype=object)}}[
+        where
+    ]
+    path = tmp_path / "mini-imagenet-cache-train.pkl"
+    path.write_bytes(pickle.dumps(told))
+    with pytest.raises(DataError, match="nothing in it was run"):
+        pickles.load_arrays(path)
+    assert not (tmp_path / "ran").exists()
+    with contextlib.suppress(Exception):
+        pickle.loads(path.read_bytes())  # the wrong variant runs it
+    assert (tmp_path / "ran").exists()
+
+
+class Disguised:
+    """An array of pointers into nowhere whose dtype, by its pickled flags, has no objects in it."""
+
+    def __reduce__(self):
+        rebuild, arguments, _ = np.zeros(4).__reduce__()
+        return rebuild, arguments, (1, (4,), DisguisedType(), False, b"A" * 32)
+
+
+class DisguisedType:
+    def __reduce__(self):
+        rebuild, arguments, state = np.dtype([("x", "O")]).__reduce__()
+        return rebuild, arguments, (*state[:7], 0)  # the last one: the flags
+
+
+def test_a_pickle_cannot_disguise_pointers_as_numbers(tmp_path):
+    path = tmp_path / "mini-imagenet-cache-train.pkl"
+    path.write_bytes(pickle.dumps({"image_data": np.zeros((1, 84, 84, 3), np.uint8), "labels": Disguised()}))
+    sort = "import sys, numpy\nfrom pathlib import Path\n{}\nnumpy.unique(told['labels'])"
+    load = "from metarun.datasets import pickles\ntold = pickles.load_arrays(Path(sys.argv[1]))"
+    wrong = "import pickle\ntold = pickle.loads(Path(sys.argv[1]).read_bytes())"
+    safe, unsafe = (
+        subprocess.run([sys.executable, "-c", sort.format(way), path], capture_output=True, text=True)
+        for way in (load, wrong)
+    )
+    assert safe.returncode == 1 and "DataError" in safe.stderr and "nothing in it was run" in safe.stderr
+    assert unsafe.returncode < 0, "numpy's own dtype follows the pointers"
+
+
+@pytest.mark.parametrize("protocol", range(2, 6))
+def test_plain_arrays_come_out_of_every_protocol(tmp_path, protocol):
+    told = {
+        "images": np.arange(24, dtype=np.uint8).reshape(2, 3, 4),
+        "by column": np.asfortranarray(np.arange(6.0).reshape(2, 3)),
+        "big-endian": np.array([1, 258], ">i8"),
+        "texts": np.array(["n01", "longer"]),
+        "bytes": np.array([b"n01"]),
+        "number": np.int64(5),
+    }
+    path = tmp_path / "x.pkl"
+    path.write_bytes(pickle.dumps(told, protocol))
+    for name, array in pickles.load_arrays(path).items():
+        np.testing.assert_array_equal(array, told[name])
+    assert pickles.load_arrays(path)["images"].dtype == np.uint8
+
+
+@pytest.mark.parametrize("array", [np.zeros(2, [("x", "f4")]), np.array([{}], object), np.zeros(2, "M8[s]")])
+def test_arrays_of_anything_but_numbers_and_texts_are_refused(tmp_path, array):
+    path = tmp_path / "x.pkl"
+    path.write_bytes(pickle.dumps({"a": array}))
+    with pytest.raises(DataError, match="it has an array of type"):
+        pickles.load_arrays(path)
+
+
+@pytest.mark.parametrize("data", [b"", b"nonsense", pickle.dumps([1])[:-1], pickle.dumps([1])])
+def test_pickles_that_are_no_dict_of_arrays(tmp_path, data):
+    path = tmp_path / "x.pkl"
+    path.write_bytes(data)
+    with pytest.raises(DataError, match=r"x\.pkl"):
+        pickles.load_arrays(path)
