@@ -14,6 +14,10 @@ from .errors import report
 
 COMMANDS = {  # verb -> module, short help
     "train": ("train", "Train and test an experiment; go on where it stopped."),
+    "submit": ("submit", "Train a sweep on a cluster, or in parallel on this machine."),
+    "status": ("status", "A line a run: waiting, running, finished or failed, and why."),
+    "cancel": ("cancel", "End the jobs of runs; they go on when submitted again."),
+    "logs": ("logs", "Print what the last job of a run printed."),
     "evaluate": ("evaluate", "Test a trained run in another way; adds a row."),
     "benchmark": ("benchmark", "Measure how fast an experiment trains on this machine."),
     "reproduce": ("reproduce", "Fill a paper's table: run what is missing, print it with verdicts."),

@@ -2,8 +2,79 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
+from typing import Any
+
 import click
 
 overrides = click.option(
     "-s", "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a value of the spec; repeatable."
 )
+
+
+def _go_offline(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:
+    if value:
+        os.environ["METARUN_OFFLINE"] = "1"
+
+
+offline = click.option(
+    "--offline",
+    is_flag=True,
+    expose_value=False,
+    callback=_go_offline,
+    help="Download nothing: fail at once where data are not in the cache. Or set METARUN_OFFLINE.",
+)
+
+
+def _only_told(ctx: click.Context, parameter: click.Parameter, value: Any) -> Any:
+    """Keep an option in ctx.params only where the command line has it."""
+    if value is not None and value != ():
+        ctx.params[parameter.name or ""] = value
+    return value
+
+
+def _pairs(ctx: click.Context, parameter: click.Parameter, value: tuple[str, ...]) -> None:
+    told = {}
+    for each in value:
+        key, equals, text = each.partition("=")
+        if not key:
+            raise click.BadParameter(f"expected KEY=VALUE, got {each!r}", ctx, parameter)
+        told[key.removeprefix("--")] = text if equals else True
+    if told:
+        ctx.params["slurm"] = told
+
+
+def cluster_options(executor: str | None) -> Callable[[Any], Any]:
+    """Where runs go, and what the cluster is asked for: `executor`, and those settings that are told."""
+    told = [
+        click.option("--partition", expose_value=False, callback=_only_told, help="Where jobs queue."),
+        click.option("--gpus", type=int, expose_value=False, callback=_only_told, help="Of each run."),
+        click.option("--cpus", type=int, expose_value=False, callback=_only_told, help="Cores of each run."),
+        click.option("--memory", expose_value=False, callback=_only_told, help="Of each run, for example 8G."),
+        click.option("--time", expose_value=False, callback=_only_told, help="Limit of a job: H:MM:SS; then requeued."),
+        click.option("--account", expose_value=False, callback=_only_told, help="Who pays."),
+        click.option("--max-parallel", type=int, expose_value=False, callback=_only_told, help="Runs at a time."),
+        click.option(
+            "--slurm",
+            multiple=True,
+            expose_value=False,
+            callback=_pairs,
+            metavar="KEY=VALUE",
+            help="Any option of sbatch by its long name; repeatable.",
+        ),
+        click.option(
+            "--executor",
+            type=click.Choice(["slurm", "local"]),
+            default=executor,
+            show_default=True,
+            help="A Slurm cluster, or parallel processes of this machine.",
+        ),
+    ]
+
+    def decorated(command: Any) -> Any:
+        for option in told:
+            command = option(command)
+        return command
+
+    return decorated

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from .errors import report
+from .options import cluster_options, offline
 
 if TYPE_CHECKING:
     from ..experiments.plan import Planned
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     help="Share of each spec's training steps; such runs have a name of their own, and the table says it.",
 )
 @click.option("--dry-run", is_flag=True, help="List the cells: state, estimated hours, data; run nothing.")
+@offline
+@cluster_options(None)
 @click.option(
     "--out",
     type=click.Path(file_okay=False, path_type=Path),
@@ -36,26 +39,51 @@ if TYPE_CHECKING:
 @click.option(
     "--format", "form", type=click.Choice(["text", "csv", "markdown", "latex"]), default="text", show_default=True
 )
-def command(table: str, cells: str, seeds: int | None, budget: float, dry_run: bool, out: Path, form: str) -> None:
+def command(
+    table: str,
+    cells: str,
+    seeds: int | None,
+    budget: float,
+    dry_run: bool,
+    out: Path,
+    form: str,
+    executor: str | None,
+    **told: Any,
+) -> None:
     """Reproduce a paper's TABLE (a name from `metarun list tables`): run what is missing, go on with what was
     interrupted, skip what is finished; then print and write the table.
 
-    A cell that fails does not stop the others. The table has every finished cell, chosen by --cells or not.
+    A cell that fails does not stop the others. The table has every finished cell, chosen by --cells or not. With
+    --executor the runs go to a cluster, or to parallel processes of this machine, as with `metarun submit`.
     """
     from ..experiments.papers import load_table
-    from ..experiments.plan import choose, plan, suffix
+    from ..experiments.plan import by_model, choose, plan, suffix
+    from ..experiments.runs import Run
 
     planned = plan(load_table(table), out, seeds, budget)
     chosen = choose(planned, cells)
     if dry_run:
         _list(chosen)
         return
+    path = out / f"{Path(table).stem}{suffix(budget)}"
+    if executor:
+        from .submit import submit
+
+        paper = (str(Path(table).resolve()) if Path(table).is_file() else table, seeds, budget)
+        models = [Run(some[0].experiment, some[0].seed, some[0].directory, tuple(one.cell.changes for one in some))
+                  for some in by_model(chosen).values()]  # fmt: skip
+        submit(models, out, executor, told, paper=paper)
+        if executor == "local":
+            _show(planned, path, form)
+        return
+    if told:
+        raise click.UsageError(f"--{', --'.join(told)}: only with --executor")
     failed: list[str] = []
     try:
         if any(one.state != "finished" for one in chosen):
             _run(chosen, out, failed)
     finally:
-        _show(planned, out / f"{Path(table).stem}{suffix(budget)}", form)
+        _show(planned, path, form)
     if failed:
         sys.exit(1)
 
@@ -90,14 +118,10 @@ def _run(chosen: list[Planned], out: Path, failed: list[str]) -> None:
 
 
 def _show(planned: list[Planned], path: Path, form: str) -> None:
-    from ..experiments.atomic import write_text_atomic
-    from ..experiments.verdict import collect, render
+    from ..experiments.verdict import write
 
-    filled, notes = collect(planned)
-    if not filled:
+    if text := write(planned, path, form):
+        click.echo(text)
+        click.echo(f"table: {path}.csv, .md, .tex", err=True)
+    else:
         click.echo("no cell is filled yet", err=True)
-        return
-    click.echo(render(filled, notes, form))
-    for ending, kind in (("csv", "csv"), ("md", "markdown"), ("tex", "latex")):
-        write_text_atomic(Path(f"{path}.{ending}"), render(filled, notes, kind) + "\n")
-    click.echo(f"table: {path}.csv, .md, .tex", err=True)

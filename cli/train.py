@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from .errors import report
-from .options import overrides
+from .options import offline, overrides
 
 
 @click.command(name="train")
@@ -24,6 +24,7 @@ from .options import overrides
     show_default=True,
     help="Folder of the runs: OUT/<experiment>/seed-<n>.",
 )
+@offline
 @click.option("--fresh", is_flag=True, help="Start again; what is there is renamed to seed-<n>~1, never lost.")
 def command(specs: tuple[str, ...], overrides: tuple[str, ...], seeds: tuple[int, ...], out: Path, fresh: bool) -> None:
     """Train and test each SPEC, a YAML file or the name of a spec that ships, once for each seed.
@@ -51,7 +52,8 @@ def command(specs: tuple[str, ...], overrides: tuple[str, ...], seeds: tuple[int
     import_tensorflow()
     from ..experiments.interrupt import Interrupted
     from ..experiments.results import merge
-    from ..experiments.run import refuse_another_spec, run
+    from ..experiments.run import run
+    from ..experiments.runs import refuse_another_spec
     from ..experiments.table import render, tabulate
 
     runs = [
@@ -60,8 +62,8 @@ def command(specs: tuple[str, ...], overrides: tuple[str, ...], seeds: tuple[int
         for seed in dict.fromkeys(seeds) or each.experiment.seeds
     ]
     if not fresh:
-        for experiment, _, directory in runs:
-            refuse_another_spec(experiment, directory)  # now, not after the hours of the runs before it
+        for experiment, seed, directory in runs:
+            refuse_another_spec(experiment, seed, directory)  # now, not after the hours of the runs before it
     rows, failed = [], {}
     try:
         for experiment, seed, directory in runs:

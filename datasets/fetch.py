@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +16,11 @@ def download(address: str, archives: Mapping[str, str]) -> list[Path]:
 
     DataError where there is no network, or where what came is not what was asked for.
     """
+    if os.environ.get("METARUN_OFFLINE"):
+        raise DataError(
+            f"{cache.folder()} lacks {', '.join(archives)} and this run is offline: `metarun data fetch` on a machine "
+            "with internet and the same METARUN_CACHE"
+        )
     import pooch
     import requests
 

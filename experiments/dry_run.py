@@ -28,7 +28,7 @@ def listing(planned: Sequence[Planned], hours: Callable[[Experiment], float]) ->
         shown = ""
         if shared != name:
             state += f" (the model of {shared})"
-        elif left and _absent(first.experiment):
+        elif left and absent(first.experiment):
             unknown.append(name)
             shown = "?"
         elif left:
@@ -50,13 +50,14 @@ def needs(experiment: Experiment) -> str:
     name = experiment.dataset.name
     if name not in cache.PARTS:
         return f"{name}, nothing to fetch"
-    if not _absent(experiment):
+    if not absent(experiment):
         return f"{name}, ready"
     way = "`metarun data fetch` or `import`" if name == "omniglot" else "`metarun data import`"
     return f"{name}, not here: {way} {name}"
 
 
-def _absent(experiment: Experiment) -> bool:
+def absent(experiment: Experiment) -> bool:
+    """Whether it reads data that are not in the cache."""
     return not all(map(cache.read, cache.PARTS.get(experiment.dataset.name, ())))
 
 

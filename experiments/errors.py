@@ -1,5 +1,59 @@
-"""The errors of a run that a user can mend."""
+"""The errors of a run that a user can mend, what to say of any error, and where it is noted."""
+
+from __future__ import annotations
+
+import errno
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ..datasets.errors import DataError
+from .atomic import write_text_atomic
+from .interrupt import Interrupted
+
+NO_SPACE = re.compile(r"([^\n{}]*); No space left on device")  # as TensorFlow's file system says it
 
 
 class RunError(Exception):
     """A run that cannot go on; the message is one line that says what, where and the way out."""
+
+
+@contextmanager
+def noted(path: Path) -> Iterator[None]:
+    """The file at `path` says in one line why the block failed; it is gone where the block did not."""
+    path.unlink(missing_ok=True)
+    try:
+        yield
+    except Interrupted:
+        raise
+    except Exception as error:
+        write_text_atomic(path, explain(error)[0].removeprefix("error: ") + "\n")
+        raise
+
+
+def explain(error: Exception) -> tuple[str, int]:
+    """What to say of an error, and the exit code."""
+    kind = type(error).__name__
+    if kind == "SpecError":
+        return str(error), 2
+    if kind == "Interrupted":
+        return str(error), 130
+    if isinstance(error, DataError | RunError):
+        return f"error: {error}", 1
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return _no_space(error.filename), 1
+    if isinstance(error, OSError):
+        return f"error: {error.filename or ''}: {error.strerror or error}", 1
+    if kind == "ResourceExhaustedError" and (full := NO_SPACE.search(str(error))):
+        return _no_space(full[1].strip()), 1
+    if kind == "ResourceExhaustedError":
+        return "error: out of memory: lower train.meta_batch, the network's filters, or the number of queries", 1
+    return (
+        f"internal error, please report it: {kind}: {' '.join(str(error).split())[:300]} (`metarun -v` shows where)",
+        1,
+    )
+
+
+def _no_space(path: str | None) -> str:
+    return f"error: no space left on the disk ({path or 'while writing'}): free some room, then run the same command"

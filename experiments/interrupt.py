@@ -1,9 +1,13 @@
-"""Stopping a run between two steps."""
+"""Stopping a run: between two steps, or at once where nothing is lost."""
 
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
+
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)  # batch systems send any of them
 
 
 class Interrupted(Exception):
@@ -11,14 +15,15 @@ class Interrupted(Exception):
 
 
 class StopSignal:
-    """While entered, the first SIGINT or SIGTERM sets `requested`; a second SIGINT interrupts at once."""
+    """While entered, the first signal of STOPPING sets `requested` and raises Interrupted; within `held` it only sets
+    `requested`. A second SIGINT interrupts at once."""
 
     def __init__(self) -> None:
-        self.requested = False
+        self.requested = self.holding = False
         self._former: dict[int, object] = {}
 
     def __enter__(self) -> StopSignal:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in STOPPING:
             self._former[number] = signal.signal(number, self._request)
         return self
 
@@ -28,6 +33,21 @@ class StopSignal:
         for number, handler in self._former.items():
             signal.signal(number, handler)  # pyright: ignore[reportArgumentType]
 
+    @contextmanager
+    def held(self, holding: bool = True) -> Iterator[None]:
+        """The block looks at `requested` itself; with False it may be interrupted anywhere, as before `held`."""
+        before, self.holding = self.holding, holding
+        try:
+            if self.requested and not holding:
+                raise Interrupted("stopped; the same command goes on from the newest checkpoint")
+            yield
+        finally:
+            self.holding = before
+
     def _request(self, number: int, frame: FrameType | None) -> None:
-        self.requested = True
+        first, self.requested = not self.requested, True
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        if first and not self.holding:
+            raise Interrupted(
+                f"stopped by {signal.Signals(number).name}; the same command goes on from the newest checkpoint"
+            )

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import sys
 import time
+from pathlib import Path
 from types import TracebackType
 
 from tqdm import tqdm
 
+from .atomic import write_json_atomic
+
 SECONDS_BETWEEN_LINES = 30.0
+SECONDS_BETWEEN_FILES = 5.0
 
 
 class Progress:
-    """Counts to `total` from `done`, with rate and time left, on standard error."""
+    """Counts to `total` from `done`, with rate and time left, on standard error and in a `file` for other processes."""
 
-    def __init__(self, label: str, total: int, done: int = 0, unit: str = "step"):
+    def __init__(self, label: str, total: int, done: int = 0, unit: str = "step", file: Path | None = None):
+        self.file, self.next_file = file, 0.0
         self.label, self.total, self.unit = label, total, unit
         self.terminal = sys.stderr.isatty()
         self.start, self.first = time.monotonic(), done
@@ -30,6 +35,7 @@ class Progress:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.bar.close()
+        self._write()
 
     def advance(self, count: int = 1, note: str = "") -> None:
         """Count on; `note` is shown beside the rate."""
@@ -40,13 +46,25 @@ class Progress:
         if not self.terminal and time.monotonic() >= self.next_line:
             self.next_line = time.monotonic() + SECONDS_BETWEEN_LINES
             self._line(note)
+        if time.monotonic() >= self.next_file:
+            self.next_file = time.monotonic() + SECONDS_BETWEEN_FILES
+            self._write()
 
     def say(self, text: str) -> None:
         """A line that stays, above the bar."""
         tqdm.write(text, file=sys.stderr)
 
+    @property
+    def rate(self) -> float:
+        """Units a second, of this process."""
+        return (self.done - self.first) / (time.monotonic() - self.start)
+
+    def _write(self) -> None:
+        if self.file:
+            write_json_atomic(self.file, {"done": self.done, "total": self.total, "per_second": self.rate})
+
     def _line(self, note: str) -> None:
-        rate = (self.done - self.first) / (time.monotonic() - self.start)
+        rate = self.rate
         left = tqdm.format_interval((self.total - self.done) / rate) if rate else "?"
         beside = f", {note}" if note else ""
         self.say(f"{self.label}: {self.done}/{self.total} {self.unit}s, {rate:.2f}/s, {left} left{beside}")

@@ -23,10 +23,9 @@ from ..algorithms.learner import Learner, Problem
 from ..algorithms.options import NetworkOptions
 from ..datasets.trials import TrialSource
 from . import checkpoint, environment
-from .atomic import write_json_atomic, write_text_atomic
-from .errors import RunError
+from .atomic import write_json_atomic
+from .errors import RunError, noted
 from .interrupt import Interrupted, StopSignal
-from .load import load, resolved_yaml
 from .measure import Evaluation, main_metric
 from .memory import foresee
 from .metrics_log import MetricsLog
@@ -34,6 +33,7 @@ from .progress import Progress
 from .results import Row, published_columns, read_row
 from .row import make_row
 from .rundir import RunDirectory
+from .runs import refuse_another_spec, write_spec
 from .spec import Experiment
 from .steps import Source, TrainingSteps, shape_of, training_shape, validation_shape
 from .tuning import tune
@@ -52,16 +52,16 @@ def run(experiment: Experiment, seed: int, directory: RunDirectory, fresh: bool 
         with directory.locked():
             directory.set_aside()
     with directory.locked():
-        refuse_another_spec(experiment, directory)
+        refuse_another_spec(experiment, seed, directory)
         if directory.finished:
             return finished_row(experiment, seed, directory)
-        source, learner = built or build(experiment, seed)
-        write_spec(experiment, seed, directory)
-        write_json_atomic(directory.environment, environment.describe())
-        training = Training(experiment, seed, directory, source, learner)
-        with StopSignal() as stop:
+        with noted(directory.failure), StopSignal() as stop:
+            source, learner = built or build(experiment, seed)
+            write_spec(experiment, seed, directory)
+            write_json_atomic(directory.environment, environment.describe())
+            training = Training(experiment, seed, directory, source, learner)
             training.train(stop)
-        return training.test()
+            return training.test()
 
 
 def build(experiment: Experiment, seed: int) -> tuple[Source, Learner]:
@@ -131,7 +131,8 @@ class Training:
         foresee(self.experiment, steps.traced_update())
         log = MetricsLog(self.directory, self._metric_names(steps), self.step)
         saved_at, count = time.monotonic(), 1
-        with Progress(f"{self.experiment.name} seed {self.seed}", train.steps, self.step) as progress:
+        label, file = f"{self.experiment.name} seed {self.seed}", self.directory.progress
+        with Progress(label, train.steps, self.step, file=file) as progress, stop.held():
             while self.step < train.steps:
                 started, count = time.monotonic(), min(count, self._until_event())
                 metrics = steps.take(count)
@@ -143,14 +144,15 @@ class Training:
                     self._log_window(log, batch)
                 validate = self.evaluation is not None and self._validates_now()
                 if validate:
-                    self._validate(log)
+                    with stop.held(False):
+                        self._validate(log)
                 progress.advance(count, f"loss {metrics['loss'][-1]:.3f}" + self._best_note())
                 last = self.step == train.steps
                 if validate or last or stop.requested or time.monotonic() - saved_at > CHECKPOINT_SECONDS:
                     self._save()
                     log.flush()
                     saved_at = time.monotonic()
-                if stop.requested and not last:
+                if stop.requested:
                     raise Interrupted(
                         f"stopped after step {self.step} of {train.steps}; the same command goes on from there"
                     )
@@ -308,11 +310,6 @@ def refuse_other_images(state: Mapping[str, Any], source: Source, directory: Run
         )
 
 
-def write_spec(experiment: Experiment, seed: int, directory: RunDirectory) -> None:
-    """The resolved spec of this one seed."""
-    write_text_atomic(directory.spec, resolved_yaml(experiment.model_copy(update={"seeds": (seed,)})))
-
-
 def finished_row(experiment: Experiment, seed: int, directory: RunDirectory) -> Row:
     """The row of a finished run, with the published number that the spec has now."""
     row = read_row(directory.result)
@@ -321,18 +318,3 @@ def finished_row(experiment: Experiment, seed: int, directory: RunDirectory) -> 
         write_spec(experiment, seed, directory)
         write_json_atomic(directory.result, current.as_json())
     return current
-
-
-def refuse_another_spec(experiment: Experiment, directory: RunDirectory) -> None:
-    """RunError where the directory holds a run, finished or not, of a spec with another digest."""
-    if directory.finished:
-        state, digest = "the finished run", read_row(directory.result).spec_digest
-    elif directory.spec.exists():
-        state, digest = "an unfinished run", load(directory.spec).experiment.digest
-    else:
-        return
-    if digest != experiment.digest:
-        raise RunError(
-            f"{directory.path} holds {state} of another spec (digest {digest}, this one has {experiment.digest}): "
-            "rename the experiment, choose another --out, or use --fresh to set it aside"
-        )

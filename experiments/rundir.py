@@ -11,18 +11,20 @@ tuning.csv        of classical methods: one line a value of the parameter
 result.json       the row; written last: its presence means finished
 evaluations/      a row and its episodes for each `metarun evaluate`
 tensorboard/      the scalars of metrics.csv
+progress.json     while it trains: step, steps, steps a second
+failure.txt       why the last attempt failed, in one line
+job.log           what the last job that ran it printed
+restarts.json     how often the scheduler started it again at the same step
 """
 
 from __future__ import annotations
 
-import fcntl
-import os
 import re
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from . import lock
 from .errors import RunError
 
 KEPT_CHECKPOINTS = 2
@@ -45,6 +47,11 @@ class RunDirectory:
         self.result = path / "result.json"
         self.evaluations = path / "evaluations"
         self.tensorboard = path / "tensorboard"
+        self.progress = path / "progress.json"
+        self.failure = path / "failure.txt"
+        self.restarts = path / "restarts.json"
+        self.log = path / "job.log"
+        self.lock = path / ".lock"
 
     @property
     def finished(self) -> bool:
@@ -80,15 +87,8 @@ class RunDirectory:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the run; RunError where another process, on this host or one that shares the disk, holds it."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        with open(self.path / ".lock", "a+", encoding="utf-8") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                file.seek(0)
-                holder = file.read().strip() or "another process"
-                raise RunError(f"{self.path} is in use by {holder}: wait for it, or choose another --out") from None
-            file.truncate(0)
-            file.write(f"process {os.getpid()} on {socket.gethostname()}")
-            file.flush()
-            yield
+        try:
+            with lock.locked(self.lock):
+                yield
+        except lock.Held as holder:
+            raise RunError(f"{self.path} is in use by {holder}: wait for it, or choose another --out") from None

@@ -6,7 +6,7 @@ import hashlib
 import json
 from typing import TYPE_CHECKING, Annotated, Literal, Union
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from ..algorithms import ALGORITHMS
 from ..algorithms.options import AlgorithmOptions, NetworkChoice, OptimizerOptions
@@ -19,6 +19,7 @@ if not TYPE_CHECKING:  # with those of other packages
 
 # Compiling takes seconds; a small network's step saves milliseconds.
 REPAYING_STEPS = {"conv4": 30, "mlp": 1000, "gru": 1}
+NAMES = {"name", "description", "seeds", "published", "cluster"}  # what decides no result
 Protocol = Literal["transductive", "inductive"]
 
 
@@ -64,6 +65,34 @@ class Published(Options):
     source: str = Field(min_length=3, description="Paper and table.")
 
 
+class Cluster(Options):
+    """How a batch system is asked for a run. What the spec leaves open comes from METARUN_CLUSTER or from
+    ~/.config/metarun/cluster.yaml, which has these same keys."""
+
+    partition: str | None = Field(default=None, description="Where jobs queue; default: the cluster's own.")
+    time: Annotated[str, BeforeValidator(lambda told: str(told) if type(told) is int else told)] = Field(
+        default="1:00:00",
+        pattern=r"^(\d+-)?\d{1,3}(:\d\d){0,2}$",
+        description="Limit of a job: minutes, H:MM:SS or D-HH:MM. A run that needs longer is requeued and goes on.",
+    )
+    gpus: int = Field(default=0, ge=0, le=64, description="Of each run.")
+    cpus: int = Field(default=1, ge=1, le=1024, description="Cores of each run, and its threads.")
+    memory: str | None = Field(default=None, pattern=r"^\d+[KMGT]?$", description="Of each run, for example 8G.")
+    account: str | None = Field(default=None, description="Who pays.")
+    signal: str = Field(
+        default="USR2@90",
+        pattern=r"^(INT|TERM|USR1|USR2)@\d+$",
+        description="Sent so many seconds before the time limit; the run then writes a checkpoint and is requeued.",
+    )
+    max_parallel: int | None = Field(default=None, ge=1, description="Runs at the same time; default: no limit.")
+    setup: tuple[str, ...] = Field(
+        default=(), strict=False, description="Shell lines before the run, such as `module load cuda`."
+    )
+    slurm: dict[str, str | int | bool] = Field(
+        default={}, description="Other options of sbatch by their long names, for example {qos: low, exclusive: true}."
+    )
+
+
 class Experiment(Options):
     """One experiment: what is learnt, on which tasks, how it is tested, and the number to compare with."""
 
@@ -100,6 +129,7 @@ class Experiment(Options):
         "seconds that it takes. The bits of a result depend on it, its value does not.",
     )
     published: Published | None = None
+    cluster: Cluster | None = Field(default=None, description="For `metarun submit`; decides no result.")
 
     @property
     def compiles(self) -> bool:
@@ -119,5 +149,5 @@ class Experiment(Options):
 
         Options that are unset do not count, so that a version with a new one gives old specs their old digest.
         """
-        told = self.model_dump(mode="json", exclude={"name", "description", "seeds", "published"}, exclude_none=True)
+        told = self.model_dump(mode="json", exclude=NAMES, exclude_none=True)
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]

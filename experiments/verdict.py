@@ -11,10 +11,12 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from .atomic import write_text_atomic
 from .compare import Compared, best_of, difference_of_tasks, with_episodes
 from .errors import RunError
 from .paired import compare
@@ -65,6 +67,16 @@ def collect(planned: Sequence[Planned]) -> tuple[list[Reproduced], list[str]]:
             else:
                 marks |= {cells[place].cell.name for place in best([seed_mean(one.tests) for one in cells])}
     return [one._replace(bold=one.cell.name in marks) for one in filled], notes
+
+
+def write(planned: Sequence[Planned], path: Path, form: str = "text") -> str:
+    """Write the table to PATH.csv, .md and .tex, and return it in another form; "" where no cell is filled."""
+    filled, notes = collect(planned)
+    if not filled:
+        return ""
+    for ending, kind in (("csv", "csv"), ("md", "markdown"), ("tex", "latex")):
+        write_text_atomic(Path(f"{path}.{ending}"), render(filled, notes, kind) + "\n")
+    return render(filled, notes, form)
 
 
 def seed_mean(tests: Sequence[Compared]) -> Compared:

@@ -11,7 +11,15 @@ from pydantic import BaseModel, ValidationError
 from ..algorithms import ALGORITHMS
 from ..algorithms.options import Conv4Options, GRUOptions, MLPOptions, OptimizerOptions
 from ..datasets import DATASETS
-from .spec import Experiment, Published, Test, Train, Validation
+from ..datasets.options import Options
+from .spec import Cluster, Experiment, Published, Test, Train, Validation
+
+
+class Section(Options):
+    """A file that holds a section of a spec."""
+
+    cluster: Cluster
+
 
 NETWORKS: dict[str, type[BaseModel]] = {"conv4": Conv4Options, "mlp": MLPOptions, "gru": GRUOptions}
 CHOICES: dict[str, dict[str, type[BaseModel]]] = {
@@ -25,6 +33,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "validation": Validation,
     "test": Test,
     "published": Published,
+    "cluster": Cluster,
 }
 EXPECTED = {
     "int_type": "a whole number",
@@ -42,6 +51,11 @@ EXPECTED = {
     "model_type": "a section with keys of its own",
     "model_attributes_type": "a section with keys of its own",
     "dict_type": "a section with keys of its own",
+}
+PATTERNS = {
+    "time": "minutes, H:MM:SS or D-HH:MM",
+    "memory": "a size such as 8G",
+    "signal": "INT, TERM, USR1 or USR2, and seconds before the end: USR2@90",
 }
 BOUNDS = {
     "greater_than": ("gt", "greater than"),
@@ -97,6 +111,8 @@ def _message(detail: Any, key: tuple[str | int, ...], values: Mapping[str, Any])
         return f"expected {EXPECTED[kind]}, got {given}"
     if kind in ("too_short", "too_long", "missing_positional_only_argument"):
         return f"has {context.get('actual_length', 'the wrong number of')} values: {detail['msg'].lower()}"
+    if kind == "string_pattern_mismatch" and key[0] == "cluster":
+        return f"expected {PATTERNS[str(key[-1])]}, got {given}"
     if kind == "string_pattern_mismatch":
         return f"expected letters, digits, '.', '_' and '-', at most 100, got {given}"
     return f"{detail['msg'][0].lower()}{detail['msg'][1:]}, got {given}"

@@ -1,0 +1,24 @@
+"""metarun logs"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+import click
+
+
+@click.command(name="logs")
+@click.argument("run", type=click.Path(exists=True, file_okay=False, path_type=Path), metavar="RUN")
+def command(run: Path) -> None:
+    """Print what the last job of RUN printed."""
+    from ..experiments.errors import RunError
+    from ..experiments.rundir import RunDirectory
+
+    log = RunDirectory(run).log
+    if not log.is_file():
+        waits = "its job has not started yet" if log.is_symlink() else "no job has run it; `metarun status` says more"
+        raise RunError(f"{run} has no log: {waits}")
+    with open(log, encoding="utf-8", errors="replace") as file:
+        shutil.copyfileobj(file, sys.stdout)

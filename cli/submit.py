@@ -1,0 +1,147 @@
+"""metarun submit"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .options import cluster_options, overrides
+
+if TYPE_CHECKING:
+    from ..experiments.runs import Run
+    from ..experiments.submit import Paper
+
+
+@click.command(name="submit")
+@click.argument("specs", nargs=-1, required=True, metavar="SPEC...")
+@overrides
+@click.option("--seeds", metavar="0-4", help="Instead of the specs' seeds: 0-4 or 0,2,5.")
+@cluster_options("slurm")
+@click.option("--dry-run", is_flag=True, help="List the runs and what sbatch would be asked for; submit nothing.")
+@click.option("--fresh", is_flag=True, help="Train again what is there already; it is renamed to seed-<n>~1.")
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("runs"),
+    show_default=True,
+    help="Folder of the runs, of results.csv and of the table; the nodes must see it.",
+)
+def command(
+    specs: tuple[str, ...],
+    overrides: tuple[str, ...],
+    seeds: str | None,
+    executor: str,
+    dry_run: bool,
+    fresh: bool,
+    out: Path,
+    **told: Any,
+) -> None:
+    """Train each SPEC with each combination of values (-s KEY=A,B,C) and each seed: one job array, and a last job that
+    merges the results and writes the table.
+
+    The same command again submits only what is missing, failed or interrupted; what is queued or running is left alone.
+    """
+    from ..experiments.grid import grid, parse_seeds
+
+    try:
+        chosen = parse_seeds(seeds) if seeds is not None else []
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--seeds") from None
+    submit(grid(specs, overrides, chosen, out), out, executor, told, fresh=fresh, dry_run=dry_run)
+
+
+def submit(
+    runs: Sequence[Run],
+    out: Path,
+    executor: str,
+    told: Mapping[str, Any],
+    *,
+    paper: Paper | None = None,
+    fresh: bool = False,
+    dry_run: bool = False,
+) -> None:
+    """Submit what is neither finished nor alive, and say so; exit code 1 where a run of --executor local failed."""
+    from ..experiments.cluster import settled
+    from ..experiments.submit import alone, prepare, refuse_without_slurm, to_slurm, todo
+
+    if executor == "local" and (foreign := told.keys() - {"gpus", "max_parallel"}):
+        raise click.UsageError(
+            f"--{', --'.join(sorted(foreign))}: not with --executor local, which shares out the cores"
+        )
+    clusters = {run.experiment.name: settled(run.experiment.cluster, told) for run in runs}
+    if dry_run:
+        _list(runs, out, executor, clusters.values(), fresh)
+        return
+    if executor == "slurm":
+        refuse_without_slurm()
+    with alone(out):
+        missing, alive = todo(runs, out, fresh)
+        _refuse_missing_data(missing)
+        prepare(missing, fresh)
+        beside = ", ".join(
+            f"{count} {state}"
+            for count, state in ((len(runs) - len(missing) - len(alive), "finished"), (len(alive), "queued or running"))
+            if count
+        )
+        os.environ["METARUN_OFFLINE"] = "1"  # two hundred jobs that download are one too many
+        if missing and executor == "slurm":
+            made = to_slurm([(run, clusters[run.experiment.name]) for run in missing], out, paper)
+            jobs = ", ".join(f"{one.job}" for one in made)
+            click.echo(
+                f"submitted {len(missing)} runs as job {jobs}{beside and f' ({beside})'}, then the table as job "
+                f"{made[-1].table}; follow with `metarun status {out}`, end with `metarun cancel {out}`"
+            )
+    failed: list[Path] = []
+    if not missing:
+        click.echo(f"nothing to submit: {beside}")
+    elif executor == "local":
+        from ..experiments.local import run_here
+
+        most = told.get("max_parallel") or min(
+            (c.max_parallel for c in clusters.values() if c.max_parallel), default=None
+        )
+        failed = run_here(missing, out, most, told.get("gpus", 0), lambda line: click.echo(line, err=True))
+    if executor == "local" or not missing and not alive:
+        from ..experiments.job import write_table
+
+        write_table(str(out), paper)
+        click.echo(f"rows: {out / 'results.csv'}", err=True)
+    for path in failed:
+        click.echo(f"{path} failed: see {path / 'failure.txt'} and `metarun logs {path}`", err=True)
+    if failed:
+        sys.exit(1)
+
+
+def _list(runs: Sequence[Run], out: Path, executor: str, clusters: Any, fresh: bool) -> None:
+    from ..experiments.submit import options, todo
+
+    missing, alive = todo(runs, out, fresh)
+    todo_paths = {run.directory.path for run in missing}
+    for run in runs:
+        path = run.directory.path
+        state = "to do" if path in todo_paths else "queued or running" if path.resolve() in alive else "finished"
+        click.echo(f"{path}  {state}")
+    click.echo(f"{len(missing)} of {len(runs)} runs to submit")
+    for cluster in {each.model_dump_json(): each for each in clusters}.values() if executor == "slurm" else ():
+        flat = options(cluster)
+        flat |= flat.pop("additional_parameters")
+        click.echo(
+            "sbatch: "
+            + " ".join(
+                f"{key}={value}" for key, value in flat.items() if key not in ("setup", "srun_args", "stderr_to_stdout")
+            )
+        )
+
+
+def _refuse_missing_data(runs: Sequence[Run]) -> None:
+    from ..datasets.errors import DataError
+    from ..experiments.dry_run import absent, needs
+
+    for experiment in {run.experiment.dataset.name: run.experiment for run in runs}.values():
+        if absent(experiment):
+            raise DataError(f"before submitting: {needs(experiment)}")

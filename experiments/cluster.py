@@ -1,0 +1,65 @@
+"""What a cluster is asked for: by the command line, else by the spec, else by the user's file. No TensorFlow."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from .load import SpecError, read
+from .spec import Cluster
+from .wording import Section, explain
+
+MINUTES = (1 / 60, 1, 60, 1440)
+
+
+def user_file() -> Path:
+    """METARUN_CLUSTER, or the one in the user's configuration folder."""
+    if told := os.environ.get("METARUN_CLUSTER"):
+        return Path(told).expanduser()
+    return Path(os.environ.get("XDG_CONFIG_HOME") or "~/.config").expanduser() / "metarun" / "cluster.yaml"
+
+
+def settled(spec: Cluster | None, told: Mapping[str, Any]) -> Cluster:
+    """The settings of a run whose spec has such a section, with those of the command line; SpecError lists mistakes."""
+    path = user_file()
+    values: dict[str, Any] = {}
+    if path.is_file():
+        document = read(path)
+        values = document.values
+        for key, message in _mistakes(values):
+            document.complain(key, message)
+        if document.problems:
+            raise SpecError(document.problems)
+    elif os.environ.get("METARUN_CLUSTER"):
+        raise SpecError([f"METARUN_CLUSTER names no file: {path}"])
+    inner = spec.model_dump(mode="json", exclude_unset=True) if spec else {}
+    slurm = {**values.get("slurm", {}), **inner.get("slurm", {}), **told.get("slurm", {})}
+    merged = {**values, **inner, **told} | ({"slurm": slurm} if slurm else {})
+    if mistakes := _mistakes(merged):
+        raise SpecError([f"--{'.'.join(map(str, key))}: {message}" for key, message in mistakes])
+    return Cluster.model_validate(merged)
+
+
+def minutes(time: str) -> int:
+    """Of a limit in Slurm's words, MM, MM:SS, H:MM:SS, D-HH, D-HH:MM or D-HH:MM:SS; at least one."""
+    days, dash, rest = time.rpartition("-")
+    parts = [int(part) for part in rest.split(":")]
+    if dash:
+        parts += [0] * (3 - len(parts))
+    elif len(parts) == 1:
+        parts.append(0)
+    total = int(days or 0) * 1440.0 + sum(part * unit for part, unit in zip(reversed(parts), MINUTES, strict=False))
+    return max(1, round(total))
+
+
+def _mistakes(values: Mapping[str, Any]) -> list[tuple[tuple[str | int, ...], str]]:
+    """(key in the section, message)."""
+    try:
+        Section.model_validate({"cluster": values})
+    except ValidationError as error:
+        return [(key[1:], message) for key, message in explain(error, {"cluster": values})]
+    return []

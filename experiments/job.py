@@ -1,0 +1,100 @@
+"""What a job does: train and test one run, be requeued when it is stopped, give up when that leads nowhere.
+
+No TensorFlow before a run starts.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from . import verdict
+from .atomic import write_json_atomic, write_text_atomic
+from .errors import RunError, noted
+from .interrupt import Interrupted, StopSignal
+from .load import load
+from .papers import load_table
+from .plan import plan, suffix
+from .queue import slurm
+from .results import merge, read_rows
+from .rundir import RunDirectory
+from .table import render, tabulate
+
+MOST_RESTARTS = 5  # at one step
+
+
+def work(path: str, tests: Sequence[Mapping[str, Any]], threads: int) -> None:
+    """Train the run whose spec is in the folder, then test it in further ways. Raises what the run raises, and
+    SystemExit where it was stopped, after it has asked to be requeued."""
+    directory = RunDirectory(Path(path))
+    print(f"{path}: started as process {os.getpid()} on {socket.gethostname()}", file=sys.stderr, flush=True)
+    for name in ("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS"):
+        os.environ[name] = str(threads)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    try:
+        with StopSignal(), noted(directory.failure):
+            count_restarts(directory)
+            from .quiet import import_tensorflow
+
+            experiment = load(directory.spec).experiment
+            import_tensorflow()
+            from .evaluate import evaluate
+            from .run import run
+
+            run(experiment, experiment.seeds[0], directory)
+            for test in tests:
+                evaluate(directory.path, "test", test)
+    except Interrupted as stopped:
+        print(f"{directory.path}: {stopped}", file=sys.stderr)
+        if requeued():
+            print("requeued", file=sys.stderr)
+        raise SystemExit(130) from None
+
+
+def count_restarts(directory: RunDirectory) -> None:
+    """Note that the scheduler starts the run once more; RunError after too many starts at one step."""
+    saved = directory.newest_checkpoints()
+    step = int(saved[0].stem.removeprefix("step-")) if saved else 0
+    try:
+        told = json.loads(directory.restarts.read_text(encoding="utf-8"))
+        count = told["restarts"] + 1 if told["step"] == step else 0
+    except (OSError, ValueError, KeyError, TypeError):
+        count = 0
+    if count > MOST_RESTARTS:
+        raise RunError(
+            f"started {count} times at step {step} without progress, so not again: see {directory.log}; submit it "
+            "again with a longer --time or more memory"
+        )
+    write_json_atomic(directory.restarts, {"step": step, "restarts": count})
+
+
+def requeued() -> bool:
+    """Ask Slurm to run this job again, where it is still meant to run: a job that is being cancelled is not, and one
+    that Slurm requeues by itself need not ask."""
+    task = os.environ.get("SLURM_ARRAY_TASK_ID")
+    job = os.environ.get("SLURM_JOB_ID") if task is None else f"{os.environ['SLURM_ARRAY_JOB_ID']}_{task}"
+    if job is None or os.environ.get("SLURM_PROCID", "0") != "0":
+        return False
+    if slurm("squeue", "--noheader", f"--jobs={job}", "--format=%T").strip() != "RUNNING":
+        return False
+    slurm("scontrol", "requeue", job)
+    return True
+
+
+def write_table(out: str, paper: tuple[str, int | None, float] | None) -> None:
+    """Rebuild OUT/results.csv and write OUT/table, or that of a paper's (table, seeds, budget), as .csv, .md, .tex."""
+    folder = Path(out)
+    merge(folder)
+    if paper:
+        table, seeds, budget = paper
+        planned = plan(load_table(table), folder, seeds, budget)
+        print(verdict.write(planned, folder / f"{Path(table).stem}{suffix(budget)}"))
+    elif rows := read_rows([folder]):
+        lines = tabulate(rows)
+        for ending, form in (("csv", "csv"), ("md", "markdown"), ("tex", "latex"), ("txt", "text")):
+            write_text_atomic(folder / f"table.{ending}", render(lines, form) + "\n")

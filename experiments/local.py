@@ -1,0 +1,83 @@
+"""Runs as parallel processes of this machine, which share out its cores, and its GPUs where they are asked for. No
+TensorFlow in this process."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from multiprocessing.connection import wait
+from pathlib import Path
+
+from . import lock
+from .environment import cores
+from .errors import RunError
+from .interrupt import Interrupted, StopSignal
+from .job import work
+from .runs import Run
+from .submit import new_submission
+
+
+def places(runs: int, most: int | None, gpus: int) -> list[list[str]]:
+    """The GPUs of each of the processes that run at the same time."""
+    if not gpus:
+        return [[]] * min(runs, most or cores())
+    here = _gpus()
+    if len(here) < gpus:
+        raise RunError(f"--gpus {gpus}: this machine has {len(here)}")
+    shares = [here[start : start + gpus] for start in range(0, len(here) - gpus + 1, gpus)]
+    return shares[: min(runs, most or len(shares))]
+
+
+def run_here(runs: Sequence[Run], out: Path, most: int | None, gpus: int, tell: Callable[[str], object]) -> list[Path]:
+    """Train every run, `most` at a time; the folders of those that failed. A stop is passed on to the runs, which write
+    their checkpoints; then Interrupted."""
+    free = places(len(runs), most, gpus)
+    threads = max(1, cores() // len(free))
+    waiting, running, failed = list(runs), {}, []
+    spawn = multiprocessing.get_context("spawn")
+    submission = new_submission(runs, out)
+    with lock.locked(submission.lock), StopSignal() as stop, stop.held():
+        while waiting and not stop.requested or running:
+            while waiting and free and not stop.requested:
+                run, gpu = waiting.pop(0), free.pop(0)
+                process = spawn.Process(target=_work, args=(str(run.directory.path), run.tests, threads, gpu))
+                process.start()
+                running[process.sentinel] = run, process, gpu
+            for sentinel in wait(list(running), timeout=0.2):
+                run, process, gpu = running.pop(sentinel)  # pyright: ignore[reportArgumentType]
+                process.join()
+                free.append(gpu)
+                if process.exitcode:
+                    failed.append(run.directory.path)
+                state = "finished" if not process.exitcode else "stopped" if process.exitcode == 130 else "failed"
+                tell(f"{run.directory.path}: {state}; {len(waiting) + len(running)} left")
+            if stop.requested:
+                for _, process, _ in running.values():
+                    process.terminate()
+        if stop.requested:
+            raise Interrupted("stopped; the same command goes on from the newest checkpoints")
+    return failed
+
+
+def _work(path: str, tests: Sequence[dict], threads: int, gpu: Sequence[str]) -> None:
+    """In a process of its own; prints into the log of the run."""
+    log = os.open(Path(path) / "job.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    for stream in (1, 2):
+        os.dup2(log, stream)
+    if gpu:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(gpu)
+    work(path, tests, threads)
+    sys.stdout.flush()
+
+
+def _gpus() -> list[str]:
+    if (told := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
+        return [each for each in told.split(",") if each]
+    if shutil.which("nvidia-smi") is None:
+        return []
+    done = subprocess.run(["nvidia-smi", "--list-gpus"], capture_output=True, text=True)
+    return [str(number) for number, _ in enumerate(done.stdout.splitlines())]

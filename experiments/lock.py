@@ -1,0 +1,51 @@
+"""Locks between processes, on this host or on those that share the disk; they end with the process that holds them."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+PATIENCE = 1.0  # seconds: whoever asks for the holder of a lock has it for a moment
+
+
+class Held(Exception):
+    """Another process has the lock; the message names it."""
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock at `path`, made with its folder, and say in it who does; Held where another process does."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "a+", encoding="utf-8") as file:
+        give_up = time.monotonic() + PATIENCE
+        while not _taken(file.fileno(), fcntl.LOCK_EX):
+            if time.monotonic() > give_up:
+                file.seek(0)
+                raise Held(file.read().strip() or "another process")
+            time.sleep(0.05)
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}")
+        file.flush()
+        yield
+
+
+def holder(path: Path) -> str | None:
+    """Who holds the lock, `process N on HOST`; None where nobody does."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            return None if _taken(file.fileno(), fcntl.LOCK_SH) else file.read().strip() or "another process"
+    except FileNotFoundError:
+        return None
+
+
+def _taken(handle: int, kind: int) -> bool:
+    try:
+        fcntl.flock(handle, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -1,0 +1,172 @@
+"""What was submitted below a folder of runs, and what of it is still alive. No TensorFlow.
+
+A submission is a folder OUT/.jobs/NAME: `runs.json`, written before anything starts, lists its runs in the order of the
+job array; beside it are the files of submitit, or the lock of the process that starts the runs on this machine. NAME is
+also the name of the jobs, so that the scheduler knows which they are even if their numbers could not be written down.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from . import lock
+from .atomic import write_json_atomic
+from .errors import RunError
+from .rundir import RunDirectory
+
+JOBS = ".jobs"
+
+
+@dataclass
+class Submission:
+    """Runs that were submitted together."""
+
+    folder: Path  # OUT/.jobs/NAME
+    runs: list[Path] = field(default_factory=list)  # by their number in the array
+    job: str | None = None
+    table: str | None = None  # the job that merges the results
+
+    @property
+    def name(self) -> str:
+        """Of its jobs."""
+        return self.folder.name
+
+    @property
+    def lock(self) -> Path:
+        """Held while a process of this machine starts the runs."""
+        return self.folder / ".lock"
+
+    def write(self) -> None:
+        """Note what is known of it."""
+        out = self.folder.parents[1]
+        runs = [os.path.relpath(run, out) for run in self.runs]
+        write_json_atomic(self.folder / "runs.json", {"runs": runs, "job": self.job, "table": self.table})
+
+
+class Live(NamedTuple):
+    """A job that is not over."""
+
+    job: str  # its number, or `process N on HOST`
+    waiting: bool
+    reason: str  # why it waits, in the scheduler's word
+    submission: Submission | None = None
+
+
+def find_runs(folder: Path) -> list[RunDirectory]:
+    """Every run below the folder, itself included, sorted; those that --fresh set aside do not count."""
+    return [
+        RunDirectory(path)
+        for path in sorted(path for path, files in _walk(folder) if "spec.yaml" in files)
+        if not re.search(r"seed-\d+~\d+$", path.name)
+    ]
+
+
+def find_submissions(folder: Path) -> list[Submission]:
+    """Those of the folder, of the folders in it, and of the folder of runs that it is a part of; the oldest first."""
+    above = [each / JOBS for each in list(folder.resolve().parents)[:2]]
+    below = [path / JOBS for path, _ in _walk(folder)]
+    records = {record for each in {*above, *below} for record in each.glob("*/runs.json")}
+    return [_read(record) for record in sorted(records, key=lambda path: path.parent.name)]
+
+
+def _walk(folder: Path) -> Iterator[tuple[Path, list[str]]]:
+    """Folders and their files, the insides of runs and submissions left out."""
+    for path, folders, files in os.walk(folder.resolve()):
+        yield Path(path), files
+        if "spec.yaml" in files:
+            folders.clear()
+        elif JOBS in folders:
+            folders.remove(JOBS)
+
+
+def _read(record: Path) -> Submission:
+    try:
+        told = json.loads(record.read_text(encoding="utf-8"))
+        out = record.parents[2]
+        return Submission(record.parent, [out / run for run in told["runs"]], told["job"], told["table"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(f"{record} is no record of a submission ({error}): delete its folder") from None
+
+
+def live(submissions: Sequence[Submission]) -> dict[Path, Live]:
+    """The runs whose job is queued or running, or whose turn comes in a process of this machine; by folder."""
+    found: dict[Path, Live] = {}
+    for one in submissions:
+        if one.job is None and (holder := lock.holder(one.lock)):
+            found |= dict.fromkeys(one.runs, Live(holder, True, "its turn", one))
+    known = {one.name: one for one in submissions}
+    for job, name, state, reason in squeue(known):
+        one, (_, _, number) = known[name], job.partition("_")
+        if (place := int(number or 0)) < len(one.runs):
+            found[one.runs[place]] = Live(job, state == "PENDING", reason, one)
+    return found
+
+
+def running_here(directory: RunDirectory) -> Live | None:
+    """The process that holds the run."""
+    holder = lock.holder(directory.lock)
+    return Live(holder, False, "") if holder else None
+
+
+def squeue(names: Sequence[str] | dict[str, Submission]) -> list[tuple[str, str, str, str]]:
+    """(number, name, state, reason) of the jobs of these names that are not over; none where there is no Slurm."""
+    if not names or shutil.which("squeue") is None:
+        return []
+    wanted = ",".join(names)
+    lines = slurm("squeue", "--noheader", "--array", f"--name={wanted}", "--format=%i|%j|%T|%r").splitlines()
+    return [(job, name, state, reason) for job, name, state, reason in (line.split("|", 3) for line in lines)]
+
+
+def slurm(*command: str) -> str:
+    """What a command of Slurm prints; RunError with its own words where it fails."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise RunError(f"{command[0]} did not answer: {error}") from None
+    if done.returncode:
+        raise RunError(f"{' '.join(command[:3])}: {' '.join(done.stderr.split()) or f'exit code {done.returncode}'}")
+    return done.stdout
+
+
+def cancel(folder: Path) -> int:
+    """End every job and process of the runs below the folder; how many runs were alive. They go on when submitted
+    again."""
+    here = folder.resolve()
+    submissions = find_submissions(folder)
+    alive = {path: job for path, job in live(submissions).items() if path.is_relative_to(here)}
+    whole = [one for one in submissions if all(run.is_relative_to(here) for run in one.runs)]
+    names = {name for one in whole for name in (one.name, f"{one.name}-table")}
+    jobs = [job for job, *_ in squeue(dict.fromkeys(names))] if names else []  # pyright: ignore[reportArgumentType]
+    arrays = {job.partition("_")[0] for job in jobs}
+    single = {each.job for each in alive.values() if each.submission not in whole and each.job[0].isdigit()}
+    if arrays or single:
+        slurm("scancel", *sorted(arrays | single))
+    for one in whole:
+        if holder := lock.holder(one.lock):
+            _end(holder)
+    for directory in find_runs(folder):
+        queued = directory.path in alive and alive[directory.path].job[0].isdigit()
+        if not queued and (process := running_here(directory)):
+            alive[directory.path] = process
+            _end(process.job)
+    return len(alive)
+
+
+def _end(holder: str) -> None:
+    """Ask the process that holds a lock to stop."""
+    match = re.fullmatch(r"process (\d+) on (.+)", holder)
+    if not match or match[2] != socket.gethostname():
+        raise RunError(f"{holder} is not on this machine: cancel it there")
+    with suppress(ProcessLookupError):
+        os.kill(int(match[1]), signal.SIGTERM)

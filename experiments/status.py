@@ -1,0 +1,105 @@
+"""What becomes of runs: a state and a few words for each, from its folder and the scheduler. No TensorFlow."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from tqdm import tqdm
+
+from .errors import RunError
+from .queue import Live, find_runs, find_submissions, live, running_here
+from .results import read_row
+from .rundir import RunDirectory
+from .table import average, result_cells, unit_of
+
+STATES = ("running", "waiting", "finished", "interrupted", "failed", "missing")
+
+
+class Status(NamedTuple):
+    """One run."""
+
+    path: Path
+    state: str  # one of STATES
+    words: str
+
+
+def statuses(folder: Path) -> list[Status]:
+    """Of every run below the folder, sorted."""
+    submissions = find_submissions(folder)
+    alive = live(submissions)
+    submitted = {run for one in submissions for run in one.runs}
+    return [_status(run, alive.get(run.path), run.path in submitted) for run in find_runs(folder)]
+
+
+def lines(found: Sequence[Status], folder: Path) -> Iterator[str]:
+    """One a run, then how many there are of each state."""
+    names = [str(one.path.relative_to(folder.resolve())) for one in found]
+    width = max(map(len, names), default=0)
+    for name, one in zip(names, found, strict=True):
+        yield f"{name:<{width}}  {one.state:<11}  {one.words}".rstrip()
+    counts = Counter(one.state for one in found)
+    yield f"{len(found)} runs: " + ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
+
+
+def _status(run: RunDirectory, job: Live | None, submitted: bool) -> Status:
+    if run.finished:
+        return Status(run.path, *_finished(run))
+    job = running_here(run) or job if job is None or not job.job[0].isdigit() else job
+    if job and job.waiting:
+        return Status(run.path, "waiting", f"for {job.reason} ({_name(job)})")
+    if job:
+        return Status(run.path, "running", f"{_progress(run) or 'starting'} ({_name(job)})")
+    if run.failure.is_file():
+        return Status(run.path, "failed", run.failure.read_text(encoding="utf-8", errors="replace").strip())
+    told = _last_words(run)
+    stopped = any(": stopped" in line or "CANCELLED AT" in line and "DUE TO" not in line for line in told)
+    if submitted and not stopped:
+        last = [line for line in told if line.startswith("slurmstepd:")] or told or ["nothing"]
+        return Status(run.path, "failed", f"its job ended without a result; its log ends with: {last[-1][:200]}")
+    saved = run.newest_checkpoints()
+    if saved:
+        return Status(run.path, "interrupted", f"after step {saved[0].stem.removeprefix('step-')}")
+    return Status(run.path, "interrupted" if run.environment.is_file() else "missing", "")
+
+
+def _name(job: Live) -> str:
+    return f"job {job.job}" if job.job[0].isdigit() else job.job
+
+
+def _finished(run: RunDirectory) -> tuple[str, str]:
+    try:
+        row = read_row(run.result)
+    except RunError as error:
+        return "failed", str(error)
+    cells = result_cells(average([row]))
+    spread = f" ± {cells['ci95']}" if cells["ci95"] else ""
+    return "finished", f"{unit_of(row)} {cells['result']}{spread}"
+
+
+def _progress(run: RunDirectory) -> str:
+    try:
+        told = json.loads(run.progress.read_text(encoding="utf-8"))
+        done, total, rate = told["done"], told["total"], told["per_second"]
+        if done == total:
+            return f"step {done} of {total}, testing"
+        left = f", {tqdm.format_interval((total - done) / rate)} left" if rate else ""
+        return f"step {done} of {total}, {rate:.3g}/s{left}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+
+
+def _last_words(run: RunDirectory) -> list[str]:
+    """The last lines of its log since it was started last; Slurm says there what it did."""
+    try:
+        with open(run.log, "rb") as file:
+            file.seek(max(0, file.seek(0, 2) - 4096))
+            lines = file.read().decode(errors="replace").splitlines()
+    except OSError:
+        return []
+    told = [line.strip() for line in lines if line.strip()]
+    starts = [number for number, line in enumerate(told) if ": started as process " in line]
+    return told[starts[-1] + 1 :] if starts else told

@@ -1,0 +1,167 @@
+"""Runs to the batch system Slurm, by submitit: a job array, and a last job that merges the results. No TensorFlow."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from . import lock
+from .cluster import minutes
+from .errors import RunError
+from .job import work, write_table
+from .queue import JOBS, Live, Submission, find_submissions, live, running_here, slurm
+from .runs import Run, refuse_another_spec, write_spec
+from .spec import Cluster
+
+if TYPE_CHECKING:
+    import submitit
+
+Paper = tuple[str, int | None, float]  # table, seeds, budget
+TABLE_MINUTES = 30
+
+
+def todo(runs: Sequence[Run], out: Path, fresh: bool = False) -> tuple[list[Run], dict[Path, Live]]:
+    """The runs that are neither finished (or are to be trained afresh) nor alive, and those that are alive, by folder;
+    RunError where a folder holds a run of another spec."""
+    for run in () if fresh else runs:
+        refuse_another_spec(run.experiment, run.seed, run.directory)
+    queued = live(find_submissions(out))
+    missing, alive = [], {}
+    for run in runs:
+        path = run.directory.path.resolve()
+        if job := queued.get(path) or running_here(run.directory):
+            alive[path] = job
+        elif fresh or not run.finished:
+            missing.append(run)
+    return missing, alive
+
+
+@contextmanager
+def alone(out: Path) -> Iterator[None]:
+    """One process at a time decides what is submitted to a folder."""
+    try:
+        with lock.locked(out / JOBS / ".lock"):
+            yield
+    except lock.Held as holder:
+        raise RunError(f"{holder} is submitting to {out}: wait for it") from None
+
+
+def prepare(runs: Sequence[Run], fresh: bool = False) -> None:
+    """Write what a job reads; forget why earlier ones failed."""
+    for run in runs:
+        if fresh and run.directory.path.exists():
+            run.directory.set_aside()
+        write_spec(run.experiment, run.seed, run.directory)
+        for path in (run.directory.failure, run.directory.restarts):
+            path.unlink(missing_ok=True)
+
+
+def new_submission(runs: Sequence[Run], out: Path) -> Submission:
+    """Noted before anything starts."""
+    name = f"metarun-{datetime.now():%Y%m%d-%H%M%S-%f}-{secrets.token_hex(2)}"
+    submission = Submission((out / JOBS / name).resolve(), [run.directory.path.resolve() for run in runs])
+    submission.write()
+    return submission
+
+
+def refuse_without_slurm() -> None:
+    """RunError where there is no sbatch."""
+    if shutil.which("sbatch") is None or shutil.which("srun") is None:
+        raise RunError("there is no sbatch here: log in to the cluster, or use --executor local on this machine")
+
+
+def to_slurm(runs: Sequence[tuple[Run, Cluster]], out: Path, paper: Paper | None = None) -> list[Submission]:
+    """One array for all runs of the same settings, several where Slurm's arrays are shorter, and the job that writes
+    the table once they are over. RunError in the words of sbatch; what was submitted before stays."""
+    longest = largest_array()
+    chunks: list[tuple[Cluster, list[Run]]] = []
+    for cluster, group in groupby(sorted(runs, key=_settings), key=lambda each: each[1]):
+        same = [run for run, _ in group]
+        chunks += [(cluster, same[start : start + longest]) for start in range(0, len(same), longest)]
+    submissions = []
+    for cluster, some in chunks:
+        one = new_submission(some, out)
+        executor = _executor(one, cluster)
+        executor.update_parameters(array_parallelism=max(1, (cluster.max_parallel or len(some)) // len(chunks)))
+        with _sbatch(submissions), executor.batch():
+            jobs = [
+                executor.submit(work, str(path), run.tests, cluster.cpus)
+                for run, path in zip(some, one.runs, strict=True)
+            ]
+        one.job = jobs[0].job_id.partition("_")[0]
+        one.write()
+        for run, job in zip(some, jobs, strict=True):
+            _link(run.directory.log, job.paths.stdout)
+        submissions.append(one)
+    last = submissions[-1]
+    alive = live([each for each in find_submissions(out) if each.job]).values()
+    arrays = sorted({*(one.job for one in submissions), *(each.job.partition("_")[0] for each in alive)})
+    executor = _executor(last, chunks[-1][0].model_copy(update={"gpus": 0, "cpus": 1, "time": str(TABLE_MINUTES)}))
+    executor.update_parameters(job_name=f"{last.name}-table", dependency="afterany:" + ":".join(arrays))
+    with _sbatch(submissions):
+        last.table = executor.submit(write_table, str(out.resolve()), paper).job_id
+    last.write()
+    return submissions
+
+
+def options(cluster: Cluster) -> dict[str, Any]:
+    """The settings as submitit names them."""
+    told = {"partition": cluster.partition, "mem": cluster.memory, "account": cluster.account}
+    extra = {"signal": cluster.signal, "requeue": True} | cluster.slurm
+    return {name: value for name, value in told.items() if value is not None} | {
+        "time": minutes(cluster.time),
+        "cpus_per_task": cluster.cpus,
+        "setup": list(cluster.setup),
+        "stderr_to_stdout": True,
+        "srun_args": [f"--cpus-per-task={cluster.cpus}"],  # srun does not take it from sbatch
+        **({"gpus_per_node": cluster.gpus} if cluster.gpus else {}),
+        "additional_parameters": {name: value for name, value in extra.items() if value is not False},
+    }
+
+
+def largest_array() -> int:
+    """Of Slurm's settings."""
+    match = re.search(r"^MaxArraySize\s*=\s*(\d+)", slurm("scontrol", "show", "config"), re.MULTILINE)
+    return max(1, int(match[1])) if match else 1000
+
+
+def _settings(each: tuple[Run, Cluster]) -> str:
+    return each[1].model_dump_json()
+
+
+def _executor(submission: Submission, cluster: Cluster) -> submitit.SlurmExecutor:
+    import submitit
+
+    executor = submitit.SlurmExecutor(submission.folder)
+    executor.update_parameters(job_name=submission.name, **options(cluster))
+    return executor
+
+
+@contextmanager
+def _sbatch(before: Sequence[Submission]) -> Iterator[None]:
+    from submitit.core.utils import FailedJobError, FailedSubmissionError
+
+    try:
+        yield
+    except (FailedJobError, FailedSubmissionError) as error:
+        reason = " ".join(str(error).replace("sbatch: error: ", "").split())
+        stays = f"; {sum(len(one.runs) for one in before)} runs were submitted before and stay" if before else ""
+        raise RunError(f"sbatch refuses: {reason}{stays}") from None
+
+
+def _link(log: Path, target: Path) -> None:
+    """The log beside the run; the file of an earlier job stays where it is."""
+    if log.exists() and not log.is_symlink():
+        log.replace(log.with_name(f"{log.name}~"))
+    new = log.with_name(f".{log.name}.new")
+    new.unlink(missing_ok=True)
+    new.symlink_to(os.path.relpath(target, log.parent.resolve()))
+    new.replace(log)

@@ -1,0 +1,165 @@
+"""Submitted runs on a real Slurm: a sweep and its table, and a run that is preempted, cancelled and killed and ends as
+one that was never disturbed."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import slurm_cluster
+
+SPEC = """
+name: tiny
+algorithm: {name: maml, inner_lr: 0.01}
+network: {name: mlp, hidden: [16]}
+dataset: {name: sinusoid}
+protocol: inductive
+train: {way: 1, shot: 5, query: 5, meta_batch: 4, steps: 40, log_every: 500}
+validation: {episodes: 20, every: 500}
+test: {way: 1, shot: 5, query: 5, episodes: 30}
+jit: off
+cluster: {max_parallel: 4}
+"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def slurm():
+    """Its environment; arrays have at most two elements."""
+    if reason := slurm_cluster.missing():
+        pytest.skip(reason)
+    with slurm_cluster.cluster(longest=2) as configuration, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SLURM_CONF", str(configuration))
+        yield
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "tiny.yaml").write_text(SPEC)
+    return tmp_path
+
+
+def metarun(folder, *arguments, code=0, **environment):
+    command = [sys.executable, "-m", "metarun.cli.main", *map(str, arguments)]
+    told = {**os.environ, "XDG_CONFIG_HOME": str(folder), **environment}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=folder, env=told)
+    assert done.returncode == code, (arguments, done.stdout, done.stderr)
+    assert "Traceback" not in done.stderr
+    return done.stdout + done.stderr
+
+
+def queue() -> list[str]:
+    """States of all jobs."""
+    return subprocess.run(["squeue", "-h", "-r", "-o", "%T"], capture_output=True, text=True, check=True).stdout.split()
+
+
+def wait_for(condition, seconds=120.0):
+    end = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.1)
+    return found
+
+
+def test_a_sweep_becomes_arrays_and_a_table(folder):
+    sweep = ("submit", "tiny.yaml", "-s", "algorithm.inner_lr=0.01,0.02,1e30")
+    told = metarun(folder, *sweep)
+    assert told.startswith("submitted 3 runs as job ") and "metarun status runs" in told
+    assert len(list((folder / "runs/.jobs").glob("*/runs.json"))) == 2  # of two and one: MaxArraySize
+    assert metarun(folder, *sweep) == "nothing to submit: 3 queued or running\n"
+    wait_for(lambda: not queue())
+    lines = metarun(folder, "status", "runs").splitlines()
+    assert lines[0].startswith("tiny-inner_lr-0.01/seed-0  finished     mse ")
+    assert lines[2].startswith("tiny-inner_lr-1e30/seed-0  failed       ") and "the loss is" in lines[2]
+    assert lines[3] == "3 runs: 2 finished, 1 failed"
+    assert "RunError" in metarun(folder, "logs", "runs/tiny-inner_lr-1e30/seed-0")
+    with open(folder / "runs/results.csv", newline="") as file:
+        assert [row["experiment"] for row in csv.DictReader(file)] == ["tiny-inner_lr-0.01", "tiny-inner_lr-0.02"]
+    assert len((folder / "runs/table.txt").read_text().splitlines()) == 4
+    again = metarun(folder, *sweep)  # only what failed
+    assert again.startswith("submitted 1 runs as job ") and "(2 finished)" in again
+    assert not (folder / "runs/tiny-inner_lr-1e30/seed-0/failure.txt").exists() or queue()
+    assert metarun(folder, "cancel", "runs") == "cancelled 1 runs\n"
+    wait_for(lambda: not queue(), 30)
+
+
+def test_a_disturbed_run_ends_as_an_undisturbed_one(folder):
+    """Preempted by a job of a better partition, cancelled, killed outright."""
+    long, run = ("-s", "train.steps=40000", "-s", "validation.every=15000"), folder / "runs/tiny/seed-0"
+    submit = ("submit", "tiny.yaml", *long, "--partition", "low")
+
+    def step():
+        try:
+            return json.loads((run / "progress.json").read_text())["done"]
+        except FileNotFoundError:
+            return 0
+
+    def trains_beyond(before):
+        return wait_for(lambda: step() > before)
+
+    metarun(folder, *submit)
+    trains_beyond(0)
+    assert " running      step " in metarun(folder, "status", run)
+    subprocess.run(["sbatch", "-p", "high", "-N2", "--exclusive", "-o", "/dev/null", "--wrap", "sleep 1"], check=True)
+    wait_for(lambda: "requeued" in (run / "job.log").read_text(), 20)
+    assert list((run / "checkpoints").glob("step-*.npz"))
+    assert "waiting" in metarun(folder, "status", run)
+    trains_beyond(step())
+
+    assert metarun(folder, "cancel", "runs") == "cancelled 1 runs\n"
+    wait_for(lambda: not queue(), 30)
+    assert " interrupted  after step " in metarun(folder, "status", "runs")
+    assert not (run / "result.json").exists(), "too quick to be cancelled"
+
+    metarun(folder, *submit)
+    trains_beyond(step())
+    pid = int((run / ".lock").read_text().split()[1])
+    os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: not queue(), 30)
+    assert " failed       its job ended without a result; its log ends with: " in metarun(folder, "status", "runs")
+    assert not (run / "result.json").exists(), "too quick to be killed"
+
+    metarun(folder, *submit)
+    wait_for(lambda: not queue())
+    assert (run / "result.json").exists(), (run / "job.log").read_text()
+    threads = {"TF_NUM_INTRAOP_THREADS": "1", "OMP_NUM_THREADS": "1"}
+    metarun(folder, "train", "tiny.yaml", *long, "--out", "plain", **threads)
+    assert results(run) == results(folder / "plain/tiny/seed-0")
+
+
+def results(run: Path) -> dict[str, object]:
+    """What must not differ."""
+    with open(run / "metrics.csv", newline="") as file:
+        rows = [
+            {k: v for k, v in row.items() if k not in ("seconds", "tasks_per_second")} for row in csv.DictReader(file)
+        ]
+    row = json.loads((run / "result.json").read_text())
+    del row["seconds"], row["tasks_per_second"]
+    return {"metrics": rows, "episodes": (run / "episodes.csv").read_text(), "row": row}
+
+
+def test_a_run_that_makes_no_progress_is_given_up(folder):
+    """The job fails with its reason and is not requeued; a new submission starts to count anew."""
+    from metarun.experiments.job import MOST_RESTARTS
+
+    run = folder / "runs/tiny/seed-0"
+    metarun(folder, "submit", "tiny.yaml", "--slurm", "hold")
+    (run / "restarts.json").write_text(json.dumps({"step": 0, "restarts": MOST_RESTARTS}))
+    assert "waiting      for JobHeldUser" in metarun(folder, "status", "runs")
+    job = metarun(folder, "status", "runs").split("job ")[1].split(")")[0]
+    subprocess.run(["scontrol", "release", job], check=True)
+    subprocess.run(["scontrol", "release", str(int(job) + 1)], check=True)
+    wait_for(lambda: not queue())
+    told = metarun(folder, "status", "runs")
+    assert f" failed       started {MOST_RESTARTS + 1} times at step 0 without progress" in told
+
+
+def test_what_sbatch_refuses_is_told(folder):
+    told = metarun(folder, "submit", "tiny.yaml", "--partition", "nowhere", code=1)
+    assert "\nerror: sbatch refuses: invalid partition" in told
+    told = metarun(folder, "submit", "tiny.yaml", code=1, PATH="/nonexistent")
+    assert told == "error: there is no sbatch here: log in to the cluster, or use --executor local on this machine\n"

@@ -1,0 +1,265 @@
+"""Sweeps: their plan, the settings of a cluster, and what is known of runs without a scheduler."""
+
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from metarun.experiments import lock
+from metarun.experiments.cluster import minutes, settled
+from metarun.experiments.errors import RunError
+from metarun.experiments.grid import grid, parse_seeds
+from metarun.experiments.job import MOST_RESTARTS, count_restarts
+from metarun.experiments.load import SpecError, load
+from metarun.experiments.local import places
+from metarun.experiments.queue import Submission, find_runs, find_submissions, live
+from metarun.experiments.rundir import RunDirectory
+from metarun.experiments.spec import Cluster
+from metarun.experiments.status import statuses
+
+SPEC = """
+name: tiny
+algorithm: {name: maml, inner_lr: 0.01}
+network: {name: mlp, hidden: [16]}
+dataset: {name: sinusoid}
+protocol: inductive
+train: {way: 1, shot: 5, query: 5, meta_batch: 4, steps: 40}
+validation: {episodes: 20, every: 500}
+test: {way: 1, shot: 5, query: 5, episodes: 30}
+jit: off
+"""
+
+
+@pytest.fixture(autouse=True)
+def settings(tmp_path, monkeypatch):
+    """No file of the user who runs the tests; the spec is here."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    monkeypatch.delenv("METARUN_CLUSTER", raising=False)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tiny.yaml").write_text(SPEC)
+
+
+def metarun(*arguments, code=0):
+    command = [sys.executable, "-m", "metarun.cli.main", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == code, (arguments, done.stdout, done.stderr)
+    assert "Traceback" not in done.stderr
+    return done.stdout + done.stderr
+
+
+def test_a_grid_is_every_combination_under_a_name_of_its_own():
+    runs = grid(
+        ["tiny.yaml"], ["algorithm.inner_lr=0.1,0.2", "network.hidden=[8],[8, 8]", "train.steps=5"], [3, 1], Path("o")
+    )
+    assert [run.directory.path.as_posix() for run in runs] == [
+        f"o/tiny-inner_lr-{rate}-hidden-{hidden}/seed-{seed}"
+        for rate in ("0.1", "0.2") for hidden in ("8", "8-8") for seed in (3, 1)
+    ]  # fmt: skip
+    assert [run.experiment.algorithm.inner_lr for run in runs] == [0.1] * 4 + [0.2] * 4
+    assert [run.experiment.network.hidden for run in runs[1:3]] == [(8,), (8, 8)]
+    assert {run.experiment.train.steps for run in runs} == {5}
+    (plain,) = grid(["tiny.yaml"], [], [], Path("o"))
+    assert plain.experiment == load("tiny.yaml").experiment
+    names = {run.experiment.name for run in grid(["tiny.yaml"], ["train.shot=1,2", "test.shot=3,4"], [], Path("o"))}
+    assert "tiny-train.shot-1-test.shot-3" in names  # both end in shot
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["train.stesp=1,2"], "did you mean steps?"),
+        (["train.steps=1,,2"], "a value is missing between two commas"),
+        (["train.steps=1,1"], "1 is given twice"),
+        (["train.steps"], "expected key=value"),
+        (["network.hidden=[8],[ 8 ]"], "two runs would be in o/tiny-hidden-8/seed-0"),
+        (["description=" + ",".join("ab" * 60 + str(n) for n in range(2))], "too long a name"),
+        (
+            [f"train.steps={','.join(map(str, range(400)))}", f"train.shot={','.join(map(str, range(1, 400)))}"],
+            "more than",
+        ),
+    ],
+)
+def test_mistakes_of_a_grid_are_told(overrides, words):
+    with pytest.raises(SpecError, match=words):
+        grid(["tiny.yaml"], overrides, [], Path("o"))
+
+
+def test_seeds_are_ranges_and_lists():
+    assert parse_seeds("0-4") == [0, 1, 2, 3, 4] and parse_seeds("0,2,5-6,2") == [0, 2, 5, 6]
+    for wrong in ("", "4-0", "a", "1,,2", "-1", "0-", "0-9999999", str(2**31)):
+        with pytest.raises(ValueError, match="seeds"):
+            parse_seeds(wrong)
+
+
+def test_the_command_line_comes_before_the_spec_and_the_spec_before_the_file(tmp_path):
+    file = tmp_path / "metarun" / "cluster.yaml"
+    file.parent.mkdir()
+    file.write_text("partition: a\ntime: 90\nmemory: 1G\nslurm: {qos: x, nice: 5}\n")
+    spec = Cluster(partition="b", slurm={"qos": "y"})
+    found = settled(spec, {"gpus": 1, "memory": "2G"})
+    told = (found.partition, found.time, found.memory, found.gpus, found.slurm)
+    assert told == ("b", "90", "2G", 1, {"qos": "y", "nice": 5})
+    file.write_text("partitoin: a\ntime: soon\ngpus: -1\n")
+    with pytest.raises(SpecError) as error:
+        settled(None, {})
+    assert error.value.problems == [
+        "cluster.yaml:1: partitoin: unknown key; did you mean partition?",
+        "cluster.yaml:2: time: expected minutes, H:MM:SS or D-HH:MM, got 'soon'",
+        "cluster.yaml:3: gpus: expected a number at least 0, got -1",
+    ]
+    file.unlink()
+    with pytest.raises(SpecError, match="--time: expected minutes"):
+        settled(None, {"time": "1h"})
+
+
+def test_a_cluster_decides_no_result():
+    with_one = load("tiny.yaml", ["cluster={partition: gpu, time: 60}"]).experiment
+    assert with_one.cluster and with_one.digest == load("tiny.yaml").experiment.digest
+    assert load("tiny.yaml", ["train.steps=41"]).experiment.digest != with_one.digest
+    with pytest.raises(SpecError, match="cluster.partiton: unknown key; did you mean partition?"):
+        load("tiny.yaml", ["cluster={partiton: gpu}"])
+
+
+def test_time_limits_are_those_of_slurm():
+    told = ["90", "90:30", "2:30:00", "1-12", "1-12:30", "2-00:00:00", "0:10"]
+    assert [minutes(time) for time in told] == [90, 90, 150, 2160, 2190, 2880, 1]
+
+
+def test_restarts_without_progress_are_bounded(tmp_path):
+    run = RunDirectory(tmp_path)
+    for _ in range(MOST_RESTARTS + 1):
+        count_restarts(run)
+    with pytest.raises(RunError, match="at step 0 without progress"):
+        count_restarts(run)
+    run.checkpoints.mkdir()
+    run.checkpoint(7).write_text("")
+    count_restarts(run)  # progress: it counts anew
+    assert json.loads(run.restarts.read_text()) == {"step": 7, "restarts": 0}
+
+
+def test_states_are_read_from_the_folders(tmp_path):
+    def make(name):
+        run = RunDirectory(tmp_path / "runs" / name / "seed-0")
+        run.path.mkdir(parents=True)
+        run.spec.write_text("")
+        return run
+
+    missing, failed, stopped, killed, busy = map(make, ("a", "b", "c", "d", "e"))
+    failed.failure.write_text("the loss is nan\n")
+    stopped.checkpoints.mkdir()
+    stopped.checkpoint(20).write_text("")
+    killed.log.write_text(f"{killed.path}: started as process 1 on x\nslurmstepd: error: Detected 1 oom_kill event\n")
+    busy.progress.write_text('{"done": 50, "total": 150, "per_second": 2.0}')
+    make("e/seed-0~1/x").path.rename(tmp_path / "runs" / "e" / "seed-0~1")
+    Submission(tmp_path / "runs/.jobs/metarun-x", [killed.path]).write()
+    with lock.locked(busy.lock):
+        found = {one.path.parent.name: (one.state, one.words) for one in statuses(tmp_path / "runs")}
+    assert found == {
+        "a": ("missing", ""),
+        "b": ("failed", "the loss is nan"),
+        "c": ("interrupted", "after step 20"),
+        "d": (
+            "failed",
+            "its job ended without a result; its log ends with: slurmstepd: error: Detected 1 oom_kill event",
+        ),
+        "e": ("running", f"step 50 of 150, 2/s, 00:50 left ({found['e'][1].split('(')[1]}"),
+    }
+    assert f"process {os.getpid()} on " in found["e"][1]
+    assert [run.path.name for run in find_runs(busy.path)] == ["seed-0"]
+    (submission,) = find_submissions(killed.path)
+    with lock.locked(submission.lock):
+        assert live([submission])[killed.path].waiting  # its turn will come
+    assert live([submission]) == {}
+
+
+def test_asking_for_the_holder_keeps_nobody_out(tmp_path):
+    path = tmp_path / "lock"
+    assert lock.holder(path) is None and not path.exists()
+    path.write_text("")
+    with open(path) as asking:
+        fcntl.flock(asking, fcntl.LOCK_SH)
+        timer = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(0.3)"])
+        os.set_inheritable(asking.fileno(), False)
+        timer.wait()
+        fcntl.flock(asking, fcntl.LOCK_UN)
+    with lock.locked(path), pytest.raises(lock.Held, match=f"process {os.getpid()} on "), lock.locked(path):
+        pass
+
+
+def test_gpus_are_shared_out(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,7")
+    assert places(9, None, 1) == [["4"], ["5"], ["7"]] and places(9, None, 2) == [["4", "5"]]
+    assert places(9, 2, 1) == [["4"], ["5"]] and places(1, None, 1) == [["4"]] and places(9, 3, 0) == [[]] * 3
+    with pytest.raises(RunError, match="this machine has 3"):
+        places(1, None, 4)
+
+
+def test_runs_of_this_machine_and_their_table(tmp_path):
+    """A run that fails stops no other; the same command runs only what failed."""
+    sweep = ("submit", "tiny.yaml", "-s", "algorithm.inner_lr=0.01,1e30", "--executor", "local", "--max-parallel", 2)
+    dry = metarun(*sweep, "--dry-run")
+    assert (
+        dry
+        == "".join(f"runs/tiny-inner_lr-{lr}/seed-0  to do\n" for lr in ("0.01", "1e30")) + "2 of 2 runs to submit\n"
+    )
+    assert not (tmp_path / "runs").exists()
+    told = metarun(*sweep, code=1)
+    assert "tiny-inner_lr-1e30/seed-0 failed: see runs/tiny-inner_lr-1e30/seed-0/failure.txt" in told
+    status = metarun("status", "runs")
+    assert (
+        "seed-0  finished     mse " in status and "failed       runs/tiny-inner_lr-1e30/seed-0: the loss is" in status
+    )
+    assert "2 runs: 1 finished, 1 failed" in status
+    assert "started as process" in metarun("logs", "runs/tiny-inner_lr-1e30/seed-0")
+    assert "1 of 2 runs to submit" in metarun(*sweep, "--dry-run")
+    done = metarun("submit", "tiny.yaml", "-s", "algorithm.inner_lr=0.01", "-s", "name=tiny-inner_lr-0.01", *sweep[4:])
+    assert "nothing to submit: 1 finished" in done
+    assert len((tmp_path / "runs/table.txt").read_text().splitlines()) == 3
+
+
+def test_cancel_ends_runs_of_this_machine_after_a_checkpoint(tmp_path):
+    sweep = ["submit", "tiny.yaml", "-s", "train.steps=1000000", "--seeds", "0-1", "--executor", "local"]
+    process = subprocess.Popen([sys.executable, "-m", "metarun.cli.main", *sweep, "--max-parallel", "1"])
+    try:
+        for _ in range(600):
+            if (tmp_path / "runs/tiny/seed-0/progress.json").exists():
+                break
+            time.sleep(0.1)
+        status = metarun("status", "runs")
+        assert "running      step " in status and "waiting      for its turn" in status
+        assert "cancelled 2 runs" in metarun("cancel", "runs")
+        assert process.wait(60) == 130
+    finally:
+        process.kill()
+    assert list((tmp_path / "runs/tiny/seed-0/checkpoints").glob("step-*.npz"))
+    assert "no run below runs is queued or running" in metarun("cancel", "runs")
+    status = metarun("status", "runs").splitlines()
+    assert "interrupted  after step " in status[0]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2])
+def test_a_signal_waits_for_the_step_and_for_nothing_else(number):
+    from metarun.experiments.interrupt import Interrupted, StopSignal
+
+    with StopSignal() as stop, stop.held():
+        os.kill(os.getpid(), number)
+        assert stop.requested  # and nothing was raised
+        with pytest.raises(Interrupted), stop.held(False):
+            raise AssertionError("a validation begins that will be thrown away")
+    with StopSignal(), pytest.raises(Interrupted, match=signal.Signals(number).name):
+        os.kill(os.getpid(), number)
+        time.sleep(1)
+
+
+def test_offline_runs_download_nothing(tmp_path, monkeypatch):
+    monkeypatch.setenv("METARUN_CACHE", str(tmp_path / "cache"))
+    told = metarun("submit", "omniglot/protonet", "--executor", "local", code=1)
+    assert told == "error: before submitting: omniglot, not here: `metarun data fetch` or `import` omniglot\n"
+    told = metarun("train", "omniglot/protonet", "--offline", code=1)
+    assert "and this run is offline: `metarun data fetch` on a machine with internet" in told
