@@ -121,11 +121,11 @@ def _list(runs: Sequence[Run], out: Path, executor: str, clusters: Any, fresh: b
     from ..experiments.submit import options, todo
 
     missing, alive = todo(runs, out, fresh)
-    todo_paths = {run.directory.path for run in missing}
+    states = {run.directory.path: "to do" for run in missing} | {
+        run.directory.path: "queued or running" for run in alive
+    }
     for run in runs:
-        path = run.directory.path
-        state = "to do" if path in todo_paths else "queued or running" if path.resolve() in alive else "finished"
-        click.echo(f"{path}  {state}")
+        click.echo(f"{run.directory.path}  {states.get(run.directory.path, 'finished')}")
     click.echo(f"{len(missing)} of {len(runs)} runs to submit")
     for cluster in {each.model_dump_json(): each for each in clusters}.values() if executor == "slurm" else ():
         flat = options(cluster)

@@ -36,24 +36,26 @@ def work(path: str, tests: Sequence[Mapping[str, Any]], threads: int) -> None:
     for name in ("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS"):
         os.environ[name] = str(threads)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    try:
-        with StopSignal(), noted(directory.failure):
-            count_restarts(directory)
-            from .quiet import import_tensorflow
+    with StopSignal() as stop:
+        try:
+            with noted(directory.failure):
+                count_restarts(directory)
+                experiment = load(directory.spec).experiment
+                from .quiet import import_tensorflow
 
-            experiment = load(directory.spec).experiment
-            import_tensorflow()
-            from .evaluate import evaluate
-            from .run import run
+                import_tensorflow()
+                from .evaluate import evaluate
+                from .run import run
 
-            run(experiment, experiment.seeds[0], directory)
-            for test in tests:
-                evaluate(directory.path, "test", test)
-    except Interrupted as stopped:
-        print(f"{directory.path}: {stopped}", file=sys.stderr)
-        if requeued():
-            print("requeued", file=sys.stderr)
-        raise SystemExit(130) from None
+                run(experiment, experiment.seeds[0], directory)
+                for test in tests:
+                    evaluate(directory.path, "test", test)
+        except Interrupted as stopped:
+            with stop.held():  # batch systems send more than one signal
+                print(f"{directory.path}: {stopped}", file=sys.stderr)
+                if requeued():
+                    print("requeued", file=sys.stderr)
+            raise SystemExit(130) from None
 
 
 def count_restarts(directory: RunDirectory) -> None:

@@ -51,9 +51,9 @@ def run_here(runs: Sequence[Run], out: Path, most: int | None, gpus: int, tell: 
                 run, process, gpu = running.pop(sentinel)  # pyright: ignore[reportArgumentType]
                 process.join()
                 free.append(gpu)
-                if process.exitcode:
+                state = "stopped" if stop.requested else "failed" if process.exitcode else "finished"
+                if state == "failed":
                     failed.append(run.directory.path)
-                state = "finished" if not process.exitcode else "stopped" if process.exitcode == 130 else "failed"
                 tell(f"{run.directory.path}: {state}; {len(waiting) + len(running)} left")
             if stop.requested:
                 for _, process, _ in running.values():

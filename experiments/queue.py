@@ -14,7 +14,7 @@ import shutil
 import signal
 import socket
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,6 +43,11 @@ class Submission:
         return self.folder.name
 
     @property
+    def local(self) -> bool:
+        """Whether a process of this machine was to start the runs."""
+        return self.lock.exists()
+
+    @property
     def lock(self) -> Path:
         """Held while a process of this machine starts the runs."""
         return self.folder / ".lock"
@@ -60,7 +65,7 @@ class Live(NamedTuple):
     job: str  # its number, or `process N on HOST`
     waiting: bool
     reason: str  # why it waits, in the scheduler's word
-    submission: Submission | None = None
+    submission: Submission
 
 
 def find_runs(folder: Path) -> list[RunDirectory]:
@@ -103,9 +108,9 @@ def live(submissions: Sequence[Submission]) -> dict[Path, Live]:
     """The runs whose job is queued or running, or whose turn comes in a process of this machine; by folder."""
     found: dict[Path, Live] = {}
     for one in submissions:
-        if one.job is None and (holder := lock.holder(one.lock)):
+        if one.local and (holder := lock.holder(one.lock)):
             found |= dict.fromkeys(one.runs, Live(holder, True, "its turn", one))
-    known = {one.name: one for one in submissions}
+    known = {one.name: one for one in submissions if not one.local}
     for job, name, state, reason in squeue(known):
         one, (_, _, number) = known[name], job.partition("_")
         if (place := int(number or 0)) < len(one.runs):
@@ -113,13 +118,7 @@ def live(submissions: Sequence[Submission]) -> dict[Path, Live]:
     return found
 
 
-def running_here(directory: RunDirectory) -> Live | None:
-    """The process that holds the run."""
-    holder = lock.holder(directory.lock)
-    return Live(holder, False, "") if holder else None
-
-
-def squeue(names: Sequence[str] | dict[str, Submission]) -> list[tuple[str, str, str, str]]:
+def squeue(names: Collection[str]) -> list[tuple[str, str, str, str]]:
     """(number, name, state, reason) of the jobs of these names that are not over; none where there is no Slurm."""
     if not names or shutil.which("squeue") is None:
         return []
@@ -146,21 +145,19 @@ def cancel(folder: Path) -> int:
     submissions = find_submissions(folder)
     alive = {path: job for path, job in live(submissions).items() if path.is_relative_to(here)}
     whole = [one for one in submissions if all(run.is_relative_to(here) for run in one.runs)]
-    names = {name for one in whole for name in (one.name, f"{one.name}-table")}
-    jobs = [job for job, *_ in squeue(dict.fromkeys(names))] if names else []  # pyright: ignore[reportArgumentType]
-    arrays = {job.partition("_")[0] for job in jobs}
-    single = {each.job for each in alive.values() if each.submission not in whole and each.job[0].isdigit()}
+    names = {name for one in whole if not one.local for name in (one.name, f"{one.name}-table")}
+    arrays = {job.partition("_")[0] for job, *_ in squeue(names)}
+    single = {each.job for each in alive.values() if not each.submission.local and each.submission not in whole}
     if arrays or single:
         slurm("scancel", *sorted(arrays | single))
-    for one in whole:
-        if holder := lock.holder(one.lock):
-            _end(holder)
+    for holder in filter(None, (lock.holder(one.lock) for one in whole)):
+        _end(holder)  # and it ends its runs
+    ended = {path for path, job in alive.items() if not job.submission.local or job.submission in whole}
     for directory in find_runs(folder):
-        queued = directory.path in alive and alive[directory.path].job[0].isdigit()
-        if not queued and (process := running_here(directory)):
-            alive[directory.path] = process
-            _end(process.job)
-    return len(alive)
+        if directory.path not in ended and (holder := lock.holder(directory.lock)):
+            ended.add(directory.path)
+            _end(holder)
+    return sum(not RunDirectory(path).finished for path in ended)
 
 
 def _end(holder: str) -> None:

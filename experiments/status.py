@@ -10,8 +10,9 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
+from . import lock
 from .errors import RunError
-from .queue import Live, find_runs, find_submissions, live, running_here
+from .queue import Live, find_runs, find_submissions, live
 from .results import read_row
 from .rundir import RunDirectory
 from .table import average, result_cells, unit_of
@@ -48,13 +49,16 @@ def lines(found: Sequence[Status], folder: Path) -> Iterator[str]:
 def _status(run: RunDirectory, job: Live | None, submitted: bool) -> Status:
     if run.finished:
         return Status(run.path, *_finished(run))
-    job = running_here(run) or job if job is None or not job.job[0].isdigit() else job
-    if job and job.waiting:
-        return Status(run.path, "waiting", f"for {job.reason} ({_name(job)})")
-    if job:
-        return Status(run.path, "running", f"{_progress(run) or 'starting'} ({_name(job)})")
     if run.failure.is_file():
         return Status(run.path, "failed", run.failure.read_text(encoding="utf-8", errors="replace").strip())
+    process = lock.holder(run.lock) if job is None or job.submission.local else None
+    if process or job and not job.waiting:
+        words = _progress(run) or "starting"
+        return Status(run.path, "running", f"{words} ({process or f'job {job.job}'})")  # pyright: ignore[reportOptionalMemberAccess]
+    if job:
+        return Status(
+            run.path, "waiting", f"for {job.reason} ({job.job if job.submission.local else f'job {job.job}'})"
+        )
     told = _last_words(run)
     stopped = any(": stopped" in line or "CANCELLED AT" in line and "DUE TO" not in line for line in told)
     if submitted and not stopped:
@@ -64,10 +68,6 @@ def _status(run: RunDirectory, job: Live | None, submitted: bool) -> Status:
     if saved:
         return Status(run.path, "interrupted", f"after step {saved[0].stem.removeprefix('step-')}")
     return Status(run.path, "interrupted" if run.environment.is_file() else "missing", "")
-
-
-def _name(job: Live) -> str:
-    return f"job {job.job}" if job.job[0].isdigit() else job.job
 
 
 def _finished(run: RunDirectory) -> tuple[str, str]:

@@ -17,7 +17,7 @@ from . import lock
 from .cluster import minutes
 from .errors import RunError
 from .job import work, write_table
-from .queue import JOBS, Live, Submission, find_submissions, live, running_here, slurm
+from .queue import JOBS, Submission, find_submissions, live, slurm
 from .runs import Run, refuse_another_spec, write_spec
 from .spec import Cluster
 
@@ -28,19 +28,18 @@ Paper = tuple[str, int | None, float]  # table, seeds, budget
 TABLE_MINUTES = 30
 
 
-def todo(runs: Sequence[Run], out: Path, fresh: bool = False) -> tuple[list[Run], dict[Path, Live]]:
-    """The runs that are neither finished (or are to be trained afresh) nor alive, and those that are alive, by folder;
-    RunError where a folder holds a run of another spec."""
+def todo(runs: Sequence[Run], out: Path, fresh: bool = False) -> tuple[list[Run], list[Run]]:
+    """The runs that are neither finished (or are to be trained afresh) nor alive, and those that are alive; RunError
+    where a folder holds a run of another spec."""
     for run in () if fresh else runs:
         refuse_another_spec(run.experiment, run.seed, run.directory)
     queued = live(find_submissions(out))
-    missing, alive = [], {}
+    missing, alive = [], []
     for run in runs:
-        path = run.directory.path.resolve()
-        if job := queued.get(path) or running_here(run.directory):
-            alive[path] = job
-        elif fresh or not run.finished:
-            missing.append(run)
+        if run.finished and not fresh:
+            continue
+        busy = run.directory.path.resolve() in queued or lock.holder(run.directory.lock)
+        (alive if busy else missing).append(run)
     return missing, alive
 
 

@@ -108,7 +108,7 @@ def test_the_command_line_comes_before_the_spec_and_the_spec_before_the_file(tmp
     file.write_text("partitoin: a\ntime: soon\ngpus: -1\n")
     with pytest.raises(SpecError) as error:
         settled(None, {})
-    assert error.value.problems == [
+    assert sorted(error.value.problems) == [
         "cluster.yaml:1: partitoin: unknown key; did you mean partition?",
         "cluster.yaml:2: time: expected minutes, H:MM:SS or D-HH:MM, got 'soon'",
         "cluster.yaml:3: gpus: expected a number at least 0, got -1",
@@ -143,7 +143,9 @@ def test_restarts_without_progress_are_bounded(tmp_path):
     assert json.loads(run.restarts.read_text()) == {"step": 7, "restarts": 0}
 
 
-def test_states_are_read_from_the_folders(tmp_path):
+def test_states_are_read_from_the_folders(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", "")  # no scheduler
+
     def make(name):
         run = RunDirectory(tmp_path / "runs" / name / "seed-0")
         run.path.mkdir(parents=True)
@@ -156,7 +158,7 @@ def test_states_are_read_from_the_folders(tmp_path):
     stopped.checkpoint(20).write_text("")
     killed.log.write_text(f"{killed.path}: started as process 1 on x\nslurmstepd: error: Detected 1 oom_kill event\n")
     busy.progress.write_text('{"done": 50, "total": 150, "per_second": 2.0}')
-    make("e/seed-0~1/x").path.rename(tmp_path / "runs" / "e" / "seed-0~1")
+    make("e/x").path.rename(tmp_path / "runs" / "e" / "seed-0~1")
     Submission(tmp_path / "runs/.jobs/metarun-x", [killed.path]).write()
     with lock.locked(busy.lock):
         found = {one.path.parent.name: (one.state, one.words) for one in statuses(tmp_path / "runs")}
@@ -224,7 +226,18 @@ def test_runs_of_this_machine_and_their_table(tmp_path):
 
 
 def test_cancel_ends_runs_of_this_machine_after_a_checkpoint(tmp_path):
-    sweep = ["submit", "tiny.yaml", "-s", "train.steps=1000000", "--seeds", "0-1", "--executor", "local"]
+    sweep = [
+        "submit",
+        "tiny.yaml",
+        "-s",
+        "train.steps=1000000",
+        "-s",
+        "validation.every=1000000",
+        "--seeds",
+        "0-1",
+        "--executor",
+        "local",
+    ]
     process = subprocess.Popen([sys.executable, "-m", "metarun.cli.main", *sweep, "--max-parallel", "1"])
     try:
         for _ in range(600):
