@@ -13,7 +13,15 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import nullcontext
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+import slurm_cluster
+
+from metarun.experiments.grid import grid
+from metarun.experiments.load import load
+from metarun.experiments.submit import prepare
 
 SPEC = """
 name: tiny
@@ -45,28 +53,28 @@ def finish(folder: Path) -> None:
     row = json.loads((trained / "result.json").read_text())
     episodes = (trained / "episodes.csv").read_text()
     for spec in (folder / "runs").glob("*/*/spec.yaml"):
-        seed = int(spec.parent.name.partition("-")[2])
+        told = {"experiment": spec.parent.parent.name, "seed": int(spec.parent.name.partition("-")[2])}
+        row |= told | {"spec_digest": load(spec).experiment.digest}
         (spec.parent / "episodes.csv").write_text(episodes)
-        (spec.parent / "result.json").write_text(
-            json.dumps(row | {"experiment": spec.parent.parent.name, "seed": seed})
-        )
+        (spec.parent / "result.json").write_text(json.dumps(row))
 
 
 def main() -> None:
     """Print the seconds."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--slurm", action="store_true")
-    with tempfile.TemporaryDirectory() as name:
+    on_slurm = parser.parse_args().slurm
+    with tempfile.TemporaryDirectory() as name, slurm_cluster.cluster() if on_slurm else nullcontext() as configuration:
         folder = Path(name)
         (folder / "tiny.yaml").write_text(SPEC)
-        plain = metarun(folder, "train", "tiny.yaml", "--out", "plain")
-        print(f"a plain run: {plain:.1f} s")
-        if parser.parse_args().slurm:
+        print(f"a plain run: {metarun(folder, 'train', 'tiny.yaml', '--out', 'plain'):.1f} s")
+        print(f"plan of 1,000 runs: {metarun(folder, *SWEEP, '--dry-run'):.1f} s")
+        if on_slurm:
+            os.environ["SLURM_CONF"] = str(configuration)
             _on_slurm(folder)
         else:
             _prepare(folder)
-        print(f"plan of 1,000 runs: {metarun(folder, *SWEEP, '--dry-run'):.1f} s")
-        print(f"status of 1,000 runs that wait: {metarun(folder, 'status', 'runs'):.1f} s")
+        print(f"status of 1,000 runs that are to do: {metarun(folder, 'status', 'runs'):.1f} s")
         finish(folder)
         print(f"status of 1,000 finished runs: {metarun(folder, 'status', 'runs'):.1f} s")
         print(f"merge of 1,000 runs and their table: {metarun(folder, *SWEEP, '--executor', 'local'):.1f} s")
@@ -74,9 +82,6 @@ def main() -> None:
 
 def _prepare(folder: Path) -> None:
     """The folders of the runs, without a scheduler."""
-    from metarun.experiments.grid import grid
-    from metarun.experiments.submit import prepare
-
     runs = grid([str(folder / "tiny.yaml")], [SWEEP[3]], range(25), folder / "runs")
     started = time.perf_counter()
     prepare(runs)
@@ -84,19 +89,16 @@ def _prepare(folder: Path) -> None:
 
 
 def _on_slurm(folder: Path) -> None:
-    sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-    import slurm_cluster
-
-    with slurm_cluster.cluster() as configuration:
-        os.environ["SLURM_CONF"] = str(configuration)
-        started = time.perf_counter()
-        metarun(folder, "submit", "tiny.yaml", "--out", "submitted")
-        while not (folder / "submitted/tiny/seed-0/result.json").exists():
-            time.sleep(0.05)
-        print(f"a submitted run, from the command to its result: {time.perf_counter() - started:.1f} s")
-        print(f"submit 1,000 runs: {metarun(folder, *SWEEP, '--slurm', 'hold'):.1f} s")
-        print(f"status of 1,000 runs in the queue: {metarun(folder, 'status', 'runs'):.1f} s")
-        print(f"cancel 1,000 runs: {metarun(folder, 'cancel', 'runs'):.1f} s")
+    started = time.perf_counter()
+    metarun(folder, "submit", "tiny.yaml", "--out", "submitted")
+    while not (folder / "submitted/tiny/seed-0/result.json").exists():
+        time.sleep(0.05)
+    print(f"a submitted run, from the command to its result: {time.perf_counter() - started:.1f} s")
+    print(f"submit 1,000 runs: {metarun(folder, *SWEEP):.1f} s")
+    print(f"status of 1,000 runs in the queue: {metarun(folder, 'status', 'runs'):.1f} s")
+    print(f"cancel 1,000 runs: {metarun(folder, 'cancel', 'runs'):.1f} s")
+    while subprocess.run(["squeue", "--noheader"], capture_output=True, check=True).stdout:
+        time.sleep(0.1)
 
 
 if __name__ == "__main__":

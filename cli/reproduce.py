@@ -57,8 +57,7 @@ def command(
     --executor the runs go to a cluster, or to parallel processes of this machine, as with `metarun submit`.
     """
     from ..experiments.papers import load_table
-    from ..experiments.plan import by_model, choose, plan, suffix
-    from ..experiments.runs import Run
+    from ..experiments.plan import choose, plan, suffix, trainings
 
     planned = plan(load_table(table), out, seeds, budget)
     chosen = choose(planned, cells)
@@ -70,11 +69,11 @@ def command(
         from .submit import submit
 
         paper = (str(Path(table).resolve()) if Path(table).is_file() else table, seeds, budget)
-        models = [Run(some[0].experiment, some[0].seed, some[0].directory, tuple(one.cell.changes for one in some))
-                  for some in by_model(chosen).values()]  # fmt: skip
-        submit(models, out, executor, told, paper=paper)
-        if executor == "local":
-            _show(planned, path, form)
+        try:
+            submit(trainings(chosen), out, executor, told, paper=paper)
+        finally:
+            if executor == "local":
+                _show(planned, path, form)
         return
     if told:
         raise click.UsageError(f"--{', --'.join(told)}: only with --executor")

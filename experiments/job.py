@@ -95,7 +95,7 @@ def write_table(out: str, paper: tuple[str, int | None, float] | None) -> None:
     if paper:
         table, seeds, budget = paper
         planned = plan(load_table(table), folder, seeds, budget)
-        print(verdict.write(planned, folder / f"{Path(table).stem}{suffix(budget)}"))
+        verdict.write(planned, folder / f"{Path(table).stem}{suffix(budget)}")
     elif rows := read_rows([folder]):
         lines = tabulate(rows)
         for ending, form in (("csv", "csv"), ("md", "markdown"), ("tex", "latex"), ("txt", "text")):

@@ -14,6 +14,7 @@ from .papers import Cell, PaperTable
 from .results import Row, read_row
 from .retest import changed, place
 from .rundir import RunDirectory
+from .runs import Run
 from .spec import Experiment
 
 
@@ -134,6 +135,19 @@ def by_model(planned: Sequence[Planned]) -> Mapping[Path, list[Planned]]:
     for one in planned:
         models.setdefault(one.directory.path, []).append(one)
     return models
+
+
+def trainings(planned: Sequence[Planned]) -> list[Run]:
+    """One run a model, with the tests of its cells that its own is not."""
+    return [
+        Run(
+            cells[0].experiment,
+            cells[0].seed,
+            cells[0].directory,
+            tuple(one.cell.changes for one in cells if one.row_path != one.directory.result),
+        )
+        for cells in by_model(planned).values()
+    ]
 
 
 def by_cell(planned: Sequence[Planned]) -> Mapping[str, list[Planned]]:

@@ -87,6 +87,22 @@ def test_a_sweep_becomes_arrays_and_a_table(folder):
     wait_for(lambda: not queue(), 30)
 
 
+def test_a_papers_table_is_filled_by_jobs(folder):
+    """One model, two cells: its job tests it for both, the last one writes the table."""
+    cells = (
+        "cells:\n- {name: a, column: c, method: m, spec: SPEC}\n- {name: b, column: c, method: n, spec: SPEC, TEST}\n"
+    )
+    cells = cells.replace("SPEC", str(folder / "tiny.yaml")).replace("TEST", "test: {inner_steps: 2}")
+    (folder / "paper.yaml").write_text("title: Sines\n" + cells)
+    assert metarun(folder, "reproduce", "paper.yaml", "--executor", "slurm").startswith("submitted 1 runs as job ")
+    wait_for(lambda: not queue())
+    with open(folder / "runs/paper.csv", newline="") as file:
+        assert [(row["cell"], row["inner_steps"]) for row in csv.DictReader(file)] == [("a", "1"), ("b", "2")]
+    again = metarun(folder, "reproduce", "paper.yaml", "--executor", "local")
+    assert "nothing to submit: 1 finished" in again and "table: runs/paper.csv" in again
+    assert "--gpus: only with --executor" in metarun(folder, "reproduce", "paper.yaml", "--gpus", 1, code=2)
+
+
 def test_a_disturbed_run_ends_as_an_undisturbed_one(folder):
     """Preempted by a job of a better partition, cancelled, killed outright."""
     long, run = ("-s", "train.steps=40000", "-s", "validation.every=15000"), folder / "runs/tiny/seed-0"
