@@ -52,22 +52,23 @@ def _status(run: RunDirectory, job: Live | None, submitted: bool) -> Status:
     if run.failure.is_file():
         return Status(run.path, "failed", run.failure.read_text(encoding="utf-8", errors="replace").strip())
     process = lock.holder(run.lock) if job is None or job.submission.local else None
-    if process or job and not job.waiting:
-        words = _progress(run) or "starting"
-        return Status(run.path, "running", f"{words} ({process or f'job {job.job}'})")  # pyright: ignore[reportOptionalMemberAccess]
+    busy = process or (f"job {job.job}" if job and not job.waiting else None)
+    if busy:
+        return Status(run.path, "running", f"{_progress(run) or 'starting'} ({busy})")
     if job:
-        return Status(
-            run.path, "waiting", f"for {job.reason} ({job.job if job.submission.local else f'job {job.job}'})"
-        )
+        by = job.job if job.submission.local else f"job {job.job}"
+        return Status(run.path, "waiting", f"for {job.reason} ({by})")
     told = _last_words(run)
     stopped = any(": stopped" in line or "CANCELLED AT" in line and "DUE TO" not in line for line in told)
-    if submitted and not stopped:
-        last = [line for line in told if line.startswith("slurmstepd:")] or told or ["nothing"]
+    if submitted and told and not stopped:
+        last = [line for line in told if line.startswith("slurmstepd")] or told
         return Status(run.path, "failed", f"its job ended without a result; its log ends with: {last[-1][:200]}")
     saved = run.newest_checkpoints()
     if saved:
         return Status(run.path, "interrupted", f"after step {saved[0].stem.removeprefix('step-')}")
-    return Status(run.path, "interrupted" if run.environment.is_file() else "missing", "")
+    if run.environment.is_file():
+        return Status(run.path, "interrupted", "before its first checkpoint")
+    return Status(run.path, "missing", "its job ended before it started" if submitted else "")
 
 
 def _finished(run: RunDirectory) -> tuple[str, str]:

@@ -90,7 +90,7 @@ def to_slurm(runs: Sequence[tuple[Run, Cluster]], out: Path, paper: Paper | None
         one = new_submission(some, out)
         executor = _executor(one, cluster)
         executor.update_parameters(array_parallelism=max(1, (cluster.max_parallel or len(some)) // len(chunks)))
-        with _sbatch(submissions), executor.batch():
+        with _sbatch(one, submissions), executor.batch():
             jobs = [
                 executor.submit(work, str(path), run.tests, cluster.cpus)
                 for run, path in zip(some, one.runs, strict=True)
@@ -105,7 +105,7 @@ def to_slurm(runs: Sequence[tuple[Run, Cluster]], out: Path, paper: Paper | None
     arrays = sorted({*(one.job for one in submissions), *(each.job.partition("_")[0] for each in alive)})
     executor = _executor(last, chunks[-1][0].model_copy(update={"gpus": 0, "cpus": 1, "time": str(TABLE_MINUTES)}))
     executor.update_parameters(job_name=f"{last.name}-table", dependency="afterany:" + ":".join(arrays))
-    with _sbatch(submissions):
+    with _sbatch(last, submissions):
         last.table = executor.submit(write_table, str(out.resolve()), paper).job_id
     last.write()
     return submissions
@@ -145,12 +145,15 @@ def _executor(submission: Submission, cluster: Cluster) -> submitit.SlurmExecuto
 
 
 @contextmanager
-def _sbatch(before: Sequence[Submission]) -> Iterator[None]:
+def _sbatch(submission: Submission, before: Sequence[Submission]) -> Iterator[None]:
+    """RunError where it refuses; a submission that nothing came of is forgotten."""
     from submitit.core.utils import FailedJobError, FailedSubmissionError
 
     try:
         yield
     except (FailedJobError, FailedSubmissionError) as error:
+        if submission not in before:
+            shutil.rmtree(submission.folder)
         reason = " ".join(str(error).replace("sbatch: error: ", "").split())
         stays = f"; {sum(len(one.runs) for one in before)} runs were submitted before and stay" if before else ""
         raise RunError(f"sbatch refuses: {reason}{stays}") from None

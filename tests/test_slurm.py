@@ -177,5 +177,6 @@ def test_a_run_that_makes_no_progress_is_given_up(folder):
 def test_what_sbatch_refuses_is_told(folder):
     told = metarun(folder, "submit", "tiny.yaml", "--partition", "nowhere", code=1)
     assert "\nerror: sbatch refuses: invalid partition" in told
+    assert not list((folder / "runs/.jobs").glob("*/runs.json"))
     told = metarun(folder, "submit", "tiny.yaml", code=1, PATH="/nonexistent")
     assert told == "error: there is no sbatch here: log in to the cluster, or use --executor local on this machine\n"

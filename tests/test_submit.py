@@ -4,8 +4,10 @@ import fcntl
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -152,18 +154,19 @@ def test_states_are_read_from_the_folders(tmp_path, monkeypatch):
         run.spec.write_text("")
         return run
 
-    missing, failed, stopped, killed, busy = map(make, ("a", "b", "c", "d", "e"))
+    missing, failed, stopped, killed, busy, unstarted = map(make, ("a", "b", "c", "d", "e", "f"))
     failed.failure.write_text("the loss is nan\n")
     stopped.checkpoints.mkdir()
     stopped.checkpoint(20).write_text("")
     killed.log.write_text(f"{killed.path}: started as process 1 on x\nslurmstepd: error: Detected 1 oom_kill event\n")
     busy.progress.write_text('{"done": 50, "total": 150, "per_second": 2.0}')
     make("e/x").path.rename(tmp_path / "runs" / "e" / "seed-0~1")
-    Submission(tmp_path / "runs/.jobs/metarun-x", [killed.path]).write()
+    Submission(tmp_path / "runs/.jobs/metarun-x", [killed.path, unstarted.path]).write()
     with lock.locked(busy.lock):
         found = {one.path.parent.name: (one.state, one.words) for one in statuses(tmp_path / "runs")}
     assert found == {
         "a": ("missing", ""),
+        "f": ("missing", "its job ended before it started"),
         "b": ("failed", "the loss is nan"),
         "c": ("interrupted", "after step 20"),
         "d": (
@@ -186,12 +189,12 @@ def test_asking_for_the_holder_keeps_nobody_out(tmp_path):
     path.write_text("")
     with open(path) as asking:
         fcntl.flock(asking, fcntl.LOCK_SH)
-        timer = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(0.3)"])
-        os.set_inheritable(asking.fileno(), False)
-        timer.wait()
-        fcntl.flock(asking, fcntl.LOCK_UN)
-    with lock.locked(path), pytest.raises(lock.Held, match=f"process {os.getpid()} on "), lock.locked(path):
-        pass
+        threading.Timer(0.2, fcntl.flock, (asking, fcntl.LOCK_UN)).start()
+        with lock.locked(path):  # it waits
+            assert lock.holder(path) == f"process {os.getpid()} on {socket.gethostname()}"
+            with pytest.raises(lock.Held, match=f"process {os.getpid()} on "), lock.locked(path):
+                pass
+    assert lock.holder(path) is None
 
 
 def test_gpus_are_shared_out(monkeypatch):
