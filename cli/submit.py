@@ -66,7 +66,7 @@ def submit(
     dry_run: bool = False,
 ) -> None:
     """Submit what is neither finished nor alive, and say so; exit code 1 where a run of --executor local failed."""
-    from ..experiments.cluster import settled
+    from ..experiments.cluster_settings import settled
     from ..experiments.submit import alone, prepare, refuse_without_slurm, to_slurm, todo
 
     if executor == "local" and (foreign := told.keys() - {"gpus", "max_parallel"}):

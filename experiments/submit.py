@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import lock
-from .cluster import minutes
+from .cluster_settings import minutes
 from .errors import RunError
 from .job import work, write_table
 from .queue import JOBS, Submission, find_submissions, live, slurm

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from metarun.experiments import lock
-from metarun.experiments.cluster import minutes, settled
+from metarun.experiments.cluster_settings import minutes, settled
 from metarun.experiments.errors import RunError
 from metarun.experiments.grid import grid, parse_seeds
 from metarun.experiments.job import MOST_RESTARTS, count_restarts
