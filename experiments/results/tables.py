@@ -3,8 +3,9 @@
     python experiments/results/tables.py [RUNS...]
 
 RUNS are folders of `metarun reproduce`: their TABLE.csv and TABLE.md and the rows of their results.csv are taken over
-first. Then the text between `<!-- table NAME -->` and `<!-- end -->` is written anew, in both READMEs, from NAME.md,
-or, where NAME is `all`, from all TABLE.csv: one line a trained cell that the paper has a number for.
+first. Then the text between `<!-- table NAME -->` and `<!-- end -->` is written anew, in both READMEs, from NAME.md;
+where NAME is `all`, from all TABLE.csv: one line a trained cell that the paper has a number for; where it is `others`,
+from the rows of those specs that belong to no paper's table.
 """
 
 from __future__ import annotations
@@ -18,12 +19,13 @@ from pathlib import Path
 
 from metarun.experiments.atomic import write_text_atomic
 from metarun.experiments.papers import shipped_tables
-from metarun.experiments.results import COLUMNS
-from metarun.experiments.table import render_cells
+from metarun.experiments.results import COLUMNS, Row
+from metarun.experiments.table import render, render_cells, tabulate
 
 HERE = Path(__file__).parent
 ROWS = HERE / "results.csv"
 CELLS = ("table", "column", "method", "published", "result", "ci95", "verdict", "budget", "seeds")
+OTHERS = ("omniglot-", "miniimagenet-")
 KEY = ("experiment", "seed", "split", "way", "shot", "query", "protocol", "inner_steps", "checkpoint", "precision")
 
 
@@ -51,6 +53,10 @@ def read(path: Path) -> list[dict[str, str]]:
 
 def written(name: str) -> str:
     """The Markdown of a table."""
+    if name == "others":
+        rows = (row for row in read(ROWS) if row["experiment"].startswith(OTHERS))
+        alone = [Row.model_validate({key: value for key, value in row.items() if value}) for row in rows]
+        return render(tabulate(alone), "markdown")
     if name != "all":
         path = HERE / f"{name}.md"
         return path.read_text().strip() if path.is_file() else "Not run yet."
