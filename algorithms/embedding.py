@@ -16,6 +16,7 @@ from .learner import Metrics, Problem, apply_meta_gradients, state_of
 from .networks import BuiltInNetwork, Moments, Parameters
 from .operations import forward, gradient
 from .options import Options
+from .workers import WHOLE, Share
 
 
 class EmbeddingLearner(abc.ABC):
@@ -48,16 +49,19 @@ class EmbeddingLearner(abc.ABC):
         `own` are the values of the parameters besides the embedding's.
         """
 
-    def train_step(self, batch: Episode) -> Metrics:
+    def train_step(self, batch: Episode, share: Share = WHOLE) -> Metrics:
         """One update on the mean over tasks and queries of -log p(y | x). Scalars: loss and accuracy."""
         with tf.GradientTape() as tape:
             logits, moments = self._forward(batch, running=False)
             loss = tf.reduce_mean(cross_entropy(logits, batch.query_y))
         gradients = tape.gradient(loss, self.parameters)
+        right = tf.equal(tf.argmax(logits, axis=-1, output_type=tf.int32), batch.query_y)
+        metrics = {"loss": loss, "accuracy": tf.reduce_mean(tf.cast(right, loss.dtype))}
+        moments = {name: tf.reduce_mean(value, axis=[0, 1], keepdims=True) for name, value in moments.items()}
+        metrics, gradients, moments = share.mean((metrics, gradients, moments), batch.support_x.shape[0])
         apply_meta_gradients(self.optimizer, self.parameters, gradients)
         self.network.update_running(moments)
-        right = tf.equal(tf.argmax(logits, axis=-1, output_type=tf.int32), batch.query_y)
-        return {"loss": loss, "accuracy": tf.reduce_mean(tf.cast(right, loss.dtype))}
+        return metrics
 
     def evaluate(self, batch: Episode) -> Metrics:
         """Metrics of each task under the protocol."""

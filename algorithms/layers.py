@@ -255,7 +255,9 @@ def batch_norm(
         y, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
             x=flat, scale=scale, offset=offset, mean=[], variance=[], epsilon=epsilon, is_training=True
         )
-        return tf.reshape(y, x.shape), mean[None, None], variance[None, None]
+        examples = flat.shape[1]
+        biased = variance * ((examples - 1) / examples)  # which the kernel normalises by; it returns the unbiased one
+        return tf.reshape(y, x.shape), mean[None, None], biased[None, None]
     grouped = tf.cast(tf.reshape(x, (tasks, groups, -1, channels)), offset.dtype)
     mean = tf.reduce_mean(grouped, axis=2, keepdims=True)
     # not tf.nn.moments: it stops the gradient of the mean inside the variance, which spoils second derivatives

@@ -17,6 +17,7 @@ from .functional import (
 )
 from .networks import Network, Parameters
 from .options import OptimizerOptions
+from .workers import WHOLE, Share
 
 Metrics = dict[str, tf.Tensor]
 
@@ -46,8 +47,9 @@ class Learner(Protocol):
     problem: Problem
     optimizer: keras.optimizers.Optimizer
 
-    def train_step(self, batch: Any) -> Metrics:
-        """One meta-update; scalars, `loss` among them."""
+    def train_step(self, batch: Any, share: Share = WHOLE) -> Metrics:
+        """One meta-update; scalars, `loss` among them. `share`: what `batch` is of the meta-batch; a learner without
+        this argument trains with one worker only."""
         ...
 
     def evaluate(self, batch: Any) -> Metrics:

@@ -24,6 +24,7 @@ from .learner import Metrics, Problem, apply_meta_gradients, predict_queries, st
 from .networks import Network
 from .operations import gradient, gradient_through_gradient, gradient_through_last_gradient
 from .options import MAMLOptions
+from .workers import WHOLE, Share
 
 
 class MAML:
@@ -47,19 +48,24 @@ class MAML:
         self.compiled_gradient = tf.function(self.meta_gradient, jit_compile=whole)
         self.compiled_predict = tf.function(self._predict, jit_compile=whole)
 
-    def train_step(self, batch: Episode) -> Metrics:
+    def train_step(self, batch: Episode, share: Share = WHOLE) -> Metrics:
         """One meta-update. Scalars: loss, and loss_before on the queries without adaptation's last step."""
-        metrics, gradients = self.compiled_gradient(batch)
+        tasks = batch.support_x.shape[0]
+        metrics, gradients = share.mean(self.compiled_gradient(batch, share.whole(tasks)), tasks)
         apply_meta_gradients(self.optimizer, self.parameters, gradients)
         return metrics
 
-    def meta_gradient(self, batch: Episode) -> tuple[Metrics, Params]:
-        """The meta-loss and its gradient `[*shape]` for each parameter."""
+    def meta_gradient(self, batch: Episode, whole: int | None = None) -> tuple[Metrics, Params]:
+        """The meta-loss and its gradient `[*shape]` for each parameter, of a meta-batch of `whole` tasks (default: T)
+        with the mean of the T tasks of `batch`."""
         tasks = batch.support_x.shape[0]
-        metrics, gradients = mean_over_chunks(self._mean_gradient, batch, self.options.tasks_per_chunk or tasks)
+        limit = self.options.tasks_per_chunk or tasks
+        chunk = max(size for size in range(1, min(limit, tasks) + 1) if tasks % size == 0)
+        metrics, gradients = mean_over_chunks(self._mean_gradient, batch, chunk)
         if self.options.task_reduction == "sum":
-            metrics["loss"] *= tasks
-            gradients = {name: tasks * gradient for name, gradient in gradients.items()}
+            factor = whole or tasks
+            metrics["loss"] *= factor
+            gradients = {name: factor * gradient for name, gradient in gradients.items()}
         return metrics, gradients
 
     def _mean_gradient(self, batch: Episode) -> tuple[Metrics, Params]:

@@ -29,6 +29,7 @@ from .learner import Metrics, Problem, apply_meta_gradients, predict_queries, st
 from .networks import Network
 from .operations import gradient
 from .options import ReptileOptions
+from .workers import WHOLE, Share
 
 BETA2, EPSILON = 0.999, 1e-8
 
@@ -54,29 +55,38 @@ class Reptile:
         self.compiled_learn = tf.function(self.learn, jit_compile=whole)
         self.compiled_predict = tf.function(self._predict, jit_compile=whole)
 
-    def train_step(self, batch: Episode) -> Metrics:
-        """One meta-update. Scalars: loss (of the first mini-batches) and loss_after (of the last)."""
+    def train_step(self, batch: Episode, share: Share = WHOLE) -> Metrics:
+        """One meta-update. Scalars: loss (of the first mini-batches) and loss_after (of the last).
+
+        ValueError for many workers with `serial`, where each task waits for the one before it.
+        """
         if not self.options.serial:
-            return self._meta_update(batch)
+            return self._meta_update(batch, share)
+        if share.workers.count > 1:
+            raise ValueError("serial Reptile has nothing to share out")
         tasks, iterations = batch.support_x.shape[0], self.optimizer.variables[0]
         number, each = tf.identity(iterations), []
         for task in range(tasks):
             iterations.assign(number)  # one step of the schedule, however many tasks
-            each.append(self._meta_update(Episode(*(part[task : task + 1] for part in batch))))
+            each.append(self._meta_update(Episode(*(part[task : task + 1] for part in batch)), WHOLE))
         return {name: tf.add_n([metrics[name] for metrics in each]) / tasks for name in each[0]}
 
-    def _meta_update(self, batch: Episode) -> Metrics:
+    def _meta_update(self, batch: Episode, share: Share) -> Metrics:
         adapted, moments, losses = self.compiled_learn(batch)
-        tasks = batch.support_x.shape[0]
-        weight = 1.0 / tasks if self.options.task_reduction == "mean" else 1.0
+        whole = share.whole(batch.support_x.shape[0])
+        weight = 1.0 / whole if self.options.task_reduction == "mean" else 1.0
         gradients = {
             name: weight * tf.reduce_sum(theta - adapted[name], axis=0) for name, theta in self.parameters.items()
         }
+        steps = self.options.inner_steps
+        added = {name: added_moment(v, moments[name], steps, share.after) for name, v in self.moments.items()}
+        metrics = {"loss": tf.reduce_sum(losses[0]) / whole, "loss_after": tf.reduce_sum(losses[-1]) / whole}
+        metrics, gradients, added = share.workers.total((metrics, gradients, added))
         for name, variable in self.moments.items():
-            variable.assign(chained_second_moment(variable, moments[name], self.options.inner_steps))
-        self.steps_taken.assign_add(tasks * self.options.inner_steps)
+            variable.assign(BETA2 ** (steps * whole) * variable + added[name])
+        self.steps_taken.assign_add(whole * steps)
         apply_meta_gradients(self.optimizer, self.parameters, gradients)
-        return {"loss": tf.reduce_mean(losses[0]), "loss_after": tf.reduce_mean(losses[-1])}
+        return metrics
 
     def learn(self, batch: Episode) -> tuple[Params, Params, tf.Tensor]:
         """theta_i' and second moments v_i, `[T, *shape]`, and mini-batch losses `[k, T]` of training's k steps."""
@@ -160,14 +170,14 @@ class Reptile:
         return moved, moments, losses
 
 
-def chained_second_moment(before: tf.Tensor | tf.Variable, after: tf.Tensor, steps: int) -> tf.Tensor:
-    """The second moment after T tasks in a row, from those of T tasks that each started at `before`.
+def added_moment(before: tf.Tensor | tf.Variable, after: tf.Tensor, steps: int, behind: int = 0) -> tf.Tensor:
+    """What T tasks in a row, with `behind` more after them, add to the second moment of the chain, from the moments
+    `[T, ...]` after each of them if it starts at `before`.
 
     A task with `steps` updates maps v to BETA2^steps * v + a_i, where a_i = after_i - BETA2^steps * before;
-    the chain over tasks is sum_i BETA2^(steps * (T - 1 - i)) * a_i + BETA2^(steps * T) * before.
+    the chain over T tasks is sum_i BETA2^(steps * (T - 1 - i)) * a_i + BETA2^(steps * T) * before.
     """
     decay = BETA2**steps
     tasks = after.shape[0]
-    added = after - decay * before
-    powers = tf.constant([decay ** (tasks - 1 - i) for i in range(tasks)], after.dtype)
-    return decay**tasks * before + tf.tensordot(powers, added, axes=1)
+    powers = tf.constant([decay ** (behind + tasks - 1 - i) for i in range(tasks)], after.dtype)
+    return tf.tensordot(powers, after - decay * before, axes=1)

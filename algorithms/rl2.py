@@ -24,6 +24,7 @@ update, which costs nothing; and before the first step a policy sees action 0, r
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -36,11 +37,12 @@ from ..datasets.trials import Space, Trials, TrialSource
 from . import distributions
 from .functional import Params
 from .learner import Metrics, apply_meta_gradients, state_of
-from .minibatches import cut, mean_of_each, weighted_mean, weights
+from .minibatches import Minibatches, mean_of_each, weighted_mean
 from .operations import forward, gradient
 from .options import GRUOptions, RL2Options
 from .recurrent import GRU, Weights
 from .rollout import Rollout, Seen, roll_out, trial_metrics
+from .workers import ALONE, WHOLE, Share, Workers
 
 
 class Batch(NamedTuple):
@@ -51,7 +53,8 @@ class Batch(NamedTuple):
     old: tf.Tensor  # [N, B, n], the distribution that the action comes from
     advantage: tf.Tensor  # [N, B], standardised
     target: tf.Tensor  # [N, B], normalised returns
-    weight: tf.Tensor  # [B], see `minibatches.weights`
+    weight: tf.Tensor  # [B], 1 for a trial and 0 for what fills up
+    trials: tf.Tensor  # [], those of all workers
 
 
 class RL2:
@@ -86,14 +89,21 @@ class RL2:
         self.compiled_improve = tf.function(self._improve, jit_compile=jit_compile)
         self.compiled_fit_baseline = tf.function(self._fit_baseline, jit_compile=jit_compile)
         self.compiled_evaluate = tf.function(self._evaluate, jit_compile=jit_compile)
+        compiled = functools.partial(tf.function, jit_compile=jit_compile)  # what lies between two sums over workers
+        self._compiled_play, self._compiled_values = compiled(self.play), compiled(self._values_of)
+        self._compiled_policy_gradient = compiled(self.policy_gradient)
+        self._compiled_baseline_gradient = compiled(self._baseline_gradient)
+        self._compiled_measures = compiled(lambda batch: self.objective(self.parameters, batch)[1])
 
-    def train_step(self, trials: Trials) -> Metrics:
+    def train_step(self, trials: Trials, share: Share = WHOLE) -> Metrics:
         """One iteration; scalars, after it:
 
         loss (minus the mean of rho_t A_t), total_reward of the trials played, kl, entropy, baseline_loss (of the last
         pass), epoch_kept (from 1; 0: none was within the limit) and step_kept (the share of the step that was taken).
         """
-        return self.compiled_iteration(trials)
+        if share.workers.count == 1:
+            return self.compiled_iteration(trials)
+        return self.iteration(trials, share.workers)
 
     def evaluate(self, trials: Trials) -> Metrics:
         """`trial_metrics` of sampled actions, as in the paper: one value a trial."""
@@ -115,74 +125,95 @@ class RL2:
     def _evaluate(self, trials: Trials) -> Metrics:
         return trial_metrics(self.play(trials))
 
-    def iteration(self, trials: Trials) -> Metrics:
+    def iteration(self, trials: Trials, workers: Workers = ALONE) -> Metrics:
         """As `train_step`. The two networks learn at the same time: neither needs the other's step, and what is serial
-        in one program fills the cores that wait in the other."""
-        batch, total_reward = self.compiled_collect(trials)
-        metrics, baseline_loss = self.compiled_improve(batch), self.compiled_fit_baseline(batch)
+        in one program fills the cores that wait in the other. Not so with many workers, whose sums keep one order; each
+        of them plays its trials of each mini-batch."""
+        if workers.count == 1:
+            batch, total_reward = self.compiled_collect(trials)
+            metrics, baseline_loss = self.compiled_improve(batch), self.compiled_fit_baseline(batch)
+        else:
+            batch, total_reward = self.collect(trials, workers)
+            metrics, baseline_loss = self._improve(batch, workers), self._fit_baseline(batch, workers)
         return metrics | {"baseline_loss": baseline_loss, "total_reward": total_reward}
 
-    def collect(self, trials: Trials) -> tuple[Batch, tf.Tensor]:
+    def collect(self, trials: Trials, workers: Workers = ALONE) -> tuple[Batch, tf.Tensor]:
         """Play: what there is to learn from, and the mean total reward."""
-        rollout = self.play(trials)
-        return self.batch(rollout), tf.reduce_mean(tf.reduce_sum(rollout.reward, axis=0))
+        parts = self.parts(trials.keys.shape[0], workers)
+        if workers.count > 1:
+            trials = tf.nest.map_structure(lambda each: tf.gather(each, parts.rows), trials)
+        rollout = self._compiled_play(trials)
+        return self.batch(rollout, parts), workers.total(tf.reduce_sum(rollout.reward) / parts.tasks)
 
-    def batch(self, rollout: Rollout) -> Batch:
+    def parts(self, tasks: int, workers: Workers = ALONE) -> Minibatches:
+        """How an iteration of so many trials is cut."""
+        return Minibatches(tasks, min(self.options.minibatch, tasks), workers)
+
+    def batch(self, rollout: Rollout, parts: Minibatches) -> Batch:
         """Advantages and targets in mini-batches; moves the running mean and standard deviation of returns."""
         inputs = encode(self.source.observations, self.source.actions, rollout.seen, self.dtype)
-        size = self.options.minibatch
-        inputs, reward = cut(inputs, size), cut(tf.cast(rollout.reward, self.dtype), size)
-        weight = weights(rollout.reward.shape[1], size, self.dtype)
-        network = self.baseline.weights()
-        values = tf.map_fn(lambda xs: self.baseline.unroll(network, xs)[..., 0], inputs)  # [M, N, B]
-        values = values * self.return_std + self.return_mean
-        advantage = advantages(reward, values, self.options.discount, self.options.gae_lambda)
-        mean = weighted_mean(advantage, weight)
-        deviation = tf.sqrt(weighted_mean(tf.square(advantage - mean), weight))
-        target = self._normalised(discounted_sums(reward, self.options.discount), weight)
-        action, old = cut(rollout.action, size), cut(rollout.recorded, size)
-        return Batch(inputs, action, old, (advantage - mean) / (deviation + 1e-8), target, weight)
+        inputs, reward = parts.cut(inputs), parts.cut(tf.cast(rollout.reward, self.dtype))
+        weight, trials = parts.weights(self.dtype), parts.trials(self.dtype)
 
-    def _normalised(self, returns: tf.Tensor, weight: tf.Tensor) -> tf.Tensor:
+        def mean_and_deviation(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            mean = parts.workers.total(weighted_mean(x, weight, trials))
+            return mean, tf.sqrt(parts.workers.total(weighted_mean(tf.square(x - mean), weight, trials)))
+
+        values = self._compiled_values(inputs) * self.return_std + self.return_mean
+        advantage = advantages(reward, values, self.options.discount, self.options.gae_lambda)
+        mean, deviation = mean_and_deviation(advantage)
+        returns = discounted_sums(reward, self.options.discount)
+        target = self._normalised(returns, *mean_and_deviation(returns))
+        action, old = parts.cut(rollout.action), parts.cut(rollout.recorded)
+        return Batch(inputs, action, old, (advantage - mean) / (deviation + 1e-8), target, weight, trials)
+
+    def _values_of(self, inputs: tf.Tensor) -> tf.Tensor:
+        """The baseline's outputs `[M, N, B]`."""
+        network = self.baseline.weights()
+        return tf.map_fn(lambda xs: self.baseline.unroll(network, xs)[..., 0], inputs)
+
+    def _normalised(self, returns: tf.Tensor, mean: tf.Tensor, deviation: tf.Tensor) -> tf.Tensor:
         rate = tf.cast(self.options.baseline_normalisation_rate, self.dtype)
-        mean = weighted_mean(returns, weight)
-        std = tf.sqrt(weighted_mean(tf.square(returns - mean), weight))
         self.return_mean.assign((1 - rate) * self.return_mean + rate * mean)
-        self.return_std.assign((1 - rate) * self.return_std + rate * std)
+        self.return_std.assign((1 - rate) * self.return_std + rate * deviation)
         return (returns - self.return_mean) / (self.return_std + 1e-8)
 
     def _each(self, function: Callable[[Batch], tf.Tensor], batch: Batch, passes: int = 1, results: int = 1):
         """Results of the last of so many passes, see `mean_of_each`."""
         _, last = tf.while_loop(
             lambda number, _: number < passes,
-            lambda number, _: (number + 1, mean_of_each(function, batch, batch.weight, results)),
+            lambda number, _: (number + 1, mean_of_each(function, batch, batch.trials, results)),
             (0, tf.zeros(results, self.dtype)),
             parallel_iterations=1,
             maximum_iterations=passes,
         )
         return last
 
-    def _fit_baseline(self, batch: Batch) -> tf.Tensor:
+    def _fit_baseline(self, batch: Batch, workers: Workers = ALONE) -> tf.Tensor:
         """All passes of the baseline; the mean loss of the last."""
-        return self._each(self._baseline_update, batch, self.options.epochs)[0]
+        return self._each(functools.partial(self._baseline_update, workers), batch, self.options.epochs)[0]
 
-    def _baseline_update(self, batch: Batch) -> tf.Tensor:
+    def _baseline_update(self, workers: Workers, batch: Batch) -> tf.Tensor:
+        loss, gradients = workers.total(self._compiled_baseline_gradient(batch))
+        apply_meta_gradients(self.baseline_optimizer, self.baseline.parameters, gradients)
+        return loss[None]
+
+    def _baseline_gradient(self, batch: Batch) -> tuple[tf.Tensor, Params]:
         parameters = {name: tf.convert_to_tensor(value) for name, value in self.baseline.parameters.items()}
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(parameters)
             predicted = self.baseline.unroll(self.baseline.weights(parameters), batch.inputs)[..., 0]
-            loss = weighted_mean(tf.math.squared_difference(predicted, batch.target), batch.weight)
-        gradients = tape.gradient(loss, parameters)
-        apply_meta_gradients(self.baseline_optimizer, self.baseline.parameters, gradients)
-        return loss[None]
+            loss = weighted_mean(tf.math.squared_difference(predicted, batch.target), batch.weight, batch.trials)
+        return loss, tape.gradient(loss, parameters)
 
-    def _policy_update(self, batch: Batch) -> tf.Tensor:
-        measures, gradients = self.policy_gradient(batch)
+    def _policy_update(self, workers: Workers, batch: Batch) -> tf.Tensor:
+        measures, gradients = workers.total(self._compiled_policy_gradient(batch))
         apply_meta_gradients(self.optimizer, self.parameters, gradients)
         return measures
 
     def policy_gradient(self, batch: Batch) -> tuple[tf.Tensor, Params]:
-        """`measures` of a mini-batch, and the gradient of what is minimised."""
+        """`measures` of a mini-batch, and the gradient of what is minimised; with many workers a part of each, to be
+        added to theirs."""
         theta = {name: tf.convert_to_tensor(value) for name, value in self.parameters.items()}
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(theta)
@@ -197,16 +228,16 @@ class RL2:
         gain = ratio * batch.advantage
         clipped = tf.clip_by_value(ratio, 1 - clip, 1 + clip) * batch.advantage
         measured = (-tf.minimum(gain, clipped), -gain, of.kl(batch.old, new), of.entropy(new))
-        loss, surrogate, kl, entropy = (weighted_mean(each, batch.weight) for each in measured)
+        loss, surrogate, kl, entropy = (weighted_mean(each, batch.weight, batch.trials) for each in measured)
         return loss - self.options.entropy_bonus * entropy, tf.stack([surrogate, kl, entropy])
 
-    def _improve(self, batch: Batch) -> Metrics:
+    def _improve(self, batch: Batch, workers: Workers = ALONE) -> Metrics:
         """All passes over the batch, the choice between them, and the line search."""
         limit = self.options.kl_limit
-        old = self._values()
+        old, update = self._values(), functools.partial(self._policy_update, workers)
 
         def one_pass(number: tf.Tensor, kept: tf.Tensor, least: tf.Tensor, best: list[tf.Tensor]):
-            surrogate, kl, _ = tf.unstack(self._each(self._policy_update, batch, results=3))
+            surrogate, kl, _ = tf.unstack(self._each(update, batch, results=3))
             better = (kl <= limit) & (surrogate < least)
             best = [tf.where(better, now, before) for now, before in zip(self._values(), best, strict=True)]
             return number + 1, tf.where(better, number, kept), tf.where(better, surrogate, least), best
@@ -220,16 +251,16 @@ class RL2:
             maximum_iterations=self.options.epochs,
         )
         far = [tf.where(kept > 0, one, last) for one, last in zip(best, self._values(), strict=True)]
-        share, (surrogate, kl, entropy) = self._line_search(batch, old, far)
+        share, (surrogate, kl, entropy) = self._line_search(batch, old, far, workers)
         return {"loss": surrogate, "kl": kl, "entropy": entropy, "epoch_kept": kept, "step_kept": share}
 
-    def _line_search(self, batch: Batch, old: list[tf.Tensor], far: list[tf.Tensor]):
+    def _line_search(self, batch: Batch, old: list[tf.Tensor], far: list[tf.Tensor], workers: Workers):
         """Go from `old` as far towards `far` as the limit allows; the share of the way, and the measures there."""
 
         def measures(share: tf.Tensor) -> tf.Tensor:
             for variable, start, end in zip(self.parameters.values(), old, far, strict=True):
                 variable.assign(tf.where(share > 0, (1 - share) * start + share * end, start))  # `end` may be no number
-            return self._each(lambda part: self.objective(self.parameters, part)[1], batch, results=3)
+            return workers.total(self._each(self._compiled_measures, batch, results=3))
 
         def attempt(number: tf.Tensor, _: tf.Tensor, __: tf.Tensor):
             shorter = tf.cast(self.options.backtrack_factor, self.dtype) ** tf.cast(number, self.dtype)

@@ -50,8 +50,15 @@ def cluster_options(executor: str | None) -> Callable[[Any], Any]:
     told = [
         click.option("--partition", expose_value=False, callback=_only_told, help="Where jobs queue."),
         click.option("--gpus", type=int, expose_value=False, callback=_only_told, help="Of each run."),
-        click.option("--cpus", type=int, expose_value=False, callback=_only_told, help="Cores of each run."),
-        click.option("--memory", expose_value=False, callback=_only_told, help="Of each run, for example 8G."),
+        click.option(
+            "--workers",
+            type=int,
+            expose_value=False,
+            callback=_only_told,
+            help="Processes that train a run together; default: one for each of its GPUs.",
+        ),
+        click.option("--cpus", type=int, expose_value=False, callback=_only_told, help="Cores of each worker."),
+        click.option("--memory", expose_value=False, callback=_only_told, help="On each node, for example 8G."),
         click.option("--time", expose_value=False, callback=_only_told, help="Limit of a job: H:MM:SS; then requeued."),
         click.option("--account", expose_value=False, callback=_only_told, help="Who pays."),
         click.option("--max-parallel", type=int, expose_value=False, callback=_only_told, help="Runs at a time."),

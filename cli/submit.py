@@ -67,13 +67,15 @@ def submit(
 ) -> None:
     """Submit what is neither finished nor alive, and say so; exit code 1 where a run of --executor local failed."""
     from ..experiments.cluster_settings import settled
-    from ..experiments.submit import alone, prepare, refuse_without_slurm, to_slurm, todo
+    from ..experiments.submit import alone, prepare, refuse_unshareable, refuse_without_slurm, to_slurm, todo
 
     if executor == "local" and (foreign := told.keys() - {"gpus", "max_parallel"}):
         raise click.UsageError(
             f"--{', --'.join(sorted(foreign))}: not with --executor local, which shares out the cores"
         )
     clusters = {run.experiment.name: settled(run.experiment.cluster, told) for run in runs}
+    if executor == "slurm":
+        refuse_unshareable({run.experiment.name: (run.experiment, clusters[run.experiment.name]) for run in runs})
     if dry_run:
         _list(runs, out, executor, clusters.values(), fresh)
         return

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
 from pathlib import Path
 
@@ -31,7 +33,11 @@ def command(specs: tuple[str, ...], overrides: tuple[str, ...], seeds: tuple[int
 
     The same command again goes on where an interrupted run stopped, and skips what is finished. A run that fails
     does not stop those after it.
+
+    Many processes train one run together, each with a part of every meta-batch, where TF_CONFIG names them, or where
+    one `srun` starts them; then a run that fails ends the command.
     """
+    from ..experiments.cluster import find, unshareable
     from ..experiments.load import SpecError, load
     from ..experiments.rundir import RunDirectory
 
@@ -45,11 +51,19 @@ def command(specs: tuple[str, ...], overrides: tuple[str, ...], seeds: tuple[int
     problems += [
         f"two specs have the name {name}: rename one" for name in dict.fromkeys(names) if names.count(name) > 1
     ]
+    cluster = find()
+    if cluster:
+        reasons = {each.experiment.name: unshareable(each.experiment, len(cluster.addresses)) for each in loaded}
+        problems += [f"{name}: {reason}" for name, reason in reasons.items() if reason]
     if problems:
         raise SpecError(problems)
-    from ..experiments.quiet import import_tensorflow
+    from ..experiments.quiet import import_tensorflow, silence_libraries
 
     import_tensorflow()
+    if cluster:
+        silence_libraries()  # of a lost worker each of the others would print a page
+    from ..algorithms.workers import ALONE, join
+    from ..experiments.follow import follow
     from ..experiments.interrupt import Interrupted
     from ..experiments.results import merge
     from ..experiments.run import run
@@ -61,6 +75,15 @@ def command(specs: tuple[str, ...], overrides: tuple[str, ...], seeds: tuple[int
         for each in loaded
         for seed in dict.fromkeys(seeds) or each.experiment.seeds
     ]
+    workers = join(cluster.addresses, cluster.index) if cluster else ALONE
+    if workers.index > 0:
+        try:
+            with open(os.devnull, "w") as nowhere, contextlib.redirect_stderr(nowhere):  # progress is the chief's
+                for experiment, seed, _ in runs:
+                    follow(experiment, seed, workers)
+        except Interrupted:
+            sys.exit(130)
+        return
     if not fresh:
         for experiment, seed, directory in runs:
             refuse_another_spec(experiment, seed, directory)  # now, not after the hours of the runs before it
@@ -70,12 +93,14 @@ def command(specs: tuple[str, ...], overrides: tuple[str, ...], seeds: tuple[int
             if directory.finished and not fresh:
                 click.echo(f"{directory.path} is finished; --fresh trains it again", err=True)
             try:
-                rows.append(run(experiment, seed, directory, fresh))
+                rows.append(run(experiment, seed, directory, fresh, workers))
                 merge(out)
             except Interrupted:
                 raise
             except Exception as error:  # the other runs may still succeed; all are told at the end
                 failed[directory.path] = error
+                if workers.count > 1:
+                    break
                 if directory is not runs[-1][2]:
                     click.echo(f"{directory.path} failed; going on with the others", err=True)
     finally:

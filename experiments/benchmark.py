@@ -18,10 +18,11 @@ from pydantic import BaseModel, ConfigDict
 from ..algorithms.classical import ClassicalPolicy
 from ..datasets.tasks import Shape
 from ..datasets.trials import TrialSource
+from .build import build
 from .environment import cores, device_name
 from .errors import RunError
 from .measure import Evaluation
-from .run import CALL_SECONDS, build
+from .run import CALL_SECONDS
 from .spec import Experiment
 from .steps import Source, TrainingSteps, shape_of, training_shape, validation_shape
 from .tuning import trials_of

@@ -51,7 +51,7 @@ def cores() -> int:
 
 
 def device_name() -> str:
-    """The kind of device that tensors sit on: "CPU" or the GPU's name."""
+    """The kind of device that this worker's tensors sit on: "CPU" or the GPU's name."""
     import tensorflow as tf
 
     gpus = tf.config.list_physical_devices("GPU")

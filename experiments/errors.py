@@ -12,6 +12,7 @@ from ..datasets.errors import DataError
 from .atomic import write_text_atomic
 from .interrupt import Interrupted
 
+LOST = re.compile(r"Collective ops is aborted.*?/task:(\d+)", re.DOTALL)  # as TensorFlow's collectives say it
 NO_SPACE = re.compile(r"([^\n{}]*); No space left on device")  # as TensorFlow's file system says it
 
 
@@ -47,6 +48,14 @@ def explain(error: Exception) -> tuple[str, int]:
         return f"error: {error.filename or ''}: {error.strerror or error}", 1
     if kind == "ResourceExhaustedError" and (full := NO_SPACE.search(str(error))):
         return _no_space(full[1].strip()), 1
+    if "Could not start gRPC server" in str(error):
+        return "error: this worker's port (see TF_CONFIG) is in use, or its address is not of this host", 1
+    if lost := LOST.search(str(error)):
+        return (
+            f"error: worker {lost[1]} is lost (its own message, if there is one, says why); start all workers again: "
+            "they go on from the last checkpoint",
+            1,
+        )
     if kind == "ResourceExhaustedError":
         return "error: out of memory: lower train.meta_batch, the network's filters, or the number of queries", 1
     return (

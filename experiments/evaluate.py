@@ -11,13 +11,14 @@ from ..datasets.tasks import Split
 from ..datasets.trials import TrialSource
 from . import checkpoint
 from .atomic import write_json_atomic
+from .build import build
 from .errors import RunError
 from .load import load
 from .measure import Evaluation
 from .results import Row, published_columns, read_row
 from .retest import changed, place
 from .row import make_row
-from .run import build, refuse_other_images
+from .run import refuse_other_images
 from .rundir import RunDirectory
 from .spec import Experiment
 from .steps import Source, shape_of

@@ -10,11 +10,13 @@ import os
 import socket
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from . import verdict
 from .atomic import write_json_atomic, write_text_atomic
+from .cluster import find
 from .errors import RunError, noted
 from .interrupt import Interrupted, StopSignal
 from .load import load
@@ -29,25 +31,33 @@ MOST_RESTARTS = 5  # at one step
 
 
 def work(path: str, tests: Sequence[Mapping[str, Any]], threads: int) -> None:
-    """Train the run whose spec is in the folder, then test it in further ways. Raises what the run raises, and
-    SystemExit where it was stopped, after it has asked to be requeued."""
-    directory = RunDirectory(Path(path))
+    """Train the run whose spec is in the folder, alone or as one of its workers, then test it in further ways. Raises
+    what the run raises, and SystemExit where it was stopped, after it has asked to be requeued."""
+    directory, cluster = RunDirectory(Path(path)), find()
+    follows = cluster is not None and cluster.index > 0
     print(f"{path}: started as process {os.getpid()} on {socket.gethostname()}", file=sys.stderr, flush=True)
     for name in ("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS"):
         os.environ[name] = str(threads)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     with StopSignal() as stop:
         try:
-            with noted(directory.failure):
-                count_restarts(directory)
+            with nullcontext() if follows else noted(directory.failure):
+                if not follows:
+                    count_restarts(directory)
                 experiment = load(directory.spec).experiment
                 from .quiet import import_tensorflow
 
                 import_tensorflow()
+                from ..algorithms.workers import ALONE, join
                 from .evaluate import evaluate
+                from .follow import follow
                 from .run import run
 
-                run(experiment, experiment.seeds[0], directory)
+                workers = join(cluster.addresses, cluster.index) if cluster else ALONE
+                if follows:
+                    follow(experiment, experiment.seeds[0], workers)
+                    return
+                run(experiment, experiment.seeds[0], directory, workers=workers)
                 for test in tests:
                     evaluate(directory.path, "test", test)
         except Interrupted as stopped:

@@ -21,15 +21,18 @@ from .runs import Run
 from .submit import new_submission
 
 
-def places(runs: int, most: int | None, gpus: int) -> list[list[str]]:
-    """The GPUs of each of the processes that run at the same time."""
+def places(runs: int, most: int | None, gpus: int) -> list[str | None]:
+    """The GPU of each of the processes that run at the same time; none where `gpus` is 0. RunError for more than 1."""
     if not gpus:
-        return [[]] * min(runs, most or cores())
+        return [None] * min(runs, most or cores())
+    if gpus > 1:
+        raise RunError(
+            f"--gpus {gpus}: here each run has one; more are for `--executor slurm`, or workers by TF_CONFIG"
+        )
     here = _gpus()
-    if len(here) < gpus:
-        raise RunError(f"--gpus {gpus}: this machine has {len(here)}")
-    shares = [here[start : start + gpus] for start in range(0, len(here) - gpus + 1, gpus)]
-    return shares[: min(runs, most or len(shares))]
+    if not here:
+        raise RunError("--gpus 1: this machine has none")
+    return list(here[: min(runs, most or len(here))])
 
 
 def run_here(runs: Sequence[Run], out: Path, most: int | None, gpus: int, tell: Callable[[str], object]) -> list[Path]:
@@ -63,13 +66,13 @@ def run_here(runs: Sequence[Run], out: Path, most: int | None, gpus: int, tell: 
     return failed
 
 
-def _work(path: str, tests: Sequence[dict], threads: int, gpu: Sequence[str]) -> None:
+def _work(path: str, tests: Sequence[dict], threads: int, gpu: str | None) -> None:
     """In a process of its own; prints into the log of the run."""
     log = os.open(Path(path) / "job.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     for stream in (1, 2):
         os.dup2(log, stream)
-    if gpu:
-        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(gpu)
+    if gpu is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
     work(path, tests, threads)
     sys.stdout.flush()
 

@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from ..algorithms.embedding import EmbeddingLearner
 from ..algorithms.learner import Learner, Metrics
+from ..algorithms.workers import ALONE, Workers
 from ..datasets.tasks import Shape, Split
 from ..datasets.trials import TrialSource
 from .atomic import write_text_atomic
@@ -81,11 +82,20 @@ class Evaluation:
     """`episodes` fixed tasks of `split`; traced once, however often it is measured.
 
     Tasks are drawn in batches whose size depends on the spec alone, so that a number never depends on the
-    machine; the last batch may draw tasks that are then ignored.
+    machine; the last batch may draw tasks that are then ignored. Many workers take the batches in turn.
     """
 
-    def __init__(self, learner: Learner, source: Source, split: Split, shape: Shape, episodes: int, seed: int):
-        self.split, self.episodes = split, episodes
+    def __init__(
+        self,
+        learner: Learner,
+        source: Source,
+        split: Split,
+        shape: Shape,
+        episodes: int,
+        seed: int,
+        workers: Workers = ALONE,
+    ):
+        self.split, self.episodes, self.workers = split, episodes, workers
         if isinstance(source, TrialSource):
             self.batch = min(episodes, TRIALS_AT_ONCE)
         else:
@@ -99,43 +109,53 @@ class Evaluation:
             return learner.evaluate(batch), batch.drawn
 
         self.step = tf.function(evaluate)
-        self.batches: Callable[[], Any] = (
-            (lambda: map(_int64, range(self.calls)))
-            if source.in_memory
-            else (lambda: tf.data.Dataset.range(self.calls).map(sample, 2, deterministic=True).prefetch(2))
-        )
-
-    @property
-    def calls(self) -> int:
-        """Batches that hold all tasks."""
-        return -(-self.episodes // self.batch)
+        self.calls = -(-episodes // self.batch)  # batches that hold all tasks
+        self.own = range(workers.index, self.calls, workers.count)  # numbers of this worker's batches
+        if source.in_memory:
+            self.batches: Callable[[], Any] = lambda: map(_int64, self.own)
+            self._example: Any = _int64(0)
+        else:
+            numbers = tf.data.Dataset.range(workers.index, self.calls, workers.count)
+            stream = numbers.map(sample, 2, deterministic=True).prefetch(2)
+            self.batches, self._example = (lambda: stream), stream.element_spec
 
     def names(self) -> list[str]:
         """Names in a `Measurement.summary`, without measuring anything."""
-        first = next(iter(self.batches()))
-        metrics, _ = self.step.get_concrete_function(first).structured_outputs
+        metrics, _ = self._outputs()
         calibrated = ["expected_calibration_error"] if "calibration" in metrics else []
         return [*(name for name, value in metrics.items() if value.shape.rank == 1), "ci95", *calibrated]
 
     def measure(self, label: str) -> Measurement:
-        """Measure all tasks, with a progress bar."""
-        collected: list[dict[str, np.ndarray]] = []
-        drawn = hashlib.sha256()
+        """Measure all tasks, with a progress bar; every worker gets the values of all."""
+        metrics, drawn = self._outputs()
+        values = {name: np.zeros((self.calls, *value.shape)) for name, value in metrics.items()}
+        chosen = np.zeros((self.calls, *drawn.shape))
         with Progress(label, self.episodes, unit="episode") as progress:
-            left = self.episodes
-            for task in self.batches():
-                metrics, chosen = self.step(task)
-                keep = min(left, self.batch)
-                collected.append({name: value.numpy()[:keep].astype(np.float64) for name, value in metrics.items()})
-                drawn.update(np.ascontiguousarray(chosen.numpy()[:keep], "<i4").tobytes())
-                left -= keep
-                progress.advance(keep)
-        values = {name: np.concatenate([part[name] for part in collected]) for name in collected[0]}
+            for number, task in zip(self.own, self.batches(), strict=True):
+                metrics, drawn = self.step(task)
+                for name, value in metrics.items():
+                    values[name][number] = value
+                chosen[number] = drawn
+                done = min((number + self.workers.count) * self.batch, self.episodes)
+                progress.advance(done - progress.done)
+        values, chosen = tf.nest.map_structure(self._whole, self.workers.total((values, chosen)))
         calibration = values.pop("calibration", None)
         curves = {name: values.pop(name) for name, value in list(values.items()) if value.ndim == 2}
         return Measurement(
-            values, None if calibration is None else calibration.sum(axis=0), curves, drawn.hexdigest()[:16]
+            values,
+            None if calibration is None else calibration.sum(axis=0),
+            curves,
+            hashlib.sha256(chosen.astype("<i4").tobytes()).hexdigest()[:16],
         )
+
+    def _whole(self, values: np.ndarray | tf.Tensor) -> np.ndarray:
+        """`[calls, batch, ...]` -> `[episodes, ...]`."""
+        values = np.asarray(values)
+        return values.reshape(-1, *values.shape[2:])[: self.episodes]
+
+    def _outputs(self) -> tuple[Metrics, tf.Tensor]:
+        """What `step` returns, without running it."""
+        return self.step.get_concrete_function(self._example).structured_outputs
 
     def seconds_per_episode(self) -> float:
         """Of one call, after a first one that compiles it."""

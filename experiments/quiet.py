@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -16,6 +17,14 @@ def import_tensorflow() -> None:
     with _silent_standard_error():
         import tensorflow
     tensorflow.get_logger().setLevel("ERROR")
+
+
+def silence_libraries() -> None:
+    """From here on what the C++ libraries print is dropped, without -v; sys.stderr goes where it went."""
+    if os.environ.get("TF_CPP_MIN_LOG_LEVEL", "0") == "0":
+        return
+    sys.stderr = os.fdopen(os.dup(2), "w", buffering=1, errors="backslashreplace")
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
 
 @contextmanager

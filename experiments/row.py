@@ -29,8 +29,10 @@ def make_row(
     checkpoint: Literal["best", "last"],
     step: int,
     seconds: float,
+    workers: int = 1,
 ) -> Row:
-    """The row of one measurement by the experiment's test section; `step` and `seconds` are those of the training."""
+    """The row of one measurement by the experiment's test section; `step` and `seconds` are those of the training, and
+    `workers` those that ended it."""
     summary, test = measurement.summary(), experiment.test
     trial = source.trial if isinstance(source, TrialSource) else None
     way, shot, query = (None, None, None) if trial else (test.way, test.shot, test.query)
@@ -59,7 +61,7 @@ def make_row(
         regret=summary.get("regret"),
         optimal_actions=summary.get("optimal_actions"),
         precision=experiment.precision,
-        device=environment.device_name(),
+        device=f"{workers} x {environment.device_name()}" if workers > 1 else environment.device_name(),
         seconds=round(seconds, 1),
         tasks_per_second=round(step * experiment.train.meta_batch / seconds, 1) if seconds else None,
         version=version("metarun"),

@@ -13,20 +13,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
-import tensorflow as tf
 
-from .. import algorithms, datasets
 from ..algorithms.classical import ClassicalPolicy
-from ..algorithms.learner import Learner, Problem
-from ..algorithms.options import NetworkOptions
+from ..algorithms.learner import Learner
+from ..algorithms.workers import ALONE, Workers
 from ..datasets.trials import TrialSource
 from . import checkpoint, environment
 from .atomic import write_json_atomic
+from .build import build, test_of, validates_at, validation_of
 from .errors import RunError, noted
+from .follow import start_together
 from .interrupt import Interrupted, StopSignal
-from .measure import Evaluation, main_metric
+from .measure import main_metric
 from .memory import foresee
 from .metrics_log import MetricsLog
 from .progress import Progress
@@ -35,17 +34,20 @@ from .row import make_row
 from .rundir import RunDirectory
 from .runs import refuse_another_spec, write_spec
 from .spec import Experiment
-from .steps import Source, TrainingSteps, shape_of, training_shape, validation_shape
+from .steps import Source, TrainingSteps
 from .tuning import tune
 
 CHECKPOINT_SECONDS = 120.0  # between validations, so that a kill never costs more
 CALL_SECONDS = 0.5  # of training steps in one call, after which progress and a request to stop are seen
 
 
-def run(experiment: Experiment, seed: int, directory: RunDirectory, fresh: bool = False) -> Row:
-    """Train and test; go on where an earlier call stopped; return at once if it finished.
+def run(
+    experiment: Experiment, seed: int, directory: RunDirectory, fresh: bool = False, workers: Workers = ALONE
+) -> Row:
+    """Train and test; go on where an earlier call stopped; return at once if it finished. Of many workers this is the
+    chief's part; the others' is `follow`.
 
-    Raises RunError, DataError, or Interrupted after a checkpoint.
+    Raises RunError, DataError, or Interrupted after a checkpoint; tf.errors.OpError where another worker is lost.
     """
     built = build(experiment, seed) if fresh else None  # what cannot train must not displace what is there
     if fresh and directory.path.exists():
@@ -53,88 +55,60 @@ def run(experiment: Experiment, seed: int, directory: RunDirectory, fresh: bool 
             directory.set_aside()
     with directory.locked():
         refuse_another_spec(experiment, seed, directory)
-        if directory.finished:
+        if not workers.agree(not directory.finished):
             return finished_row(experiment, seed, directory)
         with noted(directory.failure), StopSignal() as stop:
             source, learner = built or build(experiment, seed)
             write_spec(experiment, seed, directory)
             write_json_atomic(directory.environment, environment.describe())
-            training = Training(experiment, seed, directory, source, learner)
+            training = Training(experiment, seed, directory, source, learner, workers)
             training.train(stop)
             return training.test()
-
-
-def build(experiment: Experiment, seed: int) -> tuple[Source, Learner]:
-    """The task distribution, checked to hold enough for every split, and the learner of a spec."""
-    keras.utils.clear_session()
-    keras.utils.set_random_seed(seed)
-    if tf.config.list_physical_devices("GPU"):  # CPU kernels are deterministic as they are
-        tf.config.experimental.enable_op_determinism()
-    dtype = "float32" if experiment.precision == "bfloat16" else experiment.precision
-    source = datasets.build(experiment.dataset, dtype)
-    train = experiment.train
-    if isinstance(source, TrialSource) != (experiment.kind != "few-shot"):
-        raise RunError(
-            f"{experiment.algorithm.name} cannot learn from {source.name}: one has trials, the other has not"
-        )
-    if isinstance(source, TrialSource):
-        return source, algorithms.build_player(
-            experiment.algorithm,
-            experiment.network,
-            experiment.optimizer,
-            source,
-            steps=train.steps,
-            precision=experiment.precision,
-            seed=seed,
-            jit=experiment.compiles,
-        )
-    assert isinstance(experiment.network, NetworkOptions) and experiment.protocol
-    source.check("train", training_shape(experiment))
-    if experiment.validation:
-        source.check("val", validation_shape(experiment))
-    source.check("test", shape_of(experiment.test))
-    learner = algorithms.build(
-        experiment.algorithm,
-        experiment.network,
-        experiment.optimizer,
-        problem=Problem(source.regression, experiment.protocol),
-        input_shape=source.input_shape,
-        outputs=math.prod(source.target_shape) if source.regression else train.way,
-        steps=train.steps,
-        precision=experiment.precision,
-        seed=seed,
-        jit=experiment.compiles,
-    )
-    return source, learner
 
 
 class Training:
     """One run in progress: what the loop carries from step to step, all of it in the checkpoint."""
 
-    def __init__(self, experiment: Experiment, seed: int, directory: RunDirectory, source: Source, learner: Learner):
+    def __init__(
+        self,
+        experiment: Experiment,
+        seed: int,
+        directory: RunDirectory,
+        source: Source,
+        learner: Learner,
+        workers: Workers = ALONE,
+    ):
         self.experiment, self.seed, self.directory = experiment, seed, directory
-        self.source, self.learner = source, learner
+        self.source, self.learner, self.workers = source, learner, workers
         self.variables = learner.variables
         self.step, self.seconds = 0, 0.0
         self.best_step, self.best_value = 0, math.nan
         self.window: dict[str, float] = {}  # sums of the training metrics since the last row
         self.window_steps, self.window_seconds = 0, 0.0
-        self.evaluation = self._validation()
+        self.evaluation = validation_of(experiment, learner, source, workers)
 
     def train(self, stop: StopSignal) -> None:
         """Meta-train from the newest checkpoint, or from the start, to the last step; classical methods have none."""
         train, batch = self.experiment.train, self.experiment.train.meta_batch
         self._restore()
+        start_together(self.experiment, self.source, self.learner, self.workers, self.step)
         if self.step == train.steps:
             return
-        steps = TrainingSteps(self.experiment, self.seed, self.source, self.learner, self.step)
+        steps = TrainingSteps(self.experiment, self.seed, self.source, self.learner, self.step, self.workers)
         foresee(self.experiment, steps.traced_update())
         log = MetricsLog(self.directory, self._metric_names(steps), self.step)
         saved_at, count = time.monotonic(), 1
         label, file = f"{self.experiment.name} seed {self.seed}", self.directory.progress
         with Progress(label, train.steps, self.step, file=file) as progress, stop.held():
             while self.step < train.steps:
-                started, count = time.monotonic(), min(count, self._until_event())
+                count = self.workers.agree(min(count, self._until_event()), stop.requested)
+                if not count:
+                    self._save()
+                    log.flush()
+                    raise Interrupted(
+                        f"stopped after step {self.step} of {train.steps}; the same command goes on from there"
+                    )
+                started = time.monotonic()
                 metrics = steps.take(count)
                 seconds = (time.monotonic() - started) / count
                 for number in range(count):
@@ -142,20 +116,15 @@ class Training:
                     self._count({name: float(values[number]) for name, values in metrics.items()}, seconds)
                 if self.step % train.log_every == 0 or self.step == train.steps:
                     self._log_window(log, batch)
-                validate = self.evaluation is not None and self._validates_now()
+                validate = self.evaluation is not None and validates_at(self.step, self.experiment)
                 if validate:
-                    with stop.held(False):
+                    with stop.held(self.workers.count > 1):  # one that left would be lost to the others
                         self._validate(log)
                 progress.advance(count, f"loss {metrics['loss'][-1]:.3f}" + self._best_note())
-                last = self.step == train.steps
-                if validate or last or stop.requested or time.monotonic() - saved_at > CHECKPOINT_SECONDS:
+                if validate or self.step == train.steps or time.monotonic() - saved_at > CHECKPOINT_SECONDS:
                     self._save()
                     log.flush()
                     saved_at = time.monotonic()
-                if stop.requested:
-                    raise Interrupted(
-                        f"stopped after step {self.step} of {train.steps}; the same command goes on from there"
-                    )
                 count = max(1, min(2 * count, int(CALL_SECONDS / seconds)))
 
     def test(self) -> Row:
@@ -167,8 +136,8 @@ class Training:
             tune(self.learner, self.source, experiment, self.directory)
         elif chosen == "best":
             checkpoint.restore(self.directory.best, self.variables)
-        test = experiment.test
-        evaluation = Evaluation(self.learner, self.source, "test", shape_of(test), test.episodes, test.episode_seed)
+        self.workers.spread(self.variables)
+        evaluation = test_of(experiment, self.learner, self.source, self.workers)
         measurement = evaluation.measure(f"{experiment.name} seed {self.seed} test")
         measurement.write_csv(self.directory.episodes)
         if measurement.calibration is not None:
@@ -185,26 +154,10 @@ class Training:
             checkpoint=chosen,
             step=self.step,
             seconds=self.seconds,
+            workers=self.workers.count,
         )
         write_json_atomic(self.directory.result, row.as_json())
         return row
-
-    def _validation(self) -> Evaluation | None:
-        section = self.experiment.validation
-        if section is None or self.experiment.kind == "classical":
-            return None
-        return Evaluation(
-            self.learner,
-            self.source,
-            "val",
-            validation_shape(self.experiment),
-            section.episodes,
-            self.experiment.test.episode_seed,
-        )
-
-    def _validates_now(self) -> bool:
-        every = self.experiment.validation.every if self.experiment.validation else 0
-        return self.step % every == 0 or self.step == self.experiment.train.steps
 
     def _validate(self, log: MetricsLog) -> None:
         assert self.evaluation is not None

@@ -75,9 +75,15 @@ class Cluster(Options):
         pattern=r"^(\d+-)?\d{1,3}(:\d\d){0,2}$",
         description="Limit of a job: minutes, H:MM:SS or D-HH:MM. A run that needs longer is requeued and goes on.",
     )
-    gpus: int = Field(default=0, ge=0, le=64, description="Of each run.")
-    cpus: int = Field(default=1, ge=1, le=1024, description="Cores of each run, and its threads.")
-    memory: str | None = Field(default=None, pattern=r"^\d+[KMGT]?$", description="Of each run, for example 8G.")
+    gpus: int = Field(default=0, ge=0, le=1024, description="Of each run; one for each of its workers.")
+    workers: int | None = Field(
+        default=None,
+        ge=1,
+        le=1024,
+        description="Processes that train a run together, on as many nodes as they take; default: one for each GPU.",
+    )
+    cpus: int = Field(default=1, ge=1, le=1024, description="Cores of each worker, and its threads.")
+    memory: str | None = Field(default=None, pattern=r"^\d+[KMGT]?$", description="On each node, for example 8G.")
     account: str | None = Field(default=None, description="Who pays.")
     signal: str = Field(
         default="USR2@90",
@@ -91,6 +97,11 @@ class Cluster(Options):
     slurm: dict[str, str | int | bool] = Field(
         default={}, description="Other options of sbatch by their long names, for example {qos: low, exclusive: true}."
     )
+
+    @property
+    def count(self) -> int:
+        """Workers of each run."""
+        return self.workers or max(1, self.gpus)
 
 
 class Experiment(Options):

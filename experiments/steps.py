@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,8 +11,10 @@ import tensorflow as tf
 
 from .. import algorithms
 from ..algorithms.learner import Learner, Metrics
+from ..algorithms.workers import ALONE, Share, Workers
 from ..datasets.tasks import Episode, Shape, Split, TaskSource
 from ..datasets.trials import Trials, TrialSource
+from .errors import RunError
 from .spec import Experiment, Test, Train, Validation
 
 Source = TaskSource | TrialSource
@@ -27,12 +30,29 @@ def draw(source: Source, split: Split, index: tf.Tensor, tasks: int, shape: Shap
 
 class TrainingSteps:
     """Meta-updates from number `first` on. One is sampling, gradient and update in one program, traced once; where the
-    data sit on the device, so is a loop over many, which spares Python's part of each."""
+    data sit on the device, so is a loop over many, which spares Python's part of each. Of many workers each samples its
+    own tasks; of trials, which are nothing before they are played, all.
 
-    def __init__(self, experiment: Experiment, seed: int, source: Source, learner: Learner, first: int = 0):
+    RunError for a learner of another package that knows nothing of workers.
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        seed: int,
+        source: Source,
+        learner: Learner,
+        first: int = 0,
+        workers: Workers = ALONE,
+    ):
         self.seed, self.source, self.learner = seed, source, learner
         self.batch, self.shape = experiment.train.meta_batch, training_shape(experiment)
         self.number, self.steps = first, experiment.train.steps
+        self.share, self.tasks = Share.of(self.batch, workers)
+        if isinstance(source, TrialSource):
+            self.share, self.tasks = Share(workers), self.batch
+        if workers.count > 1 and "share" not in inspect.signature(learner.train_step).parameters:
+            raise RunError(f"{experiment.algorithm.name} can be trained with one worker only: start it alone")
         self.update = tf.function(self._update)
         self._loop = tf.function(self._many)
         self._stream: Iterator[Tasks] | None = None
@@ -75,7 +95,10 @@ class TrainingSteps:
         return {name: array.stack() for name, array in arrays.items()}
 
     def _update(self, task: Any) -> Metrics:
-        return self.learner.train_step(self._sample(task) if self.source.in_memory else task)
+        tasks = self._sample(task) if self.source.in_memory else task
+        if self.share.workers.count == 1:
+            return self.learner.train_step(tasks)
+        return self.learner.train_step(tasks, share=self.share)
 
     def _next_task(self) -> Tasks:
         if self._stream is None:
@@ -87,7 +110,8 @@ class TrainingSteps:
         return numbers.map(self._sample, num_parallel_calls=2, deterministic=True)
 
     def _sample(self, number: tf.Tensor) -> Tasks:
-        return draw(self.source, "train", number * self.batch, self.batch, self.shape, self.seed)
+        first = number * self.batch + self.share.before
+        return draw(self.source, "train", first, self.tasks, self.shape, self.seed)
 
 
 def shape_of(section: Train | Test) -> Shape:

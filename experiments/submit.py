@@ -6,7 +6,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from itertools import groupby
@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import lock
+from .cluster import unshareable
 from .cluster_settings import minutes
 from .errors import RunError
 from .job import work, write_table
+from .load import SpecError
 from .queue import JOBS, Submission, find_submissions, live, slurm
 from .runs import Run, refuse_another_spec, write_spec
-from .spec import Cluster
+from .spec import Cluster, Experiment
 
 if TYPE_CHECKING:
     import submitit
@@ -71,6 +73,18 @@ def new_submission(runs: Sequence[Run], out: Path) -> Submission:
     return submission
 
 
+def refuse_unshareable(runs: Mapping[str, tuple[Experiment, Cluster]]) -> None:
+    """SpecError for runs, by name, that have more workers than there is to do for them, or than GPUs."""
+    problems = []
+    for name, (experiment, cluster) in runs.items():
+        if cluster.gpus and cluster.count != cluster.gpus:
+            problems.append(f"{name}: each worker has one GPU, not {cluster.gpus} for {cluster.count} workers")
+        elif cluster.count > 1 and (reason := unshareable(experiment, cluster.count)):
+            problems.append(f"{name}: {reason}")
+    if problems:
+        raise SpecError(problems)
+
+
 def refuse_without_slurm() -> None:
     """RunError where there is no sbatch."""
     if shutil.which("sbatch") is None or shutil.which("srun") is None:
@@ -103,7 +117,9 @@ def to_slurm(runs: Sequence[tuple[Run, Cluster]], out: Path, paper: Paper | None
     last = submissions[-1]
     alive = live([each for each in find_submissions(out) if each.job]).values()
     arrays = sorted({*(one.job for one in submissions), *(each.job.partition("_")[0] for each in alive)})
-    executor = _executor(last, chunks[-1][0].model_copy(update={"gpus": 0, "cpus": 1, "time": str(TABLE_MINUTES)}))
+    executor = _executor(
+        last, chunks[-1][0].model_copy(update={"gpus": 0, "workers": 1, "cpus": 1, "time": str(TABLE_MINUTES)})
+    )
     executor.update_parameters(job_name=f"{last.name}-table", dependency="afterany:" + ":".join(arrays))
     with _sbatch(last, submissions):
         last.table = executor.submit(write_table, str(out.resolve()), paper).job_id
@@ -114,14 +130,21 @@ def to_slurm(runs: Sequence[tuple[Run, Cluster]], out: Path, paper: Paper | None
 def options(cluster: Cluster) -> dict[str, Any]:
     """The settings as submitit names them."""
     told = {"partition": cluster.partition, "mem": cluster.memory, "account": cluster.account}
-    extra = {"signal": cluster.signal, "requeue": True} | cluster.slurm
+    extra: dict[str, Any] = {"signal": cluster.signal, "requeue": True}
+    srun = [f"--cpus-per-task={cluster.cpus}"]  # srun does not take it from sbatch
+    gpus = {"gpus_per_node": cluster.gpus}
+    if cluster.count > 1:
+        extra |= {"nodes": f"1-{cluster.count}", "ntasks": cluster.count}
+        srun += ["--distribution=block", "--kill-on-bad-exit=1"]
+        gpus = {"gpus_per_task": 1}
+    extra |= cluster.slurm
     return {name: value for name, value in told.items() if value is not None} | {
         "time": minutes(cluster.time),
         "cpus_per_task": cluster.cpus,
         "setup": list(cluster.setup),
         "stderr_to_stdout": True,
-        "srun_args": [f"--cpus-per-task={cluster.cpus}"],  # srun does not take it from sbatch
-        **({"gpus_per_node": cluster.gpus} if cluster.gpus else {}),
+        "srun_args": srun,
+        **(gpus if cluster.gpus else {}),
         "additional_parameters": {name: value for name, value in extra.items() if value is not False},
     }
 

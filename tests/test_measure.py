@@ -9,6 +9,7 @@ from metarun import algorithms
 from metarun.algorithms.learner import Problem
 from metarun.algorithms.options import Conv4Options, MAMLOptions, OptimizerOptions, PrototypicalNetworkOptions
 from metarun.datasets.tasks import Shape
+from metarun.experiments import measure
 from metarun.experiments.measure import Evaluation
 
 SHAPE = Shape(5, 1, 15)
@@ -37,16 +38,15 @@ def test_a_call_holds_what_the_learner_needs_for_a_task(make_source, options, pr
 
 
 @pytest.mark.parametrize("in_memory", [True, False])
-def test_the_size_of_the_calls_changes_no_result(make_source, in_memory):
+def test_the_size_of_the_calls_changes_no_result(make_source, in_memory, monkeypatch):
     source = make_source(images=16, in_memory=in_memory, dtype="float64")
     model = learner(PrototypicalNetworkOptions(), "inductive", source, "float64")
     measured = []
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for size in (7, 2):
-            evaluation = Evaluation(model, source, "test", SHAPE, 7, 0)
-            evaluation.batch = size
-            measured.append(evaluation.measure("test"))
+            monkeypatch.setattr(measure, "tasks_at_once", lambda *_, size=size: size)
+            measured.append(Evaluation(model, source, "test", SHAPE, 7, 0).measure("test"))
     first, second = measured
     assert first.episodes_digest == second.episodes_digest
     for name, values in first.values.items():

@@ -9,7 +9,7 @@ from quadratic import QuadraticProblem, quadratic_tasks, theta_network
 from metarun.algorithms.learner import Problem
 from metarun.algorithms.networks import build
 from metarun.algorithms.options import MLPOptions, ReptileOptions
-from metarun.algorithms.reptile import BETA2, EPSILON, Reptile, chained_second_moment
+from metarun.algorithms.reptile import BETA2, EPSILON, Reptile, added_moment
 from metarun.datasets.options import SinusoidOptions
 from metarun.datasets.sinusoid import SinusoidSource
 from metarun.datasets.tasks import Episode, Shape
@@ -105,7 +105,10 @@ def test_the_chained_second_moment_is_that_of_the_tasks_in_a_row():
         for square in task:
             moment = BETA2 * moment + (1 - BETA2) * square
         ends.append(moment)
-    result = chained_second_moment(tf.constant(start), tf.constant(np.stack(ends)), 4)
+    before, after = tf.constant(start), tf.constant(np.stack(ends))
+    result = BETA2**12 * before + added_moment(before, after, 4)
+    shared = BETA2**12 * before + added_moment(before, after[:2], 4, behind=1) + added_moment(before, after[2:], 4)
+    np.testing.assert_allclose(shared, chained, rtol=1e-12)
     np.testing.assert_allclose(result, chained, rtol=1e-12)
     assert np.abs(np.mean(ends, axis=0) - chained).max() > 1e-4  # wrong variant: the mean over tasks
 

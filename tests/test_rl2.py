@@ -6,9 +6,10 @@ import pytest
 import tensorflow as tf
 from recurrent_bandit import DependentBandit
 
-from metarun.algorithms.minibatches import cut, mean_of_each, weighted_mean, weights
+from metarun.algorithms.minibatches import Minibatches, mean_of_each, weighted_mean
 from metarun.algorithms.options import GRUOptions, RL2Options
 from metarun.algorithms.rl2 import RL2, advantages, discounted_sums, encode
+from metarun.algorithms.workers import Workers
 
 
 def learner(source, rate=0.01, units=8, precision="float64", jit=False, **options):
@@ -97,7 +98,7 @@ def test_batch_is_standardised_and_its_targets_follow_the_running_moments(source
     """Padding counts for nothing: 5 trials in mini-batches of 2. Rejected: moments with the padding."""
     one = learner(source, minibatch=2, baseline_normalisation_rate=0.75)
     rollout = one.play(source.sample("train", 0, 5, seed=0))
-    batch = one.batch(rollout)
+    batch = one.batch(rollout, one.parts(5))
     assert batch.inputs.shape == (3, 6, 2, 6) and batch.weight.numpy().tolist() == [[1, 1], [1, 1], [1, 0]]
     real = np.concatenate([batch.advantage[m, :, :n] for m, n in enumerate((2, 2, 1))], axis=1)
     assert real.mean() == pytest.approx(0, abs=1e-7) and real.std() == pytest.approx(1, abs=1e-6)
@@ -109,13 +110,30 @@ def test_batch_is_standardised_and_its_targets_follow_the_running_moments(source
 
 def test_minibatches_hold_every_trial_once():
     x = tf.reshape(tf.range(2 * 7, dtype=tf.float64), (2, 7))
-    parts, weight = cut(x, 3), weights(7, 3, tf.float64)
+    whole = Minibatches(7, 3)
+    parts, weight, trials = whole.cut(x), whole.weights(tf.float64), whole.trials(tf.float64)
     assert parts.shape == (3, 2, 3)
     np.testing.assert_array_equal(parts[2], [[6, 0, 0], [13, 0, 0]])
-    assert weighted_mean(parts, weight).numpy() == tf.reduce_mean(x).numpy() != tf.reduce_mean(parts).numpy()
-    mean = mean_of_each(lambda pair: weighted_mean(*pair)[None], (parts, weight), weight, 1)
+    assert weighted_mean(parts, weight, trials).numpy() == tf.reduce_mean(x).numpy() != tf.reduce_mean(parts).numpy()
+    mean = mean_of_each(lambda each: weighted_mean(*each)[None], (parts, weight, trials), trials, 1)
     np.testing.assert_allclose(mean, [tf.reduce_mean(x)])
-    assert cut(x, 100).shape == (1, 2, 7)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_workers_share_out_each_minibatch(count):
+    """Their parts add up to the mean of each. The last one has one trial, and nothing for some workers. Rejected: means
+    over a worker's own trials."""
+    x = tf.reshape(tf.range(2 * 7, dtype=tf.float64), (2, 7))
+    wanted = [x.numpy()[:, first : first + 3].mean() for first in (0, 3, 6)]
+    means, own = np.zeros(3), np.zeros(3)
+    for index in range(count):
+        one = Minibatches(7, 3, Workers(index, count))
+        parts, weight, trials = one.cut(tf.gather(x, one.rows, axis=1)), one.weights(x.dtype), one.trials(x.dtype)
+        assert parts.shape[0] == 3
+        means += [weighted_mean(parts[m], weight[m], trials[m]) for m in range(3)]
+        own += [np.mean(parts[m]) / count for m in range(3)]
+    np.testing.assert_allclose(means, wanted)
+    assert count == 1 or np.abs(own - wanted).max() > 0.1
 
 
 @pytest.mark.parametrize("box", [False, True])
@@ -123,7 +141,8 @@ def test_the_gradient_is_that_of_the_clipped_objective(box):
     """Central differences in float64. Rejected: the gradient without the clip."""
     source = DependentBandit(episodes=4, box=box)
     one = learner(source, minibatch=64, entropy_bonus=0.1)
-    batch = tf.nest.map_structure(lambda part: part[0], one.batch(one.play(source.sample("train", 0, 40, seed=0))))
+    rollout = one.play(source.sample("train", 0, 40, seed=0))
+    batch = tf.nest.map_structure(lambda part: part[0], one.batch(rollout, one.parts(40)))
     generator = np.random.default_rng(1)
     for variable in one.parameters.values():  # away from the old policy, where the clip has nothing to do
         variable.assign_add(generator.normal(size=variable.shape) * 0.2)

@@ -120,10 +120,11 @@ def test_a_disturbed_run_ends_as_an_undisturbed_one(folder):
     metarun(folder, *submit)
     trains_beyond(0)
     assert " running      step " in metarun(folder, "status", run)
-    subprocess.run(["sbatch", "-p", "high", "-N2", "--exclusive", "-o", "/dev/null", "--wrap", "sleep 1"], check=True)
-    wait_for(lambda: "requeued" in (run / "job.log").read_text(), 20)
-    assert list((run / "checkpoints").glob("step-*.npz"))
-    assert "waiting" in metarun(folder, "status", run)
+    better = ["sbatch", "--parsable", "-p", "high", "-N2", "--exclusive", "-o", "/dev/null", "--wrap", "sleep 600"]
+    job = subprocess.run(better, check=True, capture_output=True, text=True).stdout.strip()
+    wait_for(lambda: " waiting " in metarun(folder, "status", run))
+    assert "requeued" in (run / "job.log").read_text() and list((run / "checkpoints").glob("step-*.npz"))
+    subprocess.run(["scancel", job], check=True)
     trains_beyond(step())
 
     assert metarun(folder, "cancel", "runs") == "cancelled 1 runs\n"
@@ -145,6 +146,27 @@ def test_a_disturbed_run_ends_as_an_undisturbed_one(folder):
     threads = {"TF_NUM_INTRAOP_THREADS": "1", "OMP_NUM_THREADS": "1"}
     metarun(folder, "train", "tiny.yaml", *long, "--out", "plain", **threads)
     assert results(run) == results(folder / "plain/tiny/seed-0")
+
+
+def test_workers_of_one_run_on_two_nodes(folder):
+    """Three processes, of two, one and one tasks, are asked to stop, are requeued, and end as the run of one does."""
+    long = ("-s", "train.steps=2000", "-s", "validation.every=500", "-s", "train.log_every=500")
+    submit, run = ("submit", "tiny.yaml", *long), folder / "runs/tiny/seed-0"
+    assert "5 workers cannot share out a meta_batch of 4" in metarun(folder, *submit, "--workers", 5, code=2)
+    assert "each worker has one GPU" in metarun(folder, *submit, "--workers", 3, "--gpus", 1, code=2)
+    told = metarun(folder, *submit, "--workers", 3, "--cpus", 2)  # a node has four
+    wait_for(lambda: list((run / "checkpoints").glob("step-*.npz")))
+    subprocess.run(["scancel", "--signal=USR2", told.split("as job ")[1].split(",")[0]], check=True)
+    wait_for(lambda: "requeued" in (run / "job.log").read_text())
+    wait_for(lambda: not queue())
+    assert (run / "result.json").exists(), (run / "job.log").read_text()
+    metarun(folder, "train", *submit[1:], "--out", "plain")
+    many, one = results(run), results(folder / "plain/tiny/seed-0")
+    assert many["row"]["device"].startswith("3 x ") and many["row"]["spec_digest"] == one["row"]["spec_digest"]
+    for mine, wanted in zip(many["metrics"], one["metrics"], strict=True):
+        assert {key for key in mine if mine[key]} == {key for key in wanted if wanted[key]}
+        numbers = [key for key in mine if mine[key] and key != "split"]
+        assert [float(mine[key]) for key in numbers] == pytest.approx([float(wanted[key]) for key in numbers], rel=1e-3)
 
 
 def results(run: Path) -> dict[str, object]:

@@ -199,10 +199,13 @@ def test_asking_for_the_holder_keeps_nobody_out(tmp_path):
 
 def test_gpus_are_shared_out(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,7")
-    assert places(9, None, 1) == [["4"], ["5"], ["7"]] and places(9, None, 2) == [["4", "5"]]
-    assert places(9, 2, 1) == [["4"], ["5"]] and places(1, None, 1) == [["4"]] and places(9, 3, 0) == [[]] * 3
-    with pytest.raises(RunError, match="this machine has 3"):
-        places(1, None, 4)
+    assert places(9, None, 1) == ["4", "5", "7"] and places(9, 2, 1) == ["4", "5"] and places(1, None, 1) == ["4"]
+    assert places(9, 3, 0) == [None] * 3
+    with pytest.raises(RunError, match="each run has one"):
+        places(1, None, 2)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    with pytest.raises(RunError, match="this machine has none"):
+        places(1, None, 1)
 
 
 def test_runs_of_this_machine_and_their_table(tmp_path):

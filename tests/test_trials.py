@@ -190,7 +190,7 @@ def test_the_first_of_equal_values_is_chosen(tmp_path, monkeypatch):
 
     monkeypatch.setattr(tuning, "total_rewards", lambda *_: [np.array([1.0, 2.0])] * 11)
     experiment = loaded(tmp_path, UCB1)
-    from metarun.experiments.run import build
+    from metarun.experiments.build import build
 
     source, learner = build(experiment, 0)
     tuning.tune(learner, source, experiment, RunDirectory(tmp_path))

@@ -1,0 +1,45 @@
+"""One run over many workers: what those do that are not the chief."""
+
+from __future__ import annotations
+
+import zlib
+from importlib.metadata import version
+
+from ..algorithms.learner import Learner
+from ..algorithms.workers import Workers
+from .build import build, test_of, validates_at, validation_of
+from .errors import RunError
+from .interrupt import Interrupted, StopSignal
+from .spec import Experiment
+from .steps import Source, TrainingSteps
+
+
+def follow(experiment: Experiment, seed: int, workers: Workers) -> None:
+    """What the other workers do while the chief does `run`: the same steps and evaluations, from the chief's checkpoint
+    on. They write nothing and read no run. Raises as `run` does."""
+    if not workers.agree(0):
+        return
+    with StopSignal() as stop:
+        source, learner = build(experiment, seed)
+        validation = validation_of(experiment, learner, source, workers)
+        first = start_together(experiment, source, learner, workers)
+        steps = TrainingSteps(experiment, seed, source, learner, first, workers)
+        with stop.held():
+            while steps.number < experiment.train.steps:
+                count = workers.agree(0, stop.requested)
+                if not count:
+                    raise Interrupted(f"stopped after step {steps.number}")
+                steps.take(count)
+                if validation and validates_at(steps.number, experiment):
+                    validation.measure("validation")
+        workers.spread(learner.variables)
+        test_of(experiment, learner, source, workers).measure("test")
+
+
+def start_together(experiment: Experiment, source: Source, learner: Learner, workers: Workers, step: int = 0) -> int:
+    """Take over the chief's variables and its `step`, which is returned; RunError unless all do the same work."""
+    work = zlib.crc32(f"{experiment.digest} {source.content_digest} {version('metarun')}".encode())
+    if workers.agree(work) != work:
+        raise RunError(f"worker {workers.index} has another spec, other data or another version than worker 0")
+    workers.spread(learner.variables)
+    return workers.agree(step)

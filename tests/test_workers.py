@@ -1,0 +1,254 @@
+"""One run over many workers is the run of one worker; a worker that dies stops the others, and the run goes on."""
+
+import csv
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import sharing
+
+from metarun.algorithms import ALGORITHMS
+from metarun.experiments.cluster import find, unshareable
+from metarun.experiments.errors import RunError
+from metarun.experiments.rundir import RunDirectory
+from metarun.experiments.spec import Experiment
+
+TINY = """
+name: tiny
+algorithm: {name: maml, inner_lr: 0.01}
+network: {name: mlp, hidden: [16]}
+dataset: {name: sinusoid}
+protocol: inductive
+train: {way: 1, shot: 5, query: 5, meta_batch: 5, steps: STEPS, log_every: 40}
+validation: {episodes: 450, every: 100}
+test: {way: 1, shot: 5, query: 5, episodes: 450}
+"""
+TRAIN = (sys.executable, "-m", "metarun.cli.main", "train")
+
+
+def start(count: int, command: tuple[object, ...], cache: Path) -> list[subprocess.Popen]:
+    """The workers of one run on this host."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    addresses = [f"127.0.0.1:{one.getsockname()[1]}" for one in sockets]
+    for one in sockets:
+        one.close()
+    environment = os.environ | {"METARUN_CACHE": str(cache)}
+    started = []
+    for index in range(count):
+        told = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
+        one = environment | ({"TF_CONFIG": json.dumps(told)} if count > 1 else {})
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        started.append(subprocess.Popen([str(part) for part in command], env=one, **pipes))
+    return started
+
+
+def finish(workers: list[subprocess.Popen], seconds: float = 300) -> list[tuple[int, str, str]]:
+    """Exit code and what was printed, of each."""
+    try:
+        told = [worker.communicate(timeout=seconds) for worker in workers]
+        return [(worker.returncode, *text) for worker, text in zip(workers, told, strict=True)]
+    finally:
+        for worker in workers:
+            worker.kill()
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, session_cache):
+    """Variables after training, by name of a case, of so many workers in a precision."""
+    found = {}
+
+    def train(count, precision):
+        if (count, precision) not in found:
+            file = tmp_path_factory.mktemp("shared") / "variables.npz"
+            command = (sys.executable, Path(sharing.__file__), file, precision)
+            for code, _, errors in finish(start(count, command, session_cache), 600):
+                assert code == 0, errors
+            with np.load(file) as arrays:
+                names = dict.fromkeys(key.rpartition("/")[0] for key in arrays)
+                found[count, precision] = {
+                    name: [arrays[key] for key in arrays if key.rpartition("/")[0] == name] for name in names
+                }
+        return found[count, precision]
+
+    return train
+
+
+def distance(one: list[np.ndarray], other: list[np.ndarray]) -> float:
+    return max(np.abs(a.astype(float) - b).max() for a, b in zip(one, other, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("count", "precision", "tolerance"),
+    [
+        (2, "float64", 1e-10),
+        pytest.param(4, "float64", 1e-10, marks=pytest.mark.slow),
+        pytest.param(2, "float32", 1e-5, marks=pytest.mark.slow),
+        pytest.param(4, "float32", 1e-5, marks=pytest.mark.slow),
+    ],
+)
+def test_many_workers_train_as_one(trained, count, precision, tolerance):
+    """All variables after 20 steps: parameters, batch norm's averages, the optimizer's moments; uneven shares among
+    them."""
+    one, many = trained(1, precision), trained(count, precision)
+    far = {name: distance(one[name], many[name]) for name in one}
+    assert max(far.values()) < tolerance, far
+
+
+@pytest.mark.parametrize("wrong", sharing.WRONG)
+def test_what_is_not_the_sum_over_all_tasks_is_seen(trained, wrong):
+    assert distance(trained(1, "float64")["maml"], trained(2, "float64")[wrong]) > 1e-3
+
+
+def test_every_learner_is_shared_out():
+    trainable = {name for name, entry in ALGORITHMS.items() if entry.kind != "classical"}
+    assert trainable == {case["algorithm"]["name"] for case in sharing.CASES.values()}
+
+
+def write_spec(folder: Path, steps: int = 2000) -> Path:
+    path = folder / "tiny.yaml"
+    path.write_text(TINY.replace("STEPS", str(steps)))
+    return path
+
+
+def results(run: Path) -> tuple[np.ndarray, np.ndarray, dict]:
+    """Of the final files, times and device aside; numbers as arrays."""
+    with open(run / "metrics.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    left_out = ("split", "seconds", "tasks_per_second")
+    numbers = np.array([[float(row[key] or 0) for key in row if key not in left_out] for row in rows])
+    row = json.loads((run / "result.json").read_text())
+    episodes = np.loadtxt(run / "episodes.csv", delimiter=",", skiprows=1)
+    return numbers, episodes, {key: row[key] for key in ("spec_digest", "episodes_digest", "train_steps", "episodes")}
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory, session_cache):
+    """The run of one worker, finished."""
+    folder = tmp_path_factory.mktemp("alone")
+    [(code, _, errors)] = finish(start(1, (*TRAIN, write_spec(folder), "--out", folder), session_cache))
+    assert code == 0, errors
+    return folder / "tiny" / "seed-0"
+
+
+def assert_same_run(run: Path, other: Path) -> None:
+    for mine, wanted in zip(results(run), results(other), strict=True):
+        if isinstance(mine, dict):
+            assert mine == wanted
+        else:
+            np.testing.assert_allclose(mine, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_two_workers_leave_the_run_of_one(tmp_path, alone, session_cache):
+    command = (*TRAIN, write_spec(tmp_path), "--out", tmp_path)
+    chief, other = finish(start(2, command, session_cache))
+    assert chief[0] == other[0] == 0, chief[2] + other[2]
+    assert "tiny" in chief[1] and other[1:] == ("", "")
+    run = tmp_path / "tiny" / "seed-0"
+    assert_same_run(run, alone)
+    assert json.loads((run / "result.json").read_text())["device"].startswith("2 x ")
+    again = finish(start(2, command, session_cache))
+    assert [code for code, *_ in again] == [0, 0] and "is finished" in again[0][2]
+
+
+@pytest.mark.parametrize("victim", [pytest.param(0, marks=pytest.mark.slow), 1])
+def test_a_worker_that_dies_stops_the_others_and_another_number_goes_on(tmp_path, session_cache, victim):
+    spec, run = write_spec(tmp_path, 1_000_000), RunDirectory(tmp_path / "tiny" / "seed-0")
+    workers = start(2, (*TRAIN, spec, "--out", tmp_path), session_cache)
+    wait_for(lambda: len(run.newest_checkpoints()) > 1, workers)
+    workers[victim].kill()
+    code, _, errors = finish(workers, 60)[1 - victim]
+    assert code == 1 and f"error: worker {victim} is lost" in errors and len(errors.splitlines()) < 6, errors
+    reached = run.newest_checkpoints()[0]
+    again = start(1, (*TRAIN, spec, "--out", tmp_path), session_cache)
+    wait_for(lambda: reached not in run.newest_checkpoints(), again)
+    again[0].terminate()
+    code, _, errors = finish(again)[0]
+    assert code == 130 and steps_of(errors) > int(reached.stem.removeprefix("step-"))
+
+
+def test_a_signal_to_any_worker_stops_all_at_one_step_and_one_worker_ends_the_run(tmp_path, alone, session_cache):
+    spec, run = write_spec(tmp_path), RunDirectory(tmp_path / "tiny" / "seed-0")
+    workers = start(2, (*TRAIN, spec, "--out", tmp_path), session_cache)
+    wait_for(run.newest_checkpoints, workers)
+    workers[1].send_signal(signal.SIGTERM)
+    chief, other = finish(workers)
+    assert chief[0] == other[0] == 130, chief[2] + other[2]
+    assert "the same command goes on from there" in chief[2] and other[1:] == ("", "")
+    assert not run.finished, "the run was too quick to be stopped"
+    [(code, _, errors)] = finish(start(1, (*TRAIN, spec, "--out", tmp_path), session_cache))
+    assert code == 0, errors
+    assert_same_run(run.path, alone)
+
+
+def steps_of(errors: str) -> int:
+    """In the message of a run that was stopped."""
+    return int(errors.split("stopped after step ")[1].split()[0])
+
+
+def wait_for(seen, workers: list[subprocess.Popen]) -> None:
+    end = time.monotonic() + 120
+    while not seen():
+        dead = [worker for worker in workers if worker.poll() is not None]
+        if dead or time.monotonic() > end:
+            pytest.fail("\n".join(errors for _, _, errors in finish(workers)))
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize(
+    ("told", "part"),
+    [
+        ("x", "Expecting value"),
+        ("[]", "no worker of a cluster"),
+        ('{"cluster": {"worker": ["a:1", "b:1"]}}', "'task' is missing"),
+        ('{"cluster": {"worker": ["a:1", "a:1"]}, "task": {"type": "worker", "index": 0}}', "twice"),
+        ('{"cluster": {"worker": ["a"]}, "task": {"type": "worker", "index": 0}}', "host:port"),
+        ('{"cluster": {"worker": ["a:1"], "ps": []}, "task": {"type": "worker", "index": 0}}', "'ps' is neither"),
+        ('{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 2}}', "no worker 2"),
+        ('{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": -1}}', "no worker -1"),
+    ],
+)
+def test_a_wrong_cluster_is_refused_in_one_line(told, part):
+    with pytest.raises(RunError, match=part) as refused:
+        find({"TF_CONFIG": told})
+    assert "\n" not in str(refused.value) and "unset it" in str(refused.value)
+
+
+def test_the_cluster_of_srun(monkeypatch):
+    monkeypatch.setattr("metarun.experiments.cluster.reach", {"gpu08": "gpu08", "gpu09": "10.0.0.9", "login": "l"}.get)
+    slurm = {
+        "SLURM_STEP_NUM_TASKS": "4",
+        "SLURM_JOB_ID": "17",
+        "SLURM_STEP_ID": "0",
+        "SLURM_PROCID": "2",
+        "SLURM_STEP_NODELIST": "gpu[08-09],login",
+        "SLURM_STEP_TASKS_PER_NODE": "1(x2),2",
+        "SLURMD_NODENAME": "login",
+    }
+    found = find(slurm)
+    assert found and found.index == 2 and len(set(found.addresses)) == 4
+    assert [address.split(":")[0] for address in found.addresses] == ["gpu08", "10.0.0.9", "l", "l"]
+    assert find({**slurm, "SLURM_PROCID": "3", "SLURM_JOB_ID": "18"}).addresses != found.addresses
+    with pytest.raises(RunError, match="--distribution=block"):
+        find({**slurm, "SLURM_PROCID": "1"})
+    assert find({"SLURM_NTASKS": "4", "SLURM_JOB_ID": "17"}) is None  # a batch script is one process
+
+
+@pytest.mark.parametrize(
+    ("case", "change", "part"),
+    [
+        ("maml", {}, "a meta_batch of 5"),
+        ("rl2", {}, "a minibatch of 8"),
+        ("reptile", {"serial": True}, "algorithm.serial"),
+    ],
+)
+def test_what_workers_cannot_share_out_is_said(case, change, part):
+    told = sharing.CASES[case]
+    told = told | {"algorithm": told["algorithm"] | change, "train": told["train"] | {"steps": 1}}
+    assert part in (unshareable(Experiment(name="shared", **told), 9) or "")
