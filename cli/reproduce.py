@@ -61,22 +61,22 @@ def command(
 
     planned = plan(load_table(table), out, seeds, budget)
     chosen = choose(planned, cells)
+    if told and not executor:
+        raise click.UsageError(f"--{', --'.join(told)}: only with --executor")
     if dry_run:
         _list(chosen)
-        return
     path = out / f"{Path(table).stem}{suffix(budget)}"
     if executor:
         from .submit import submit
 
         paper = (str(Path(table).resolve()) if Path(table).is_file() else table, seeds, budget)
         try:
-            submit(trainings(chosen), out, executor, told, paper=paper)
+            submit(trainings(chosen), out, executor, told, paper=paper, dry_run=dry_run)
         finally:
-            if executor == "local":
+            if executor == "local" and not dry_run:
                 _show(planned, path, form)
+    if dry_run or executor:
         return
-    if told:
-        raise click.UsageError(f"--{', --'.join(told)}: only with --executor")
     failed: list[str] = []
     try:
         if any(one.state != "finished" for one in chosen):

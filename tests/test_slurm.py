@@ -94,7 +94,10 @@ def test_a_papers_table_is_filled_by_jobs(folder):
     )
     cells = cells.replace("SPEC", str(folder / "tiny.yaml")).replace("TEST", "test: {inner_steps: 2}")
     (folder / "paper.yaml").write_text("title: Sines\n" + cells)
-    assert metarun(folder, "reproduce", "paper.yaml", "--executor", "slurm").startswith("submitted 1 runs as job ")
+    reproduce = ("reproduce", "paper.yaml", "--executor", "slurm")
+    listed = metarun(folder, *reproduce, "--dry-run", "--time", "9:00")
+    assert "1 of 1 runs to submit\nsbatch: " in listed and " time=9 " in listed and not (folder / "runs").exists()
+    assert metarun(folder, *reproduce).startswith("submitted 1 runs as job ")
     wait_for(lambda: not queue())
     with open(folder / "runs/paper.csv", newline="") as file:
         assert [(row["cell"], row["inner_steps"]) for row in csv.DictReader(file)] == [("a", "1"), ("b", "2")]
