@@ -10,7 +10,9 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+import sharing
 import slurm_cluster
 
 SPEC = """
@@ -170,6 +172,22 @@ def test_workers_of_one_run_on_two_nodes(folder):
         assert {key for key in mine if mine[key]} == {key for key in wanted if wanted[key]}
         numbers = [key for key in mine if mine[key] and key != "split"]
         assert [float(mine[key]) for key in numbers] == pytest.approx([float(wanted[key]) for key in numbers], rel=1e-3)
+
+
+@pytest.mark.slow
+def test_every_learner_trains_over_two_nodes_as_with_one_worker(folder):
+    """All variables after 20 steps; what is wrong there is in test_workers."""
+    found = []
+    for name, launcher in (("one", ()), ("two", ("srun", "--nodes=2", "--ntasks-per-node=1"))):
+        file = folder / f"{name}.npz"
+        command = [*launcher, sys.executable, sharing.__file__, file, "float64"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+        assert done.returncode == 0, done.stderr
+        with np.load(file) as arrays:
+            found.append({key: arrays[key] for key in arrays if key.split("/")[0] in sharing.CASES})
+    one, two = found
+    far = {key: np.abs(one[key].astype(float) - two[key]).max() for key in one}
+    assert one.keys() == two.keys() and max(far.values()) < 1e-10, far
 
 
 def results(run: Path) -> dict[str, object]:
