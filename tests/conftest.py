@@ -9,6 +9,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
 import pytest
+import slurm_cluster
+import slurm_jobs
 
 
 @pytest.fixture(scope="session")
@@ -71,3 +73,20 @@ def make_source():
         return ImageSource("fake", dict.fromkeys(splits, pool), rotations=dict.fromkeys(splits, rotations), **options)
 
     return make
+
+
+@pytest.fixture(scope="module")
+def slurm():
+    """A Slurm of two nodes, by its environment; arrays have at most two elements."""
+    if reason := slurm_cluster.missing():
+        pytest.skip(reason)
+    with slurm_cluster.cluster(longest=2) as configuration, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SLURM_CONF", str(configuration))
+        yield
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """With the spec of `slurm_jobs`."""
+    (tmp_path / "tiny.yaml").write_text(slurm_jobs.SPEC)
+    return tmp_path

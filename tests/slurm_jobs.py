@@ -1,0 +1,55 @@
+"""What the tests of submitted runs share: a small experiment, the command, the queue, what must not differ."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+SPEC = """
+name: tiny
+algorithm: {name: maml, inner_lr: 0.01}
+network: {name: mlp, hidden: [16]}
+dataset: {name: sinusoid}
+protocol: inductive
+train: {way: 1, shot: 5, query: 5, meta_batch: 4, steps: 40, log_every: 500}
+validation: {episodes: 20, every: 500}
+test: {way: 1, shot: 5, query: 5, episodes: 30}
+jit: off
+cluster: {max_parallel: 4}
+"""
+
+
+def metarun(folder, *arguments, code=0, **environment):
+    command = [sys.executable, "-m", "metarun.cli.main", *map(str, arguments)]
+    told = {**os.environ, "XDG_CONFIG_HOME": str(folder), **environment}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=folder, env=told)
+    assert done.returncode == code, (arguments, done.stdout, done.stderr)
+    assert "Traceback" not in done.stderr
+    return done.stdout + done.stderr
+
+
+def queue() -> list[str]:
+    """States of all jobs."""
+    return subprocess.run(["squeue", "-h", "-r", "-o", "%T"], capture_output=True, text=True, check=True).stdout.split()
+
+
+def wait_for(condition, seconds=120.0):
+    end = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.1)
+    return found
+
+
+def results(run: Path) -> dict[str, object]:
+    """What must not differ."""
+    with open(run / "metrics.csv", newline="") as file:
+        rows = [
+            {k: v for k, v in row.items() if k not in ("seconds", "tasks_per_second")} for row in csv.DictReader(file)
+        ]
+    row = json.loads((run / "result.json").read_text())
+    del row["seconds"], row["tasks_per_second"]
+    return {"metrics": rows, "episodes": (run / "episodes.csv").read_text(), "row": row}
