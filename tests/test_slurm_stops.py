@@ -60,6 +60,7 @@ def test_a_disturbed_run_ends_as_an_undisturbed_one(folder):
     assert results(run) == results(folder / "plain/tiny/seed-0")
 
 
+@pytest.mark.slow
 def test_workers_of_one_run_on_two_nodes(folder):
     """Three processes, of two, one and one tasks, are asked to stop, are requeued, and end as the run of one does."""
     long = ("-s", "train.steps=2000", "-s", "validation.every=500", "-s", "train.log_every=500")
