@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import click
@@ -47,21 +48,20 @@ def _pairs(ctx: click.Context, parameter: click.Parameter, value: tuple[str, ...
 
 def cluster_options(executor: str | None) -> Callable[[Any], Any]:
     """Where runs go, and what the cluster is asked for: `executor`, and those settings that are told."""
+    setting = partial(click.option, expose_value=False, callback=_only_told)
     told = [
-        click.option("--partition", expose_value=False, callback=_only_told, help="Where jobs queue."),
-        click.option("--gpus", type=int, expose_value=False, callback=_only_told, help="Of each run."),
-        click.option(
+        setting("--partition", help="Where jobs queue."),
+        setting("--gpus", type=int, help="Of each run."),
+        setting(
             "--workers",
             type=int,
-            expose_value=False,
-            callback=_only_told,
             help="Processes that train a run together; default: one for each of its GPUs.",
         ),
-        click.option("--cpus", type=int, expose_value=False, callback=_only_told, help="Cores of each worker."),
-        click.option("--memory", expose_value=False, callback=_only_told, help="On each node, for example 8G."),
-        click.option("--time", expose_value=False, callback=_only_told, help="Limit of a job: H:MM:SS; then requeued."),
-        click.option("--account", expose_value=False, callback=_only_told, help="Who pays."),
-        click.option("--max-parallel", type=int, expose_value=False, callback=_only_told, help="Runs at a time."),
+        setting("--cpus", type=int, help="Cores of each worker."),
+        setting("--memory", help="On each node, for example 8G."),
+        setting("--time", help="Limit of a job: H:MM:SS; then requeued."),
+        setting("--account", help="Who pays."),
+        setting("--max-parallel", type=int, help="Runs at a time."),
         click.option(
             "--slurm",
             multiple=True,

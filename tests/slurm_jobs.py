@@ -1,12 +1,9 @@
-"""What the tests of submitted runs share: a small experiment, the command, the queue, what must not differ."""
+"""What the tests of submitted runs share: a small experiment, the command, the queue."""
 
-import csv
-import json
 import os
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 SPEC = """
 name: tiny
@@ -42,14 +39,3 @@ def wait_for(condition, seconds=120.0):
         assert time.monotonic() < end, "waited in vain"
         time.sleep(0.1)
     return found
-
-
-def results(run: Path) -> dict[str, object]:
-    """What must not differ."""
-    with open(run / "metrics.csv", newline="") as file:
-        rows = [
-            {k: v for k, v in row.items() if k not in ("seconds", "tasks_per_second")} for row in csv.DictReader(file)
-        ]
-    row = json.loads((run / "result.json").read_text())
-    del row["seconds"], row["tasks_per_second"]
-    return {"metrics": rows, "episodes": (run / "episodes.csv").read_text(), "row": row}

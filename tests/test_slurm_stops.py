@@ -10,7 +10,8 @@ import sys
 import numpy as np
 import pytest
 import sharing
-from slurm_jobs import metarun, queue, results, wait_for
+from finished import results
+from slurm_jobs import metarun, queue, wait_for
 
 pytestmark = pytest.mark.usefixtures("slurm")
 

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+import slurm_jobs
 
 from metarun.experiments import lock
 from metarun.experiments.cluster_settings import minutes, settled
@@ -48,11 +49,7 @@ def settings(tmp_path, monkeypatch):
 
 
 def metarun(*arguments, code=0):
-    command = [sys.executable, "-m", "metarun.cli.main", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert done.returncode == code, (arguments, done.stdout, done.stderr)
-    assert "Traceback" not in done.stderr
-    return done.stdout + done.stderr
+    return slurm_jobs.metarun(Path.cwd(), *arguments, code=code)
 
 
 def test_a_grid_is_every_combination_under_a_name_of_its_own():
