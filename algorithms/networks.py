@@ -109,9 +109,9 @@ class BuiltInNetwork(abc.ABC):
     def _parameter(self, name: str, shape: tuple[int, ...], initializer: keras.Initializer) -> None:
         self.parameters[name] = tf.Variable(initializer(shape, dtype=self.dtype.name), name=name)
 
-    def _add_norm(self, number: int, width: int) -> None:
+    def _add_norm(self, number: int, width: int, scale: keras.Initializer) -> None:
         if self.options.norm_scale:
-            self._parameter(f"norm{number}/scale", (width,), keras.initializers.Ones())
+            self._parameter(f"norm{number}/scale", (width,), scale)
         self._parameter(f"norm{number}/offset", (width,), keras.initializers.Zeros())
         for name, first in (("mean", tf.zeros), ("variance", tf.ones)):
             self.running[f"norm{number}/{name}"] = tf.Variable(first(width, self.dtype), name=f"norm{number}/{name}")
@@ -170,10 +170,14 @@ class Conv4(BuiltInNetwork):
         up = stride or options.pool_padding == "same"
         layers = []
         for number in range(1, BLOCKS + 1):
-            glorot = keras.initializers.GlorotUniform(next(self._seeds))
-            self._parameter(f"conv{number}/kernel", (3, 3, channels, options.filters), glorot)
+            if options.initializer == "pytorch":
+                kernel = keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform", next(self._seeds))
+                scale = keras.initializers.RandomUniform(0.0, 1.0, next(self._seeds))
+            else:
+                kernel, scale = keras.initializers.GlorotUniform(next(self._seeds)), keras.initializers.Ones()
+            self._parameter(f"conv{number}/kernel", (3, 3, channels, options.filters), kernel)
             if options.batch_norm:
-                self._add_norm(number, options.filters)
+                self._add_norm(number, options.filters, scale)
             else:
                 self._parameter(f"conv{number}/bias", (options.filters,), keras.initializers.Zeros())
             halved = ((height + 1) // 2, (width + 1) // 2) if up else (height // 2, width // 2)
@@ -240,7 +244,7 @@ class MLP(BuiltInNetwork):
         for number, (name, units) in enumerate([*layers, *([("head", outputs)] if outputs else [])], start=1):
             self._parameter(f"{name}/kernel", (width, units), self._initializer())
             if options.batch_norm and name != "head":
-                self._add_norm(number, units)
+                self._add_norm(number, units, keras.initializers.Ones())
             else:
                 self._parameter(f"{name}/bias", (units,), keras.initializers.Zeros())
             products.append(width * units)

@@ -35,12 +35,15 @@ class OmniglotOptions(ImageOptions):
     """Omniglot (Lake, Salakhutdinov and Tenenbaum 2015): 1623 characters x 20 drawers, 28x28."""
 
     name: Literal["omniglot"] = "omniglot"
-    split: Literal["vinyals", "background-evaluation", "random-1100-100-423", "random-1200-423"] = Field(
-        default="vinyals",
-        description="Which characters are for training, validation and test: vinyals (1028/172/423, "
-        "Snell et al. 2017), background-evaluation (964/659 by alphabet, the last five background "
-        "alphabets for validation), random-1100-100-423 (Finn et al. 2017), random-1200-423 (Nichol "
-        "et al. 2018, no validation part).",
+    split: Literal["vinyals", "vinyals-1200-423", "background-evaluation", "random-1100-100-423", "random-1200-423"] = (
+        Field(
+            default="vinyals",
+            description="Which characters are for training, validation and test: vinyals (1028/172/423, "
+            "Snell et al. 2017), vinyals-1200-423 (trains on its validation characters too, as the final models of "
+            "Snell et al.; no validation part), background-evaluation (964/659 by alphabet, the last five background "
+            "alphabets for validation), random-1100-100-423 (Finn et al. 2017), random-1200-423 (Nichol "
+            "et al. 2018, no validation part).",
+        )
     )
     rotations: Literal["none", "classes", "classes-train", "per-task"] = Field(
         default="classes",

@@ -238,8 +238,8 @@ def _checkpoint(experiment: Experiment) -> Iterator[Problem]:
 
 def _dataset(experiment: Experiment) -> Iterator[Problem]:
     dataset = experiment.dataset
-    if isinstance(dataset, OmniglotOptions) and dataset.split == "random-1200-423" and experiment.validation:
-        yield "validation", "split random-1200-423 has no validation classes: write `validation: null`"
+    if isinstance(dataset, OmniglotOptions) and dataset.split.endswith("-1200-423") and experiment.validation:
+        yield "validation", f"split {dataset.split} has no validation classes: write `validation: null`"
     if isinstance(dataset, ImageFolderOptions) and abs(sum(dataset.split) - 1) > 1e-6:
         yield "dataset.split", f"adds up to {sum(dataset.split):g}, not 1"
     if isinstance(dataset, ImageFolderOptions) and min(dataset.split) < 0:

@@ -39,8 +39,12 @@ def script():
 
 @pytest.fixture(scope="session")
 def session_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One cache for the whole session, so that letters are drawn and archives read once."""
-    return tmp_path_factory.mktemp("cache")
+    """One cache for the whole session, so that letters are drawn and archives read once; also by several processes."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    (folder / "cache").mkdir(exist_ok=True)
+    return folder / "cache"
 
 
 @pytest.fixture

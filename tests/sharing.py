@@ -76,6 +76,8 @@ def variables(name: str, precision: str, workers: Workers, wrong: str = "") -> l
             case |= {"network": case["network"] | {"downsample": "stride"}}
     if name == "rl2":
         case |= {"jit": "on" if precision == "float32" else "off"}
+    if wrong:
+        case |= {"jit": "off"}
     experiment = Experiment(name="shared", precision=precision, **case)
     source, learner = build(experiment, 0)
     steps = TrainingSteps(experiment, 0, source, learner, 0, workers)

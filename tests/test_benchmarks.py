@@ -17,7 +17,7 @@ def works(script):
     return script("benchmarks/works.py")
 
 
-@pytest.mark.parametrize("name", ["W1", "W2", "W3", "W4", "W5"])
+@pytest.mark.parametrize("name", ["W1", pytest.param("W2", marks=pytest.mark.slow), "W3", "W4", "W5"])
 def test_two_steps_of_each_work(works, name):
     work = works.side(works.WORKS[name])
     first, second = work.step(), work.step()  # on the same tasks
@@ -34,7 +34,7 @@ def test_two_steps_of_rl2(works, name):
 
 
 def test_the_command(tmp_path, cache_folder):
-    command = [sys.executable, "-m", "metarun.cli.main", "benchmark", "quickstart/maml", "--steps", "4"]
+    command = [sys.executable, "-m", "metarun.cli.main", "benchmark", "quickstart/protonet", "--steps", "4"]
     done = subprocess.run([*command, "--format", "json"], capture_output=True, text=True, cwd=tmp_path, check=True)
     result = Benchmark.model_validate(json.loads(done.stdout))
     assert result.operations > 1e8

@@ -88,6 +88,22 @@ def test_parameter_counts_and_output_shapes(options, shape, outputs, parameters)
     assert y.shape == (2, 3, network.features if outputs is None else outputs)
 
 
+def test_pytorchs_first_values():
+    """Uniform within 1/sqrt(fan in), so that the variance is a third of its square: LeCun's would be three times as
+    much, Glorot's less in the first layer and more in the others."""
+    network = build(Conv4Options(initializer="pytorch"), (28, 28, 1), None, "float64", seed=0)
+    for number, fan_in in ((1, 9), (2, 576), (3, 576), (4, 576)):
+        kernel = network.parameters[f"conv{number}/kernel"].numpy()
+        scale = network.parameters[f"norm{number}/scale"].numpy()
+        assert np.abs(kernel).max() <= fan_in**-0.5 and kernel.var() == pytest.approx(1 / (3 * fan_in), rel=0.1)
+        assert 0 <= scale.min() < 0.1 and 0.9 < scale.max() <= 1 and abs(scale.mean() - 0.5) < 0.12
+    again = build(Conv4Options(initializer="pytorch"), (28, 28, 1), None, "float64", seed=0)
+    np.testing.assert_array_equal(again.parameters["norm1/scale"], network.parameters["norm1/scale"])
+    plain = build(Conv4Options(), (28, 28, 1), None, "float64", seed=0).parameters
+    assert (plain["norm1/scale"].numpy() == 1).all()
+    assert plain["conv2/kernel"].numpy().var() == pytest.approx(2 / (2 * 576), rel=0.1)
+
+
 @pytest.mark.parametrize(
     "options",
     [

@@ -36,6 +36,7 @@ class TestOmniglot:
         ("split", "sizes"),
         [
             ("vinyals", {"train": 1028, "val": 172, "test": 423}),
+            ("vinyals-1200-423", {"train": 1200, "test": 423}),
             ("background-evaluation", {"test": 659}),
             ("random-1100-100-423", {"train": 1100, "val": 100, "test": 423}),
             ("random-1200-423", {"train": 1200, "test": 423}),
@@ -54,6 +55,7 @@ class TestOmniglot:
         ("split", "digest"),
         [
             ("vinyals", "8f7a8aa8"),
+            ("vinyals-1200-423", "949b5437"),
             ("background-evaluation", "8b2be21c"),
             ("random-1100-100-423", "7baf4b49"),
             ("random-1200-423", "5086cd19"),
@@ -63,6 +65,11 @@ class TestOmniglot:
         names, _ = omniglot.characters()
         told = {each: tuple(names[n] for n in numbers) for each, numbers in omniglot.divide(split).items() if numbers}
         assert hashlib.sha256(repr(told).encode()).hexdigest()[:8] == digest, "results are no longer comparable"
+
+    def test_the_final_models_of_snell_are_tested_on_the_same_characters(self):
+        both, final = omniglot.divide("vinyals"), omniglot.divide("vinyals-1200-423")
+        assert final["test"] == both["test"] and not final["val"]
+        assert sorted(final["train"]) == sorted(both["train"] + both["val"])
 
     def test_rotations_are_classes_where_the_spec_says_so(self, build):
         counts = {

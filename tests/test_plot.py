@@ -19,6 +19,7 @@ dataset: {name: bandits, arms: 3, pulls: 6}
 train: {meta_batch: 16, steps: 2}
 validation: {episodes: 10, every: 1}
 test: {episodes: 20}
+jit: off
 """
 RANDOM = """
 name: chance

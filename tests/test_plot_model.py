@@ -22,6 +22,7 @@ protocol: {protocol}
 train: {{way: 3, shot: 2, query: 4, meta_batch: 2, steps: 4}}
 validation: {validation}
 test: {{way: 3, shot: 2, query: 4, episodes: 12, checkpoint: last}}
+jit: off
 """
 SINUSOIDS = """
 name: sinusoids
@@ -32,6 +33,7 @@ protocol: inductive
 train: {way: 1, shot: 5, query: 5, meta_batch: 4, steps: 20}
 validation: null
 test: {way: 1, shot: 5, query: 5, episodes: 12}
+jit: off
 """
 
 

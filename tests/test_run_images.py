@@ -24,6 +24,7 @@ protocol: inductive
 train: {way: 3, shot: 1, query: 2, steps: 12, log_every: 3}
 validation: {way: 2, episodes: 20, every: 4}
 test: {way: 3, shot: 1, query: 2, episodes: 30}
+jit: off
 """
 
 

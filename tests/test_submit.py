@@ -26,18 +26,6 @@ from metarun.experiments.rundir import RunDirectory
 from metarun.experiments.spec import Cluster
 from metarun.experiments.status import statuses
 
-SPEC = """
-name: tiny
-algorithm: {name: maml, inner_lr: 0.01}
-network: {name: mlp, hidden: [16]}
-dataset: {name: sinusoid}
-protocol: inductive
-train: {way: 1, shot: 5, query: 5, meta_batch: 4, steps: 40}
-validation: {episodes: 20, every: 500}
-test: {way: 1, shot: 5, query: 5, episodes: 30}
-jit: off
-"""
-
 
 @pytest.fixture(autouse=True)
 def settings(tmp_path, monkeypatch):
@@ -45,7 +33,7 @@ def settings(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     monkeypatch.delenv("METARUN_CLUSTER", raising=False)
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "tiny.yaml").write_text(SPEC)
+    (tmp_path / "tiny.yaml").write_text(slurm_jobs.SPEC)
 
 
 def metarun(*arguments, code=0):
@@ -209,10 +197,8 @@ def test_runs_of_this_machine_and_their_table(tmp_path):
     """A run that fails stops no other; the same command runs only what failed."""
     sweep = ("submit", "tiny.yaml", "-s", "algorithm.inner_lr=0.01,1e30", "--executor", "local", "--max-parallel", 2)
     dry = metarun(*sweep, "--dry-run")
-    assert (
-        dry
-        == "".join(f"runs/tiny-inner_lr-{lr}/seed-0  to do\n" for lr in ("0.01", "1e30")) + "2 of 2 runs to submit\n"
-    )
+    runs = [f"runs/tiny-inner_lr-{rate}/seed-0" for rate in ("0.01", "1e30")]
+    assert dry == "".join(f"{run}  to do\n" for run in runs) + "2 of 2 runs to submit\n"
     assert not (tmp_path / "runs").exists()
     told = metarun(*sweep, code=1)
     assert "tiny-inner_lr-1e30/seed-0 failed: see runs/tiny-inner_lr-1e30/seed-0/failure.txt" in told
@@ -229,19 +215,8 @@ def test_runs_of_this_machine_and_their_table(tmp_path):
 
 
 def test_cancel_ends_runs_of_this_machine_after_a_checkpoint(tmp_path):
-    sweep = [
-        "submit",
-        "tiny.yaml",
-        "-s",
-        "train.steps=1000000",
-        "-s",
-        "validation.every=1000000",
-        "--seeds",
-        "0-1",
-        "--executor",
-        "local",
-    ]
-    process = subprocess.Popen([sys.executable, "-m", "metarun.cli.main", *sweep, "--max-parallel", "1"])
+    sweep = "submit tiny.yaml -s train.steps=1000000 -s validation.every=1000000 --seeds 0-1 --executor local"
+    process = subprocess.Popen([sys.executable, "-m", "metarun.cli.main", *sweep.split(), "--max-parallel", "1"])
     try:
         for _ in range(600):
             if (tmp_path / "runs/tiny/seed-0/progress.json").exists():
