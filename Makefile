@@ -12,10 +12,10 @@ quickstart: .venv/installed
 	"$(BIN)/metarun" train $(QUICKSTART) --out runs/quickstart
 
 test: .venv/installed-dev
-	"$(BIN)/python" -m pytest -q -n 2 --dist loadfile -m "not slow"
+	"$(BIN)/python" -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m "not slow"
 
 test-all: .venv/installed-dev
-	"$(BIN)/python" -m pytest -q -n 2 --dist loadfile
+	"$(BIN)/python" -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
 check: .venv/installed-dev
 	"$(BIN)/ruff" check .

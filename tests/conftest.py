@@ -12,6 +12,13 @@ import pytest
 import slurm_cluster
 import slurm_jobs
 
+LONGEST = ("test_slurm_stops", "test_workers", "test_run", "test_maml")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files come first, so that at the end no process waits long for the other."""
+    items.sort(key=lambda item: item.path.stem not in LONGEST)
+
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:
