@@ -181,11 +181,11 @@ class Conv4Options(NetworkOptions):
     features: Literal["flatten", "mean"] = Field(
         default="flatten", description="From the last feature map to a vector: flatten, or the mean over space."
     )
-    initializer: Literal["glorot_uniform", "pytorch"] | None = Field(
+    initializer: Literal["pytorch"] | None = Field(
         default=None,
-        description="First values of the convolutions and of batch norm's scales. glorot_uniform: scales of 1; "
-        "pytorch: as PyTorch had them when the papers were written (until 1.1), convolutions within "
-        "1/sqrt(9 x channels) of 0, scales between 0 and 1, both uniform. Default: glorot_uniform.",
+        description="First values of the convolutions and of batch norm's scales. pytorch: as PyTorch had them when "
+        "the papers were written (until 1.1), convolutions within 1/sqrt(9 x channels) of 0, scales between 0 and 1, "
+        "both uniform. Default: convolutions of Glorot's uniform distribution, scales of 1.",
     )
     head_initializer: Literal["glorot_uniform", "normal"] = Field(
         default="glorot_uniform",
