@@ -1,6 +1,8 @@
 """The command line, by running it: quick verbs, exit codes, one clear line for whatever a user gets wrong."""
 
 import json
+import os
+import platform
 import subprocess
 import sys
 
@@ -27,16 +29,10 @@ QUICK = [
 
 def metarun(*arguments, code=0, **environment):
     command = [sys.executable, "-m", "metarun.cli.main", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env={**_environment(), **environment})
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env={**os.environ, **environment})
     assert done.returncode == code, (arguments, done.stdout, done.stderr)
     assert "Traceback" not in done.stderr
     return done
-
-
-def _environment():
-    import os
-
-    return dict(os.environ)
 
 
 def test_quick_verbs_never_import_tensorflow(tmp_path):
@@ -61,6 +57,19 @@ for arguments in json.loads(sys.argv[1]):
         [sys.executable, "-c", program, '[["train", "quickstart/protonet"]]'], capture_output=True, text=True
     )
     assert wrong.returncode != 0 and "tensorflow" in wrong.stderr  # train does import it: the test can fail
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64" or sys.platform != "linux", reason="oneDNN is for x86")
+def test_onednn_is_on_whatever_the_processor_unless_it_is_told_off():
+    program = "from metarun.experiments.quiet import import_tensorflow; import_tensorflow()"
+
+    def said(**told: str) -> str:
+        environment = {name: value for name, value in os.environ.items() if name != "TF_ENABLE_ONEDNN_OPTS"}
+        environment |= {"TF_CPP_MIN_LOG_LEVEL": "0"} | told
+        return subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True).stderr
+
+    assert "oneDNN custom operations are on" in said()
+    assert "oneDNN custom operations are on" not in said(TF_ENABLE_ONEDNN_OPTS="0")
 
 
 ROW = {
