@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 PACKAGES = ("metarun", "tensorflow", "keras", "numpy", "pillow", "matplotlib")
+INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16")
 
 
 def git_commit() -> str:
@@ -38,11 +39,24 @@ def describe() -> dict[str, Any]:
         "packages": {package: version(package) for package in PACKAGES},
         "host": platform.node(),
         "platform": platform.platform(),
+        "processor": processor(),
+        "onednn": os.environ.get("TF_ENABLE_ONEDNN_OPTS", ""),
         "cores": cores(),
         "devices": [device.name for device in tf.config.list_logical_devices()],
         "intra_op_threads": tf.config.threading.get_intra_op_parallelism_threads(),
         "inter_op_threads": tf.config.threading.get_inter_op_parallelism_threads(),
     }
+
+
+def processor(told: Path = Path("/proc/cpuinfo")) -> str:
+    """Its name and those of its vector instructions that choose TensorFlow's kernels, as Linux tells them."""
+    try:
+        lines = told.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return platform.processor()
+    facts = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    has = set(facts.get("flags", "").split())
+    return " ".join([facts.get("model name", platform.machine()), *(one for one in INSTRUCTIONS if one in has)])
 
 
 def cores() -> int:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from finished import results
 
-from metarun.experiments import checkpoint
+from metarun.experiments import checkpoint, environment
 from metarun.experiments.errors import RunError
 from metarun.experiments.load import load
 from metarun.experiments.rundir import RunDirectory
@@ -182,6 +182,16 @@ def test_tensorboard_has_the_numbers_of_metrics_csv(undisturbed):
             if name not in ("step", "split") and value
         }
         assert written == expected and expected
+
+
+def test_the_environment_has_what_the_last_bits_depend_on(tmp_path, undisturbed):
+    told = json.loads((undisturbed["maml"] / "environment.json").read_text())
+    assert {"packages", "processor", "onednn", "intra_op_threads"} <= told.keys()
+    assert told["processor"] == environment.processor() and told["onednn"] == os.environ["TF_ENABLE_ONEDNN_OPTS"]
+    (tmp_path / "cpuinfo").write_text(
+        "processor\t: 0\nmodel name\t: Some 9 @ 2:4\nflags\t\t: fpu avx avx2 avx512fp16\n\nprocessor\t: 1\n"
+    )
+    assert environment.processor(tmp_path / "cpuinfo") == "Some 9 @ 2:4 avx2"  # no avx512f
 
 
 def test_a_finished_run_is_skipped_and_fresh_sets_it_aside(tmp_path, undisturbed):
