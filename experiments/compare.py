@@ -103,7 +103,7 @@ def against(runs: Sequence[Compared], reference: int, test: Test) -> list[Paired
 def render(runs: Sequence[Compared], reference: int, test: Test, form: str) -> str:
     """A line for each run, and what was tested."""
     row = runs[reference].row
-    digits = digits_of(row) + 1
+    digits = digits_of(row.metric) + 1
     names = ["run", "algorithm", "protocol", "result", "difference", "ci95", "p"]
     table = []
     for run, paired in zip(runs, against(runs, reference, test), strict=True):
@@ -117,8 +117,10 @@ def render(runs: Sequence[Compared], reference: int, test: Test, form: str) -> s
             )
     kept = [place for place in range(len(names)) if any(cells[place] for cells in table)]
     shown = render_cells([names[place] for place in kept], [[cells[place] for place in kept] for cells in table], form)
-    note = f"{unit_of(row)}; difference to {table[reference][0]} on {row.episodes} identical episodes; {test} test"
-    return f"{shown}\n\n{note}"
+    note = (
+        f"{unit_of(row.metric)}; difference to {table[reference][0]} on {row.episodes} identical episodes; {test} test"
+    )
+    return f"{shown}\n\n{unit_of(row.metric)}; {note}"
 
 
 def probability(p: float) -> str:

@@ -78,7 +78,7 @@ def _finished(run: RunDirectory) -> tuple[str, str]:
         return "failed", str(error)
     cells = result_cells(average([row]))
     spread = f" ± {cells['ci95']}" if cells["ci95"] else ""
-    return "finished", f"{unit_of(row)} {cells['result']}{spread}"
+    return "finished", f"{unit_of(row.metric)} {cells['result']}{spread}"
 
 
 def _progress(run: RunDirectory) -> str:

@@ -136,7 +136,7 @@ def _cells(line: Line, show_digest: bool) -> dict[str, str]:
         "tuned": row.tuned or "",
         "episodes": str(row.episodes),
         "seeds": str(line.seeds),
-        "metric": unit_of(row),
+        "metric": unit_of(row.metric),
         **result_cells(line),
         "ece": number(line.expected_calibration_error, 2),
         "nll": number(line.negative_log_likelihood, 3),
@@ -146,27 +146,40 @@ def _cells(line: Line, show_digest: bool) -> dict[str, str]:
 
 def result_cells(line: Line) -> dict[str, str]:
     """What was measured, its two spreads, and the paper's number beside it."""
-    row, digits = line.row, digits_of(line.row)
-    published = number(row.published, digits)
-    if published and row.published_ci95 is not None:
-        published += f" ± {number(row.published_ci95, digits)}"
+    row = line.row
+    return numbers(row.metric, line.result, line.ci95, line.seed_std, row.published, row.published_ci95)
+
+
+def numbers(
+    metric: str,
+    result: float | None,
+    ci95: float | None,
+    seed_std: float | None,
+    published: float | None,
+    published_ci95: float | None,
+) -> dict[str, str]:
+    """Of `result_cells`, as they are shown."""
+    digits = digits_of(metric)
+    paper = number(published, digits)
+    if paper and published_ci95 is not None:
+        paper += f" ± {number(published_ci95, digits)}"
     return {
-        "result": number(line.result, digits) or "not finite",
-        "ci95": number(line.ci95, digits),
-        "seed std": number(line.seed_std, digits),
-        "published": published,
-        "difference": "" if line.difference is None else f"{line.difference:+.{digits}f}",
+        "result": number(result, digits) or "not finite",
+        "ci95": number(ci95, digits),
+        "seed std": number(seed_std, digits),
+        "published": paper,
+        "difference": "" if result is None or published is None else f"{result - published:+.{digits}f}",
     }
 
 
-def unit_of(row: Row) -> str:
+def unit_of(metric: str) -> str:
     """The metric, and percent where it is shown in percent."""
-    return "accuracy %" if row.metric == "accuracy" else row.metric
+    return "accuracy %" if metric == "accuracy" else metric
 
 
-def digits_of(row: Row) -> int:
+def digits_of(metric: str) -> int:
     """Decimals that a metric is shown with."""
-    return 3 if row.metric == "mse" else 2
+    return 3 if metric == "mse" else 2
 
 
 def number(value: float | None, digits: int) -> str:

@@ -10,63 +10,81 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict
 
 from .atomic import write_text_atomic
 from .compare import Compared, best_of, difference_of_tasks, with_episodes
 from .errors import RunError
 from .paired import compare
-from .papers import Cell
 from .plan import Planned, by_cell
 from .results import published_columns
-from .table import Bold, Line, average, digits_of, render_cells, result_cells, unit_of
+from .table import Bold, Line, average, digits_of, numbers, render_cells, unit_of
 
 LEVEL = 0.05  # of the paired test
 SLACK = 1e-9  # of what is printed with two digits: 98.3 is 0.4 from 98.7
 
 
-class Reproduced(NamedTuple):
-    """A cell that is filled."""
+class FilledCell(BaseModel):
+    """A cell that is filled, as TABLE.csv has it: full precision, accuracies in percent, the budget as a share."""
 
-    cell: Cell
-    line: Line
-    budget: float | None
-    tests: list[Compared]  # one a seed
-    bold: bool = False
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    cell: str
+    column: str
+    method: str
+    spec: str
+    published: float | None = None
+    published_ci95: float | None = None
+    published_source: str | None = None
+    metric: str
+    result: float | None = None
+    ci95: float | None = None
+    seed_std: float | None = None
+    difference: float | None = None
+    verdict: str = ""
+    best: bool
+    episodes: int
+    seeds: int
+    train_steps: int
+    budget: float | None = None
+    protocol: str | None = None
+    inner_steps: int
+    checkpoint: str
+    spec_digest: str
+    episodes_digest: str
 
 
-def collect(planned: Sequence[Planned]) -> tuple[list[Reproduced], list[str]]:
+def collect(planned: Sequence[Planned]) -> tuple[list[FilledCell], list[str]]:
     """The cells with a row of at least one seed, the best of each column marked; and notes: seeds that are
     missing, and why a cell or a column is not compared."""
-    filled, notes = [], []
+    filled, notes, tested = [], [], []
     for seeds in by_cell(planned).values():
         rows = [(one, row) for one in seeds if (row := one.row) is not None]
         if rows:
             first = rows[0][0]
             published = published_columns(first.cell.published)  # the cell's, which need not be the spec's
-            line = average([row.model_copy(update=published) for _, row in rows])
+            filled.append((first, average([row.model_copy(update=published) for _, row in rows])))
             try:
-                tests = [with_episodes(one.row_path) for one, _ in rows]
+                tested.append((first.cell, [with_episodes(one.row_path) for one, _ in rows]))
             except RunError as error:
-                tests = []
                 notes.append(f"{first.cell.name} is compared with none: {error}")
             if len(rows) < len(seeds):
                 notes.append(f"{first.cell.name}: {len(rows)} of {len(seeds)} seeds")
-            filled.append(Reproduced(first.cell, line, first.budget, tests))
     marks = set()
-    for column in dict.fromkeys(one.cell.column for one in filled):
-        cells = [one for one in filled if one.cell.column == column and one.tests]
-        if len(cells) > 1:
-            reason = _not_comparable(cells)
+    for column in dict.fromkeys(cell.column for cell, _ in tested):
+        tests = {cell.name: tests for cell, tests in tested if cell.column == column}
+        if len(tests) > 1:
+            reason = _not_comparable(tests)
             if reason:
                 notes.append(f"{column}: none is bold, {reason}")
             else:
-                marks |= {cells[place].cell.name for place in best([seed_mean(one.tests) for one in cells])}
-    return [one._replace(bold=one.cell.name in marks) for one in filled], notes
+                names = list(tests)
+                marks |= {names[place] for place in best([seed_mean(each) for each in tests.values()])}
+    return [_filled(one, line, one.cell.name in marks) for one, line in filled], notes
 
 
 def write(planned: Sequence[Planned], path: Path, form: str = "text") -> str:
@@ -92,13 +110,43 @@ def best(tests: Sequence[Compared], level: float = LEVEL) -> list[int]:
     ]
 
 
-def _not_comparable(cells: Sequence[Reproduced]) -> str | None:
-    everything = [(one.cell.name, test) for one in cells for test in one.tests]
+def _not_comparable(tests: Mapping[str, Sequence[Compared]]) -> str | None:
+    """By the names of their cells."""
+    everything = [(name, test) for name, each in tests.items() for test in each]
     first = everything[0]
     for name, test in everything[1:]:
         if reason := difference_of_tasks(first[1], test):
             return f"{first[0]} and {name} were not tested on the same episodes: {reason}"
     return None
+
+
+def _filled(one: Planned, line: Line, is_best: bool) -> FilledCell:
+    cell, row = one.cell, line.row
+    return FilledCell(
+        cell=cell.name,
+        column=cell.column,
+        method=cell.method,
+        spec=cell.spec,
+        published=row.published,
+        published_ci95=row.published_ci95,
+        published_source=row.published_source,
+        metric=row.metric,
+        result=line.result,
+        ci95=line.ci95,
+        seed_std=line.seed_std,
+        difference=line.difference,
+        verdict=verdict(line),
+        best=is_best,
+        episodes=row.episodes,
+        seeds=line.seeds,
+        train_steps=row.train_steps,
+        budget=one.budget,
+        protocol=row.protocol,
+        inner_steps=row.inner_steps,
+        checkpoint=row.checkpoint,
+        spec_digest=row.spec_digest,
+        episodes_digest=row.episodes_digest,
+    )
 
 
 def verdict(line: Line) -> str:
@@ -120,10 +168,10 @@ def verdict(line: Line) -> str:
         return "within 1 point" if accuracy else "within 1 %"
     worse = (difference > 0) == (row.metric == "mse")
     known = line.ci95 is not None and size <= line.ci95
-    return f"{'short' if worse else 'above'} by {size:.{digits_of(row)}f}" + (", inside ci95" if known else "")
+    return f"{'short' if worse else 'above'} by {size:.{digits_of(row.metric)}f}" + (", inside ci95" if known else "")
 
 
-def render(filled: Sequence[Reproduced], notes: Sequence[str], form: str) -> str:
+def render(filled: Sequence[FilledCell], notes: Sequence[str], form: str) -> str:
     """The table as text, csv, markdown or latex (booktabs), without a final newline."""
     if form == "csv":
         return _csv(filled)
@@ -132,7 +180,7 @@ def render(filled: Sequence[Reproduced], notes: Sequence[str], form: str) -> str
     table = [[row[name] for name in names] for row in cells]
     mark = {"text": "*", "markdown": "bold", "latex": "bold"}[form]
     below = list(notes)
-    if any(one.bold for one in filled):
+    if any(one.best for one in filled):
         below.insert(
             0,
             f"{mark}: the best of its column, and those that a paired t-test on the identical episodes (mean over "
@@ -142,40 +190,42 @@ def render(filled: Sequence[Reproduced], notes: Sequence[str], form: str) -> str
     return "\n".join([render_cells(names, table, form), *([""] if below else []), *(comment + line for line in below)])
 
 
-def _cells(one: Reproduced) -> dict[str, str]:
-    row, told = one.line.row, result_cells(one.line)
+def _cells(one: FilledCell) -> dict[str, str]:
+    told = numbers(one.metric, one.result, one.ci95, one.seed_std, one.published, one.published_ci95)
     return {
-        "column": one.cell.column,
-        "method": one.cell.method,
+        "column": one.column,
+        "method": one.method,
         "published": told["published"],
-        "result": Bold(told["result"]) if one.bold else told["result"],
+        "result": Bold(told["result"]) if one.best else told["result"],
         "ci95": told["ci95"],
         "seed std": told["seed std"],
         "difference": told["difference"],
-        "verdict": verdict(one.line),
-        "metric": unit_of(row),
-        "episodes": str(row.episodes),
-        "seeds": str(one.line.seeds),
-        "budget": "" if one.budget is None else f"{100 * one.budget:.3g} %",
-        "protocol": row.protocol or "",
+        "verdict": one.verdict,
+        "metric": unit_of(one.metric),
+        "episodes": str(one.episodes),
+        "seeds": str(one.seeds),
+        "budget": percent(one.budget),
+        "protocol": one.protocol or "",
     }
 
 
-def _csv(filled: Sequence[Reproduced]) -> str:
-    """Full precision; accuracies in percent, the budget as a share."""
+def percent(budget: float | None) -> str:
+    """As it is shown."""
+    return "" if budget is None else f"{100 * budget:.3g} %"
+
+
+def _csv(filled: Sequence[FilledCell]) -> str:
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(
-        ["cell", "column", "method", "spec", "published", "published_ci95", "published_source", "metric", "result",
-         "ci95", "seed_std", "difference", "verdict", "best", "episodes", "seeds", "train_steps", "budget", "protocol",
-         "inner_steps", "checkpoint", "spec_digest", "episodes_digest"]
-    )  # fmt: skip
-    for one in filled:
-        cell, line, row = one.cell, one.line, one.line.row
-        writer.writerow(
-            [cell.name, cell.column, cell.method, cell.spec, row.published, row.published_ci95, row.published_source,
-             row.metric, line.result, line.ci95, line.seed_std, line.difference, verdict(line),
-             str(one.bold).lower(), row.episodes, line.seeds, row.train_steps, one.budget, row.protocol,
-             row.inner_steps, row.checkpoint, row.spec_digest, row.episodes_digest]
-        )  # fmt: skip
+    writer = csv.DictWriter(text, list(FilledCell.model_fields), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(one.model_dump() | {"best": str(one.best).lower()} for one in filled)
     return text.getvalue().rstrip("\n")
+
+
+def read_table(path: Path) -> list[FilledCell]:
+    """The cells of a TABLE.csv."""
+    with path.open(newline="", encoding="utf-8") as file:
+        return [
+            FilledCell.model_validate({name: value for name, value in line.items() if value})
+            for line in csv.DictReader(file)
+        ]

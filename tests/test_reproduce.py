@@ -183,8 +183,8 @@ def test_the_number_of_another_test_is_its_own(table, tmp_path, calls):
     invoke(table, "--out", out, "--cells", "k5*")
     assert calls == {"run": 1, "evaluate": 1}
     filled, _ = collect(plan(load_table(str(table)), out))
-    assert [(one.cell.name, one.line.row.published) for one in filled] == [("k5", 3.0), ("k5-more", 7.0)]
-    assert filled[0].line.row.mean != filled[1].line.row.mean
+    assert [(one.cell, one.published) for one in filled] == [("k5", 3.0), ("k5-more", 7.0)]
+    assert filled[0].result != filled[1].result
 
 
 def test_cells_are_chosen_by_glob(table, tmp_path):
@@ -334,13 +334,13 @@ def test_bold_needs_identical_episodes(table, tmp_path):
     leave(one, 0.9, (0.9, 0.8, 1.0))
     leave(two, 0.5)
     filled, notes = collect(planned)
-    assert [(each.cell.name, each.bold) for each in filled] == [("k5", True), ("other", False)]
+    assert [(each.cell, each.best) for each in filled] == [("k5", True), ("other", False)]
     assert notes == ["k5: 1 of 2 seeds", "other: 1 of 2 seeds"]
     assert "90.00*" in render(filled, notes, "text") and "**90.00**" in render(filled, notes, "markdown")
     assert r"\textbf{90.00}" in render(filled, notes, "latex")
     leave(two, 0.5, episodes_digest="2" * 16)
     filled, notes = collect(planned)
-    assert not any(each.bold for each in filled)
+    assert not any(each.best for each in filled)
     assert "K = 5: none is bold, k5 and other were not tested on the same episodes" in render(filled, notes, "text")
     two.directory.episodes.unlink()
     assert any(note.startswith("other is compared with none") for note in collect(planned)[1])
@@ -351,9 +351,9 @@ def test_seeds_are_a_spread_and_their_mean_is_tested(table, tmp_path):
     for one, mean in zip(planned, (0.5, 0.7), strict=True):
         leave(one, mean)
     ((only,), _) = collect(planned)
-    assert only.line.seeds == 2 and only.line.result == pytest.approx(60)
-    assert only.line.seed_std == pytest.approx(100 * math.sqrt(0.02))
-    assert not only.bold  # alone in its column, it is the best of nothing
+    assert only.seeds == 2 and only.result == pytest.approx(60)
+    assert only.seed_std == pytest.approx(100 * math.sqrt(0.02))
+    assert not only.best  # alone in its column, it is the best of nothing
 
 
 def test_a_cell_of_a_shipped_table_from_nothing_to_its_line(tmp_path):

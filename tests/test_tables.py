@@ -6,11 +6,19 @@ from pathlib import Path
 import pytest
 
 from metarun.experiments.results import COLUMNS
+from metarun.experiments.verdict import FilledCell, read_table, render
 
-CELL = """cell,column,method,metric,published,result,ci95,verdict,budget,seeds
-5way,5-way,A,accuracy,99,98.5,0.25,{},0.5,2
-chance,5-way,B,accuracy,20,20,0.25,,,1
-"""
+
+def write_cells(path, *cells):
+    """A TABLE.csv: name, budget and result of each cell, and whether it is the best."""
+    told = {"method": "A", "spec": "s", "metric": "accuracy", "published": 99, "ci95": 0.25, "verdict": "a verdict"}
+    told |= {"episodes": 600, "seeds": 2, "train_steps": 10, "inner_steps": 0, "checkpoint": "last"}
+    told |= {"spec_digest": "0", "episodes_digest": "1"}
+    lines = [
+        FilledCell(cell=name, column=name.split("-")[0], budget=budget, result=result, best=best, **told)
+        for name, budget, result, best in cells
+    ]
+    path.write_text(render(lines, [], "csv") + "\n")
 
 
 @pytest.fixture
@@ -28,28 +36,56 @@ def rows(path, *values):
         )
 
 
-def test_a_table_and_its_line(tables, tmp_path, monkeypatch):
+@pytest.fixture
+def folders(tables, tmp_path, monkeypatch):
+    """Where the tables are, in place of the repository's, and a folder of runs."""
     monkeypatch.setattr(tables, "HERE", tmp_path / "results")
     monkeypatch.setattr(tables, "ROWS", tmp_path / "results/results.csv")
     for folder in ("results", "runs"):
         (tmp_path / folder).mkdir()
     rows(tmp_path / "results/results.csv", ("one", 0, 1), ("other", 0, 2))
     rows(tmp_path / "runs/results.csv", ("one", 0, 3), ("one", 1, 4))
-    (tmp_path / "runs/snell2017-omniglot.csv").write_text(CELL.format("within 1 point"))
-    (tmp_path / "runs/snell2017-omniglot.md").write_text("| a table |\n")
-    (tmp_path / "runs/no-table-of-ours.csv").write_text("")
-    tables.take_over(tmp_path / "runs")
-    told = [(row["experiment"], row["seed"], row["mean"]) for row in tables.read(tmp_path / "results/results.csv")]
+    return tmp_path / "results", tmp_path / "runs"
+
+
+def test_a_table_and_its_line(tables, folders):
+    results, runs = folders
+    write_cells(runs / "snell2017-omniglot.csv", ("5way-1shot", 0.5, 98.5, False), ("20way-1shot", None, 20, False))
+    (runs / "no-table-of-ours.csv").write_text("")
+    tables.take_over(runs)
+    told = [(row["experiment"], row["seed"], row["mean"]) for row in tables.read(results / "results.csv")]
     assert told == [("one", "0", "3"), ("one", "1", "4"), ("other", "0", "2")]
-    assert not (tmp_path / "results/no-table-of-ours.csv").exists()
+    assert not (results / "no-table-of-ours.csv").exists()
 
     told = tables.filled(
         "before\n<!-- table all -->\nold\n<!-- end -->\n<!-- table snell2017-omniglot -->\n<!-- end -->\nafter\n"
     )
-    line = "| snell2017-omniglot | 5-way | A | 99.00 | 98.50 | 0.25 | within 1 point | 50 % | 2 |"
-    assert line in told and "old" not in told and "| B |" not in told  # which nothing was trained for
-    assert told.endswith("<!-- table snell2017-omniglot -->\n| a table |\n<!-- end -->\nafter\n")
+    line = "| snell2017-omniglot | 5way | A | 99.00 | 98.50 | 0.25 | a verdict | 50 % | 2 |"
+    assert line in told and "old" not in told and told.count("| 20way |") == 1  # which nothing was trained for
+    assert told.endswith("| 20way | A | 99.00 | 20.00 | 0.25 | -79.00 | a verdict | accuracy % | 600 | 2 |  |\n"
+                         "<!-- end -->\nafter\n")  # fmt: skip
     assert tables.filled(told) == told
+
+
+def test_a_table_of_runs_of_several_machines(tables, folders):
+    """What is there stays, unless the new cell had as much of the budget; the order is the paper's."""
+    results, runs = folders
+    name = "snell2017-omniglot"
+    write_cells(results / f"{name}.csv", ("5way-1shot", 1.0, 98.0, True), ("20way-1shot", 0.5, 95.0, False))
+    write_cells(
+        runs / f"{name}-budget-0.5.csv",
+        ("5way-5shot", 0.5, 99.0, True),
+        ("5way-1shot", 0.5, 97.0, True),
+        ("20way-1shot", 0.5, 96.0, False),
+    )
+    write_cells(runs / f"{name}.csv", ("20way-5shot", 1.0, 98.5, True))
+    tables.take_over(runs)
+    assert [(cell.cell, cell.budget, cell.result, cell.best) for cell in read_table(results / f"{name}.csv")] == [
+        ("5way-1shot", 1.0, 98.0, False),  # one of its column came from elsewhere, and was compared with others
+        ("5way-5shot", 0.5, 99.0, False),
+        ("20way-1shot", 0.5, 96.0, False),
+        ("20way-5shot", 1.0, 98.5, False),
+    ]
 
 
 @pytest.mark.parametrize("name", ["README.md", "experiments/results/README.md"])

@@ -2,10 +2,11 @@
 
     python experiments/results/tables.py [RUNS...]
 
-RUNS are folders of `metarun reproduce`: their TABLE.csv and TABLE.md and the rows of their results.csv are taken over
-first. Then the text between `<!-- table NAME -->` and `<!-- end -->` is written anew, in both READMEs, from NAME.md;
-where NAME is `all`, from all TABLE.csv: one line a trained cell that the paper has a number for; where it is `others`,
-from the rows of those specs that belong to no paper's table.
+RUNS are folders of `metarun reproduce`, on this machine or brought from others: the cells of their TABLE.csv and
+TABLE-budget-*.csv and the rows of their results.csv are taken over first. Of a cell that is there already, the one with
+the larger share of the paper's budget stays. Then the text between `<!-- table NAME -->` and `<!-- end -->` is written
+anew, in both READMEs, from NAME.csv; where NAME is `all`, from all tables: one line a trained cell that the paper has a
+number for; where it is `others`, from the rows of those specs that belong to no paper's table.
 """
 
 from __future__ import annotations
@@ -13,18 +14,20 @@ from __future__ import annotations
 import csv
 import io
 import re
-import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from metarun.experiments.atomic import write_text_atomic
-from metarun.experiments.papers import shipped_tables
+from metarun.experiments.papers import load_table, shipped_tables
 from metarun.experiments.results import COLUMNS, Row
-from metarun.experiments.table import render, render_cells, tabulate
+from metarun.experiments.table import numbers, render, render_cells, tabulate
+from metarun.experiments.verdict import FilledCell, percent, read_table
+from metarun.experiments.verdict import render as render_table
 
 HERE = Path(__file__).parent
 ROWS = HERE / "results.csv"
-CELLS = ("table", "column", "method", "published", "result", "ci95", "verdict", "budget", "seeds")
+COLUMNS_OF_ALL = ("table", "column", "method", "published", "result", "ci95", "verdict", "budget", "seeds")
 OTHERS = ("omniglot-", "miniimagenet-")
 KEY = ("experiment", "seed", "split", "way", "shot", "query", "protocol", "inner_steps", "checkpoint", "precision")
 
@@ -34,15 +37,29 @@ def take_over(runs: Path) -> None:
     if not (runs / "results.csv").is_file():
         sys.exit(f"{runs} is no folder of finished runs: it has no results.csv")
     for name in shipped_tables():
-        for ending in (".csv", ".md"):
-            if (runs / f"{name}{ending}").is_file():
-                shutil.copyfile(runs / f"{name}{ending}", HERE / f"{name}{ending}")
+        for path in sorted(runs.glob(f"{name}.csv")) + sorted(runs.glob(f"{name}-budget-*.csv")):
+            own = HERE / f"{name}.csv"
+            cells = merged(read_table(own) if own.is_file() else [], read_table(path))
+            order = [cell.name for cell in load_table(name).cells]
+            write_text_atomic(
+                own, render_table(sorted(cells, key=lambda cell: order.index(cell.cell)), [], "csv") + "\n"
+            )
     rows = {tuple(row[key] for key in KEY): row for path in (ROWS, runs / "results.csv") for row in read(path)}
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows[key] for key in sorted(rows))
     write_text_atomic(ROWS, text.getvalue())
+
+
+def merged(old: Sequence[FilledCell], new: Sequence[FilledCell]) -> list[FilledCell]:
+    """Each cell once. A column with cells of both has none in bold: they were not compared with each other."""
+    budgets = {cell.cell: cell.budget or 1 for cell in old}
+    taken = [cell for cell in new if (cell.budget or 1) >= budgets.get(cell.cell, 0)]
+    names = {cell.cell for cell in taken}
+    kept = [cell for cell in old if cell.cell not in names]
+    mixed = {cell.column for cell in kept} & {cell.column for cell in taken}
+    return [cell.model_copy(update={"best": cell.best and cell.column not in mixed}) for cell in kept + taken]
 
 
 def read(path: Path) -> list[dict[str, str]]:
@@ -58,21 +75,21 @@ def written(name: str) -> str:
         alone = [Row.model_validate({key: value for key, value in row.items() if value}) for row in rows]
         return render(tabulate(alone), "markdown")
     if name != "all":
-        path = HERE / f"{name}.md"
-        return path.read_text().strip() if path.is_file() else "Not run yet."
+        path = HERE / f"{name}.csv"
+        return render_table(read_table(path), [], "markdown") if path.is_file() else "Not run yet."
     lines = []
     for table in shipped_tables():
         if (HERE / f"{table}.csv").is_file():
-            rows = read(HERE / f"{table}.csv")
-            lines += [cells_of(row | {"table": table}) for row in rows if row["published"] and row["budget"]]
-    return render_cells(CELLS, lines, "markdown")
+            cells = [cell for cell in read_table(HERE / f"{table}.csv") if cell.published is not None and cell.budget]
+            lines += [line_of(table, cell) for cell in cells]
+    return render_cells(COLUMNS_OF_ALL, lines, "markdown")
 
 
-def cells_of(row: dict[str, str]) -> list[str]:
+def line_of(table: str, cell: FilledCell) -> list[str]:
     """One line: the number with its interval over episodes, and how much of the paper's budget it had."""
-    digits = 3 if row["metric"] == "mse" else 2
-    numbers = {name: f"{float(row[name]):.{digits}f}" for name in ("published", "result", "ci95") if row[name]}
-    return [(row | numbers | {"budget": f"{100 * float(row['budget']):.3g} %"})[name] for name in CELLS]
+    told = numbers(cell.metric, cell.result, cell.ci95, None, cell.published, None)
+    return [table, cell.column, cell.method, told["published"], told["result"], told["ci95"], cell.verdict,
+            percent(cell.budget), str(cell.seeds)]  # fmt: skip
 
 
 def filled(text: str) -> str:
