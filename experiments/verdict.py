@@ -76,7 +76,7 @@ def collect(planned: Sequence[Planned]) -> tuple[list[FilledCell], list[str]]:
                 notes.append(f"{first.cell.name}: {len(rows)} of {len(seeds)} seeds")
     marks = set()
     for column in dict.fromkeys(cell.column for cell, _ in tested):
-        tests = {cell.name: tests for cell, tests in tested if cell.column == column}
+        tests = {cell.name: each for cell, each in tested if cell.column == column}
         if len(tests) > 1:
             reason = _not_comparable(tests)
             if reason:

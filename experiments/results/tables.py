@@ -39,11 +39,9 @@ def take_over(runs: Path) -> None:
     for name in shipped_tables():
         for path in sorted(runs.glob(f"{name}.csv")) + sorted(runs.glob(f"{name}-budget-*.csv")):
             own = HERE / f"{name}.csv"
-            cells = merged(read_table(own) if own.is_file() else [], read_table(path))
-            order = [cell.name for cell in load_table(name).cells]
-            write_text_atomic(
-                own, render_table(sorted(cells, key=lambda cell: order.index(cell.cell)), [], "csv") + "\n"
-            )
+            cells = {cell.cell: cell for cell in merged(read_table(own) if own.is_file() else [], read_table(path))}
+            in_order = [cells[cell.name] for cell in load_table(name).cells if cell.name in cells]
+            write_text_atomic(own, render_table(in_order, [], "csv") + "\n")
     rows = {tuple(row[key] for key in KEY): row for path in (ROWS, runs / "results.csv") for row in read(path)}
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
