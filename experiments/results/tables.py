@@ -29,7 +29,8 @@ HERE = Path(__file__).parent
 ROWS = HERE / "results.csv"
 COLUMNS_OF_ALL = ("table", "column", "method", "published", "result", "ci95", "verdict", "budget", "seeds")
 OTHERS = ("omniglot-", "miniimagenet-")
-KEY = ("experiment", "seed", "split", "way", "shot", "query", "protocol", "inner_steps", "checkpoint", "precision")
+KEY = ("experiment", "seed", "split", "way", "shot", "query", "protocol", "inner_steps", "checkpoint", "precision",
+       "episodes")  # fmt: skip
 
 
 def take_over(runs: Path) -> None:
