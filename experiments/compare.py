@@ -117,9 +117,7 @@ def render(runs: Sequence[Compared], reference: int, test: Test, form: str) -> s
             )
     kept = [place for place in range(len(names)) if any(cells[place] for cells in table)]
     shown = render_cells([names[place] for place in kept], [[cells[place] for place in kept] for cells in table], form)
-    note = (
-        f"{unit_of(row.metric)}; difference to {table[reference][0]} on {row.episodes} identical episodes; {test} test"
-    )
+    note = f"difference to {table[reference][0]} on {row.episodes} identical episodes; {test} test"
     return f"{shown}\n\n{unit_of(row.metric)}; {note}"
 
 

@@ -103,6 +103,7 @@ def test_compare_tells_difference_interval_and_p(tmp_path):
     paired = compare(100 * np.array(B), 100 * np.array(A))
     assert f"{paired.difference:+.3f}" in told and f"{paired.ci95:.3f}" in told and f"{paired.p:.4f}" in told
     assert "-10.000" in told and "4 identical episodes; paired t test" in told
+    assert told.splitlines()[-1].startswith(f"accuracy %; difference to {runs[0]} on 4")  # the unit once
     assert "Wilcoxon test" in metarun("compare", *runs, "--test", "wilcoxon").stdout
     swapped = metarun("compare", *runs[::-1], "--against", "best").stdout
     assert "-10.000" in swapped and f"difference to {runs[0]}" in swapped
