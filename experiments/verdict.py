@@ -21,7 +21,7 @@ from .compare import Compared, best_of, difference_of_tasks, with_episodes
 from .errors import RunError
 from .paired import compare
 from .plan import Planned, by_cell
-from .results import published_columns
+from .results import Row, published_columns
 from .table import Bold, Line, average, digits_of, numbers, render_cells, unit_of
 
 LEVEL = 0.05  # of the paired test
@@ -121,32 +121,13 @@ def _not_comparable(tests: Mapping[str, Sequence[Compared]]) -> str | None:
 
 
 def _filled(one: Planned, line: Line, is_best: bool) -> FilledCell:
+    """What the paper says of the cell, what the rows have in common, and their means."""
     cell, row = one.cell, line.row
-    return FilledCell(
-        cell=cell.name,
-        column=cell.column,
-        method=cell.method,
-        spec=cell.spec,
-        published=row.published,
-        published_ci95=row.published_ci95,
-        published_source=row.published_source,
-        metric=row.metric,
-        result=line.result,
-        ci95=line.ci95,
-        seed_std=line.seed_std,
-        difference=line.difference,
-        verdict=verdict(line),
-        best=is_best,
-        episodes=row.episodes,
-        seeds=line.seeds,
-        train_steps=row.train_steps,
-        budget=one.budget,
-        protocol=row.protocol,
-        inner_steps=row.inner_steps,
-        checkpoint=row.checkpoint,
-        spec_digest=row.spec_digest,
-        episodes_digest=row.episodes_digest,
-    )
+    paper = {"cell": cell.name, "column": cell.column, "method": cell.method, "spec": cell.spec}
+    common = {name: getattr(row, name) for name in FilledCell.model_fields.keys() & Row.model_fields.keys()}
+    means = {name: getattr(line, name) for name in ("seeds", "result", "ci95", "seed_std", "difference")}
+    told = {"verdict": verdict(line), "best": is_best, "budget": one.budget}
+    return FilledCell.model_validate(paper | common | means | told)
 
 
 def verdict(line: Line) -> str:
