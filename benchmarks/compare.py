@@ -21,8 +21,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from metarun.experiments.quiet import fast_kernels
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # as `metarun` has it
+os.environ.update(fast_kernels())
 
 import numpy as np
 import tensorflow as tf

@@ -18,8 +18,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from metarun.experiments.quiet import fast_kernels
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # as `metarun` has it
+os.environ.update(fast_kernels())
 
 CURVES: dict[str, list[int]] = {
     "meta_batch": [1, 2, 4, 8, 16, 32, 64, 128],

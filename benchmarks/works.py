@@ -6,8 +6,10 @@ import os
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
+from metarun.experiments.quiet import fast_kernels
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # as `metarun` has it
+os.environ.update(fast_kernels())
 
 import numpy as np
 import tensorflow as tf
