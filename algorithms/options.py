@@ -242,3 +242,8 @@ class OptimizerOptions(Options):
         default=None, gt=0, description="Clip each element of the meta-gradient to [-v, v] (Finn: 10 on miniImageNet)."
     )
     clip_norm: float | None = Field(default=None, gt=0, description="Clip the global norm of the meta-gradient.")
+
+    @property
+    def depends_on_length(self) -> bool:
+        """Whether a step's learning rate depends on how many steps there are in all."""
+        return self.schedule in ("linear", "cosine")

@@ -31,8 +31,8 @@ from .options import offline, overrides
 def command(specs: tuple[str, ...], overrides: tuple[str, ...], seeds: tuple[int, ...], out: Path, fresh: bool) -> None:
     """Train and test each SPEC, a YAML file or the name of a spec that ships, once for each seed.
 
-    The same command again goes on where an interrupted run stopped, and skips what is finished. A run that fails
-    does not stop those after it.
+    The same command again goes on where an interrupted run stopped, and skips what is finished. A longer training under
+    another name goes on from a shorter one of the same spec in OUT. A run that fails does not stop those after it.
 
     Many processes train one run together, each with a part of every meta-batch, where TF_CONFIG names them, or where
     one `srun` starts them; then a run that fails ends the command.

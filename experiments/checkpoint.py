@@ -11,15 +11,18 @@ import json
 import zipfile
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import tensorflow as tf
 
 from .atomic import write_bytes_atomic
 from .errors import RunError
 
+if TYPE_CHECKING:
+    import tensorflow as tf
+
 FORMAT = 1
+OTHER = "{path} is a checkpoint of another model or version: use --fresh, or choose another --out"
 
 
 def save(path: Path, variables: Sequence[tf.Variable], state: dict[str, Any]) -> None:
@@ -30,9 +33,8 @@ def save(path: Path, variables: Sequence[tf.Variable], state: dict[str, Any]) ->
     write_bytes_atomic(path, buffer.getvalue())
 
 
-def restore(path: Path, variables: Sequence[tf.Variable], keys: Collection[str] = ()) -> dict[str, Any]:
-    """Assign the variables and return `state`, which has `keys`; RunError for a damaged or foreign file, which changes
-    nothing."""
+def read(path: Path) -> tuple[dict[str, Any], list[np.ndarray]]:
+    """`state` and the values of the variables; RunError for a damaged or foreign file."""
     try:
         with np.load(path, allow_pickle=False) as file:
             state = json.loads(str(file["state"]))
@@ -40,10 +42,18 @@ def restore(path: Path, variables: Sequence[tf.Variable], keys: Collection[str] 
     except (OSError, ValueError, KeyError, EOFError, TypeError, AttributeError, zipfile.BadZipFile) as error:
         reason = getattr(error, "strerror", None) or error
         raise RunError(f"{path} is not a whole checkpoint ({reason}): use --fresh to train again") from None
+    if not isinstance(state, dict) or state.get("format") != FORMAT:
+        raise RunError(OTHER.format(path=path))
+    return state, arrays
+
+
+def restore(path: Path, variables: Sequence[tf.Variable], keys: Collection[str] = ()) -> dict[str, Any]:
+    """Assign the variables and return `state`, which has `keys`; RunError for a damaged or foreign file, which changes
+    nothing."""
+    state, arrays = read(path)
     wanted = [(tuple(variable.shape), variable.dtype.as_numpy_dtype) for variable in variables]
-    known = isinstance(state, dict) and state.get("format") == FORMAT and state.keys() >= set(keys)
-    if not known or [(array.shape, array.dtype) for array in arrays] != wanted:
-        raise RunError(f"{path} is a checkpoint of another model or version: use --fresh, or choose another --out")
+    if not state.keys() >= set(keys) or [(array.shape, array.dtype) for array in arrays] != wanted:
+        raise RunError(OTHER.format(path=path))
     for variable, array in zip(variables, arrays, strict=True):
         variable.assign(array)
     return state

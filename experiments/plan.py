@@ -10,6 +10,7 @@ from pathlib import Path
 
 from .errors import RunError
 from .load import SpecError, load
+from .longer import begun, step_of
 from .papers import Cell, PaperTable
 from .results import Row, read_row
 from .retest import changed, place
@@ -34,6 +35,11 @@ class Planned:
         return place(self.directory, self.experiment, changed(self.experiment, self.cell.changes))
 
     @property
+    def _shorter(self) -> RunDirectory | None:
+        """The run that it would go on from."""
+        return begun(self.experiment, self.directory)
+
+    @property
     def another_spec(self) -> bool:
         """Whether the folder holds a run of a spec with another digest."""
         if self.directory.finished:
@@ -52,6 +58,8 @@ class Planned:
             return "finished" if self.row_path.is_file() else "trained, not tested so"
         if self.directory.spec.exists():
             return f"interrupted at step {self.step} of {self.experiment.train.steps}"
+        if shorter := self._shorter:
+            return f"missing, goes on from step {self.step} of {shorter.path.parent.name}"
         return "missing"
 
     @property
@@ -59,8 +67,8 @@ class Planned:
         """Meta-updates that need not be done again."""
         if self.directory.finished:
             return self.experiment.train.steps
-        saved = self.directory.newest_checkpoints()
-        return int(saved[0].stem.removeprefix("step-")) if saved else 0
+        standing = self.directory if self.directory.newest_checkpoints() else self._shorter
+        return step_of(standing.newest_checkpoints()[0]) if standing else 0
 
     @property
     def row(self) -> Row | None:

@@ -25,6 +25,7 @@ from .build import build, test_of, validates_at, validation_of
 from .errors import RunError, noted
 from .follow import start_together
 from .interrupt import Interrupted, StopSignal
+from .longer import go_on_from_shorter
 from .measure import main_metric
 from .memory import foresee
 from .metrics_log import MetricsLog
@@ -44,8 +45,8 @@ CALL_SECONDS = 0.5  # of training steps in one call, after which progress and a 
 def run(
     experiment: Experiment, seed: int, directory: RunDirectory, fresh: bool = False, workers: Workers = ALONE
 ) -> Row:
-    """Train and test; go on where an earlier call stopped; return at once if it finished. Of many workers this is the
-    chief's part; the others' is `follow`.
+    """Train and test; go on where an earlier call stopped, or a shorter training beside this one; return at once if it
+    finished. Of many workers this is the chief's part; the others' is `follow`.
 
     Raises RunError, DataError, or Interrupted after a checkpoint; tf.errors.OpError where another worker is lost.
     """
@@ -61,6 +62,8 @@ def run(
             source, learner = built or build(experiment, seed)
             write_spec(experiment, seed, directory)
             write_json_atomic(directory.environment, environment.describe())
+            if not fresh and not directory.newest_checkpoints():
+                go_on_from_shorter(experiment, directory, source.content_digest)
             training = Training(experiment, seed, directory, source, learner, workers)
             training.train(stop)
             return training.test()

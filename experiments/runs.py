@@ -10,6 +10,7 @@ from typing import Any
 from .atomic import write_text_atomic
 from .errors import RunError
 from .load import load, resolved_yaml
+from .longer import is_beginning
 from .results import read_row
 from .retest import changed, place
 from .rundir import RunDirectory
@@ -49,9 +50,12 @@ def refuse_another_spec(experiment: Experiment, seed: int, directory: RunDirecto
     else:
         return
     if digest != experiment.digest:
+        way_out = "rename the experiment, choose another --out, or use --fresh to set it aside"
+        if directory.spec.is_file() and is_beginning(load(directory.spec).experiment, experiment):
+            way_out = "give this longer one a name of its own (-s name=...), and it goes on from there"
         raise RunError(
             f"{directory.path} holds {state} of another spec (digest {digest}, this one has {experiment.digest}): "
-            "rename the experiment, choose another --out, or use --fresh to set it aside"
+            + way_out
         )
 
 

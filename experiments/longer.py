@@ -1,0 +1,79 @@
+"""A longer training begins where a shorter one of the same spec stands: the steps that they share are the same, bit for
+bit. No TensorFlow."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+from . import checkpoint, lock
+from .atomic import write_bytes_atomic
+from .errors import RunError
+from .load import SpecError, load
+from .rundir import RunDirectory
+from .spec import Experiment
+
+STEPS = re.compile(r"^  steps: (\d+)$", re.MULTILINE)  # of a resolved spec: train.steps
+
+
+def begun(experiment: Experiment, directory: RunDirectory) -> RunDirectory | None:
+    """The run beside this one (OUT/<any name>/seed-<n>, the same n) that has done the most of the same training and is
+    shorter in all; None where there is none. One that is at work does not count."""
+    found: list[tuple[int, RunDirectory]] = []
+    for spec in directory.path.parent.parent.glob(f"*/{directory.path.name}/spec.yaml"):
+        other = RunDirectory(spec.parent)
+        saved = other.newest_checkpoints()
+        if saved and _steps(spec) < experiment.train.steps and not lock.holder(other.lock):
+            try:
+                if is_beginning(load(spec).experiment, experiment):
+                    found.append((step_of(saved[0]), other))
+            except SpecError:  # damaged, or of another version
+                continue
+    return max(found, key=lambda pair: pair[0])[1] if found else None
+
+
+def is_beginning(shorter: Experiment, longer: Experiment) -> bool:
+    """Whether a training is the first part of another: all but its length is the same, nothing depends on where it
+    ends, and its last step is one after which the longer one has a row and a validation too."""
+    steps = shorter.train.steps
+    every = [longer.train.log_every, *([longer.validation.every] if longer.validation else [])]
+    cut = longer.model_copy(update={"train": longer.train.model_copy(update={"steps": steps})})
+    return (
+        steps < longer.train.steps
+        and cut.digest == shorter.digest
+        and cut.compiles == longer.compiles
+        and not longer.optimizer.depends_on_length
+        and not any(steps % each for each in every)
+    )
+
+
+def go_on_from_shorter(experiment: Experiment, directory: RunDirectory, content_digest: str) -> None:
+    """Copy what a shorter training on the same images has reached, its checkpoints last, and say so."""
+    other = begun(experiment, directory)
+    if other is None:
+        return
+    try:
+        with other.locked():
+            newest, *_ = saved = other.newest_checkpoints()
+            if checkpoint.read(newest)[0].get("content_digest") != content_digest:
+                return
+            for path in (other.best, other.metrics, *reversed(saved)):
+                if path.is_file():
+                    write_bytes_atomic(directory.path / path.relative_to(other.path), path.read_bytes())
+    except RunError as error:
+        print(f"warning: starting from the first step, not from {other.path}: {error}", file=sys.stderr)
+        return
+    told = f"{directory.path} goes on from {other.path}, the same training up to step {step_of(newest)}"
+    print(told, file=sys.stderr)
+
+
+def step_of(saved: Path) -> int:
+    """Of a step checkpoint."""
+    return int(saved.stem.removeprefix("step-"))
+
+
+def _steps(spec: Path) -> int:
+    """Of a resolved spec, without the milliseconds that reading it as one takes."""
+    told = STEPS.search(spec.read_text(encoding="utf-8", errors="replace"))
+    return int(told[1]) if told else 0
