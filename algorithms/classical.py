@@ -11,6 +11,7 @@ from ..datasets.trials import Trials
 from .bandit_policies import RULES, BanditPolicy, random_action, rule_parameter
 from .classical_options import ClassicalMethod, PlanningOptions
 from .mdp_policies import PLANS, MDPPolicy
+from .program import program
 from .rollout import Policy, Seen, roll_out, trial_metrics
 
 
@@ -42,7 +43,7 @@ class ClassicalPolicy:
         given = None if options.parameter is None else getattr(options, options.parameter)
         self.chosen: float | None = given
         self.grid = options.grids[source.name] if given is None else ()
-        self._play = tf.function(self._metrics, jit_compile=jit_compile)
+        self._play = program(self._metrics, jit_compile=jit_compile)
         self._tensors: dict[float, tf.Tensor] = {}
 
     def play(self, trials: Trials, value: float | None) -> dict[str, tf.Tensor]:

@@ -14,6 +14,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from .program import program
+
 Function = Callable[..., Any]
 ZERO = tf.UnconnectedGradients.ZERO
 
@@ -30,7 +32,7 @@ def compiled(function: Function, by_library: Function | None = None) -> Function
             outputs = _listed(function(*inputs))
         return tape.gradient(outputs, inputs, output_gradients=output_gradients, unconnected_gradients=ZERO)
 
-    @tf.function(jit_compile=True)
+    @program(jit_compile=True)
     def second(inputs: Sequence[tf.Tensor], upstream: Sequence[tf.Tensor], ahead: Sequence[tf.Tensor]):
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch((inputs, upstream))
@@ -38,7 +40,7 @@ def compiled(function: Function, by_library: Function | None = None) -> Function
         sources = [*inputs, *upstream]
         return tape.gradient(gradients, sources, output_gradients=ahead, unconnected_gradients=ZERO)
 
-    value, first = tf.function(function, jit_compile=True), tf.function(gradient, jit_compile=True)
+    value, first = program(function, jit_compile=True), program(gradient, jit_compile=True)
 
     def fused(inputs: list[tf.Tensor]) -> tuple[Any, Function]:
         return value(*inputs), functools.partial(first, inputs)

@@ -11,6 +11,7 @@ from typing import Any
 import tensorflow as tf
 
 from ..datasets.tasks import Episode
+from .program import program
 
 Params = dict[str, tf.Tensor]
 Loss = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
@@ -96,7 +97,7 @@ def mean_over_chunks(function: Callable[[Episode], Any], batch: Episode, size: i
     if size == tasks:
         return function(batch)
     chunks = Episode(*(tf.reshape(part, (tasks // size, size, *part.shape[1:])) for part in batch))
-    each = tf.function(function).get_concrete_function(Episode(*(tf.TensorSpec(c.shape[1:], c.dtype) for c in chunks)))
+    each = program(function).get_concrete_function(Episode(*(tf.TensorSpec(c.shape[1:], c.dtype) for c in chunks)))
     signature = tf.nest.map_structure(lambda out: tf.TensorSpec(out.shape, out.dtype), each.structured_outputs)
     results = tf.map_fn(function, chunks, fn_output_signature=signature, parallel_iterations=1)
     return tf.nest.map_structure(lambda result: tf.reduce_mean(result, axis=0), results)

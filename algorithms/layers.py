@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from .compiled import compiled
+from .program import program
 
 SMALL = 16_000_000  # multiply-adds of one task in one convolution
 LARGE = 1_000_000  # values of one task that one batch norm normalises
@@ -149,7 +150,7 @@ def patches_gradient(spread: tf.Tensor, shape: tuple[int, ...], stride: int) -> 
     return tf.cast(tape.gradient(seen, x, output_gradients=tf.cast(spread, x.dtype)), spread.dtype)
 
 
-FUSED_PATCHES_GRADIENT = tf.function(patches_gradient, jit_compile=True)
+FUSED_PATCHES_GRADIENT = program(patches_gradient, jit_compile=True)
 
 
 def normalised_block(

@@ -39,8 +39,8 @@ class Problem(NamedTuple):
 
 
 class Learner(Protocol):
-    """A meta-learner. Both steps can be traced by `tf.function` and hold no Python state; a batch is an `Episode`, or
-    `Trials`."""
+    """A meta-learner. Both steps are traced by `program`, so without AutoGraph, and hold no Python state; a batch is an
+    `Episode`, or `Trials`."""
 
     variables: list[tf.Variable]  # all that a checkpoint must keep, the optimizer's state included
     parameters: dict[str, tf.Variable]  # what is meta-learned

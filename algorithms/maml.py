@@ -24,6 +24,7 @@ from .learner import Metrics, Problem, apply_meta_gradients, predict_queries, st
 from .networks import Network
 from .operations import gradient, gradient_through_gradient, gradient_through_last_gradient
 from .options import MAMLOptions
+from .program import program
 from .workers import WHOLE, Share
 
 
@@ -45,8 +46,8 @@ class MAML:
         self.test_steps = options.inner_steps if options.test_inner_steps is None else options.test_inner_steps
         self.test_lr = options.test_inner_lr or options.inner_lr
         whole = jit_compile and not network.fuse
-        self.compiled_gradient = tf.function(self.meta_gradient, jit_compile=whole)
-        self.compiled_predict = tf.function(self._predict, jit_compile=whole)
+        self.compiled_gradient = program(self.meta_gradient, jit_compile=whole)
+        self.compiled_predict = program(self._predict, jit_compile=whole)
 
     def train_step(self, batch: Episode, share: Share = WHOLE) -> Metrics:
         """One meta-update. Scalars: loss, and loss_before on the queries without adaptation's last step."""

@@ -29,6 +29,7 @@ from .learner import Metrics, Problem, apply_meta_gradients, predict_queries, st
 from .networks import Network
 from .operations import gradient
 from .options import ReptileOptions
+from .program import program
 from .workers import WHOLE, Share
 
 BETA2, EPSILON = 0.999, 1e-8
@@ -52,8 +53,8 @@ class Reptile:
         self.variables = state_of(optimizer, self.parameters, *self.moments.values(), self.steps_taken)
         self.test_steps = options.inner_steps if options.test_inner_steps is None else options.test_inner_steps
         whole = jit_compile and not network.fuse
-        self.compiled_learn = tf.function(self.learn, jit_compile=whole)
-        self.compiled_predict = tf.function(self._predict, jit_compile=whole)
+        self.compiled_learn = program(self.learn, jit_compile=whole)
+        self.compiled_predict = program(self._predict, jit_compile=whole)
 
     def train_step(self, batch: Episode, share: Share = WHOLE) -> Metrics:
         """One meta-update. Scalars: loss (of the first mini-batches) and loss_after (of the last).

@@ -40,6 +40,7 @@ from .learner import Metrics, apply_meta_gradients, state_of
 from .minibatches import Minibatches, mean_of_each, weighted_mean
 from .operations import forward, gradient
 from .options import GRUOptions, RL2Options
+from .program import program
 from .recurrent import GRU, Weights
 from .rollout import Rollout, Seen, roll_out, trial_metrics
 from .workers import ALONE, WHOLE, Share, Workers
@@ -84,12 +85,12 @@ class RL2:
         self.optimizer, self.baseline_optimizer = optimizer(), optimizer()
         self.variables = state_of(self.optimizer, self.parameters, self.return_mean, self.return_std)
         self.variables += state_of(self.baseline_optimizer, self.baseline.parameters)
-        self.compiled_iteration = tf.function(self.iteration)
-        self.compiled_collect = tf.function(self.collect, jit_compile=jit_compile)
-        self.compiled_improve = tf.function(self._improve, jit_compile=jit_compile)
-        self.compiled_fit_baseline = tf.function(self._fit_baseline, jit_compile=jit_compile)
-        self.compiled_evaluate = tf.function(self._evaluate, jit_compile=jit_compile)
-        compiled = functools.partial(tf.function, jit_compile=jit_compile)  # what lies between two sums over workers
+        self.compiled_iteration = program(self.iteration)
+        self.compiled_collect = program(self.collect, jit_compile=jit_compile)
+        self.compiled_improve = program(self._improve, jit_compile=jit_compile)
+        self.compiled_fit_baseline = program(self._fit_baseline, jit_compile=jit_compile)
+        self.compiled_evaluate = program(self._evaluate, jit_compile=jit_compile)
+        compiled = functools.partial(program, jit_compile=jit_compile)  # what lies between two sums over workers
         self._compiled_play, self._compiled_values = compiled(self.play), compiled(self._values_of)
         self._compiled_policy_gradient = compiled(self.policy_gradient)
         self._compiled_baseline_gradient = compiled(self._baseline_gradient)

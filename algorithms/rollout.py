@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from ..datasets.random import TaskKeys
 from ..datasets.trials import Trials, TrialSource
+from .program import program
 
 
 class Seen(NamedTuple):
@@ -60,7 +61,7 @@ def roll_out(source: TrialSource, trials: Trials, policy: Policy) -> Rollout:
         after = Seen(outcome.observation, action, outcome.reward, outcome.terminal)
         return state, after, memory, Rollout(seen, action, outcome.reward, outcome.gap, recorded)
 
-    *_, example = tf.function(step).get_concrete_function(tf.constant(0), state, seen, memory).structured_outputs
+    *_, example = program(step).get_concrete_function(tf.constant(0), state, seen, memory).structured_outputs
     flat = tf.nest.flatten(example)
     arrays = [tf.TensorArray(one.dtype, steps, element_shape=one.shape) for one in flat]
 

@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from ..algorithms.embedding import EmbeddingLearner
 from ..algorithms.learner import Learner, Metrics
+from ..algorithms.program import program, untouched
 from ..algorithms.workers import ALONE, Workers
 from ..datasets.tasks import Shape, Split
 from ..datasets.trials import TrialSource
@@ -108,7 +109,7 @@ class Evaluation:
             batch = sample(task) if source.in_memory else task
             return learner.evaluate(batch), batch.drawn
 
-        self.step = tf.function(evaluate)
+        self.step = program(evaluate)
         self.calls = -(-episodes // self.batch)  # batches that hold all tasks
         self.own = range(workers.index, self.calls, workers.count)  # numbers of this worker's batches
         if source.in_memory:
@@ -116,7 +117,7 @@ class Evaluation:
             self._example: Any = _int64(0)
         else:
             numbers = tf.data.Dataset.range(workers.index, self.calls, workers.count)
-            stream = numbers.map(sample, 2, deterministic=True).prefetch(2)
+            stream = numbers.map(untouched(sample), 2, deterministic=True).prefetch(2)
             self.batches, self._example = (lambda: stream), stream.element_spec
 
     def names(self) -> list[str]:

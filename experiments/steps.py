@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from .. import algorithms
 from ..algorithms.learner import Learner, Metrics
+from ..algorithms.program import program, untouched
 from ..algorithms.workers import ALONE, Share, Workers
 from ..datasets.tasks import Episode, Shape, Split, TaskSource
 from ..datasets.trials import Trials, TrialSource
@@ -53,8 +54,8 @@ class TrainingSteps:
             self.share, self.tasks = Share(workers), self.batch
         if workers.count > 1 and "share" not in inspect.signature(learner.train_step).parameters:
             raise RunError(f"{experiment.algorithm.name} can be trained with one worker only: start it alone")
-        self.update = tf.function(self._update)
-        self._loop = tf.function(self._many)
+        self.update = program(self._update)
+        self._loop = program(self._many)
         self._stream: Iterator[Tasks] | None = None
 
     def take(self, count: int) -> dict[str, np.ndarray]:
@@ -107,7 +108,7 @@ class TrainingSteps:
 
     def _episodes(self) -> tf.data.Dataset:
         numbers = tf.data.Dataset.range(self.number, self.steps)
-        return numbers.map(self._sample, num_parallel_calls=2, deterministic=True)
+        return numbers.map(untouched(self._sample), num_parallel_calls=2, deterministic=True)
 
     def _sample(self, number: tf.Tensor) -> Tasks:
         first = number * self.batch + self.share.before

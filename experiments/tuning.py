@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from ..algorithms.classical import ClassicalPolicy
+from ..algorithms.program import program
 from ..datasets.tasks import Split
 from ..datasets.trials import TrialSource
 from .atomic import write_text_atomic
@@ -42,7 +43,7 @@ def total_rewards(
     learner: ClassicalPolicy, source: TrialSource, split: Split, episodes: int, seed: int
 ) -> Sequence[np.ndarray]:
     """`[episodes]` for each value of the grid, all on the same trials."""
-    sample = tf.function(lambda index: source.sample(split, index, min(episodes, TRIALS_AT_ONCE), seed))
+    sample = program(lambda index: source.sample(split, index, min(episodes, TRIALS_AT_ONCE), seed))
     rewards: list[list[np.ndarray]] = [[] for _ in learner.grid]
     with Progress(f"tuning {learner.options.parameter}", episodes * len(learner.grid), unit="trial") as progress:
         for first in range(0, episodes, TRIALS_AT_ONCE):
