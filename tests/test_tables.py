@@ -26,13 +26,14 @@ def tables(script):
     return script("experiments/results/tables.py")
 
 
-def rows(path, *values):
-    """A results.csv with these experiments, seeds and means."""
+def rows(path, *values, episodes=600):
+    """A results.csv with these experiments, seeds and means, all of so many episodes."""
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
         writer.writerows(
-            {"experiment": name, "seed": seed, "split": "test", "mean": mean} for name, seed, mean in values
+            {"experiment": name, "seed": seed, "split": "test", "mean": mean, "episodes": episodes}
+            for name, seed, mean in values
         )
 
 
@@ -86,6 +87,14 @@ def test_a_table_of_runs_of_several_machines(tables, folders):
         ("20way-1shot", 0.5, 96.0, False),
         ("20way-5shot", 1.0, 98.5, False),
     ]
+
+
+def test_a_row_of_more_episodes_is_another_one(tables, folders):
+    results, runs = folders
+    rows(runs / "results.csv", ("one", 0, 5), episodes=10000)
+    tables.take_over(runs)
+    told = [(row["experiment"], row["episodes"], row["mean"]) for row in tables.read(results / "results.csv")]
+    assert told == [("one", "10000", "5"), ("one", "600", "1"), ("other", "600", "2")]
 
 
 @pytest.mark.parametrize("name", ["README.md", "experiments/results/README.md"])
