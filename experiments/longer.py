@@ -24,12 +24,12 @@ def begun(experiment: Experiment, directory: RunDirectory) -> RunDirectory | Non
     for spec in directory.path.parent.parent.glob(f"*/{directory.path.name}/spec.yaml"):
         other = RunDirectory(spec.parent)
         saved = other.newest_checkpoints()
-        if saved and _steps(spec) < experiment.train.steps and not lock.holder(other.lock):
-            try:
-                if is_beginning(load(spec).experiment, experiment):
-                    found.append((step_of(saved[0]), other))
-            except SpecError:  # damaged, or of another version
-                continue
+        try:
+            idle = saved and _steps(spec) < experiment.train.steps and not lock.holder(other.lock)
+            if idle and is_beginning(load(spec).experiment, experiment):
+                found.append((step_of(saved[0]), other))
+        except (SpecError, OSError):  # damaged, of another version, not ours to read
+            continue
     return max(found, key=lambda pair: pair[0])[1] if found else None
 
 
@@ -55,16 +55,17 @@ def go_on_from_shorter(experiment: Experiment, directory: RunDirectory, content_
         return
     try:
         with other.locked():
-            newest, *_ = saved = other.newest_checkpoints()
-            if checkpoint.read(newest)[0].get("content_digest") != content_digest:
+            saved = other.newest_checkpoints()
+            if not saved or checkpoint.read(saved[0])[0].get("content_digest") != content_digest:
                 return
-            for path in (other.best, other.metrics, *reversed(saved)):
-                if path.is_file():
-                    write_bytes_atomic(directory.path / path.relative_to(other.path), path.read_bytes())
-    except RunError as error:
+            paths = [path for path in (other.best, other.metrics, *reversed(saved)) if path.is_file()]
+            files = [(path.relative_to(other.path), path.read_bytes()) for path in paths]
+    except (RunError, OSError) as error:
         print(f"warning: starting from the first step, not from {other.path}: {error}", file=sys.stderr)
         return
-    told = f"{directory.path} goes on from {other.path}, the same training up to step {step_of(newest)}"
+    for name, data in files:
+        write_bytes_atomic(directory.path / name, data)
+    told = f"{directory.path} goes on from {other.path}, the same training up to step {step_of(saved[0])}"
     print(told, file=sys.stderr)
 
 

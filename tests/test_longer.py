@@ -104,6 +104,9 @@ def test_the_one_that_has_done_most_is_chosen(sines, tmp_path):
     leave(*sines("name=another-seed", "train.steps=120", seed=1), 120)
     leave(*sines("name=elsewhere", "train.steps=120", out="elsewhere"), 120)
     leave(*sines("name=another-rate", "train.steps=120", "algorithm.inner_lr=0.02"), 120)
+    unreadable = leave(*sines("name=unreadable", "train.steps=120"), 120) / "spec.yaml"
+    unreadable.unlink()
+    unreadable.mkdir()
 
     def found():
         other = begun(*whole)
