@@ -70,8 +70,7 @@ def work(path: str, tests: Sequence[Mapping[str, Any]], threads: int) -> None:
 
 def count_restarts(directory: RunDirectory) -> None:
     """Note that the scheduler starts the run once more; RunError after too many starts at one step."""
-    saved = directory.newest_checkpoints()
-    step = int(saved[0].stem.removeprefix("step-")) if saved else 0
+    step = directory.step
     try:
         told = json.loads(directory.restarts.read_text(encoding="utf-8"))
         count = told["restarts"] + 1 if told["step"] == step else 0

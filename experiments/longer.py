@@ -3,9 +3,7 @@ bit. No TensorFlow."""
 
 from __future__ import annotations
 
-import re
 import sys
-from pathlib import Path
 
 from . import checkpoint, lock
 from .atomic import write_bytes_atomic
@@ -14,23 +12,20 @@ from .load import SpecError, load
 from .rundir import RunDirectory
 from .spec import Experiment
 
-STEPS = re.compile(r"^  steps: (\d+)$", re.MULTILINE)  # of a resolved spec: train.steps
-
 
 def begun(experiment: Experiment, directory: RunDirectory) -> RunDirectory | None:
     """The run beside this one (OUT/<any name>/seed-<n>, the same n) that has done the most of the same training and is
     shorter in all; None where there is none. One that is at work does not count."""
-    found: list[tuple[int, RunDirectory]] = []
+    found: list[RunDirectory] = []
     for spec in directory.path.parent.parent.glob(f"*/{directory.path.name}/spec.yaml"):
         other = RunDirectory(spec.parent)
-        saved = other.newest_checkpoints()
         try:
-            idle = saved and _steps(spec) < experiment.train.steps and not lock.holder(other.lock)
+            idle = 0 < other.step < experiment.train.steps and not lock.holder(other.lock)
             if idle and is_beginning(load(spec).experiment, experiment):
-                found.append((step_of(saved[0]), other))
+                found.append(other)
         except (SpecError, OSError):  # damaged, of another version, not ours to read
             continue
-    return max(found, key=lambda pair: pair[0])[1] if found else None
+    return max(found, key=lambda other: other.step, default=None)
 
 
 def is_beginning(shorter: Experiment, longer: Experiment) -> bool:
@@ -65,16 +60,5 @@ def go_on_from_shorter(experiment: Experiment, directory: RunDirectory, content_
         return
     for name, data in files:
         write_bytes_atomic(directory.path / name, data)
-    told = f"{directory.path} goes on from {other.path}, the same training up to step {step_of(saved[0])}"
+    told = f"{directory.path} goes on from {other.path}, the same training up to step {directory.step}"
     print(told, file=sys.stderr)
-
-
-def step_of(saved: Path) -> int:
-    """Of a step checkpoint."""
-    return int(saved.stem.removeprefix("step-"))
-
-
-def _steps(spec: Path) -> int:
-    """Of a resolved spec, without the milliseconds that reading it as one takes."""
-    told = STEPS.search(spec.read_text(encoding="utf-8", errors="replace"))
-    return int(told[1]) if told else 0

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from .errors import RunError
 from .load import SpecError, load
-from .longer import begun, step_of
+from .longer import begun
 from .papers import Cell, PaperTable
 from .results import Row, read_row
 from .retest import changed, place
@@ -35,11 +35,6 @@ class Planned:
         return place(self.directory, self.experiment, changed(self.experiment, self.cell.changes))
 
     @property
-    def _shorter(self) -> RunDirectory | None:
-        """The run that it would go on from."""
-        return begun(self.experiment, self.directory)
-
-    @property
     def another_spec(self) -> bool:
         """Whether the folder holds a run of a spec with another digest."""
         if self.directory.finished:
@@ -58,8 +53,8 @@ class Planned:
             return "finished" if self.row_path.is_file() else "trained, not tested so"
         if self.directory.spec.exists():
             return f"interrupted at step {self.step} of {self.experiment.train.steps}"
-        if shorter := self._shorter:
-            return f"missing, goes on from step {self.step} of {shorter.path.parent.name}"
+        if shorter := begun(self.experiment, self.directory):
+            return f"missing, goes on from step {shorter.step} of {shorter.path.parent.name}"
         return "missing"
 
     @property
@@ -67,8 +62,10 @@ class Planned:
         """Meta-updates that need not be done again."""
         if self.directory.finished:
             return self.experiment.train.steps
-        standing = self.directory if self.directory.newest_checkpoints() else self._shorter
-        return step_of(standing.newest_checkpoints()[0]) if standing else 0
+        if own := self.directory.step:
+            return own
+        shorter = begun(self.experiment, self.directory)
+        return shorter.step if shorter else 0
 
     @property
     def row(self) -> Row | None:

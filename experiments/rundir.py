@@ -71,6 +71,12 @@ class RunDirectory:
         ]
         return [path for _, path in sorted(found, reverse=True)]
 
+    @property
+    def step(self) -> int:
+        """Of the newest step checkpoint; 0 without one."""
+        saved = self.newest_checkpoints()
+        return int(saved[0].stem.removeprefix("step-")) if saved else 0
+
     def drop_old_checkpoints(self) -> None:
         """Keep the newest ones only."""
         for path in self.newest_checkpoints()[KEPT_CHECKPOINTS:]:

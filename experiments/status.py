@@ -63,9 +63,8 @@ def _status(run: RunDirectory, job: Live | None, submitted: bool) -> Status:
     if submitted and told and not stopped:
         last = [line for line in told if line.startswith("slurmstepd")] or told
         return Status(run.path, "failed", f"its job ended without a result; its log ends with: {last[-1][:200]}")
-    saved = run.newest_checkpoints()
-    if saved:
-        return Status(run.path, "interrupted", f"after step {saved[0].stem.removeprefix('step-')}")
+    if run.step:
+        return Status(run.path, "interrupted", f"after step {run.step}")
     if run.environment.is_file():
         return Status(run.path, "interrupted", "before its first checkpoint")
     return Status(run.path, "missing", "its job ended before it started" if submitted else "")
