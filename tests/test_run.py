@@ -5,14 +5,14 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 from finished import results
+from processes import Started, metarun
 
 from metarun.experiments import checkpoint, environment
 from metarun.experiments.errors import RunError
@@ -39,8 +39,8 @@ algorithm: {name: protonet}
 network: {name: conv4, filters: 16}
 dataset: {name: glyphs}
 protocol: inductive
-train: {way: 10, shot: 1, query: 5, steps: STEPS, log_every: 40}
-validation: {episodes: 20, every: 100}
+train: {way: 10, shot: 1, query: 5, steps: 200, log_every: 40}
+validation: {episodes: 20, every: 50}
 test: {way: 5, shot: 1, query: 5, episodes: 30}
 """,
     "maml of images": """
@@ -52,7 +52,7 @@ protocol: transductive
 train: {way: 5, shot: 1, query: 2, meta_batch: 4, steps: 150, log_every: 40}
 validation: {episodes: 20, every: 50}
 test: {way: 5, shot: 1, query: 5, episodes: 30}
-jit: on
+jit: off
 """,
     "rl2": """
 name: tiny
@@ -60,11 +60,12 @@ algorithm: {name: rl2, minibatch: 32}
 network: {name: gru, units: 16}
 dataset: {name: bandits, arms: 3, pulls: 5}
 optimizer: {clip_value: 40}
-train: {meta_batch: 80, steps: 160, log_every: 40}
-validation: {episodes: 20, every: 40}
+train: {meta_batch: 80, steps: 80, log_every: 20}
+validation: {episodes: 20, every: 20}
 test: {episodes: 30}
 """,
 }
+SPECS["compiled maml of images"] = SPECS["maml of images"].replace("jit: off", "jit: on")
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -80,21 +81,18 @@ def write_spec(folder: Path, algorithm: str = "maml", steps: int = 400) -> Path:
     return path
 
 
-def metarun(*arguments, **options):
-    command = [sys.executable, "-m", "metarun.cli.main", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, **options)
-
-
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
-    """Finished runs."""
-    folder = tmp_path_factory.mktemp("undisturbed")
-    runs = {}
-    for algorithm in SPECS:
-        done = metarun("train", write_spec(folder, algorithm), "--out", folder / algorithm)
+    """The finished run of an algorithm, by its name in SPECS."""
+
+    @cache
+    def train(algorithm):
+        folder = tmp_path_factory.mktemp("undisturbed")
+        done = metarun("train", write_spec(folder, algorithm), "--out", folder)
         assert done.returncode == 0, done.stderr
-        runs[algorithm] = folder / algorithm / "tiny" / "seed-0"
-    return runs
+        return folder / "tiny" / "seed-0"
+
+    return train
 
 
 @pytest.mark.parametrize(
@@ -103,6 +101,7 @@ def undisturbed(tmp_path_factory):
         ("maml", signal.SIGKILL),
         ("maml", signal.SIGTERM),
         ("maml of images", signal.SIGKILL),
+        pytest.param("compiled maml of images", signal.SIGKILL, marks=pytest.mark.slow),
         ("reptile", signal.SIGKILL),
         ("protonet", signal.SIGKILL),
         ("rl2", signal.SIGKILL),
@@ -110,46 +109,44 @@ def undisturbed(tmp_path_factory):
 )
 def test_killed_and_continued_is_undisturbed(tmp_path, undisturbed, algorithm, how):
     spec, run = write_spec(tmp_path, algorithm), tmp_path / "runs" / "tiny" / "seed-0"
-    command = [sys.executable, "-m", "metarun.cli.main", "train", str(spec), "--out", str(tmp_path / "runs")]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    process = Started("train", spec, "--out", tmp_path / "runs")
     wait_for(lambda: RunDirectory(run).newest_checkpoints(), process)
     process.send_signal(how)
-    _, errors = process.communicate(timeout=120)
+    killed = process.wait()
     assert not (run / "result.json").exists(), "the run was too quick to be killed"
     if how == signal.SIGTERM:
-        assert process.returncode == 130 and "the same command goes on from there" in errors
+        assert killed.returncode == 130 and "the same command goes on from there" in killed.stderr
     again = metarun("train", spec, "--out", tmp_path / "runs")
     assert again.returncode == 0, again.stderr
-    assert results(run) == results(undisturbed[algorithm])
+    assert results(run) == results(undisturbed(algorithm))
 
 
-DYING = """
-import os, pathlib, signal, sys
-last, replace = sys.argv.pop(1), pathlib.Path.replace
+def dying(last: str) -> None:
+    """`metarun` that is killed before the file `last` gets its name."""
+    from metarun.cli.main import main
 
-def die(self, target):
-    if pathlib.Path(target).name == last:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return replace(self, target)
+    replace = Path.replace
 
-pathlib.Path.replace = die
-from metarun.cli.main import main
-main()
-"""
+    def die(self, target):
+        if Path(target).name == last:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return replace(self, target)
+
+    Path.replace = die
+    main()
 
 
 def test_killed_again_and_again_is_undisturbed(tmp_path, undisturbed):
     """Each time before a file gets its name: without any checkpoint, between two, tested, and with all but the row."""
     spec, run = write_spec(tmp_path), tmp_path / "runs" / "tiny" / "seed-0"
     for last in ("best.npz", "step-300.npz", "episodes.csv", "result.json"):
-        command = [sys.executable, "-c", DYING, last, "train", str(spec), "--out", str(tmp_path / "runs")]
-        killed = subprocess.run(command, capture_output=True, text=True, timeout=300)
+        killed = metarun("train", spec, "--out", tmp_path / "runs", program=partial(dying, last))
         assert killed.returncode == -signal.SIGKILL, killed.stderr
         assert not list(run.rglob(last)), "the moment before the file is there"
         assert bool(RunDirectory(run).newest_checkpoints()) == (last != "best.npz")
     again = metarun("train", spec, "--out", tmp_path / "runs")
     assert again.returncode == 0, again.stderr
-    assert results(run) == results(undisturbed["maml"])
+    assert results(run) == results(undisturbed("maml"))
 
 
 def wait_for(condition, process):
@@ -163,7 +160,7 @@ def test_tensorboard_has_the_numbers_of_metrics_csv(undisturbed):
     """Written without TensorBoard, which is not installed with metarun; one event file a split, none from before."""
     import tensorflow as tf
 
-    run = undisturbed["maml"]
+    run = undisturbed("maml")
     with open(run / "metrics.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     for split in ("train", "val"):
@@ -185,7 +182,7 @@ def test_tensorboard_has_the_numbers_of_metrics_csv(undisturbed):
 
 
 def test_the_environment_has_what_the_last_bits_depend_on(tmp_path, undisturbed):
-    told = json.loads((undisturbed["maml"] / "environment.json").read_text())
+    told = json.loads((undisturbed("maml") / "environment.json").read_text())
     assert {"packages", "processor", "onednn", "intra_op_threads"} <= told.keys()
     assert told["processor"] == environment.processor() and told["onednn"] == os.environ.get(
         "TF_ENABLE_ONEDNN_OPTS", ""
@@ -198,7 +195,7 @@ def test_the_environment_has_what_the_last_bits_depend_on(tmp_path, undisturbed)
 
 def test_a_finished_run_is_skipped_and_fresh_sets_it_aside(tmp_path, undisturbed):
     spec, run = write_spec(tmp_path), tmp_path / "runs" / "tiny" / "seed-0"
-    shutil.copytree(undisturbed["maml"], run)
+    shutil.copytree(undisturbed("maml"), run)
     stamp = (run / "result.json").stat().st_mtime_ns
     again = metarun("train", spec, "--out", tmp_path / "runs")
     assert "is finished" in again.stderr and (run / "result.json").stat().st_mtime_ns == stamp
@@ -262,14 +259,14 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
 
 def test_a_damaged_checkpoint_is_passed_over(tmp_path, undisturbed):
     spec, run = write_spec(tmp_path), tmp_path / "runs" / "tiny" / "seed-0"
-    shutil.copytree(undisturbed["maml"], run)
+    shutil.copytree(undisturbed("maml"), run)
     for name in ("result.json", "episodes.csv"):
         (run / name).unlink()
     newest = RunDirectory(run).newest_checkpoints()[0]
     newest.write_bytes(newest.read_bytes()[:-200])
     again = metarun("train", spec, "--out", tmp_path / "runs")
     assert again.returncode == 0 and "not a whole checkpoint" in again.stderr
-    assert results(run) == results(undisturbed["maml"])
+    assert results(run) == results(undisturbed("maml"))
     (run / "result.json").unlink()
     (run / "checkpoints" / "best.npz").unlink()
     stuck = metarun("train", spec, "--out", tmp_path / "runs")
@@ -321,11 +318,11 @@ def test_a_line_that_is_no_row_of_metrics_is_named(tmp_path, line):
 
 def test_metrics_of_a_line_cut_short_are_written_again(tmp_path, undisturbed):
     spec, run = write_spec(tmp_path), tmp_path / "runs" / "tiny" / "seed-0"
-    shutil.copytree(undisturbed["maml"], run)
+    shutil.copytree(undisturbed("maml"), run)
     newest, older = RunDirectory(run).newest_checkpoints()
     newest.unlink()
     for name in ("result.json", "episodes.csv"):
         (run / name).unlink()
     (run / "metrics.csv").write_text((run / "metrics.csv").read_text()[:-30])
     assert metarun("train", spec, "--out", tmp_path / "runs").returncode == 0
-    assert results(run) == results(undisturbed["maml"])
+    assert results(run) == results(undisturbed("maml"))

@@ -2,17 +2,15 @@
 
 import csv
 import json
-import os
 import signal
 import socket
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import sharing
+from processes import Started
 
 from metarun.algorithms import ALGORITHMS
 from metarun.experiments.cluster import find, unshareable
@@ -30,33 +28,31 @@ train: {way: 1, shot: 5, query: 5, meta_batch: 5, steps: STEPS, log_every: 40}
 validation: {episodes: 450, every: 100}
 test: {way: 1, shot: 5, query: 5, episodes: 450}
 """
-TRAIN = (sys.executable, "-m", "metarun.cli.main", "train")
 
 
-def start(count: int, command: tuple[object, ...], cache: Path) -> list[subprocess.Popen]:
+def start(count: int, cache: Path, *arguments: object, **options) -> list[Started]:
     """The workers of one run on this host."""
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
     addresses = [f"127.0.0.1:{one.getsockname()[1]}" for one in sockets]
     for one in sockets:
         one.close()
-    environment = os.environ | {"METARUN_CACHE": str(cache)}
+    environment = {"METARUN_CACHE": str(cache)}
     started = []
     for index in range(count):
         told = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
         one = environment | ({"TF_CONFIG": json.dumps(told)} if count > 1 else {})
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        started.append(subprocess.Popen([str(part) for part in command], env=one, **pipes))
+        started.append(Started(*arguments, **options, **one))
     return started
 
 
-def finish(workers: list[subprocess.Popen], seconds: float = 300) -> list[tuple[int, str, str]]:
+def finish(workers: list[Started], seconds: float = 300) -> list[tuple[int, str, str]]:
     """Exit code and what was printed, of each."""
     try:
-        told = [worker.communicate(timeout=seconds) for worker in workers]
-        return [(worker.returncode, *text) for worker, text in zip(workers, told, strict=True)]
+        ended = [worker.wait(seconds) for worker in workers]
+        return [(each.returncode, each.stdout, each.stderr) for each in ended]
     finally:
         for worker in workers:
-            worker.kill()
+            worker.send_signal(signal.SIGKILL)
 
 
 @pytest.fixture(scope="module")
@@ -67,8 +63,8 @@ def trained(tmp_path_factory, session_cache):
     def train(count, precision):
         if (count, precision) not in found:
             file = tmp_path_factory.mktemp("shared") / "variables.npz"
-            command = (sys.executable, Path(sharing.__file__), file, precision)
-            for code, _, errors in finish(start(count, command, session_cache), 600):
+            workers = start(count, session_cache, file, precision, program=sharing.main)
+            for code, _, errors in finish(workers, 600):
                 assert code == 0, errors
             with np.load(file) as arrays:
                 names = dict.fromkeys(key.rpartition("/")[0] for key in arrays)
@@ -132,7 +128,7 @@ def results(run: Path) -> tuple[np.ndarray, np.ndarray, dict]:
 def alone(tmp_path_factory, session_cache):
     """The run of one worker, finished."""
     folder = tmp_path_factory.mktemp("alone")
-    [(code, _, errors)] = finish(start(1, (*TRAIN, write_spec(folder), "--out", folder), session_cache))
+    [(code, _, errors)] = finish(start(1, session_cache, "train", write_spec(folder), "--out", folder))
     assert code == 0, errors
     return folder / "tiny" / "seed-0"
 
@@ -146,43 +142,43 @@ def assert_same_run(run: Path, other: Path) -> None:
 
 
 def test_two_workers_leave_the_run_of_one(tmp_path, alone, session_cache):
-    command = (*TRAIN, write_spec(tmp_path), "--out", tmp_path)
-    chief, other = finish(start(2, command, session_cache))
+    command = ("train", write_spec(tmp_path), "--out", tmp_path)
+    chief, other = finish(start(2, session_cache, *command))
     assert chief[0] == other[0] == 0, chief[2] + other[2]
     assert "tiny" in chief[1] and other[1:] == ("", "")
     run = tmp_path / "tiny" / "seed-0"
     assert_same_run(run, alone)
     assert json.loads((run / "result.json").read_text())["device"].startswith("2 x ")
-    again = finish(start(2, command, session_cache))
+    again = finish(start(2, session_cache, *command))
     assert [code for code, *_ in again] == [0, 0] and "is finished" in again[0][2]
 
 
 @pytest.mark.parametrize("victim", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_a_worker_that_dies_stops_the_others_and_another_number_goes_on(tmp_path, session_cache, victim):
     spec, run = write_spec(tmp_path, 1_000_000), RunDirectory(tmp_path / "tiny" / "seed-0")
-    workers = start(2, (*TRAIN, spec, "--out", tmp_path), session_cache)
+    workers = start(2, session_cache, "train", spec, "--out", tmp_path)
     wait_for(lambda: len(run.newest_checkpoints()) > 1, workers)
-    workers[victim].kill()
+    workers[victim].send_signal(signal.SIGKILL)
     code, _, errors = finish(workers, 60)[1 - victim]
     assert code == 1 and f"error: worker {victim} is lost" in errors and len(errors.splitlines()) < 6, errors
     reached = run.newest_checkpoints()[0]
-    again = start(1, (*TRAIN, spec, "--out", tmp_path), session_cache)
+    again = start(1, session_cache, "train", spec, "--out", tmp_path)
     wait_for(lambda: reached not in run.newest_checkpoints(), again)
-    again[0].terminate()
+    again[0].send_signal(signal.SIGTERM)
     code, _, errors = finish(again)[0]
     assert code == 130 and steps_of(errors) > int(reached.stem.removeprefix("step-"))
 
 
 def test_a_signal_to_any_worker_stops_all_at_one_step_and_one_worker_ends_the_run(tmp_path, alone, session_cache):
     spec, run = write_spec(tmp_path), RunDirectory(tmp_path / "tiny" / "seed-0")
-    workers = start(2, (*TRAIN, spec, "--out", tmp_path), session_cache)
+    workers = start(2, session_cache, "train", spec, "--out", tmp_path)
     wait_for(run.newest_checkpoints, workers)
     workers[1].send_signal(signal.SIGTERM)
     chief, other = finish(workers)
     assert chief[0] == other[0] == 130, chief[2] + other[2]
     assert "the same command goes on from there" in chief[2] and other[1:] == ("", "")
     assert not run.finished, "the run was too quick to be stopped"
-    [(code, _, errors)] = finish(start(1, (*TRAIN, spec, "--out", tmp_path), session_cache))
+    [(code, _, errors)] = finish(start(1, session_cache, "train", spec, "--out", tmp_path))
     assert code == 0, errors
     assert_same_run(run.path, alone)
 
@@ -192,7 +188,7 @@ def steps_of(errors: str) -> int:
     return int(errors.split("stopped after step ")[1].split()[0])
 
 
-def wait_for(seen, workers: list[subprocess.Popen]) -> None:
+def wait_for(seen, workers: list[Started]) -> None:
     end = time.monotonic() + 120
     while not seen():
         dead = [worker for worker in workers if worker.poll() is not None]

@@ -1,0 +1,67 @@
+"""`metarun` in processes of its own, forked from one that has TensorFlow: importing it in each would take most of the
+time of the tests that start many. What they print, how they end and what a signal does to them is as ever."""
+
+import multiprocessing
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+CONTEXT = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
+CONTEXT.set_forkserver_preload(["tensorflow", "keras", "metarun.experiments.run"])
+
+
+class Started:
+    """`metarun ARGUMENTS`, with more in the environment; as much of subprocess.Popen as the tests use."""
+
+    def __init__(self, *arguments: object, program: Callable[[], object] | None = None, **environment: str) -> None:
+        """`program`: a function of a module, in place of that of `metarun`."""
+        self._arguments = list(map(str, arguments))
+        self._printed = tempfile.TemporaryDirectory()
+        told = (self._arguments, program, os.environ | environment, os.getcwd(), self._printed.name)
+        self._process = CONTEXT.Process(target=_main, args=told, daemon=True)
+        self._process.start()
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None and self._process.pid:
+            os.kill(self._process.pid, number)
+
+    def poll(self) -> int | None:
+        """Its exit code, that of a signal negative; None while it runs."""
+        return self._process.exitcode
+
+    def wait(self, seconds: float = 300) -> subprocess.CompletedProcess[str]:
+        """How it ended and what it printed; killed when it takes longer."""
+        self._process.join(seconds)
+        late = self.poll() is None
+        self._process.kill()
+        self._process.join()
+        printed = [Path(self._printed.name, name).read_text() for name in ("1", "2")]
+        if late:
+            raise subprocess.TimeoutExpired(self._arguments, seconds, *printed)
+        return subprocess.CompletedProcess(self._arguments, self._process.exitcode, *printed)
+
+
+def metarun(*arguments: object, **options) -> subprocess.CompletedProcess[str]:
+    return Started(*arguments, **options).wait()
+
+
+def _main(
+    arguments: list[str],
+    program: Callable[[], object] | None,
+    environment: Mapping[str, str],
+    folder: str,
+    printed: str,
+) -> None:
+    for descriptor in (1, 2):
+        os.dup2(os.open(f"{printed}/{descriptor}", os.O_WRONLY | os.O_CREAT), descriptor)
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(folder)
+    sys.argv = ["metarun", *arguments]
+    if program is None:
+        from metarun.cli.main import main as program
+
+    program()
