@@ -1,4 +1,4 @@
-"""`metarun` in processes of its own, forked from one that has TensorFlow: importing it in each would take most of the
+"""`metarun` in processes of its own, forked from one that has TensorFlow: importing it in each would take half of the
 time of the tests that start many. What they print, how they end and what a signal does to them is as ever."""
 
 import multiprocessing

@@ -1,12 +1,13 @@
 """What every algorithm, every dataset and every spec that ships must do."""
 
 import math
+from functools import cache
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from test_protocol import OPTIONS
-from test_spec import ONE_OF_EACH, SHIPPED
+from test_spec import SHIPPED
 
 from metarun.algorithms import ALGORITHMS, bandit_policies, build, mdp_policies
 from metarun.algorithms.learner import Problem
@@ -15,10 +16,12 @@ from metarun.datasets import DATASETS
 from metarun.datasets import build as build_source
 from metarun.datasets.errors import DataError
 from metarun.datasets.options import ImageFolderOptions
+from metarun.datasets.sampling import ClassPool, ImageSource
 from metarun.datasets.tasks import Shape
+from metarun.experiments.build import build as build_run
 from metarun.experiments.load import load
 from metarun.experiments.run import RunDirectory, run
-from metarun.experiments.steps import TrainingSteps
+from metarun.experiments.steps import TrainingSteps, shape_of, training_shape
 
 SHAPE = Shape(way=3, shot=2, query=2)
 REGRESSORS = {"maml", "reptile"}
@@ -124,7 +127,7 @@ def test_regression(name):
 
 def test_every_algorithm_is_in_the_suite():
     """RL^2 has tests of its own, and the classical methods have theirs."""
-    assert OPTIONS.keys() == FEW_SHOT.keys()
+    assert OPTIONS.keys() == FEW_SHOT.keys() == {SHIPPED[name].algorithm.name for name in QUICK}
     others = {name: entry.kind for name, entry in ALGORITHMS.items() if name not in FEW_SHOT}
     assert others.pop("rl2") == "trials" and set(others.values()) == {"classical"}
     assert set(others) == {*bandit_policies.RULES, *mdp_policies.PLANS, "random"}
@@ -214,18 +217,50 @@ def traces(monkeypatch):
     return traced
 
 
-def few_shot_specs():
-    """Those that ship; slow are all but one of each algorithm and dataset, and those of miniImageNet, whose archives
-    take a minute to read. Specs of trials run in test_trials.py."""
-    quick = {name for (_, dataset), name in ONE_OF_EACH.items() if dataset != "miniimagenet"}
-    return [
-        pytest.param(name, marks=() if name in quick else pytest.mark.slow)
-        for name, spec in SHIPPED.items()
-        if spec.kind == "few-shot"
-    ]
+FEW_SHOT_SPECS = {name: spec for name, spec in SHIPPED.items() if spec.kind == "few-shot"}
+QUICK = ("quickstart/maml", "quickstart/reptile", "quickstart/matchingnet", "omniglot/protonet", "finn2017/sinusoid")
 
 
-@pytest.mark.parametrize("name", few_shot_specs())
+@pytest.fixture(scope="module")
+def noise():
+    """Sixty classes of images of noise in every split, by size and channels."""
+
+    @cache
+    def make(size, channels):
+        generator = np.random.default_rng(0)
+        images = generator.integers(0, 256, (60 * 30, size, size, channels), np.uint8)
+        pool = ClassPool(images, np.full(60, 30), tuple(f"class {number}" for number in range(60)))
+        return ImageSource("noise", dict.fromkeys(("train", "val", "test"), pool))
+
+    return make
+
+
+@pytest.mark.usefixtures("eagerly")
+@pytest.mark.parametrize("name", FEW_SHOT_SPECS)
+def test_shipped_specs_take_a_step(name, noise, monkeypatch):
+    """On noise, with a network of few filters, one task and one test step: shapes, options and losses fit together."""
+    changes, spec = ["train.meta_batch=1"], FEW_SHOT_SPECS[name]
+    if spec.algorithm.name in REGRESSORS:
+        changes += ["algorithm.test_inner_steps=1"]
+    if getattr(spec.algorithm, "tasks_per_chunk", None):
+        changes += ["algorithm.tasks_per_chunk=null"]
+    if not name.endswith("sinusoid"):
+        changes += ["network.filters=2"]
+        size = (84, 3) if spec.dataset.name == "miniimagenet" else (28, 1)
+        monkeypatch.setattr("metarun.datasets.build", lambda options, dtype: noise(*size))
+    spec = load(name, changes).experiment
+    source, one = build_run(spec, 0)
+    before = [value.numpy() for value in one.parameters.values()]
+    metrics = one.train_step(source.sample("train", 0, 1, training_shape(spec), 0))
+    assert math.isfinite(metrics["loss"])
+    assert any((old != new.numpy()).any() for old, new in zip(before, one.parameters.values(), strict=True))
+    values = one.evaluate(source.sample("test", 0, 1, shape_of(spec.test), 0))
+    assert all(value.shape[0] == 1 and np.isfinite(value).all() for value in values.values())
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in FEW_SHOT_SPECS]
+)
 def test_shipped_specs_train_three_steps_in_one_trace(name, cache_folder, tmp_path, request, traces):
     steps = ["train.steps=3", "train.log_every=1", "test.episodes=4"]
     loaded = load(name, steps)
