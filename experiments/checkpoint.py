@@ -25,9 +25,9 @@ FORMAT = 1
 OTHER = "{path} is a checkpoint of another model or version: use --fresh, or choose another --out"
 
 
-def save(path: Path, variables: Sequence[tf.Variable], state: dict[str, Any]) -> None:
+def save(path: Path, variables: Sequence[tf.Variable | np.ndarray], state: dict[str, Any]) -> None:
     """Write the variables and a JSON-able `state`. OSError where the disk refuses; an older file stays as it was."""
-    arrays = {f"{number:04d}": variable.numpy() for number, variable in enumerate(variables)}
+    arrays: dict[str, Any] = {f"{number:04d}": np.asarray(variable) for number, variable in enumerate(variables)}
     buffer = io.BytesIO()
     np.savez(buffer, state=np.array(json.dumps({"format": FORMAT} | state)), **arrays)
     write_bytes_atomic(path, buffer.getvalue())

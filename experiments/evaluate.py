@@ -15,6 +15,7 @@ from .build import build
 from .errors import RunError
 from .load import load
 from .measure import Evaluation
+from .partial import PartialTest
 from .results import Row, published_columns, read_row
 from .retest import changed, place
 from .row import make_row
@@ -48,7 +49,8 @@ def evaluate(run: Path, split: Split, changes: Mapping[str, Any]) -> tuple[Row, 
         evaluation = Evaluation(
             learner, source, split, shape_of(experiment.test), experiment.test.episodes, experiment.test.episode_seed
         )
-        measurement = evaluation.measure(f"{experiment.name} seed {trained.seed} {split}")
+        partial = PartialTest(path.with_suffix(".npz"), experiment, learner.variables, source.content_digest)
+        measurement = evaluation.measure(f"{experiment.name} seed {trained.seed} {split}", partial)
         row = make_row(
             experiment,
             trained.seed,
@@ -64,6 +66,7 @@ def evaluate(run: Path, split: Split, changes: Mapping[str, Any]) -> tuple[Row, 
         )  # that is for the paper's test
         measurement.write_csv(path.with_suffix(".csv"))
         write_json_atomic(path, row.as_json())
+        partial.drop()
     return row, path, False
 
 

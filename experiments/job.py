@@ -69,19 +69,20 @@ def work(path: str, tests: Sequence[Mapping[str, Any]], threads: int) -> None:
 
 
 def count_restarts(directory: RunDirectory) -> None:
-    """Note that the scheduler starts the run once more; RunError after too many starts at one step."""
-    step = directory.step
+    """Note that the scheduler starts the run once more; RunError after too many starts at one step of the training, or
+    one part of a test."""
+    done = {"step": directory.step, "tested": directory.tested}
     try:
         told = json.loads(directory.restarts.read_text(encoding="utf-8"))
-        count = told["restarts"] + 1 if told["step"] == step else 0
-    except (OSError, ValueError, KeyError, TypeError):
+        count = told["restarts"] + 1 if done == {"step": told["step"], "tested": told.get("tested", 0)} else 0
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         count = 0
     if count > MOST_RESTARTS:
         raise RunError(
-            f"started {count} times at step {step} without progress, so not again: see {directory.log}; submit it "
-            "again with a longer --time or more memory"
+            f"started {count} times at step {directory.step} without progress, so not again: see {directory.log}; "
+            "submit it again with a longer --time or more memory"
         )
-    write_json_atomic(directory.restarts, {"step": step, "restarts": count})
+    write_json_atomic(directory.restarts, done | {"restarts": count})
 
 
 def requeued() -> bool:

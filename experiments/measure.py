@@ -21,6 +21,7 @@ from ..algorithms.workers import ALONE, Workers
 from ..datasets.tasks import Shape, Split
 from ..datasets.trials import TrialSource
 from .atomic import write_text_atomic
+from .partial import PartialTest
 from .progress import Progress
 from .results import exact_sum, expected_calibration_error, mean_and_ci95
 from .steps import Source, draw
@@ -113,12 +114,18 @@ class Evaluation:
         self.calls = -(-episodes // self.batch)  # batches that hold all tasks
         self.own = range(workers.index, self.calls, workers.count)  # numbers of this worker's batches
         if source.in_memory:
-            self.batches: Callable[[], Any] = lambda: map(_int64, self.own)
+            self.batches: Callable[[range], Any] = lambda numbers: map(_int64, numbers)
             self._example: Any = _int64(0)
         else:
-            numbers = tf.data.Dataset.range(workers.index, self.calls, workers.count)
-            stream = numbers.map(untouched(sample), 2, deterministic=True).prefetch(2)
-            self.batches, self._example = (lambda: stream), stream.element_spec
+            sampled = untouched(sample)
+
+            def read(numbers: range) -> tf.data.Dataset:
+                own = tf.data.Dataset.range(numbers.start, numbers.stop, numbers.step)
+                return own.map(sampled, 2, deterministic=True).prefetch(2)
+
+            stream = read(self.own)  # traced once for all validations
+            self.batches = lambda numbers: stream if numbers == self.own else read(numbers)
+            self._example = stream.element_spec
 
     def names(self) -> list[str]:
         """Names in a `Measurement.summary`, without measuring anything."""
@@ -126,19 +133,24 @@ class Evaluation:
         calibrated = ["expected_calibration_error"] if "calibration" in metrics else []
         return [*(name for name, value in metrics.items() if value.shape.rank == 1), "ci95", *calibrated]
 
-    def measure(self, label: str) -> Measurement:
-        """Measure all tasks, with a progress bar; every worker gets the values of all."""
+    def measure(self, label: str, partial: PartialTest | None = None) -> Measurement:
+        """Measure all tasks, with a progress bar; every worker gets the values of all. With `partial`, of one worker,
+        those that are left."""
         metrics, drawn = self._outputs()
         values = {name: np.zeros((self.calls, *value.shape)) for name, value in metrics.items()}
         chosen = np.zeros((self.calls, *drawn.shape))
-        with Progress(label, self.episodes, unit="episode") as progress:
-            for number, task in zip(self.own, self.batches(), strict=True):
+        calls = partial.restore([*values.values(), chosen]) if partial else 0
+        left = self.own[calls:]
+        with Progress(label, self.episodes, min(calls * self.batch, self.episodes), unit="episode") as progress:
+            for number, task in zip(left, self.batches(left), strict=True):
                 metrics, drawn = self.step(task)
                 for name, value in metrics.items():
                     values[name][number] = value
                 chosen[number] = drawn
                 done = min((number + self.workers.count) * self.batch, self.episodes)
                 progress.advance(done - progress.done)
+                if partial:
+                    partial.keep([*values.values(), chosen], number + 1)
         values, chosen = tf.nest.map_structure(self._whole, self.workers.total((values, chosen)))
         calibration = values.pop("calibration", None)
         curves = {name: values.pop(name) for name, value in list(values.items()) if value.ndim == 2}
@@ -160,7 +172,7 @@ class Evaluation:
 
     def seconds_per_episode(self) -> float:
         """Of one call, after a first one that compiles it."""
-        first, seconds = next(iter(self.batches())), 0.0
+        first, seconds = next(iter(self.batches(self.own))), 0.0
         for _ in range(2):
             started = time.perf_counter()
             metrics, _ = self.step(first)

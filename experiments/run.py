@@ -29,6 +29,7 @@ from .longer import go_on_from_shorter
 from .measure import main_metric
 from .memory import foresee
 from .metrics_log import MetricsLog
+from .partial import PartialTest
 from .progress import Progress
 from .results import Row, published_columns, read_row
 from .row import make_row
@@ -141,7 +142,11 @@ class Training:
             checkpoint.restore(self.directory.best, self.variables)
         self.workers.spread(self.variables)
         evaluation = test_of(experiment, self.learner, self.source, self.workers)
-        measurement = evaluation.measure(f"{experiment.name} seed {self.seed} test")
+        partial = None
+        if self.workers.count == 1:
+            digest = self.source.content_digest
+            partial = PartialTest(self.directory.partial_test, experiment, self.variables, digest)
+        measurement = evaluation.measure(f"{experiment.name} seed {self.seed} test", partial)
         measurement.write_csv(self.directory.episodes)
         if measurement.calibration is not None:
             measurement.write_calibration(self.directory.calibration)
@@ -160,6 +165,8 @@ class Training:
             workers=self.workers.count,
         )
         write_json_atomic(self.directory.result, row.as_json())
+        if partial:
+            partial.drop()
         return row
 
     def _validate(self, log: MetricsLog) -> None:

@@ -4,6 +4,7 @@ spec.yaml         resolved and complete, itself a valid spec
 environment.json  versions, commit, host, devices, command line
 metrics.csv       one line a log point and a validation
 checkpoints/      step-N.npz, the newest two, and best.npz by validation
+test.npz          while it is tested: the test episodes that are done
 episodes.csv      one line a test episode
 calibration.csv   of classifiers: one line a bin of confidence, sums over the test queries
 curves.csv        of trials: one line a step, means over the test trials
@@ -40,6 +41,7 @@ class RunDirectory:
         self.metrics = path / "metrics.csv"
         self.checkpoints = path / "checkpoints"
         self.best = self.checkpoints / "best.npz"
+        self.partial_test = path / "test.npz"
         self.episodes = path / "episodes.csv"
         self.calibration = path / "calibration.csv"
         self.curves = path / "curves.csv"
@@ -76,6 +78,12 @@ class RunDirectory:
         """Of the newest step checkpoint; 0 without one."""
         saved = self.newest_checkpoints()
         return int(saved[0].stem.removeprefix("step-")) if saved else 0
+
+    @property
+    def tested(self) -> int:
+        """When the newest part of a test was written, as nanoseconds of the clock; 0 without one."""
+        files = [self.partial_test, *self.evaluations.glob("*")]
+        return max((file.stat().st_mtime_ns for file in files if file.exists()), default=0)
 
     def drop_old_checkpoints(self) -> None:
         """Keep the newest ones only."""

@@ -1,0 +1,127 @@
+"""A test that is stopped goes on with the tasks that are left, to the same numbers."""
+
+import os
+import signal
+
+import numpy as np
+import pytest
+from finished import results
+
+from metarun.algorithms import build
+from metarun.algorithms.learner import Problem
+from metarun.algorithms.options import Conv4Options, OptimizerOptions, PrototypicalNetworkOptions
+from metarun.datasets.tasks import Shape
+from metarun.experiments import measure, partial
+from metarun.experiments.evaluate import evaluate
+from metarun.experiments.interrupt import Interrupted
+from metarun.experiments.load import load
+from metarun.experiments.measure import Evaluation
+from metarun.experiments.partial import PartialTest
+from metarun.experiments.run import run
+from metarun.experiments.rundir import RunDirectory
+
+SHAPE = Shape(way=3, shot=1, query=2)
+SINES = """
+name: sines
+algorithm: {name: maml, inner_lr: 0.01}
+network: {name: mlp, hidden: [8]}
+dataset: {name: sinusoid}
+protocol: inductive
+train: {way: 1, shot: 5, query: 5, meta_batch: 2, steps: 5}
+validation: null
+test: {way: 1, shot: 5, query: 5, episodes: 30}
+"""
+
+
+@pytest.fixture(autouse=True)
+def calls_of_four(monkeypatch):
+    """Four tasks a call, kept after each."""
+    monkeypatch.setattr(measure, "tasks_at_once", lambda *_: 4)
+    monkeypatch.setattr(partial, "SECONDS_BETWEEN_FILES", 0)
+
+
+@pytest.fixture
+def stop_after(monkeypatch):
+    """The signal of a batch system comes when a test has kept so many calls; the numbers of those are returned."""
+
+    keep = PartialTest.keep
+
+    def stop_after(calls):
+        kept = []
+
+        def counted(self, arrays, number):
+            keep(self, arrays, number)
+            kept.append(number)
+            if number == calls:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        monkeypatch.setattr(PartialTest, "keep", counted)
+        return kept
+
+    return stop_after
+
+
+def test_a_run_that_is_stopped_in_its_test(tmp_path, stop_after):
+    (tmp_path / "sines.yaml").write_text(SINES)
+    experiment = load(tmp_path / "sines.yaml").experiment
+    whole, stopped = RunDirectory(tmp_path / "whole"), RunDirectory(tmp_path / "stopped")
+    run(experiment, 0, whole)
+    stop_after(3)
+    with pytest.raises(Interrupted):
+        run(experiment, 0, stopped)
+    assert stopped.partial_test.exists() and stopped.tested and not stopped.finished
+    kept = stop_after(None)
+    run(experiment, 0, stopped)
+    assert kept == [4, 5, 6, 7, 8]  # wrong: all eight
+    assert results(stopped.path) == results(whole.path) and not stopped.partial_test.exists()
+
+    stop_after(2)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(stopped.path, "val", {"episodes": 20})
+    signal.signal(signal.SIGTERM, before)
+    kept = stop_after(None)
+    _, path, _ = evaluate(stopped.path, "val", {"episodes": 20})
+    assert kept == [3, 4, 5]
+    _, other, _ = evaluate(whole.path, "val", {"episodes": 20})
+    assert path.with_suffix(".csv").read_text() == other.with_suffix(".csv").read_text()
+    assert {each.suffix for each in stopped.evaluations.iterdir()} == {".json", ".csv"}
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_only_what_was_measured_on_the_same_is_taken_up(make_source, tmp_path, stop_after, in_memory):
+    """Rejected: values of other weights, of another test or of other images, and a damaged file."""
+    (tmp_path / "sines.yaml").write_text(SINES)
+    experiment = load(tmp_path / "sines.yaml").experiment
+    source = make_source(in_memory=in_memory)
+    model = build(
+        PrototypicalNetworkOptions(), Conv4Options(filters=4), OptimizerOptions(), problem=Problem(False, "inductive"),
+        input_shape=source.input_shape, outputs=3, steps=1, precision="float32", seed=0,
+    )  # fmt: skip
+    evaluation = Evaluation(model, source, "test", SHAPE, 18, 0)
+
+    def begun(experiment=experiment, images="images"):
+        return PartialTest(tmp_path / "test.npz", experiment, model.variables, images)
+
+    expected = evaluation.measure("test")
+    evaluation.measure("test", begun())
+    kept = stop_after(None)
+    found = evaluation.measure("test", begun())
+    assert kept == [] and found.episodes_digest == expected.episodes_digest  # the file has all
+    for name, values in expected.values.items():
+        np.testing.assert_array_equal(found.values[name], values)
+    np.testing.assert_array_equal(found.calibration, expected.calibration)
+
+    more = load(tmp_path / "sines.yaml", ["test.episode_seed=1"]).experiment
+    path = tmp_path / "test.npz"
+    whole = path.read_bytes()
+    for other in (begun(more), begun(images="others"), begun()):
+        path.write_bytes(whole if other.digest != begun().digest else whole[:-100])
+        kept.clear()
+        evaluation.measure("test", other)
+        assert kept == [1, 2, 3, 4, 5]
+    path.write_bytes(whole)
+    model.variables[0].assign(model.variables[0] + 1)
+    changed = evaluation.measure("test", begun())
+    assert kept == [1, 2, 3, 4, 5] * 2
+    assert (changed.values["negative_log_likelihood"] != expected.values["negative_log_likelihood"]).any()
