@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 FORMAT = 1
+SECONDS_BETWEEN = 120.0  # two of a training or of a test, so that a kill never costs more
 OTHER = "{path} is a checkpoint of another model or version: use --fresh, or choose another --out"
 
 

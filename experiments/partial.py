@@ -14,8 +14,6 @@ from . import checkpoint
 from .errors import RunError
 from .spec import Experiment
 
-SECONDS_BETWEEN_FILES = 120.0
-
 
 class PartialTest:
     """The file `path`, of one test of one model; what another one has left there is not taken up."""
@@ -25,7 +23,7 @@ class PartialTest:
         for variable in variables:
             digest.update(variable.numpy().tobytes())
         self.path, self.digest = path, digest.hexdigest()
-        self._next = time.monotonic() + SECONDS_BETWEEN_FILES
+        self._next = time.monotonic() + checkpoint.SECONDS_BETWEEN
 
     def restore(self, arrays: Sequence[np.ndarray]) -> int:
         """Fill `arrays` `[calls, ...]` with what is done; of how many calls. 0 without a whole file of this test."""
@@ -43,7 +41,7 @@ class PartialTest:
         """Write what is done, where the last time was long ago."""
         if time.monotonic() >= self._next:
             checkpoint.save(self.path, arrays, {"digest": self.digest, "calls": calls})
-            self._next = time.monotonic() + SECONDS_BETWEEN_FILES
+            self._next = time.monotonic() + checkpoint.SECONDS_BETWEEN
 
     def drop(self) -> None:
         """The test is done and its row is written."""

@@ -21,6 +21,7 @@ def reproduce(planned: Sequence[Planned], out: Path, failed: Callable[[str, Exce
             continue
         try:
             run(first.experiment, first.seed, first.directory)
+            merge(out)  # now: the tests that follow may be stopped
         except Interrupted:
             raise
         except Exception as error:

@@ -39,7 +39,6 @@ from .spec import Experiment
 from .steps import Source, TrainingSteps
 from .tuning import tune
 
-CHECKPOINT_SECONDS = 120.0  # between validations, so that a kill never costs more
 CALL_SECONDS = 0.5  # of training steps in one call, after which progress and a request to stop are seen
 
 
@@ -125,7 +124,7 @@ class Training:
                     with stop.held(self.workers.count > 1):  # one that left would be lost to the others
                         self._validate(log)
                 progress.advance(count, f"loss {metrics['loss'][-1]:.3f}" + self._best_note())
-                if validate or self.step == train.steps or time.monotonic() - saved_at > CHECKPOINT_SECONDS:
+                if validate or self.step == train.steps or time.monotonic() - saved_at > checkpoint.SECONDS_BETWEEN:
                     self._save()
                     log.flush()
                     saved_at = time.monotonic()

@@ -11,7 +11,7 @@ from metarun.algorithms import build
 from metarun.algorithms.learner import Problem
 from metarun.algorithms.options import Conv4Options, OptimizerOptions, PrototypicalNetworkOptions
 from metarun.datasets.tasks import Shape
-from metarun.experiments import measure, partial
+from metarun.experiments import checkpoint, measure
 from metarun.experiments.evaluate import evaluate
 from metarun.experiments.interrupt import Interrupted
 from metarun.experiments.load import load
@@ -21,29 +21,19 @@ from metarun.experiments.run import run
 from metarun.experiments.rundir import RunDirectory
 
 SHAPE = Shape(way=3, shot=1, query=2)
-SINES = """
-name: sines
-algorithm: {name: maml, inner_lr: 0.01}
-network: {name: mlp, hidden: [8]}
-dataset: {name: sinusoid}
-protocol: inductive
-train: {way: 1, shot: 5, query: 5, meta_batch: 2, steps: 5}
-validation: null
-test: {way: 1, shot: 5, query: 5, episodes: 30}
-"""
+SINES = ("network.hidden=[8]", "train.steps=5", "validation=null", "test.episodes=30")
 
 
 @pytest.fixture(autouse=True)
 def calls_of_four(monkeypatch):
     """Four tasks a call, kept after each."""
     monkeypatch.setattr(measure, "tasks_at_once", lambda *_: 4)
-    monkeypatch.setattr(partial, "SECONDS_BETWEEN_FILES", 0)
+    monkeypatch.setattr(checkpoint, "SECONDS_BETWEEN", 0)
 
 
 @pytest.fixture
 def stop_after(monkeypatch):
     """The signal of a batch system comes when a test has kept so many calls; the numbers of those are returned."""
-
     keep = PartialTest.keep
 
     def stop_after(calls):
@@ -62,8 +52,7 @@ def stop_after(monkeypatch):
 
 
 def test_a_run_that_is_stopped_in_its_test(tmp_path, stop_after):
-    (tmp_path / "sines.yaml").write_text(SINES)
-    experiment = load(tmp_path / "sines.yaml").experiment
+    experiment = load("finn2017/sinusoid", SINES).experiment
     whole, stopped = RunDirectory(tmp_path / "whole"), RunDirectory(tmp_path / "stopped")
     run(experiment, 0, whole)
     stop_after(3)
@@ -91,8 +80,7 @@ def test_a_run_that_is_stopped_in_its_test(tmp_path, stop_after):
 @pytest.mark.parametrize("in_memory", [True, False])
 def test_only_what_was_measured_on_the_same_is_taken_up(make_source, tmp_path, stop_after, in_memory):
     """Rejected: values of other weights, of another test or of other images, and a damaged file."""
-    (tmp_path / "sines.yaml").write_text(SINES)
-    experiment = load(tmp_path / "sines.yaml").experiment
+    experiment = load("finn2017/sinusoid", SINES).experiment
     source = make_source(in_memory=in_memory)
     model = build(
         PrototypicalNetworkOptions(), Conv4Options(filters=4), OptimizerOptions(), problem=Problem(False, "inductive"),
@@ -112,7 +100,7 @@ def test_only_what_was_measured_on_the_same_is_taken_up(make_source, tmp_path, s
         np.testing.assert_array_equal(found.values[name], values)
     np.testing.assert_array_equal(found.calibration, expected.calibration)
 
-    more = load(tmp_path / "sines.yaml", ["test.episode_seed=1"]).experiment
+    more = load("finn2017/sinusoid", [*SINES, "test.episode_seed=1"]).experiment
     path = tmp_path / "test.npz"
     whole = path.read_bytes()
     for other in (begun(more), begun(images="others"), begun()):
