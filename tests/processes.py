@@ -3,6 +3,7 @@ time of the tests that start many. What they print, how they end and what a sign
 
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -17,7 +18,8 @@ class Started:
     """`metarun ARGUMENTS`, with more in the environment; as much of subprocess.Popen as the tests use."""
 
     def __init__(self, *arguments: object, program: Callable[[], object] | None = None, **environment: str) -> None:
-        """`program`: a function of a module, in place of that of `metarun`."""
+        """`program`, in place of that of `metarun`: a function of a module in this folder that is no test, for the
+        process has this folder on its path and not the one above it."""
         self._arguments = list(map(str, arguments))
         self._printed = tempfile.TemporaryDirectory()
         told = (self._arguments, program, os.environ | environment, os.getcwd(), self._printed.name)
@@ -46,6 +48,21 @@ class Started:
 
 def metarun(*arguments: object, **options) -> subprocess.CompletedProcess[str]:
     return Started(*arguments, **options).wait()
+
+
+def dying(last: str) -> None:
+    """`metarun` that is killed before the file `last` gets its name."""
+    from metarun.cli.main import main
+
+    replace = Path.replace
+
+    def die(self, target):
+        if Path(target).name == last:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return replace(self, target)
+
+    Path.replace = die
+    main()
 
 
 def _main(

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from finished import results
-from processes import Started, metarun
+from processes import Started, dying, metarun
 
 from metarun.experiments import checkpoint, environment
 from metarun.experiments.errors import RunError
@@ -119,21 +119,6 @@ def test_killed_and_continued_is_undisturbed(tmp_path, undisturbed, algorithm, h
     again = metarun("train", spec, "--out", tmp_path / "runs")
     assert again.returncode == 0, again.stderr
     assert results(run) == results(undisturbed(algorithm))
-
-
-def dying(last: str) -> None:
-    """`metarun` that is killed before the file `last` gets its name."""
-    from metarun.cli.main import main
-
-    replace = Path.replace
-
-    def die(self, target):
-        if Path(target).name == last:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return replace(self, target)
-
-    Path.replace = die
-    main()
 
 
 def test_killed_again_and_again_is_undisturbed(tmp_path, undisturbed):
