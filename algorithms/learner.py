@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 
 import keras
 import tensorflow as tf
@@ -20,6 +21,7 @@ from .options import OptimizerOptions
 from .workers import WHOLE, Share
 
 Metrics = dict[str, tf.Tensor]
+State = TypeVar("State")  # of an adaptation, a structure of tensors
 
 
 class Problem(NamedTuple):
@@ -33,9 +35,9 @@ class Problem(NamedTuple):
         """Mean loss of each task: outputs and targets -> `[T]`."""
         return mean_squared_error if self.regression else cross_entropy
 
-    def metrics(self, outputs: tf.Tensor, targets: tf.Tensor) -> Metrics:
-        """One value a task from outputs `[K + 1, T, Q, outputs]` after 0..K inner steps."""
-        return (regression_metrics if self.regression else classification_metrics)(outputs, targets)
+    def metrics(self, outputs: tf.Tensor, targets: tf.Tensor, steps: Sequence[int] = (0,)) -> Metrics:
+        """One value a task from outputs `[R, T, Q, outputs]` after each of R numbers of inner `steps`."""
+        return (regression_metrics if self.regression else classification_metrics)(outputs, targets, steps)
 
 
 class Learner(Protocol):
@@ -94,6 +96,38 @@ def predict_queries(network: Network, parameters: Parameters, batch: Episode, pr
     flat = tf.reshape(groups, (tasks, queries * (supports + 1), *example))
     outputs = network(parameters, flat, groups=queries)
     return tf.reshape(outputs, (tasks, queries, supports + 1, outputs.shape[-1]))[:, :, -1]
+
+
+def recorded_steps(steps: int) -> list[int]:
+    """Numbers of inner steps after which a test looks at the queries: 0, 1, 2, 3, ... up to ten steps; else 0, 1, 2, 5,
+    10, 20, 50, ... and `steps`. A look is no part of the adaptation, and can cost more than its step."""
+    if steps <= 10:
+        return list(range(steps + 1))
+    series = (digit * 10**power for power in range(len(str(steps))) for digit in (1, 2, 5))
+    return [0, *(number for number in series if number < steps), steps]
+
+
+def outputs_along(
+    recorded: Sequence[int],
+    state: State,
+    inner_step: Callable[[tf.Tensor, State], State],
+    predict: Callable[[State], tf.Tensor],
+) -> tf.Tensor:
+    """Outputs `[R, T, Q, outputs]` of `predict` after each of the R `recorded` numbers of inner steps, which ascend
+    from 0; `inner_step` takes the number of the step, from 0."""
+    first, ends = predict(state), tf.constant(recorded)
+    outputs = tf.TensorArray(first.dtype, len(recorded), element_shape=first.shape).write(0, first)
+
+    def stretch(place: tf.Tensor, number: tf.Tensor, state: State, outputs: tf.TensorArray):
+        number, state = tf.while_loop(
+            lambda number, _: number < ends[place],
+            lambda number, state: (number + 1, inner_step(number, state)),
+            (number, state),
+        )
+        return place + 1, number, state, outputs.write(place, predict(state))
+
+    *_, outputs = tf.while_loop(lambda place, *_: place < len(recorded), stretch, (1, 0, state, outputs))
+    return outputs.stack()
 
 
 def apply_meta_gradients(

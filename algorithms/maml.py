@@ -20,7 +20,7 @@ import tensorflow as tf
 from ..datasets.tasks import Episode, Shape
 from .functional import Params, gradient_descent, mean_over_chunks, per_task, recomputed, task_gradients
 from .keras_network import KerasNetwork, plain_learning_rate
-from .learner import Metrics, Problem, apply_meta_gradients, predict_queries, state_of
+from .learner import Metrics, Problem, apply_meta_gradients, outputs_along, predict_queries, recorded_steps, state_of
 from .networks import Network
 from .operations import gradient, gradient_through_gradient, gradient_through_last_gradient
 from .options import MAMLOptions
@@ -43,7 +43,8 @@ class MAML:
         self.parameters = network.parameters
         self.variables = state_of(optimizer, self.parameters)
         self.adapted = adapted_parameters(network, options.adapt)
-        self.test_steps = options.inner_steps if options.test_inner_steps is None else options.test_inner_steps
+        test_steps = options.inner_steps if options.test_inner_steps is None else options.test_inner_steps
+        self.recorded = recorded_steps(test_steps)
         self.test_lr = options.test_inner_lr or options.inner_lr
         whole = jit_compile and not network.fuse
         self.compiled_gradient = program(self.meta_gradient, jit_compile=whole)
@@ -99,32 +100,25 @@ class MAML:
         return parameters, first_loss
 
     def evaluate(self, batch: Episode) -> Metrics:
-        """Metrics of each task after 0 .. test_inner_steps inner steps."""
-        return self.problem.metrics(self.predict(batch), batch.query_y)
+        """Metrics of each task after the recorded numbers of inner steps."""
+        return self.problem.metrics(self.predict(batch), batch.query_y, self.recorded)
 
     def predict(self, batch: Episode) -> tf.Tensor:
-        """Outputs for the queries after 0 .. test_inner_steps inner steps, `[K + 1, T, Q, outputs]`."""
+        """Outputs for the queries after each of the R recorded numbers of inner steps, `[R, T, Q, outputs]`."""
         return self.compiled_predict(batch)
 
     def _predict(self, batch: Episode) -> tf.Tensor:
-        """Outputs `[K + 1, T, Q, outputs]`."""
-        parameters = per_task(self.parameters, batch.support_x.shape[0])
-        first = predict_queries(self.network, parameters, batch, self.problem.protocol)
-        outputs = tf.TensorArray(first.dtype, self.test_steps + 1, element_shape=first.shape).write(0, first)
+        """Outputs `[R, T, Q, outputs]`."""
 
-        def step(number: tf.Tensor, parameters: Params, outputs: tf.TensorArray):
+        def inner_step(_: tf.Tensor, parameters: Params) -> Params:
             _, gradients = self._inner_gradient(parameters, batch)
-            parameters = gradient_descent(parameters, gradients, self.test_lr)
-            predicted = predict_queries(self.network, parameters, batch, self.problem.protocol)
-            return number + 1, parameters, outputs.write(number, predicted)
+            return gradient_descent(parameters, gradients, self.test_lr)
 
-        _, _, outputs = tf.while_loop(
-            lambda number, *_: number <= self.test_steps,
-            step,
-            (1, parameters, outputs),
-            maximum_iterations=self.test_steps,
-        )
-        return outputs.stack()
+        def predict(parameters: Params) -> tf.Tensor:
+            return predict_queries(self.network, parameters, batch, self.problem.protocol)
+
+        start = per_task(self.parameters, batch.support_x.shape[0])
+        return outputs_along(self.recorded, start, inner_step, predict)
 
     def operations(self, shape: Shape) -> int:
         """Floating-point operations of one task in a training step."""

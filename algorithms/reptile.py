@@ -25,7 +25,7 @@ import tensorflow as tf
 from ..datasets.random import TaskKeys
 from ..datasets.tasks import Episode, Shape
 from .functional import Params, per_task, task_gradients
-from .learner import Metrics, Problem, apply_meta_gradients, predict_queries, state_of
+from .learner import Metrics, Problem, apply_meta_gradients, outputs_along, predict_queries, recorded_steps, state_of
 from .networks import Network
 from .operations import gradient
 from .options import ReptileOptions
@@ -51,7 +51,8 @@ class Reptile:
         self.moments = {name: tf.Variable(tf.zeros_like(value)) for name, value in self.parameters.items()}
         self.steps_taken = tf.Variable(0, dtype=tf.int64)
         self.variables = state_of(optimizer, self.parameters, *self.moments.values(), self.steps_taken)
-        self.test_steps = options.inner_steps if options.test_inner_steps is None else options.test_inner_steps
+        test_steps = options.inner_steps if options.test_inner_steps is None else options.test_inner_steps
+        self.recorded = recorded_steps(test_steps)
         whole = jit_compile and not network.fuse
         self.compiled_learn = program(self.learn, jit_compile=whole)
         self.compiled_predict = program(self._predict, jit_compile=whole)
@@ -106,30 +107,25 @@ class Reptile:
         return parameters, moments, losses.stack()
 
     def evaluate(self, batch: Episode) -> Metrics:
-        """Metrics of each task after 0 .. test_inner_steps inner steps."""
-        return self.problem.metrics(self.predict(batch), batch.query_y)
+        """Metrics of each task after the recorded numbers of inner steps."""
+        return self.problem.metrics(self.predict(batch), batch.query_y, self.recorded)
 
     def predict(self, batch: Episode) -> tf.Tensor:
-        """Outputs for the queries after 0 .. test_inner_steps inner steps, `[K + 1, T, Q, outputs]`."""
+        """Outputs for the queries after each of the R recorded numbers of inner steps, `[R, T, Q, outputs]`."""
         return self.compiled_predict(batch)
 
     def _predict(self, batch: Episode) -> tf.Tensor:
-        """Outputs `[K + 1, T, Q, outputs]`."""
-        steps = self.test_steps
-        order = self._order(batch, steps, self.options.test_inner_batch or self.options.inner_batch)
-        parameters, moments = self._start(batch)
-        first = predict_queries(self.network, parameters, batch, self.problem.protocol)
-        outputs = tf.TensorArray(first.dtype, steps + 1, element_shape=first.shape).write(0, first)
+        """Outputs `[R, T, Q, outputs]`."""
+        order = self._order(batch, self.recorded[-1], self.options.test_inner_batch or self.options.inner_batch)
 
-        def step(number: tf.Tensor, parameters: Params, moments: Params, outputs: tf.TensorArray):
-            parameters, moments, _ = self._inner_step(parameters, moments, batch, order, number)
-            predicted = predict_queries(self.network, parameters, batch, self.problem.protocol)
-            return number + 1, parameters, moments, outputs.write(number + 1, predicted)
+        def inner_step(number: tf.Tensor, state: tuple[Params, Params]) -> tuple[Params, Params]:
+            parameters, moments, _ = self._inner_step(*state, batch, order, number)
+            return parameters, moments
 
-        *_, outputs = tf.while_loop(
-            lambda number, *_: number < steps, step, (0, parameters, moments, outputs), maximum_iterations=steps
-        )
-        return outputs.stack()
+        def predict(state: tuple[Params, Params]) -> tf.Tensor:
+            return predict_queries(self.network, state[0], batch, self.problem.protocol)
+
+        return outputs_along(self.recorded, self._start(batch), inner_step, predict)
 
     def operations(self, shape: Shape) -> int:
         """Floating-point operations of one task in a training step."""

@@ -60,7 +60,10 @@ class MetricsLog:
         if not self.path.exists():
             return []
         lines = self.path.read_text(encoding="utf-8", errors="replace").split("\n")[:-1]
-        if lines and lines[0].split(",") != self.columns:
+        found = lines[0].split(",") if lines else self.columns
+        if len(found) == len({*found}) and {*found} >= {*self.columns}:
+            self.columns = found  # those of an earlier version that wrote more stay, empty from here on
+        else:
             raise RunError(f"{self.path} has other columns than this version writes: use --fresh")
         rows = []
         for number, line in enumerate(lines[1:], 2):

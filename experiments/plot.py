@@ -94,15 +94,16 @@ def learning(runs: Sequence[Run]) -> Any | None:
 
 def adaptation(runs: Sequence[Run]) -> Any | None:
     """The main metric after 0, 1, 2, ... inner steps on the test tasks, with its interval over them."""
-    adapted = [(run, values) for run in runs if (values := _by_inner_step(run)) is not None]
+    adapted = [(run, values) for run in runs if (values := _by_inner_step(run))]
     if not adapted:
         return None
     metric = adapted[0][0].row.metric
     figure, axes = _axes("inner step", f"{MAIN[metric]} in the test")
-    for place, (run, values) in enumerate(adapted):
+    for place, (run, by_step) in enumerate(adapted):
         if run.row.metric == metric:
+            values = np.stack(list(by_step.values()))
             ci95 = 1.96 * values.std(axis=1, ddof=1) / np.sqrt(values.shape[1])
-            _band(axes, np.arange(len(values)), values.mean(axis=1), ci95, place, run.label)
+            _band(axes, np.array(list(by_step)), values.mean(axis=1), ci95, place, run.label)
     return _finished(figure, axes)
 
 
@@ -189,11 +190,11 @@ def _validations(run: Run) -> dict[str, np.ndarray] | None:
     return {name: np.array([float(row[name] or "nan") for row in rows]) for name in names} if rows else None
 
 
-def _by_inner_step(run: Run) -> np.ndarray | None:
-    """The main metric of each test task after each inner step, `[K + 1, E]`; None where there are no inner steps."""
+def _by_inner_step(run: Run) -> dict[int, np.ndarray]:
+    """The main metric of each test task `[E]` by the number of inner steps, in order; empty where there are none."""
     columns = _columns(run.directory.episodes) if run.directory.episodes.is_file() else {}
-    names = [f"{run.row.metric}_{step}" for step in range(run.row.inner_steps + 1)]
-    return np.stack([columns[name] for name in names]) if run.row.inner_steps and columns.keys() >= {*names} else None
+    numbers = range(run.row.inner_steps + 1)
+    return {number: columns[name] for number in numbers if (name := f"{run.row.metric}_{number}") in columns}
 
 
 def _columns(path: Path) -> dict[str, np.ndarray]:

@@ -74,14 +74,16 @@ def fits(model: Trained) -> Any:
     x = np.linspace(low, high, 200).astype(batch.support_x.dtype.name)
     truth = model.source.wave(batch, x)  # [T, N]
     grid = tf.tile(tf.constant(x)[None, :, None], (FITS, 1, 1))
-    curves = model.learner.predict(batch._replace(query_x=grid))[..., 0].numpy()  # [K + 1, T, N]
-    last = len(curves) - 1
+    curves = model.learner.predict(batch._replace(query_x=grid))[..., 0].numpy()  # [R, T, N]
+    recorded = model.learner.recorded
+    last = len(recorded) - 1
     figure, panels = pyplot.subplots(1, FITS, figsize=(9, 3.2), sharey=True, layout="constrained")
     for task, axes in enumerate(panels):
         axes.plot(x, truth[task], color="0.6", linewidth=3, label="truth")
-        for place, step in enumerate(dict.fromkeys((0, min(1, last), last))):
+        for place, look in enumerate(dict.fromkeys((0, min(1, last), last))):
+            step = recorded[look]
             name = "before adaptation" if step == 0 else f"after {step} step{'s' * (step > 1)}"
-            axes.plot(x, curves[step, task], color=COLORS[place], linestyle=STYLES[(2, 1, 0)[place]], label=name)
+            axes.plot(x, curves[look, task], color=COLORS[place], linestyle=STYLES[(2, 1, 0)[place]], label=name)
         points = (batch.support_x[task, :, 0], batch.support_y[task, :, 0])
         axes.plot(*points, "k^", markersize=6, label="support")
         axes.set_title(f"test task {model.number + task}: MSE {errors[task]:.3g}", fontsize="medium")

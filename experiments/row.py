@@ -53,7 +53,7 @@ def make_row(
         seed=seed,
         checkpoint=checkpoint,
         train_steps=step,
-        inner_steps=getattr(learner, "test_steps", 0),
+        inner_steps=getattr(learner, "recorded", [0])[-1],
         tuned=chosen_value(learner, experiment) if isinstance(learner, ClassicalPolicy) else None,
         parameters=sum(math.prod(value.shape) for value in learner.parameters.values()),
         expected_calibration_error=summary.get("expected_calibration_error"),

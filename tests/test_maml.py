@@ -7,7 +7,7 @@ import tensorflow as tf
 from quadratic import QuadraticProblem, quadratic_tasks, theta_network
 
 from metarun.algorithms.keras_network import KerasNetwork
-from metarun.algorithms.learner import Problem, predict_queries
+from metarun.algorithms.learner import Problem, predict_queries, recorded_steps
 from metarun.algorithms.maml import MAML, adapted_parameters, maml
 from metarun.algorithms.networks import build
 from metarun.algorithms.options import Conv4Options, MAMLOptions, MLPOptions
@@ -36,6 +36,31 @@ def test_quadratic_tasks_have_the_closed_form(steps, first_order):
     right, wrong = (first, second) if first_order else (second, first)
     np.testing.assert_allclose(gradient, right, rtol=1e-12)
     assert np.abs(gradient - wrong).max() > 0.1
+
+
+def test_outputs_along_many_steps_are_those_after_each_recorded_number():
+    """c_i + (1 - a)^k (theta - c_i), which no other k gives."""
+    alpha, theta, centers = 0.1, np.array([2.0, -1.0]), np.array([[1.0, 0.5], [-3.0, 2.0]])
+    model = learner(theta_network(theta), QuadraticProblem(), inner_lr=alpha, inner_steps=1, test_inner_steps=12)
+    outputs = model.predict(quadratic_tasks(centers)).numpy()[:, :, 0]
+    expected = [centers + (1 - alpha) ** number * (theta - centers) for number in (0, 1, 2, 5, 10, 12)]
+    np.testing.assert_allclose(outputs, expected, rtol=1e-12)
+    assert np.abs(np.diff(expected, axis=0)).min() > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("steps", "expected"),
+    [
+        (0, [0]),
+        (1, [0, 1]),
+        (10, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10]),
+        (11, [0, 1, 2, 5, 10, 11]),
+        (50, [0, 1, 2, 5, 10, 20, 50]),
+        (1000, [0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000]),
+    ],
+)
+def test_a_long_adaptation_is_looked_at_less_often_as_it_goes_on(steps, expected):
+    assert recorded_steps(steps) == expected
 
 
 def test_sum_over_tasks_is_the_mean_times_the_tasks():

@@ -126,6 +126,21 @@ def test_evaluation_starts_from_the_moments_of_training_and_leaves_them():
         np.testing.assert_array_equal(variable.numpy(), value)
 
 
+def test_outputs_along_many_steps_are_those_of_a_plain_loop():
+    """Not of one step more or less, nor of other mini-batches."""
+    batch = SinusoidSource(SinusoidOptions(), "float64").sample("test", 0, 3, Shape(1, 5, 7), 0)
+    network = build(MLPOptions(hidden=(8,)), (1,), 1, "float64", 0)
+    model = learner(network, Problem(True, "inductive"), inner_lr=0.02, inner_batch=2, test_inner_steps=13)
+    order, state = model._order(batch, 13, 2), model._start(batch)
+    expected = [network(state[0], batch.query_x)]
+    for number in range(13):
+        state = model._inner_step(*state, batch, order, number)[:2]
+        if number + 1 in (1, 2, 5, 10, 13):
+            expected.append(network(state[0], batch.query_x))
+    np.testing.assert_allclose(model.predict(batch), expected, rtol=1e-9)
+    assert np.abs(np.diff(expected, axis=0)).max(axis=(1, 2, 3)).min() > 1e-3
+
+
 def test_mini_batches_pass_through_the_support_set_without_replacement():
     model = learner(theta_network([0.0]), QuadraticProblem(), inner_lr=0.1)
     batch = quadratic_tasks([[1.0], [2.0]], examples=6)

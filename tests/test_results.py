@@ -68,7 +68,7 @@ def test_calibration_of_predictions_binned_by_the_learner():
     from metarun.algorithms.learner import Problem
 
     generator = np.random.default_rng(0)
-    logits = 3 * generator.standard_normal((1, 4, 50, 5))  # [K + 1, T, Q, way]
+    logits = 3 * generator.standard_normal((1, 4, 50, 5))  # [1, T, Q, way]
     labels = generator.integers(0, 5, (4, 50)).astype(np.int32)
     metrics = Problem(False, "inductive").metrics(tf.constant(logits), tf.constant(labels))
     told = expected_calibration_error(*metrics["calibration"].numpy().sum(axis=0).tolist())

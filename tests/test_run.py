@@ -301,6 +301,19 @@ def test_a_line_that_is_no_row_of_metrics_is_named(tmp_path, line):
         MetricsLog(directory, ["loss"], 3)
 
 
+def test_columns_of_an_earlier_version_stay_and_are_empty_from_then_on(tmp_path):
+    from metarun.experiments.metrics_log import MetricsLog
+
+    directory = RunDirectory(tmp_path)
+    MetricsLog(directory, ["loss", "accuracy_3"], 0).write(1, "train", {"loss": 0.5, "accuracy_3": 0.25}, 1, 2)
+    MetricsLog(directory, ["loss"], 1).write(2, "train", {"loss": 0.125}, 1, 2)
+    first, second = csv.DictReader(directory.metrics.open())
+    assert (first["loss"], first["accuracy_3"]) == ("0.5", "0.25")
+    assert (second["loss"], second["accuracy_3"]) == ("0.125", "")
+    with pytest.raises(RunError, match="has other columns than this version writes: use --fresh"):
+        MetricsLog(directory, ["loss", "more"], 2)
+
+
 def test_metrics_of_a_line_cut_short_are_written_again(tmp_path, undisturbed):
     spec, run = write_spec(tmp_path), tmp_path / "runs" / "tiny" / "seed-0"
     shutil.copytree(undisturbed("maml"), run)
