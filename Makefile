@@ -11,6 +11,8 @@ QUICKSTART := quickstart/protonet quickstart/matchingnet quickstart/maml quickst
 quickstart: .venv/installed
 	"$(BIN)/metarun" train $(QUICKSTART) --out runs/quickstart
 
+# the programs are not optimised, which takes most of the time of compiling; test-all runs what users run
+test: export XLA_FLAGS ?= --xla_backend_optimization_level=0
 test: .venv/installed-dev
 	"$(BIN)/python" -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m "not slow"
 
