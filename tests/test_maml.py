@@ -157,10 +157,11 @@ def test_the_compiled_gradient_is_the_same(make_source):
 
 
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
-def test_saving_memory_changes_nothing(make_source, reduction):
+@pytest.mark.parametrize("name", ["mlp-norm", pytest.param("conv4-stride", marks=pytest.mark.slow)])
+def test_saving_memory_changes_nothing(make_source, name, reduction):
     """Gradient and metrics; a sum over chunks in place of a mean would be twice or four times as large."""
     batch = make_source(dtype="float64").sample("train", 0, 4, Shape(3, 1, 2), seed=0)
-    network = build(Conv4Options(filters=3, downsample="stride"), (16, 16, 1), 3, "float64", seed=0)
+    network = build(NETWORKS[name][0], (16, 16, 1), 3, "float64", seed=0)
     options = {"inner_lr": 0.5, "inner_steps": 2, "task_reduction": reduction}
     plain = learner(network, CLASSIFY, **options).compiled_gradient(batch)
     for option in ({"tasks_per_chunk": 2}, {"tasks_per_chunk": 1}, {"recompute_inner": True}):
@@ -210,7 +211,7 @@ def test_adaptation_lifts_the_accuracy_above_chance(make_source):
 
 
 def test_the_step_size_of_the_test_is_its_own(make_source):
-    network = build(Conv4Options(filters=4), (16, 16, 1), 5, "float32", seed=0)
+    network = build(MLPOptions(hidden=(8,), batch_norm=True), (16, 16, 1), 5, "float32", seed=0)
     batch = make_source().sample("test", 0, 4, Shape(5, 1, 3), seed=0)
     both, test, training = (
         learner(network, CLASSIFY, **rates).evaluate(batch)["negative_log_likelihood"].numpy()
@@ -241,14 +242,12 @@ def test_the_plain_function_makes_the_meta_update_of_any_keras_model():
 
 
 def test_the_plain_function_learns_and_refuses_what_it_cannot_differentiate():
-    source, model, outer = SinusoidSource(SinusoidOptions(), "float64"), dense_model(), keras.optimizers.Adam(0.01)
+    source, model, outer = SinusoidSource(SinusoidOptions(), "float64"), dense_model(), keras.optimizers.Adam(0.05)
+    batch = source.sample("train", 0, 8, Shape(1, 5, 5), 0)
     losses = [
-        float(maml(model, keras.optimizers.SGD(0.05), outer, source.sample("train", 8 * step, 8, Shape(1, 5, 5), 0),
-                   loss="mean_squared_error"))
-        for step in range(60)
-    ]  # fmt: skip
-    assert np.mean(losses[-10:]) < 0.8 * np.mean(losses[:10])
-    batch = source.sample("train", 0, 2, Shape(1, 5, 5), 0)
+        float(maml(model, keras.optimizers.SGD(0.05), outer, batch, loss="mean_squared_error")) for _ in range(20)
+    ]
+    assert losses[-1] < 0.8 * losses[0]
     with pytest.raises(ValueError, match="must be plain keras.optimizers.SGD"):
         maml(model, keras.optimizers.SGD(0.05, momentum=0.9), outer, batch, loss="mean_squared_error")
     with pytest.raises(ValueError, match="expected 'cross_entropy' or 'mean_squared_error'"):
