@@ -100,7 +100,7 @@ def undisturbed(tmp_path_factory):
     [
         ("maml", signal.SIGKILL),
         ("maml", signal.SIGTERM),
-        ("maml of images", signal.SIGKILL),
+        pytest.param("maml of images", signal.SIGKILL, marks=pytest.mark.slow),
         pytest.param("compiled maml of images", signal.SIGKILL, marks=pytest.mark.slow),
         ("reptile", signal.SIGKILL),
         ("protonet", signal.SIGKILL),
