@@ -21,6 +21,7 @@ from ..algorithms.workers import ALONE, Workers
 from ..datasets.tasks import Shape, Split
 from ..datasets.trials import TrialSource
 from .atomic import write_text_atomic
+from .interrupt import Interrupted
 from .partial import PartialTest
 from .progress import Progress
 from .results import exact_sum, expected_calibration_error, mean_and_ci95
@@ -139,18 +140,24 @@ class Evaluation:
         metrics, drawn = self._outputs()
         values = {name: np.zeros((self.calls, *value.shape)) for name, value in metrics.items()}
         chosen = np.zeros((self.calls, *drawn.shape))
-        calls = partial.restore([*values.values(), chosen]) if partial else 0
+        arrays = [*values.values(), chosen]
+        calls = partial.restore(arrays) if partial else 0
         left = self.own[calls:]
-        with Progress(label, self.episodes, min(calls * self.batch, self.episodes), unit="episode") as progress:
-            for number, task in zip(left, self.batches(left), strict=True):
-                metrics, drawn = self.step(task)
-                for name, value in metrics.items():
-                    values[name][number] = value
-                chosen[number] = drawn
-                done = min((number + self.workers.count) * self.batch, self.episodes)
-                progress.advance(done - progress.done)
-                if partial:
-                    partial.keep([*values.values(), chosen], number + 1)
+        try:
+            with Progress(label, self.episodes, min(calls * self.batch, self.episodes), unit="episode") as progress:
+                for number, task in zip(left, self.batches(left), strict=True):
+                    metrics, drawn = self.step(task)
+                    for name, value in metrics.items():
+                        values[name][number] = value
+                    chosen[number] = drawn
+                    calls = number + 1
+                    progress.advance(min((number + self.workers.count) * self.batch, self.episodes) - progress.done)
+                    if partial:
+                        partial.keep(arrays, calls)
+        except (Interrupted, KeyboardInterrupt):
+            if partial and calls:
+                partial.save(arrays, calls)
+            raise
         values, chosen = tf.nest.map_structure(self._whole, self.workers.total((values, chosen)))
         calibration = values.pop("calibration", None)
         curves = {name: values.pop(name) for name, value in list(values.items()) if value.ndim == 2}

@@ -40,8 +40,12 @@ class PartialTest:
     def keep(self, arrays: Sequence[np.ndarray], calls: int) -> None:
         """Write what is done, where the last time was long ago."""
         if time.monotonic() >= self._next:
-            checkpoint.save(self.path, arrays, {"digest": self.digest, "calls": calls})
-            self._next = time.monotonic() + checkpoint.SECONDS_BETWEEN
+            self.save(arrays, calls)
+
+    def save(self, arrays: Sequence[np.ndarray], calls: int) -> None:
+        """Write what is done."""
+        checkpoint.save(self.path, arrays, {"digest": self.digest, "calls": calls})
+        self._next = time.monotonic() + checkpoint.SECONDS_BETWEEN
 
     def drop(self) -> None:
         """The test is done and its row is written."""

@@ -17,6 +17,7 @@ from metarun.experiments.interrupt import Interrupted
 from metarun.experiments.load import load
 from metarun.experiments.measure import Evaluation
 from metarun.experiments.partial import PartialTest
+from metarun.experiments.progress import Progress
 from metarun.experiments.run import run
 from metarun.experiments.rundir import RunDirectory
 
@@ -75,6 +76,29 @@ def test_a_run_that_is_stopped_in_its_test(tmp_path, stop_after):
     _, other, _ = evaluate(whole.path, "val", {"episodes": 20})
     assert path.with_suffix(".csv").read_text() == other.with_suffix(".csv").read_text()
     assert {each.suffix for each in stopped.evaluations.iterdir()} == {".json", ".csv"}
+
+
+def test_the_signal_itself_keeps_what_is_done(tmp_path, monkeypatch, stop_after):
+    """Rejected: what was done since the file was last written, here all, is done again."""
+    experiment = load("finn2017/sinusoid", SINES).experiment
+    whole, stopped = RunDirectory(tmp_path / "whole"), RunDirectory(tmp_path / "stopped")
+    run(experiment, 0, whole)
+
+    class StoppedAfterThreeCalls(Progress):
+        def advance(self, *arguments):
+            super().advance(*arguments)
+            if self.done == 12:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as now:
+        now.setattr(checkpoint, "SECONDS_BETWEEN", 1e9)
+        now.setattr(measure, "Progress", StoppedAfterThreeCalls)
+        with pytest.raises(Interrupted):
+            run(experiment, 0, stopped)
+    kept = stop_after(None)
+    run(experiment, 0, stopped)
+    assert kept == [4, 5, 6, 7, 8]
+    assert results(stopped.path) == results(whole.path) and not stopped.partial_test.exists()
 
 
 @pytest.mark.parametrize("in_memory", [True, False])
