@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,10 @@ from .options import cluster_options, overrides
 
 if TYPE_CHECKING:
     from ..experiments.runs import Run
+    from ..experiments.spec import Cluster
     from ..experiments.submit import Paper
+
+NOT_OF_SBATCH = ("setup", "srun_args", "stderr_to_stdout")  # options of submitit alone
 
 
 @click.command(name="submit")
@@ -77,7 +81,7 @@ def submit(
     if executor == "slurm":
         refuse_unshareable({run.experiment.name: (run.experiment, clusters[run.experiment.name]) for run in runs})
     if dry_run:
-        _list(runs, out, executor, clusters.values(), fresh)
+        _list(runs, out, clusters if executor == "slurm" else {}, fresh)
         return
     if executor == "slurm":
         refuse_without_slurm()
@@ -119,7 +123,7 @@ def submit(
         sys.exit(1)
 
 
-def _list(runs: Sequence[Run], out: Path, executor: str, clusters: Any, fresh: bool) -> None:
+def _list(runs: Sequence[Run], out: Path, clusters: Mapping[str, Cluster], fresh: bool) -> None:
     from ..experiments.submit import options, todo
 
     missing, alive = todo(runs, out, fresh)
@@ -129,15 +133,14 @@ def _list(runs: Sequence[Run], out: Path, executor: str, clusters: Any, fresh: b
     for run in runs:
         click.echo(f"{run.directory.path}  {states.get(run.directory.path, 'finished')}")
     click.echo(f"{len(missing)} of {len(runs)} runs to submit")
-    for cluster in {each.model_dump_json(): each for each in clusters}.values() if executor == "slurm" else ():
-        flat = options(cluster)
+    alike = Counter(clusters[run.experiment.name].model_dump_json() for run in missing if clusters)
+    settings = {cluster.model_dump_json(): cluster for cluster in clusters.values()}
+    for key, count in alike.items():
+        array = f"0-{count - 1}%{min(count, settings[key].max_parallel or count)}"
+        flat = {"array": array} | options(settings[key])
         flat |= flat.pop("additional_parameters")
-        click.echo(
-            "sbatch: "
-            + " ".join(
-                f"{key}={value}" for key, value in flat.items() if key not in ("setup", "srun_args", "stderr_to_stdout")
-            )
-        )
+        told = (f"{name}={value}" for name, value in flat.items() if name not in NOT_OF_SBATCH)
+        click.echo("sbatch: " + " ".join(told))
 
 
 def _refuse_missing_data(runs: Sequence[Run]) -> None:

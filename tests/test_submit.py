@@ -197,6 +197,17 @@ def test_gpus_are_shared_out(monkeypatch):
         places(1, None, 1)
 
 
+def test_what_sbatch_would_be_asked_for():
+    """One array for runs of equal settings. Rejected: an array for each spec."""
+    wide = slurm_jobs.SPEC.replace("name: tiny", "name: wide").replace("max_parallel: 4", "cpus: 2")
+    Path("wide.yaml").write_text(wide)
+    runs = ("tiny.yaml", "wide.yaml", "-s", "algorithm.inner_lr=0.01,0.02", "--seeds", "0-2", "--max-parallel", 4)
+    *_, count, one, other = metarun("submit", *runs, "--dry-run").splitlines()
+    assert count == "12 of 12 runs to submit"
+    assert one == "sbatch: array=0-5%4 time=60 cpus_per_task=1 signal=USR2@90 requeue=True"
+    assert other == "sbatch: array=0-5%4 time=60 cpus_per_task=2 signal=USR2@90 requeue=True"
+
+
 def test_runs_of_this_machine_and_their_table(tmp_path):
     """A run that fails stops no other; the same command runs only what failed."""
     sweep = ("submit", "tiny.yaml", "-s", "algorithm.inner_lr=0.01,1e30", "--executor", "local", "--max-parallel", 2)
