@@ -136,11 +136,11 @@ def _list(runs: Sequence[Run], out: Path, clusters: Mapping[str, Cluster], fresh
     alike = Counter(clusters[run.experiment.name].model_dump_json() for run in missing if clusters)
     settings = {cluster.model_dump_json(): cluster for cluster in clusters.values()}
     for key, count in alike.items():
-        array = f"0-{count - 1}%{min(count, settings[key].max_parallel or count)}"
-        flat = {"array": array} | options(settings[key])
+        flat = options(settings[key])
         flat |= flat.pop("additional_parameters")
         told = (f"{name}={value}" for name, value in flat.items() if name not in NOT_OF_SBATCH)
-        click.echo("sbatch: " + " ".join(told))
+        at_once = min(count, settings[key].max_parallel or count)
+        click.echo(" ".join([f"sbatch: array=0-{count - 1}%{at_once}", *told]))
 
 
 def _refuse_missing_data(runs: Sequence[Run]) -> None:
