@@ -81,7 +81,7 @@ def restored(directory: RunDirectory, experiment: Experiment, seed: int, chosen:
 def _weights(directory: RunDirectory, chosen: str) -> Path:
     if chosen == "best":
         return directory.best
-    newest = directory.newest_checkpoints()
-    if not newest:
-        raise RunError(f"{directory.checkpoints} has no checkpoint: train again with --fresh")
-    return newest[0]
+    last = directory.checkpoint(read_row(directory.result).train_steps)
+    if not last.is_file():
+        raise RunError(f"{last} is missing, the weights after the last step: train again with --fresh")
+    return last

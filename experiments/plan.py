@@ -35,18 +35,29 @@ class Planned:
         return place(self.directory, self.experiment, changed(self.experiment, self.cell.changes))
 
     @property
-    def another_spec(self) -> bool:
-        """Whether the folder holds a run of a spec with another digest."""
+    def other(self) -> str | None:
+        """What else the folder holds: another spec, or another seed; RunError or SpecError where it is damaged."""
         if self.directory.finished:
-            return read_row(self.directory.result).spec_digest != self.experiment.digest
-        return self.directory.spec.exists() and load(self.directory.spec).experiment.digest != self.experiment.digest
+            row = read_row(self.directory.result)
+            if self.row_path.is_file():
+                read_row(self.row_path)
+            digest, seeds = row.spec_digest, (row.seed,)
+        elif self.directory.spec.exists():
+            begun = load(self.directory.spec).experiment
+            digest, seeds = begun.digest, begun.seeds
+        else:
+            return None
+        if digest != self.experiment.digest:
+            return "another spec"
+        return None if self.seed in seeds else "another seed"
 
     @property
     def state(self) -> str:
-        """finished, trained but not tested so, interrupted at step N of M, missing, or another spec in its folder."""
+        """finished, trained but not tested so, interrupted at step N of M, missing, damaged, or what else its folder
+        holds."""
         try:
-            if self.another_spec:
-                return "another spec in its folder"
+            if other := self.other:
+                return f"{other} in its folder"
         except (RunError, SpecError):
             return "damaged"
         if self.directory.finished:
@@ -82,6 +93,7 @@ class Planned:
 def plan(table: PaperTable, out: Path, seeds: int | None = None, budget: float = 1.0) -> list[Planned]:
     """Every cell and seed, in the table's order; SpecError where a spec is missing, or cannot be tested so."""
     specs: dict[tuple[str, tuple[str, ...]], tuple[Experiment, Experiment]] = {}
+    names: dict[str, tuple[str, str]] = {}  # of experiments -> digest, cell
     planned, problems = [], []
     for cell in table.cells:
         try:
@@ -93,7 +105,11 @@ def plan(table: PaperTable, out: Path, seeds: int | None = None, budget: float =
         except SpecError as error:
             problems += [f"{cell.name}: {problem}" for problem in error.problems]
             continue
-        for seed in experiment.seeds if seeds is None else range(seeds):
+        digest, first = names.setdefault(experiment.name, (experiment.digest, cell.name))
+        if digest != experiment.digest:
+            problems.append(f"{first} and {cell.name} are two models of one name, {experiment.name}: rename one")
+        classical = experiment.kind == "classical"  # no seed changes its result
+        for seed in experiment.seeds if seeds is None or classical else range(seeds):
             directory = RunDirectory(out / experiment.name / f"seed-{seed}")
             planned.append(Planned(cell, experiment, full, seed, directory))
     if problems:

@@ -255,6 +255,8 @@ class Training:
                 print(f"warning: going on without this checkpoint: {error}", file=sys.stderr)
                 continue
             refuse_other_images(state, self.source, self.directory)
+            if state["seed"] != self.seed:
+                raise RunError(f"{path} is of seed {state['seed']}, not of {self.seed}: move it away, or use --fresh")
             self.step, self.seconds = state["step"], state["seconds"]
             self.best_step = state["best_step"]
             self.best_value = math.nan if state["best_value"] is None else state["best_value"]

@@ -42,15 +42,19 @@ def write_spec(experiment: Experiment, seed: int, directory: RunDirectory) -> No
 
 
 def refuse_another_spec(experiment: Experiment, seed: int, directory: RunDirectory) -> None:
-    """RunError where the directory holds a run, finished or not, of a spec with another digest."""
+    """RunError where the directory holds a run, finished or not, of a spec with another digest, or of another seed."""
     if directory.finished:
-        state, digest = "the finished run", read_row(directory.result).spec_digest
+        row = read_row(directory.result)
+        state, digest, seeds = "the finished run", row.spec_digest, (row.seed,)
     elif (told := _told(directory.spec)) is not None and told != _spec_text(experiment, seed):
-        state, digest = "an unfinished run", load(directory.spec).experiment.digest
+        found = load(directory.spec).experiment
+        state, digest, seeds = "an unfinished run", found.digest, found.seeds
     else:
         return
+    if seed not in seeds:
+        raise RunError(f"{directory.path} holds {state} of seed {seeds[0]}: move it to its own folder")
     if digest != experiment.digest:
-        way_out = "rename the experiment, choose another --out, or use --fresh to set it aside"
+        way_out = "rename the experiment, choose another --out, or set it aside (--fresh of train and submit)"
         if directory.spec.is_file() and is_beginning(load(directory.spec).experiment, experiment):
             way_out = "give this longer one a name of its own (-s name=...), and it goes on from there"
         raise RunError(

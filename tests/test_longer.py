@@ -1,12 +1,14 @@
 """A longer training goes on from a shorter one, and ends as one that began at the first step, bit for bit."""
 
 import csv
+import shutil
 
 import pytest
 from finished import results
 
 from metarun.experiments import checkpoint
 from metarun.experiments.errors import RunError
+from metarun.experiments.evaluate import evaluate
 from metarun.experiments.load import load
 from metarun.experiments.longer import begun, go_on_from_shorter, is_beginning
 from metarun.experiments.papers import load_table
@@ -153,3 +155,16 @@ def test_a_larger_budget_counts_what_a_smaller_one_did(sines, tmp_path):
     assert one.state == "missing" and one.step == 0
     leave(*sines("name=sines-budget-0.25", "optimizer={}", "train.steps=40"), 40)
     assert one.state == "missing, goes on from step 40 of sines-budget-0.25" and one.step == 40
+
+
+def test_the_weights_are_those_of_the_last_step_and_of_this_seed(sines):
+    """Rejected: an older checkpoint for the last one, another seed's for this one."""
+    whole, other = sines(), sines(seed=1)
+    run(whole[0], 0, whole[1])
+    shutil.copytree(whole[1].checkpoints, other[1].checkpoints)
+    with pytest.raises(RunError, match=r"step-80\.npz is of seed 0, not of 1"):
+        run(other[0], 1, other[1])
+    whole[1].checkpoint(80).unlink()
+    assert whole[1].newest_checkpoints()
+    with pytest.raises(RunError, match=r"step-80\.npz is missing"):
+        evaluate(whole[1].path, "test", {"checkpoint": "last"})
