@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,13 @@ if TYPE_CHECKING:
     from ..experiments.plan import Planned
 
 
+def finite(context: click.Context, parameter: click.Parameter, value: float) -> float:
+    """nan passes every range."""
+    if not math.isfinite(value):
+        raise click.BadParameter(f"{value} is no share")
+    return value
+
+
 @click.command(name="reproduce")
 @click.argument("table")
 @click.option("--cells", default="*", metavar="GLOB", help="Only the cells with such names, for example '5way-*'.")
@@ -22,6 +30,7 @@ if TYPE_CHECKING:
 @click.option(
     "--budget",
     type=click.FloatRange(0, 1, min_open=True),
+    callback=finite,
     default=1.0,
     show_default=True,
     help="Share of each spec's training steps; such runs have a name of their own, and the table says it.",
@@ -56,16 +65,19 @@ def command(
     A cell that fails does not stop the others. The table has every finished cell, chosen by --cells or not. With
     --executor the runs go to a cluster, or to parallel processes of this machine, as with `metarun submit`.
     """
-    from ..experiments.papers import load_table
+    from ..experiments.papers import load_table, shipped_tables
     from ..experiments.plan import choose, plan, suffix, trainings
 
     planned = plan(load_table(table), out, seeds, budget)
+    stem = Path(table).stem
+    if stem in ("results", "table") or stem in shipped_tables() and stem != table:
+        raise click.BadParameter(f"{out / stem}.csv is the name of another table: rename {table}", param_hint="TABLE")
     chosen = choose(planned, cells)
     if told and not executor:
         raise click.UsageError(f"--{', --'.join(told)}: only with --executor")
     if dry_run:
         _list(chosen)
-    path = out / f"{Path(table).stem}{suffix(budget)}"
+    path = out / f"{stem}{suffix(budget)}"
     if executor:
         from .submit import submit
 

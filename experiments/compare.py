@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .errors import RunError
-from .load import load
+from .load import SpecError, load
 from .paired import Paired, Test, compare
 from .results import Row, read_row
 from .rundir import RunDirectory
@@ -42,9 +42,21 @@ def with_episodes(path: Path) -> Compared:
     values = read_episodes(episodes, row.metric)
     if len(values) != row.episodes or not np.isfinite(values).all():
         raise RunError(f"{episodes} has not {row.episodes} finite values of {row.metric}: nothing can be compared")
-    scale = 100.0 if row.metric == "accuracy" else 1.0
-    dataset = load(directory.spec).experiment.dataset.model_dump(mode="json", exclude=LOOKS)
-    return Compared(result, row, dataset, scale * values)
+    if row.metric == "accuracy":
+        values = 100 * _as_counted(values, row)
+    try:
+        dataset = load(directory.spec).experiment.dataset.model_dump(mode="json", exclude=LOOKS)
+    except SpecError as error:
+        raise RunError(f"{directory.spec} cannot be read: {'; '.join(error.problems)}") from None
+    return Compared(result, row, dataset, values)
+
+
+def _as_counted(accuracies: np.ndarray, row: Row) -> np.ndarray:
+    """Right answers by the number of queries, which single precision and nine digits have rounded: equal differences
+    must be equal, or Wilcoxon's ranks have no ties."""
+    queries = (row.way or 1) * (row.query or 1)
+    right = np.round(accuracies * queries)
+    return right / queries if np.allclose(right, accuracies * queries, rtol=0, atol=1e-3) else accuracies
 
 
 def read_episodes(path: Path, metric: str) -> np.ndarray:
@@ -53,7 +65,10 @@ def read_episodes(path: Path, metric: str) -> np.ndarray:
         with path.open(newline="", encoding="utf-8") as file:
             return np.array([float(line[metric]) for line in csv.DictReader(file)])
     except (OSError, KeyError, TypeError, ValueError) as error:
-        raise RunError(f"{path} has no column of {metric} ({error}): test the run again") from None
+        raise RunError(
+            f"{path} has no column of {metric} ({error}): move the row of this test away (result.json, or the .json "
+            "beside it), and the command that made it tests again"
+        ) from None
 
 
 def difference_of_tasks(one: Compared, other: Compared) -> str | None:

@@ -88,7 +88,11 @@ def load_table(name: str) -> PaperTable:
     if "part_of" not in document.values:
         return _whole(document)
     part = _validated(document, PartOfTable)
-    whole = _whole(read(_find(part.part_of)))
+    other = read(_find(part.part_of))
+    if "part_of" in other.values:
+        document.complain(("part_of",), f"{part.part_of} is itself a part of another table: name that one")
+        raise SpecError(document.problems)
+    whole = _whole(other)
     cells = {cell.name: cell for cell in whole.cells if cell.column in part.columns}
     for number, column in enumerate(part.columns):
         if column not in {cell.column for cell in whole.cells}:
@@ -127,7 +131,10 @@ def _validated(document: Document, kind: type[Kind]) -> Kind:
     try:
         return kind.model_validate(document.values)
     except ValidationError as error:
-        for detail in error.errors(include_url=False):
+        details = error.errors(include_url=False)
+        for detail in details:
+            if detail["type"] == "too_short" and any(len(other["loc"]) > len(detail["loc"]) for other in details):
+                continue  # its members have mistakes, and do not count
             document.complain(detail["loc"], _message(detail))
         raise SpecError(document.problems) from None
 

@@ -6,6 +6,7 @@ import csv
 import fcntl
 import io
 import math
+import os
 import re
 import sys
 from collections.abc import Iterable, Sequence
@@ -118,7 +119,10 @@ def read_row(path: Path) -> Row:
     try:
         return Row.model_validate_json(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, ValidationError) as error:
-        reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
+        reason = error
+        if isinstance(error, ValidationError):
+            first = error.errors()[0]
+            reason = ": ".join([*map(str, first["loc"]), first["msg"]])
         raise RunError(
             f"{path} is not a row that this version wrote ({reason}): move it away, or train again"
         ) from None
@@ -126,13 +130,18 @@ def read_row(path: Path) -> Row:
 
 def find_rows(folders: Sequence[Path]) -> list[Path]:
     """Result files below the folders, sorted; runs below them that `--fresh` set aside (seed-0~1) do not count."""
-    found = {
-        path
-        for folder in folders
-        for pattern in ("result.json", "evaluations/*.json")
-        for path in folder.rglob(pattern)
-        if not any(re.fullmatch(r"seed-\d+~\d+", part) for part in path.relative_to(folder).parts)
-    }
+    found = set()
+    for folder in folders:
+        seen = set()  # symbolic links are followed, once
+        for root, below, names in os.walk(folder, followlinks=True):
+            below[:] = [name for name in below if not re.fullmatch(r"seed-\d+~\d+", name)]
+            real = os.path.realpath(root)
+            if real in seen:
+                below.clear()
+                continue
+            seen.add(real)
+            tests = Path(root).name == "evaluations"
+            found |= {Path(root, name) for name in names if name == "result.json" or tests and name.endswith(".json")}
     return sorted(found)
 
 

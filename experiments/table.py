@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import sys
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -20,6 +21,9 @@ GROUPED = (
     "experiment", "algorithm", "dataset", "split", "way", "shot", "query", "trial", "protocol", "metric", "checkpoint",
     "train_steps", "inner_steps", "tuned", "episodes", "episodes_digest", "spec_digest",
 )  # fmt: skip
+MEASURED = frozenset(
+    {"seeds", "result", "ci95", "seed std", "published", "difference", "ece", "nll", "minutes"}
+)  # all else says what was measured
 NUMERIC = frozenset(
     {
         "result",
@@ -62,7 +66,13 @@ def tabulate(rows: Sequence[Row]) -> list[Line]:
     """Group by everything but the seed, in the order of the experiments' names; of equal measurements one counts."""
     groups: dict[tuple[Any, ...], dict[int, Row]] = {}
     for row in sorted(rows, key=_order):
-        groups.setdefault(tuple(getattr(row, name) for name in GROUPED), {}).setdefault(row.seed, row)
+        group = groups.setdefault(tuple(getattr(row, name) for name in GROUPED), {})
+        kept = group.setdefault(row.seed, row)
+        if kept.mean != row.mean:
+            told = (
+                f"{row.experiment} seed {row.seed} was measured twice on the same tasks, as {kept.mean} and {row.mean}"
+            )
+            print(f"warning: {told}: the table has the first", file=sys.stderr)
     return [average(list(group.values())) for group in groups.values()]
 
 
@@ -72,6 +82,15 @@ def render(lines: Sequence[Line], form: str) -> str:
         return _csv(lines)
     marks = sorted({line.row.experiment for line in lines if _ambiguous(line, lines)})
     cells = [_cells(line, line.row.experiment in marks) for line in lines]
+    alike: dict[tuple[str, ...], list[int]] = {}
+    for place, cell in enumerate(cells):
+        alike.setdefault(tuple(cell[name] for name in cell if name not in MEASURED), []).append(place)
+    for places in alike.values():  # lines that only what follows tells apart
+        rows = [lines[place].row for place in places]
+        for name, shown in (("query", "query"), ("checkpoint", "checkpoint"), ("episodes_digest", "tasks")):
+            if len({getattr(row, name) for row in rows}) > 1:
+                for place, row in zip(places, rows, strict=True):
+                    cells[place][shown] = str(getattr(row, name) or "")[:8]
     names = [name for name in cells[0] if any(row[name] for row in cells)]
     return render_cells(names, [[row[name] for name in names] for row in cells], form)
 
@@ -134,6 +153,9 @@ def _cells(line: Line, show_digest: bool) -> dict[str, str]:
         "steps": str(row.train_steps or ""),
         "inner": str(row.inner_steps) if row.inner_steps else "",
         "tuned": row.tuned or "",
+        "query": "",  # these three where lines would be alike without them
+        "checkpoint": "",
+        "tasks": "",
         "episodes": str(row.episodes),
         "seeds": str(line.seeds),
         "metric": unit_of(row.metric),
@@ -233,7 +255,14 @@ def _markdown(names: Sequence[str], table: Sequence[Sequence[str]]) -> str:
 
 
 def _latex(names: Sequence[str], table: Sequence[Sequence[str]]) -> str:
-    special = {"\\": r"\textbackslash{}", "±": r"$\pm$", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    special = {
+        "\\": r"\textbackslash{}",
+        "±": r"$\pm$",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "<": "$<$",
+        ">": "$>$",
+    }
     special |= {mark: f"\\{mark}" for mark in "&%$#_{}"}
 
     def escaped(cell: str) -> str:

@@ -62,6 +62,7 @@ def collect(planned: Sequence[Planned]) -> tuple[list[FilledCell], list[str]]:
     """The cells with a row of at least one seed, the best of each column marked; and notes: seeds that are
     missing, and why a cell or a column is not compared."""
     filled, notes, tested = [], [], []
+    unknown: dict[str, str] = {}  # columns with a cell that cannot be compared
     for seeds in by_cell(planned).values():
         rows = [(one, row) for one in seeds if (row := one.row) is not None]
         if rows:
@@ -72,6 +73,8 @@ def collect(planned: Sequence[Planned]) -> tuple[list[FilledCell], list[str]]:
                 tested.append((first.cell, [with_episodes(one.row_path) for one, _ in rows]))
             except RunError as error:
                 notes.append(f"{first.cell.name} is compared with none: {error}")
+                if all(row.mean is not None for _, row in rows):  # it may be the best
+                    unknown.setdefault(first.cell.column, first.cell.name)
             if len(rows) < len(seeds):
                 notes.append(f"{first.cell.name}: {len(rows)} of {len(seeds)} seeds")
     marks = set()
@@ -79,6 +82,8 @@ def collect(planned: Sequence[Planned]) -> tuple[list[FilledCell], list[str]]:
         tests = {cell.name: each for cell, each in tested if cell.column == column}
         if len(tests) > 1:
             reason = _not_comparable(tests)
+            if not reason and column in unknown:
+                reason = f"{unknown[column]} is compared with none"
             if reason:
                 notes.append(f"{column}: none is bold, {reason}")
             else:

@@ -140,6 +140,20 @@ def test_other_episodes_are_refused(tmp_path, other, reason):
     assert reason in metarun("compare", tmp_path / "a", tmp_path / "b", code=1).stderr
 
 
+def test_wilcoxon_sees_ties_of_accuracies_that_were_rounded(tmp_path):
+    """Right answers of 75, in single precision with nine digits. Rejected: the ranks of the file's own numbers."""
+    generator = np.random.default_rng(1)
+    right = generator.integers(40, 70, (2, 60))
+    one, two = (
+        with_episodes(finished(tmp_path / name, np.float32(counts) / np.float32(75)))
+        for name, counts in zip("ab", right, strict=True)
+    )
+    exact = wilcoxon_p((right[0] - right[1]).astype(float))
+    assert wilcoxon_p(one.values - two.values) == pytest.approx(exact, rel=1e-12)
+    rounded = [[float(f"{value:.9g}") for value in np.float32(counts) / np.float32(75)] for counts in right]
+    assert wilcoxon_p(np.array(rounded[0]) - np.array(rounded[1])) != pytest.approx(exact, rel=1e-3)
+
+
 def test_episodes_that_are_damaged_are_named(tmp_path):
     folder = finished(tmp_path / "a", A)
     (folder / "episodes.csv").write_text("episode,accuracy\n0,0.2\n1,nan\n")
@@ -148,3 +162,7 @@ def test_episodes_that_are_damaged_are_named(tmp_path):
     (folder / "episodes.csv").unlink()
     with pytest.raises(RunError, match="no column of accuracy"):
         with_episodes(folder)
+    whole = finished(tmp_path / "b", A)
+    (whole / "spec.yaml").unlink()
+    with pytest.raises(RunError, match=r"b/spec\.yaml cannot be read"):
+        with_episodes(whole)

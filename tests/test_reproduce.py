@@ -2,6 +2,8 @@
 
 import json
 import math
+import shutil
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,7 @@ from metarun.experiments.load import SpecError, load, resolved_yaml
 from metarun.experiments.papers import load_table, shipped_tables
 from metarun.experiments.plan import choose, plan, within_budget
 from metarun.experiments.results import Row
+from metarun.experiments.runs import refuse_another_spec, write_spec
 from metarun.experiments.verdict import collect, render
 
 SPEC = """
@@ -132,7 +135,7 @@ def test_a_part_of_a_table(table, tmp_path):
         (("{k10:", "{k5:"), "part.yaml:5: overrides.k5: these columns of {table} have no such cell"),
         (("name=short, ", ""), "part.yaml:5: overrides.k10: name=... is missing"),
         (("columns:", "column:"), "part.yaml:4: column: unknown key"),
-        (("TABLE", "part.yaml"), "part_of: unknown key"),  # parts of parts
+        (("TABLE", "part.yaml"), "part.yaml:3: part_of: part.yaml is itself a part of another table"),
     ],
 )
 def test_a_mistake_in_a_part_is_one_line(table, tmp_path, monkeypatch, change, message):
@@ -269,7 +272,7 @@ def test_dry_run_tells_state_hours_and_data(table, tmp_path):
     planned = plan(load_table(str(table)), tmp_path, seeds=2)
     leave(planned[0])
     planned[1].directory.checkpoints.mkdir(parents=True)
-    planned[1].directory.spec.write_text(resolved_yaml(planned[1].experiment))
+    write_spec(planned[1].experiment, 1, planned[1].directory)
     planned[1].directory.checkpoint(30).touch()
     lines = list(listing(planned, hours))
     assert asked == ["sines"]  # one model, measured once for three cells
@@ -344,6 +347,57 @@ def test_bold_needs_identical_episodes(table, tmp_path):
     assert "K = 5: none is bold, k5 and other were not tested on the same episodes" in render(filled, notes, "text")
     two.directory.episodes.unlink()
     assert any(note.startswith("other is compared with none") for note in collect(planned)[1])
+
+
+def test_none_is_bold_beside_a_cell_that_cannot_be_compared(table, tmp_path):
+    """It may be the best. Rejected: the best of those that are left."""
+    second = table.parent / "second.yaml"
+    text = table.read_text()
+    for name in ("second", "third"):
+        (table.parent / f"{name}.yaml").write_text(SPEC.replace("name: sines", f"name: {name}"))
+        text += f"  - {{name: {name}, column: K = 5, method: X, spec: {second.with_name(name)}.yaml}}\n"
+    table.write_text(text)
+    planned = [one for one in plan(load_table(str(table)), tmp_path) if one.cell.name in ("k5", "second", "third")]
+    for one, mean in zip(planned, (0.9, 0.5, 0.7), strict=True):
+        leave(one, mean, (mean - 0.02, mean, mean + 0.01))
+    assert [each.cell for each in collect(planned)[0] if each.best] == ["k5"]
+    planned[0].directory.episodes.unlink()
+    filled, notes = collect(planned)
+    assert len(filled) == 3 and not any(each.best for each in filled)
+    assert notes[-1] == "K = 5: none is bold, k5 is compared with none"
+
+
+def test_another_seed_is_not_taken_for_this_one(table, tmp_path):
+    """A folder that was copied. Rejected: a spread of 0 over two copies."""
+    planned = [one for one in plan(load_table(str(table)), tmp_path, seeds=2) if one.cell.name == "k5"]
+    leave(planned[0], 0.5)
+    shutil.copytree(planned[0].directory.path, planned[1].directory.path)
+    assert [one.state for one in planned] == ["finished", "another seed in its folder"]
+    assert collect(planned)[0][0].seeds == 1
+    with pytest.raises(RunError, match="holds the finished run of seed 0"):
+        refuse_another_spec(planned[1].experiment, 1, planned[1].directory)
+
+
+def test_two_models_of_one_name_are_refused(table, tmp_path):
+    second = table.parent / "second.yaml"
+    second.write_text(SPEC.replace("steps: 40", "steps: 50"))
+    table.write_text(table.read_text() + f"  - {{name: other, column: K = 5, method: X, spec: {second}}}\n")
+    with pytest.raises(SpecError, match="k5 and other are two models of one name, sines"):
+        plan(load_table(str(table)), tmp_path)
+
+
+def test_no_seed_changes_a_classical_method(tmp_path):
+    planned = plan(load_table("duan2016-bandits-small"), tmp_path, seeds=2)
+    seeds = Counter(one.cell.method for one in planned if one.cell.column == "n = 10, k = 5")
+    assert seeds["RL^2"] == 2 and seeds["UCB1"] == 1
+
+
+def test_names_and_budgets_that_are_none(table, tmp_path):
+    assert "nan is no share" in invoke(table, "--budget", "nan", code=2).stderr
+    for name in ("results", "table", "finn2017-sinusoid"):
+        taken = table.rename(table.with_name(f"{name}.yaml"))
+        assert "is the name of another table" in invoke(taken, "--out", tmp_path, code=2).stderr
+        taken.rename(table)
 
 
 def test_seeds_are_a_spread_and_their_mean_is_tested(table, tmp_path):

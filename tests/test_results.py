@@ -138,6 +138,29 @@ def test_results_csv_is_rebuilt_from_the_runs(tmp_path):
     assert len(find_rows([root, root / "a"])) == 2  # each once
 
 
+def test_links_to_runs_are_followed(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "result.json").write_text(json.dumps(row().as_json()))
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "a").symlink_to("../elsewhere")
+    (tmp_path / "runs" / "loop").symlink_to(".")
+    assert find_rows([tmp_path / "runs"]) == [tmp_path / "runs" / "a" / "result.json"]
+
+
+def test_two_measurements_that_disagree_are_told(capsys):
+    assert len(tabulate([row(mean=0.5), row(mean=0.6)])) == 1
+    assert "was measured twice on the same tasks, as 0.5 and 0.6" in capsys.readouterr().err
+
+
+def test_lines_that_differ_in_what_is_not_shown_show_it():
+    """Rejected: two lines that look the same."""
+    rows = [row(query=15), row(query=7, checkpoint="last"), row(query=15, episodes_digest="2" * 16), row(way=20)]
+    names, _, *lines = render(tabulate(rows), "text").splitlines()
+    assert "query" in names and "checkpoint" in names and "tasks" in names
+    assert ["22222222" in line for line in lines] == [False, False, True, False]
+    assert not {"query", "checkpoint", "tasks"} & set(render(tabulate([row(), row(way=20)]), "text").split())
+
+
 def test_a_foreign_or_damaged_row_is_named_and_left_out(tmp_path, capsys):
     for folder, text in {"good": row().model_dump_json(), "cut": row().model_dump_json()[:-20], "other": "[]"}.items():
         (tmp_path / folder).mkdir()
