@@ -7,6 +7,7 @@ All are legible in print and to the colour-blind: whatever a colour says, a line
 from __future__ import annotations
 
 import csv
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -30,6 +31,7 @@ class Run(NamedTuple):
     directory: RunDirectory
     row: Row
     label: str  # for the legend
+    name: str  # for the file of a figure of this run alone
 
 
 def runs_below(folders: Sequence[Path]) -> list[Run]:
@@ -38,13 +40,19 @@ def runs_below(folders: Sequence[Path]) -> list[Run]:
     if not found:
         raise RunError(f"no finished run in {', '.join(map(str, folders))}: give folders such as runs/NAME/seed-0")
     rows = [read_row(path) for path in found]
-    same = Counter((row.algorithm, row.seed) for row in rows)
-    alone = max(same.values()) == 1  # then the algorithm says which run is meant
-    labels = [row.algorithm if alone else row.experiment for row in rows]
-    return [
-        Run(RunDirectory(path.parent), row, f"{label} seed {row.seed}" if row.seed else label)
-        for path, row, label in zip(found, rows, labels, strict=True)
-    ]
+    alone = len({row.algorithm for row in rows}) == len({row.experiment for row in rows})
+    same = Counter((row.experiment, row.seed) for row in rows)
+    runs = []
+    for path, row in zip(found, rows, strict=True):
+        label = row.algorithm if alone else row.experiment  # where the algorithm says which experiment is meant
+        name = f"{row.experiment}-seed-{row.seed}"
+        if same[row.experiment, row.seed] > 1:  # of several folders
+            label = str(path.parent)
+            name = re.sub(r"[^A-Za-z0-9._~]+", "-", label).strip("-")
+        elif row.seed:
+            label += f" seed {row.seed}"
+        runs.append(Run(RunDirectory(path.parent), row, label, name))
+    return runs
 
 
 def draw_all(runs: Sequence[Run], out: Path, form: str, kinds: Sequence[str] = (), episode: int = 0) -> Iterator[Path]:
@@ -67,7 +75,7 @@ def draw_all(runs: Sequence[Run], out: Path, form: str, kinds: Sequence[str] = (
 
         drawn = set()
         for run in runs:
-            prefix = f"{run.row.experiment}-seed-{run.row.seed}-" if len(runs) > 1 else ""
+            prefix = f"{run.name}-" if len(runs) > 1 else ""
             for kind, figure in figures(run, of_models, episode):
                 drawn.add(kind)
                 yield _written(figure, out / f"{prefix}{kind}.{form}")
@@ -184,10 +192,15 @@ def _validations(run: Run) -> dict[str, np.ndarray] | None:
     """Step, main metric and its interval of each validation; None where there is none."""
     if not run.directory.metrics.is_file():
         return None
-    with run.directory.metrics.open(newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row["split"] == "val"]
     names = ("step", run.row.metric, "ci95")
-    return {name: np.array([float(row[name] or "nan") for row in rows]) for name in names} if rows else None
+    try:
+        with run.directory.metrics.open(newline="", encoding="utf-8") as file:
+            rows = [row for row in csv.DictReader(file) if row["split"] == "val"]
+        return {name: np.array([float(row[name] or "nan") for row in rows]) for name in names} if rows else None
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise RunError(
+            f"{run.directory.metrics} is damaged ({error!r}): move it away, or train the run again"
+        ) from None
 
 
 def _by_inner_step(run: Run) -> dict[int, np.ndarray]:
@@ -198,9 +211,12 @@ def _by_inner_step(run: Run) -> dict[int, np.ndarray]:
 
 
 def _columns(path: Path) -> dict[str, np.ndarray]:
-    with path.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    return {name: np.array([float(row[name]) for row in rows]) for name in rows[0]}
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        return {name: np.array([float(row[name]) for row in rows]) for name in rows[0]}
+    except (OSError, IndexError, TypeError, ValueError) as error:
+        raise RunError(f"{path} is damaged ({error!r}): move it away, or train the run again") from None
 
 
 def _written(figure: Any, path: Path) -> Path:

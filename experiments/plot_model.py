@@ -68,17 +68,20 @@ def figures(run: Run, kinds: Sequence[str], number: int) -> Iterator[tuple[str, 
 
 def fits(model: Trained) -> Any:
     """Sinusoids, their support points, and the model's curve before and after adaptation."""
-    batch = model.tasks(FITS)
+    tasks = min(FITS, model.experiment.test.episodes - model.number)
+    batch = model.tasks(tasks)
     errors = model.learner.evaluate(batch)["mse"].numpy()
     low, high = model.source.options.x
     x = np.linspace(low, high, 200).astype(batch.support_x.dtype.name)
     truth = model.source.wave(batch, x)  # [T, N]
-    grid = tf.tile(tf.constant(x)[None, :, None], (FITS, 1, 1))
+    grid = tf.tile(tf.constant(x)[None, :, None], (tasks, 1, 1))
     curves = model.learner.predict(batch._replace(query_x=grid))[..., 0].numpy()  # [R, T, N]
     recorded = model.learner.recorded
     last = len(recorded) - 1
-    figure, panels = pyplot.subplots(1, FITS, figsize=(9, 3.2), sharey=True, layout="constrained")
-    for task, axes in enumerate(panels):
+    figure, panels = pyplot.subplots(
+        1, tasks, figsize=(3 * tasks, 3.2), sharey=True, squeeze=False, layout="constrained"
+    )
+    for task, axes in enumerate(panels[0]):
         axes.plot(x, truth[task], color="0.6", linewidth=3, label="truth")
         for place, look in enumerate(dict.fromkeys((0, min(1, last), last))):
             step = recorded[look]
@@ -89,8 +92,11 @@ def fits(model: Trained) -> Any:
         axes.set_title(f"test task {model.number + task}: MSE {errors[task]:.3g}", fontsize="medium")
         axes.set_xlabel("x")
         axes.grid(alpha=0.3)
-    panels[0].set_ylabel("y")
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=5, fontsize="small")
+    panels[0, 0].set_ylabel("y")
+    columns = 5 if tasks > 1 else 2
+    figure.legend(
+        *panels[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=columns, fontsize="small"
+    )
     return figure
 
 

@@ -1,5 +1,6 @@
 """Figures are drawn from the files of runs."""
 
+import shutil
 import subprocess
 import sys
 
@@ -62,6 +63,15 @@ def test_the_command_writes_what_there_is_to_draw(runs, tmp_path):
     assert all(str(tmp_path / name) in done.stdout for name in ("learning.svg", "regret.svg"))
     again = list(draw_all(runs_below([runs / "chance"]), tmp_path / "chance", "png"))
     assert [path.name for path in again] == ["regret.png", "optimal.png"]  # it has nothing to learn
+
+
+def test_runs_of_several_folders_are_told_apart(runs, tmp_path):
+    shutil.copytree(runs / "learner", tmp_path / "copy" / "learner")
+    found = runs_below([runs / "learner", tmp_path / "copy"])
+    assert len({one.label for one in found}) == len({one.name for one in found}) == 2
+    (tmp_path / "copy" / "learner" / "seed-0" / "curves.csv").write_text("")
+    with pytest.raises(RunError, match=r"curves\.csv is damaged"):
+        list(draw_all(runs_below([tmp_path / "copy"]), tmp_path / "figures", "png", ["regret"]))
 
 
 def test_no_run_is_a_mistake(tmp_path):

@@ -171,6 +171,7 @@ def test_fits_go_through_the_test_tasks(folder):
         curves.append((lines["before adaptation"][:, 1], lines["after 3 steps"][:, 1]))
     np.testing.assert_allclose(curves[0][0], curves[1][0], rtol=1e-5)  # one start for all tasks
     assert np.abs(curves[0][1] - curves[1][1]).max() > 1e-3
+    assert len(figure_of(found, "fits", len(errors) - 1).axes) == 1  # no task that the test has not
 
 
 def test_a_kind_that_no_run_has_is_one_line(folder, tmp_path):
