@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -124,7 +123,7 @@ def submit(
 
 
 def _list(runs: Sequence[Run], out: Path, clusters: Mapping[str, Cluster], fresh: bool) -> None:
-    from ..experiments.submit import options, todo
+    from ..experiments.submit import arrays, options, todo
 
     missing, alive = todo(runs, out, fresh)
     states = {run.directory.path: "to do" for run in missing} | {
@@ -133,14 +132,12 @@ def _list(runs: Sequence[Run], out: Path, clusters: Mapping[str, Cluster], fresh
     for run in runs:
         click.echo(f"{run.directory.path}  {states.get(run.directory.path, 'finished')}")
     click.echo(f"{len(missing)} of {len(runs)} runs to submit")
-    alike = Counter(clusters[run.experiment.name].model_dump_json() for run in missing if clusters)
-    settings = {cluster.model_dump_json(): cluster for cluster in clusters.values()}
-    for key, count in alike.items():
-        flat = options(settings[key])
+    asked = [(run, clusters[run.experiment.name]) for run in missing] if clusters else []
+    for cluster, some, at_once in arrays(asked) if asked else ():
+        flat = options(cluster)
         flat |= flat.pop("additional_parameters")
         told = (f"{name}={value}" for name, value in flat.items() if name not in NOT_OF_SBATCH)
-        at_once = min(count, settings[key].max_parallel or count)
-        click.echo(" ".join([f"sbatch: array=0-{count - 1}%{at_once}", *told]))
+        click.echo(" ".join([f"sbatch: array=0-{len(some) - 1}%{at_once}", *told]))
 
 
 def _refuse_missing_data(runs: Sequence[Run]) -> None:

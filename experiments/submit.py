@@ -91,19 +91,29 @@ def refuse_without_slurm() -> None:
         raise RunError("there is no sbatch here: log in to the cluster, or use --executor local on this machine")
 
 
-def to_slurm(runs: Sequence[tuple[Run, Cluster]], out: Path, paper: Paper | None = None) -> list[Submission]:
-    """One array for all runs of the same settings, several where Slurm's arrays are shorter, and the job that writes
-    the table once they are over. RunError in the words of sbatch; what was submitted before stays."""
+def arrays(runs: Sequence[tuple[Run, Cluster]]) -> list[tuple[Cluster, list[Run], int]]:
+    """One array for all runs of the same settings, several where Slurm's are shorter; and how many of its runs at once:
+    all arrays together keep to `max_parallel`."""
     longest = largest_array()
     chunks: list[tuple[Cluster, list[Run]]] = []
     for cluster, group in groupby(sorted(runs, key=_settings), key=lambda each: each[1]):
         same = [run for run, _ in group]
         chunks += [(cluster, same[start : start + longest]) for start in range(0, len(same), longest)]
+    return [
+        (cluster, some, min(len(some), max(1, (cluster.max_parallel or len(runs) * len(chunks)) // len(chunks))))
+        for cluster, some in chunks
+    ]
+
+
+def to_slurm(runs: Sequence[tuple[Run, Cluster]], out: Path, paper: Paper | None = None) -> list[Submission]:
+    """Submit the arrays, and the job that writes the table once they are over. RunError in the words of sbatch; what
+    was submitted before stays."""
+    planned = arrays(runs)
     submissions = []
-    for cluster, some in chunks:
+    for cluster, some, at_once in planned:
         one = new_submission(some, out)
         executor = _executor(one, cluster)
-        executor.update_parameters(array_parallelism=max(1, (cluster.max_parallel or len(some)) // len(chunks)))
+        executor.update_parameters(array_parallelism=at_once)
         with _sbatch(one, submissions), executor.batch():
             jobs = [
                 executor.submit(work, str(path), run.tests, cluster.cpus)
@@ -116,11 +126,11 @@ def to_slurm(runs: Sequence[tuple[Run, Cluster]], out: Path, paper: Paper | None
         submissions.append(one)
     last = submissions[-1]
     alive = live([each for each in find_submissions(out) if each.job]).values()
-    arrays = sorted({*(one.job for one in submissions), *(each.job.partition("_")[0] for each in alive)})
+    numbers = sorted({*(one.job for one in submissions), *(each.job.partition("_")[0] for each in alive)})
     executor = _executor(
-        last, chunks[-1][0].model_copy(update={"gpus": 0, "workers": 1, "cpus": 1, "time": str(TABLE_MINUTES)})
+        last, planned[-1][0].model_copy(update={"gpus": 0, "workers": 1, "cpus": 1, "time": str(TABLE_MINUTES)})
     )
-    executor.update_parameters(job_name=f"{last.name}-table", dependency="afterany:" + ":".join(arrays))
+    executor.update_parameters(job_name=f"{last.name}-table", dependency="afterany:" + ":".join(numbers))
     with _sbatch(last, submissions):
         last.table = executor.submit(write_table, str(out.resolve()), paper).job_id
     last.write()
@@ -150,8 +160,12 @@ def options(cluster: Cluster) -> dict[str, Any]:
 
 
 def largest_array() -> int:
-    """Of Slurm's settings."""
-    match = re.search(r"^MaxArraySize\s*=\s*(\d+)", slurm("scontrol", "show", "config"), re.MULTILINE)
+    """Of Slurm's settings, or its default where Slurm does not tell: sbatch refuses what is too long."""
+    try:
+        told = slurm("scontrol", "show", "config")
+    except RunError:
+        told = ""
+    match = re.search(r"^MaxArraySize\s*=\s*(\d+)", told, re.MULTILINE)
     return max(1, int(match[1])) if match else 1000
 
 

@@ -25,6 +25,7 @@ from metarun.experiments.queue import Submission, find_runs, find_submissions, l
 from metarun.experiments.rundir import RunDirectory
 from metarun.experiments.spec import Cluster
 from metarun.experiments.status import statuses
+from metarun.experiments.submit import arrays
 
 
 @pytest.fixture(autouse=True)
@@ -198,14 +199,18 @@ def test_gpus_are_shared_out(monkeypatch):
 
 
 def test_what_sbatch_would_be_asked_for():
-    """One array for runs of equal settings. Rejected: an array for each spec."""
+    """One array for runs of equal settings, all together within the limit. Rejected: an array for each spec, four of
+    each array at once, half of each where there is no limit."""
     wide = slurm_jobs.SPEC.replace("name: tiny", "name: wide").replace("max_parallel: 4", "cpus: 2")
     Path("wide.yaml").write_text(wide)
     runs = ("tiny.yaml", "wide.yaml", "-s", "algorithm.inner_lr=0.01,0.02", "--seeds", "0-2", "--max-parallel", 4)
     *_, count, one, other = metarun("submit", *runs, "--dry-run").splitlines()
     assert count == "12 of 12 runs to submit"
-    assert one == "sbatch: array=0-5%4 time=60 cpus_per_task=1 signal=USR2@90 requeue=True"
-    assert other == "sbatch: array=0-5%4 time=60 cpus_per_task=2 signal=USR2@90 requeue=True"
+    assert one == "sbatch: array=0-5%2 time=60 cpus_per_task=1 signal=USR2@90 requeue=True"
+    assert other == "sbatch: array=0-5%2 time=60 cpus_per_task=2 signal=USR2@90 requeue=True"
+    both = grid(["wide.yaml", "tiny.yaml"], [], [0, 1, 2], Path("o"))
+    unlimited = [(run, run.experiment.cluster.model_copy(update={"max_parallel": None})) for run in both]
+    assert [(len(some), at_once) for _, some, at_once in arrays(unlimited)] == [(3, 3), (3, 3)]
 
 
 def test_runs_of_this_machine_and_their_table(tmp_path):
