@@ -10,6 +10,7 @@ import csv
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -193,14 +194,9 @@ def _validations(run: Run) -> dict[str, np.ndarray] | None:
     if not run.directory.metrics.is_file():
         return None
     names = ("step", run.row.metric, "ci95")
-    try:
-        with run.directory.metrics.open(newline="", encoding="utf-8") as file:
-            rows = [row for row in csv.DictReader(file) if row["split"] == "val"]
+    with _lines(run.directory.metrics) as lines:
+        rows = [row for row in lines if row["split"] == "val"]
         return {name: np.array([float(row[name] or "nan") for row in rows]) for name in names} if rows else None
-    except (OSError, KeyError, TypeError, ValueError) as error:
-        raise RunError(
-            f"{run.directory.metrics} is damaged ({error!r}): move it away, or train the run again"
-        ) from None
 
 
 def _by_inner_step(run: Run) -> dict[int, np.ndarray]:
@@ -211,11 +207,17 @@ def _by_inner_step(run: Run) -> dict[int, np.ndarray]:
 
 
 def _columns(path: Path) -> dict[str, np.ndarray]:
+    with _lines(path) as lines:
+        return {name: np.array([float(row[name]) for row in lines]) for name in lines[0]}
+
+
+@contextmanager
+def _lines(path: Path) -> Iterator[list[dict[str, str]]]:
+    """The lines of a CSV; what cannot be read of them is a RunError."""
     try:
         with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-        return {name: np.array([float(row[name]) for row in rows]) for name in rows[0]}
-    except (OSError, IndexError, TypeError, ValueError) as error:
+            yield list(csv.DictReader(file))
+    except (OSError, LookupError, TypeError, ValueError) as error:
         raise RunError(f"{path} is damaged ({error!r}): move it away, or train the run again") from None
 
 
