@@ -24,6 +24,8 @@ GROUPED = (
 MEASURED = frozenset(
     {"seeds", "result", "ci95", "seed std", "published", "difference", "ece", "nll", "minutes"}
 )  # all else says what was measured
+HIDDEN = {"spec": "spec_digest", "query": "query", "checkpoint": "checkpoint", "tasks": "episodes_digest"}  # unless
+# lines would look alike without
 NUMERIC = frozenset(
     {
         "result",
@@ -80,14 +82,13 @@ def render(lines: Sequence[Line], form: str) -> str:
     """The table as text, csv, markdown or latex (booktabs), without a final newline."""
     if form == "csv":
         return _csv(lines)
-    marks = sorted({line.row.experiment for line in lines if _ambiguous(line, lines)})
-    cells = [_cells(line, line.row.experiment in marks) for line in lines]
+    cells = [_cells(line) for line in lines]
     alike: dict[tuple[str, ...], list[int]] = {}
     for place, cell in enumerate(cells):
         alike.setdefault(tuple(cell[name] for name in cell if name not in MEASURED), []).append(place)
     for places in alike.values():  # lines that only what follows tells apart
         rows = [lines[place].row for place in places]
-        for name, shown in (("query", "query"), ("checkpoint", "checkpoint"), ("episodes_digest", "tasks")):
+        for shown, name in HIDDEN.items():
             if len({getattr(row, name) for row in rows}) > 1:
                 for place, row in zip(places, rows, strict=True):
                     cells[place][shown] = str(getattr(row, name) or "")[:8]
@@ -134,16 +135,11 @@ def _mean(values: Sequence[float | None], scale: float = 1.0) -> float | None:
     return scale * exact_sum(known) / len(known) if len(known) == len(values) else None
 
 
-def _ambiguous(line: Line, lines: Sequence[Line]) -> bool:
-    """Whether two specs share this experiment's name."""
-    return len({other.row.spec_digest for other in lines if other.row.experiment == line.row.experiment}) > 1
-
-
-def _cells(line: Line, show_digest: bool) -> dict[str, str]:
+def _cells(line: Line) -> dict[str, str]:
     row = line.row
     return {
         "experiment": row.experiment,
-        "spec": row.spec_digest[:8] if show_digest else "",
+        **dict.fromkeys(HIDDEN, ""),
         "algorithm": row.algorithm,
         "dataset": row.dataset if row.split == "test" else f"{row.dataset} ({row.split})",
         "way": str(row.way or ""),
@@ -153,9 +149,6 @@ def _cells(line: Line, show_digest: bool) -> dict[str, str]:
         "steps": str(row.train_steps or ""),
         "inner": str(row.inner_steps) if row.inner_steps else "",
         "tuned": row.tuned or "",
-        "query": "",  # these three where lines would be alike without them
-        "checkpoint": "",
-        "tasks": "",
         "episodes": str(row.episodes),
         "seeds": str(line.seeds),
         "metric": unit_of(row.metric),
