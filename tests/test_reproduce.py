@@ -4,10 +4,10 @@ import json
 import math
 import shutil
 from collections import Counter
-from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from sines import SPEC, write_table
 from test_cli import ROW
 
 from metarun.cli.main import metarun
@@ -16,39 +16,17 @@ from metarun.experiments.dry_run import listing
 from metarun.experiments.errors import RunError
 from metarun.experiments.interrupt import Interrupted
 from metarun.experiments.load import SpecError, load, resolved_yaml
-from metarun.experiments.papers import load_table, shipped_tables
+from metarun.experiments.papers import load_table
 from metarun.experiments.plan import choose, plan, within_budget
 from metarun.experiments.results import Row
 from metarun.experiments.runs import refuse_another_spec, write_spec
 from metarun.experiments.verdict import collect, render
 
-SPEC = """
-name: sines
-algorithm: {name: maml, inner_lr: 0.01}
-network: {name: mlp, hidden: [8]}
-dataset: {name: sinusoid}
-protocol: inductive
-train: {way: 1, shot: 5, query: 5, meta_batch: 2, steps: 40}
-validation: null
-test: {way: 1, shot: 5, query: 5, episodes: 30}
-published: {value: 3.0, source: a paper}
-"""
-TABLE = """
-title: Sines
-cells:
-  - {name: k5, column: K = 5, method: MAML, spec: SPEC, published: {value: 3.0, source: a paper}}
-  - {name: k10, column: K = 10, method: MAML, spec: SPEC, test: {shot: 10, query: 10}}
-  - {name: k5-more, column: K = 5, method: MAML with more steps, spec: SPEC, test: {inner_steps: 3}}
-"""
-
 
 @pytest.fixture
 def table(tmp_path):
     """The file of a table of three cells that one model fills."""
-    (tmp_path / "sines.yaml").write_text(SPEC)
-    path = tmp_path / "paper.yaml"
-    path.write_text(TABLE.replace("SPEC", str(tmp_path / "sines.yaml")))
-    return path
+    return write_table(tmp_path)
 
 
 @pytest.fixture
@@ -76,86 +54,6 @@ def invoke(*arguments, code=0):
 
 def states(table, out, **options):
     return [one.state for one in plan(load_table(str(table)), out, **options)]
-
-
-@pytest.mark.parametrize("name", shipped_tables())
-def test_shipped_tables_are_right(name):
-    """Every cell has a spec that ships and can be tested so; the spec's own test has the cell's number."""
-    table = load_table(name)
-    for one in plan(table, Path("nowhere")):
-        published = one.full.published
-        if not one.cell.changes and published and one.cell.published:
-            told = one.cell.published
-            assert (told.value, told.ci95) == (published.value, published.ci95), one.cell.name
-    assert [len(load_table(each).cells) for each in ("duan2016-bandits", "duan2016-mdps")] == [72, 40]
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (("name: k5,", "name: k5, colour: red,"), "paper.yaml:4: cells.0.colour: unknown key"),
-        (("test: {inner_steps: 3}", "test: {inner_step: 3}"), "paper.yaml:6: cells.2.test.inner_step: unknown key"),
-        (("method: MAML,", ""), "paper.yaml:4: cells.0.method: is missing"),
-        (("shot: 10", "shot: ten"), "paper.yaml:5: cells.1.test.shot: expected a whole number, got 'ten'"),
-        (("test: {inner_steps: 3}", ""), "paper.yaml:6: cells.2: k5-more is the same cell as k5"),
-        (("name: k10", "name: k5"), "paper.yaml:5: cells.1: k5 is the same cell as k5"),
-        (
-            ("method: MAML,", "method: MAML, overrides: [train.steps=20],"),
-            "paper.yaml:4: cells.0.overrides: name=... is missing",
-        ),
-    ],
-)
-def test_a_mistake_in_a_table_is_one_line(table, change, message):
-    table.write_text(table.read_text().replace(*change, 1))
-    with pytest.raises(SpecError) as told:
-        load_table(str(table))
-    assert message in "\n".join(told.value.problems)
-
-
-PART = """
-title: Sines of ten points
-part_of: TABLE
-columns: [K = 10]
-overrides: {k10: [name=short, train.steps=20]}
-"""
-
-
-def test_a_part_of_a_table(table, tmp_path):
-    part = tmp_path / "part.yaml"
-    part.write_text(PART.replace("TABLE", str(table)))
-    (cell,) = load_table(str(part)).cells
-    assert cell.overrides == ("name=short", "train.steps=20")
-    assert cell.model_copy(update={"overrides": ()}) == load_table(str(table)).cells[1]
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (("K = 10", "K = 11"), "part.yaml:4: columns.0: {table} has no such column"),
-        (("{k10:", "{k5:"), "part.yaml:5: overrides.k5: these columns of {table} have no such cell"),
-        (("name=short, ", ""), "part.yaml:5: overrides.k10: name=... is missing"),
-        (("columns:", "column:"), "part.yaml:4: column: unknown key"),
-        (("TABLE", "part.yaml"), "part.yaml:3: part_of: part.yaml is itself a part of another table"),
-    ],
-)
-def test_a_mistake_in_a_part_is_one_line(table, tmp_path, monkeypatch, change, message):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "part.yaml").write_text(PART.replace(*change).replace("TABLE", str(table)))
-    with pytest.raises(SpecError) as told:
-        load_table("part.yaml")
-    assert message.format(table=table) in "\n".join(told.value.problems)
-
-
-def test_a_spec_that_is_missing_or_cannot_be_tested_so_is_named(table, tmp_path):
-    text = table.read_text()
-    table.write_text(text.replace("inner_steps: 3", "way: 3"))
-    with pytest.raises(SpecError, match="k5-more: test.way: "):
-        plan(load_table(str(table)), tmp_path)
-    table.write_text(text.replace("sines.yaml", "nothing.yaml"))
-    with pytest.raises(SpecError, match=r"k5: .*nothing\.yaml: no such file"):
-        plan(load_table(str(table)), tmp_path)
-    with pytest.raises(SpecError, match="did you mean duan2016-mdps"):
-        load_table("duan2016-mdp")
 
 
 def test_one_model_is_trained_once_for_all_its_cells(table, tmp_path, calls):
