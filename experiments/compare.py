@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .errors import RunError
-from .load import SpecError, load
 from .paired import Paired, Test, compare
 from .results import Row, read_row
 from .rundir import RunDirectory
+from .runs import spec_of
 from .table import digits_of, render_cells, unit_of
 
 LOOKS = {"in_memory", "ink", "normalisation"}  # options of a dataset that change no task, only how it is shown
@@ -44,10 +44,7 @@ def with_episodes(path: Path) -> Compared:
         raise RunError(f"{episodes} has not {row.episodes} finite values of {row.metric}: nothing can be compared")
     if row.metric == "accuracy":
         values = 100 * _as_counted(values, row)
-    try:
-        dataset = load(directory.spec).experiment.dataset.model_dump(mode="json", exclude=LOOKS)
-    except SpecError as error:
-        raise RunError(f"{directory.spec} cannot be read: {'; '.join(error.problems)}") from None
+    dataset = spec_of(directory).dataset.model_dump(mode="json", exclude=LOOKS)
     return Compared(result, row, dataset, values)
 
 

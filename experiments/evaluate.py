@@ -13,7 +13,6 @@ from . import checkpoint
 from .atomic import write_json_atomic
 from .build import build
 from .errors import RunError
-from .load import load
 from .measure import Evaluation
 from .partial import PartialTest
 from .results import Row, published_columns, read_row
@@ -21,6 +20,7 @@ from .retest import changed, place
 from .row import make_row
 from .run import refuse_other_images
 from .rundir import RunDirectory
+from .runs import spec_of
 from .spec import Experiment
 from .steps import Source, shape_of
 
@@ -32,7 +32,7 @@ def evaluate(run: Path, split: Split, changes: Mapping[str, Any]) -> tuple[Row, 
     directory = RunDirectory(run)
     if not directory.finished:
         raise RunError(f"{run} has no result.json: give the folder of a finished run, such as runs/NAME/seed-0")
-    trained, spec = read_row(directory.result), load(directory.spec).experiment
+    trained, spec = read_row(directory.result), spec_of(directory)
     if spec.kind == "classical":
         raise RunError(f"{run}: {spec.algorithm.name} is not trained: give `metarun train` a spec with another test")
     experiment = changed(spec, changes)

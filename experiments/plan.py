@@ -15,7 +15,7 @@ from .papers import Cell, PaperTable
 from .results import Row, read_row
 from .retest import changed, place
 from .rundir import RunDirectory
-from .runs import Run
+from .runs import Run, held
 from .spec import Experiment
 
 
@@ -35,31 +35,19 @@ class Planned:
         return place(self.directory, self.experiment, changed(self.experiment, self.cell.changes))
 
     @property
-    def other(self) -> str | None:
-        """What else the folder holds: another spec, or another seed; RunError or SpecError where it is damaged."""
-        if self.directory.finished:
-            row = read_row(self.directory.result)
-            if self.row_path.is_file():
-                read_row(self.row_path)
-            digest, seeds = row.spec_digest, (row.seed,)
-        elif self.directory.spec.exists():
-            begun = load(self.directory.spec).experiment
-            digest, seeds = begun.digest, begun.seeds
-        else:
-            return None
-        if digest != self.experiment.digest:
-            return "another spec"
-        return None if self.seed in seeds else "another seed"
-
-    @property
     def state(self) -> str:
         """finished, trained but not tested so, interrupted at step N of M, missing, damaged, or what else its folder
         holds."""
         try:
-            if other := self.other:
-                return f"{other} in its folder"
-        except (RunError, SpecError):
+            digest, seeds = held(self.directory) or (self.experiment.digest, (self.seed,))
+            if self.directory.finished and self.row_path.is_file():
+                read_row(self.row_path)
+        except RunError:
             return "damaged"
+        if digest != self.experiment.digest:
+            return "another spec in its folder"
+        if self.seed not in seeds:
+            return "another seed in its folder"
         if self.directory.finished:
             return "finished" if self.row_path.is_file() else "trained, not tested so"
         if self.directory.spec.exists():

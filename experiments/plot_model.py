@@ -18,8 +18,8 @@ from ..datasets.sinusoid import SinusoidSource
 from ..datasets.tasks import Episode
 from .errors import RunError
 from .evaluate import restored
-from .load import load
 from .plot import COLORS, STYLES, Run
+from .runs import spec_of
 from .spec import Experiment
 from .steps import draw, shape_of
 
@@ -46,7 +46,7 @@ class Trained(NamedTuple):
 
 def figures(run: Run, kinds: Sequence[str], number: int) -> Iterator[tuple[str, Any]]:
     """(kind, figure) for those kinds that the run's model can show; RunError where the test has no task `number`."""
-    experiment = load(run.directory.spec).experiment
+    experiment = spec_of(run.directory)
     if experiment.kind != "few-shot":
         return
     if number >= experiment.test.episodes:

@@ -9,7 +9,7 @@ from typing import Any
 
 from .atomic import write_text_atomic
 from .errors import RunError
-from .load import load, resolved_yaml
+from .load import SpecError, load, resolved_yaml
 from .longer import is_beginning
 from .results import read_row
 from .retest import changed, place
@@ -41,21 +41,37 @@ def write_spec(experiment: Experiment, seed: int, directory: RunDirectory) -> No
         write_text_atomic(directory.spec, text)
 
 
-def refuse_another_spec(experiment: Experiment, seed: int, directory: RunDirectory) -> None:
-    """RunError where the directory holds a run, finished or not, of a spec with another digest, or of another seed."""
+def spec_of(directory: RunDirectory) -> Experiment:
+    """What the run in a folder was told; RunError where that cannot be read."""
+    try:
+        return load(directory.spec).experiment
+    except SpecError as error:
+        raise RunError(f"{directory.path} cannot be read: {'; '.join(error.problems)}") from None
+
+
+def held(directory: RunDirectory) -> tuple[str, tuple[int, ...]] | None:
+    """Spec digest and seeds of the run in a folder, finished or not; None without one, RunError for a damaged one."""
     if directory.finished:
         row = read_row(directory.result)
-        state, digest, seeds = "the finished run", row.spec_digest, (row.seed,)
-    elif (told := _told(directory.spec)) is not None and told != _spec_text(experiment, seed):
-        found = load(directory.spec).experiment
-        state, digest, seeds = "an unfinished run", found.digest, found.seeds
-    else:
+        return row.spec_digest, (row.seed,)
+    if not directory.spec.exists():
+        return None
+    told = spec_of(directory)
+    return told.digest, told.seeds
+
+
+def refuse_another_spec(experiment: Experiment, seed: int, directory: RunDirectory) -> None:
+    """RunError where the directory holds a run, finished or not, of a spec with another digest, or of another seed."""
+    found = held(directory)
+    if found is None:
         return
+    state = "the finished run" if directory.finished else "an unfinished run"
+    digest, seeds = found
     if seed not in seeds:
         raise RunError(f"{directory.path} holds {state} of seed {seeds[0]}: move it to its own folder")
     if digest != experiment.digest:
         way_out = "rename the experiment, choose another --out, or set it aside (--fresh of train and submit)"
-        if directory.spec.is_file() and is_beginning(load(directory.spec).experiment, experiment):
+        if directory.spec.is_file() and is_beginning(spec_of(directory), experiment):
             way_out = "give this longer one a name of its own (-s name=...), and it goes on from there"
         raise RunError(
             f"{directory.path} holds {state} of another spec (digest {digest}, this one has {experiment.digest}): "
