@@ -7,6 +7,8 @@ outside one, and a batch of tasks is drawn at once although each task has a key 
 
 from __future__ import annotations
 
+import functools
+
 import tensorflow as tf
 
 GAMMA_ROUNDS = 4
@@ -16,8 +18,16 @@ PARITY = 0x1BD11BDA
 
 def threefry(key: tuple[tf.Tensor, tf.Tensor], counter: tuple[tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
     """Two random uint32 for each (key, counter); all four are uint32 tensors that broadcast together."""
-    keys = (key[0], key[1], key[0] ^ key[1] ^ tf.constant(PARITY, tf.uint32))
-    first, second = counter[0] + keys[0], counter[1] + keys[1]
+    shape = functools.reduce(tf.broadcast_static_shape, (word.shape for word in (*key, *counter)))
+    first, second = _rounds(*key, *counter)
+    return tf.ensure_shape(first, shape), tf.ensure_shape(second, shape)
+
+
+# A function of its own, and of any shapes: its two hundred operations are traced once and not with every draw.
+@tf.function(autograph=False, input_signature=[tf.TensorSpec(None, tf.uint32)] * 4)
+def _rounds(key0: tf.Tensor, key1: tf.Tensor, first: tf.Tensor, second: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    keys = (key0, key1, key0 ^ key1 ^ tf.constant(PARITY, tf.uint32))
+    first, second = first + keys[0], second + keys[1]
     for group in range(5):
         for bits in ROTATIONS[group % 2]:
             first = first + second
