@@ -25,13 +25,16 @@ def command(run: Path, split: Literal["train", "val", "test"], **changes: int | 
     What is not given stays as in the run's spec. Adds a row in RUN/evaluations, never overwrites one.
     """
     from ..experiments.quiet import import_tensorflow
+    from ..experiments.runs import retest
 
+    asked = {name: value for name, value in changes.items() if value is not None}
+    retest(run, split, asked)  # mistakes are told before the seconds that TensorFlow takes
     import_tensorflow()
     from ..experiments.evaluate import evaluate
     from ..experiments.results import merge
     from ..experiments.table import render, tabulate
 
-    row, path, known = evaluate(run, split, {name: value for name, value in changes.items() if value is not None})
+    row, path, known = evaluate(run, split, asked)
     if known:
         click.echo(f"{path} has this measurement already", err=True)
     if (out := run.resolve().parent.parent).joinpath("results.csv").exists():

@@ -16,11 +16,10 @@ from .errors import RunError
 from .measure import Evaluation
 from .partial import PartialTest
 from .results import Row, published_columns, read_row
-from .retest import changed, place
 from .row import make_row
 from .run import refuse_other_images
 from .rundir import RunDirectory
-from .runs import spec_of
+from .runs import retest
 from .spec import Experiment
 from .steps import Source, shape_of
 
@@ -29,15 +28,8 @@ def evaluate(run: Path, split: Split, changes: Mapping[str, Any]) -> tuple[Row, 
     """Measure the run at `run` with `changes` (way, shot, query, episodes, episode_seed, inner_steps, protocol,
     checkpoint); the row, its file, and whether it was there before. RunError for a run that is not trained, SpecError
     for changes that do not fit it."""
-    directory = RunDirectory(run)
-    if not directory.finished:
-        raise RunError(f"{run} has no result.json: give the folder of a finished run, such as runs/NAME/seed-0")
-    trained, spec = read_row(directory.result), spec_of(directory)
-    if spec.kind == "classical":
-        raise RunError(f"{run}: {spec.algorithm.name} is not trained: give `metarun train` a spec with another test")
-    experiment = changed(spec, changes)
+    directory, trained, spec, experiment, path = retest(run, split, changes)
     chosen = experiment.test.checkpoint
-    path = place(directory, spec, experiment, split)
     if path == directory.result:
         return trained, path, True
     with directory.locked():

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from .atomic import write_text_atomic
 from .errors import RunError
 from .load import SpecError, load, resolved_yaml
 from .longer import is_beginning
-from .results import read_row
+from .results import Row, read_row
 from .retest import changed, place
 from .rundir import RunDirectory
 from .spec import Experiment
@@ -47,6 +47,29 @@ def spec_of(directory: RunDirectory) -> Experiment:
         return load(directory.spec).experiment
     except SpecError as error:
         raise RunError(f"{directory.path} cannot be read: {'; '.join(error.problems)}") from None
+
+
+class Retest(NamedTuple):
+    """Another test of a finished run."""
+
+    directory: RunDirectory
+    trained: Row
+    spec: Experiment  # as it was trained
+    experiment: Experiment  # with the other test
+    path: Path  # of its row
+
+
+def retest(run: Path, split: str, changes: Mapping[str, Any]) -> Retest:
+    """What `metarun evaluate` is asked for; RunError for a run that is not trained, SpecError for changes that do not
+    fit it."""
+    directory = RunDirectory(run)
+    if not directory.finished:
+        raise RunError(f"{run} has no result.json: give the folder of a finished run, such as runs/NAME/seed-0")
+    trained, spec = read_row(directory.result), spec_of(directory)
+    if spec.kind == "classical":
+        raise RunError(f"{run}: {spec.algorithm.name} is not trained: give `metarun train` a spec with another test")
+    experiment = changed(spec, changes)
+    return Retest(directory, trained, spec, experiment, place(directory, spec, experiment, split))
 
 
 def held(directory: RunDirectory) -> tuple[str, tuple[int, ...]] | None:
