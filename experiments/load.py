@@ -19,7 +19,11 @@ from .checks import problems
 from .spec import Experiment
 from .wording import explain, section_model, show
 
-MAXIMUM_BYTES = 1 << 20
+MAXIMUM_BYTES = 1 << 17  # which PyYAML reads in seconds; a spec has a hundredth of it
+DEEPEST = 50  # levels of nesting; a spec has three
+OPENING = (yaml.BlockMappingStartToken, yaml.BlockSequenceStartToken)
+OPENING += (yaml.FlowMappingStartToken, yaml.FlowSequenceStartToken)
+CLOSING = (yaml.BlockEndToken, yaml.FlowMappingEndToken, yaml.FlowSequenceEndToken)
 Key = tuple[str | int, ...]
 
 
@@ -62,12 +66,13 @@ class Document:
         return self.places.get(key, self.name)
 
 
-def load(spec: str | Path, overrides: Sequence[str] = ()) -> Loaded:
-    """Read a spec (a path, or the name of one that ships) with `key=value` overrides; SpecError lists all mistakes."""
+def load(spec: str | Path, overrides: Sequence[str] = (), given: str = "command line") -> Loaded:
+    """Read a spec (a path, or the name of one that ships) with `key=value` overrides; SpecError lists all mistakes,
+    those of the overrides with where they were `given`."""
     path = find(spec)
     document = read(path)
     for override in overrides:
-        _override(document, override)
+        _override(document, override, given)
     experiment = _settled(_validate(document), path.parent)
     origins = {".".join(map(str, key)): place for key, place in document.places.items() if key}
     return Loaded(experiment, origins, path)
@@ -174,17 +179,20 @@ def _compose(path: Path) -> yaml.Node | None:
 
 
 def _parse(text: str, name: str) -> yaml.Node | None:
+    depth = 0
     try:
-        if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text, Loader=_Loader)):
-            raise SpecError([f"{name}: YAML aliases (*name) are not understood in specs: write the values out"])
+        for token in yaml.scan(text, Loader=_Loader):
+            if isinstance(token, yaml.AliasToken):
+                raise SpecError([f"{name}: YAML aliases (*name) are not understood in specs: write the values out"])
+            depth += isinstance(token, OPENING) - isinstance(token, CLOSING)
+            if depth > DEEPEST:  # the next levels cost PyYAML seconds, and then minutes
+                raise SpecError([f"{name}:{token.start_mark.line + 1}: nested too deeply for a spec"])
         return yaml.compose(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise SpecError([f"{name}:{line}: not YAML: {error.problem or error.context}"]) from None
     except yaml.YAMLError as error:
         raise SpecError([f"{name}: not YAML: {' '.join(str(error).split())}"]) from None
-    except RecursionError:
-        raise SpecError([f"{name}: nested too deeply for a spec"]) from None
 
 
 def _construct(document: Document, node: yaml.Node, key: Key, place: str | None = None) -> Any:
@@ -216,9 +224,9 @@ def _construct(document: Document, node: yaml.Node, key: Key, place: str | None 
     return values
 
 
-def _override(document: Document, override: str) -> None:
+def _override(document: Document, override: str, given: str) -> None:
     """Replace one value; the key may be new, its sections too."""
-    place = f"-s {override}"
+    place = f"-s {override}" if given == "command line" else f"{given}: {override}"
     dotted, equals, text = override.partition("=")
     key = tuple(dotted.strip().split("."))
     if not equals or not all(key):
@@ -239,8 +247,8 @@ def _override(document: Document, override: str) -> None:
     except SpecError as error:
         document.problems.extend(error.problems)
         return
-    document.places[key] = "command line"
-    section[key[-1]] = None if node is None else _construct(document, node, key, "command line")
+    document.places[key] = given
+    section[key[-1]] = None if node is None else _construct(document, node, key, given)
 
 
 def _validate(document: Document) -> Experiment:

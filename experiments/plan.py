@@ -110,13 +110,13 @@ def within_budget(spec: str, budget: float, overrides: Sequence[str] = ()) -> tu
     it ships. Schedules follow: linear and cosine end with the last step, and the steps of `step` shrink with the
     training."""
     full = load(spec).experiment
-    whole = load(spec, overrides).experiment if overrides else full
+    whole = load(spec, overrides, "overrides").experiment if overrides else full
     if budget == 1 or whole.train.steps == 0:
         return whole, full
     less = [f"name={whole.name}{suffix(budget)}", f"train.steps={share(whole.train.steps, budget)}"]
     if whole.optimizer.decay_every is not None:
         less.append(f"optimizer.decay_every={share(whole.optimizer.decay_every, budget)}")
-    return load(spec, [*overrides, *less]).experiment, full
+    return load(spec, [*overrides, *less], "overrides").experiment, full
 
 
 def suffix(budget: float) -> str:

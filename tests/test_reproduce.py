@@ -117,6 +117,9 @@ def test_overrides_of_a_cell_are_a_model_of_its_own(table, tmp_path, calls):
     assert " 50 % |" in (out / "paper.md").read_text()
     (one,) = choose(plan(load_table(str(table)), out, budget=0.1), "k5-more")
     assert one.experiment.name == "sines-of-one-budget-0.1" and one.budget == 0.05
+    table.write_text(table.read_text().replace("meta_batch=1", "meta_bach=1"))
+    with pytest.raises(SpecError, match="k5-more: overrides: train.meta_bach: unknown key"):
+        states(table, out)
 
 
 def test_schedules_follow_the_budget(tmp_path):

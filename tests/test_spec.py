@@ -252,7 +252,7 @@ def test_the_comparison_differs_in_the_learner_alone():
     ],
 )
 def test_a_test_that_does_not_fit_the_model_is_one_line(spec, changes, told):
-    from metarun.experiments.evaluate import changed
+    from metarun.experiments.retest import changed
 
     with pytest.raises(SpecError) as caught:
         changed(load(f"quickstart/{spec}").experiment, changes)
@@ -262,7 +262,7 @@ def test_a_test_that_does_not_fit_the_model_is_one_line(spec, changes, told):
 
 def test_a_trained_network_may_be_tested_in_either_protocol():
     """Its running averages have no effect in the transductive one: no mistake, they are there already."""
-    from metarun.experiments.evaluate import changed
+    from metarun.experiments.retest import changed
 
     trained = load("quickstart/protonet", ["network.norm_momentum=0.5", "protocol=inductive"]).experiment
     assert changed(trained, {"protocol": "transductive"}).protocol == "transductive"
