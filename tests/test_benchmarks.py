@@ -17,7 +17,10 @@ def works(script):
     return script("benchmarks/works.py")
 
 
-@pytest.mark.parametrize("name", ["W1", pytest.param("W2", marks=pytest.mark.slow), "W3", "W4", "W5"])
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("W2", "W4", "W5")]
+
+
+@pytest.mark.parametrize("name", ["W1", "W3", *SLOW])
 def test_two_steps_of_each_work(works, name):
     work = works.side(works.WORKS[name])
     first, second = work.step(), work.step()  # on the same tasks
@@ -25,7 +28,7 @@ def test_two_steps_of_each_work(works, name):
     assert work.operations > 1e9
 
 
-@pytest.mark.parametrize("name", ["W6", "W9"])
+@pytest.mark.parametrize("name", ["W6", pytest.param("W9", marks=pytest.mark.slow)])
 def test_two_steps_of_rl2(works, name):
     work = works.side(works.WORKS[name]._replace(trials=20, pulls=5))
     first, second = work.step(), work.step()  # of other trials

@@ -102,9 +102,9 @@ def undisturbed(tmp_path_factory):
         ("maml", signal.SIGTERM),
         pytest.param("maml of images", signal.SIGKILL, marks=pytest.mark.slow),
         pytest.param("compiled maml of images", signal.SIGKILL, marks=pytest.mark.slow),
-        ("reptile", signal.SIGKILL),
+        pytest.param("reptile", signal.SIGKILL, marks=pytest.mark.slow),
         ("protonet", signal.SIGKILL),
-        ("rl2", signal.SIGKILL),
+        pytest.param("rl2", signal.SIGKILL, marks=pytest.mark.slow),
     ],
 )
 def test_killed_and_continued_is_undisturbed(tmp_path, undisturbed, algorithm, how):

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("slurm")
 
 def test_a_disturbed_run_ends_as_an_undisturbed_one(folder):
     """Preempted by a job of a better partition, cancelled, killed outright."""
-    long, run = ("-s", "train.steps=40000", "-s", "validation.every=15000"), folder / "runs/tiny/seed-0"
+    long, run = ("-s", "train.steps=16000", "-s", "validation.every=6000"), folder / "runs/tiny/seed-0"
     submit = ("submit", "tiny.yaml", *long, "--partition", "low")
 
     def step():

@@ -32,6 +32,7 @@ dataset: {name: mdps, states: 3, actions: 2, horizon: 3, episodes: 2}
 train: {meta_batch: 48, steps: 3, log_every: 1}
 validation: {episodes: 20, every: 2}
 test: {episodes: 30}
+jit: off
 """
 
 
@@ -169,7 +170,13 @@ def test_every_cell_of_both_tables_ships():
 def test_shipped_specs_of_trials_run(name, tmp_path):
     overrides = ["test.episodes=8"]
     if name.endswith("rl2"):
-        overrides += ["train.meta_batch=8", "train.steps=2", "validation.episodes=4", "algorithm.minibatch=4"]
+        overrides += [
+            "jit=off",
+            "train.meta_batch=8",
+            "train.steps=2",
+            "validation.episodes=4",
+            "algorithm.minibatch=4",
+        ]
     row = run(load(f"duan2016/{name}", overrides).experiment, 0, RunDirectory(tmp_path / "run"))
     assert np.isfinite(row.mean) and row.episodes == 8
 
