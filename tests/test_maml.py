@@ -242,13 +242,12 @@ def test_the_plain_function_makes_the_meta_update_of_any_keras_model():
 
 
 def test_the_plain_function_learns_and_refuses_what_it_cannot_differentiate():
-    source, model, outer = SinusoidSource(SinusoidOptions(), "float64"), dense_model(), keras.optimizers.Adam(0.01)
+    source, model, outer = SinusoidSource(SinusoidOptions(), "float64"), dense_model(), keras.optimizers.Adam(0.03)
+    tasks = source.sample("train", 0, 8, Shape(1, 5, 5), 0)
     losses = [
-        float(maml(model, keras.optimizers.SGD(0.05), outer, source.sample("train", 8 * step, 8, Shape(1, 5, 5), 0),
-                   loss="mean_squared_error"))
-        for step in range(60)
-    ]  # fmt: skip
-    assert np.mean(losses[-10:]) < 0.8 * np.mean(losses[:10])
+        float(maml(model, keras.optimizers.SGD(0.05), outer, tasks, loss="mean_squared_error")) for _ in range(12)
+    ]
+    assert losses == sorted(losses, reverse=True) and losses[-1] < 0.9 * losses[0]
     batch = source.sample("train", 0, 2, Shape(1, 5, 5), 0)
     with pytest.raises(ValueError, match="must be plain keras.optimizers.SGD"):
         maml(model, keras.optimizers.SGD(0.05, momentum=0.9), outer, batch, loss="mean_squared_error")

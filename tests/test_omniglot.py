@@ -122,14 +122,14 @@ class TestOmniglot:
         assert sorted(path.name for path in tmp_path.rglob("*.png")) == []
 
     def test_pixels_and_numbers_decide_not_the_names_of_folders(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(omniglot, "DRAWERS", 1)  # 20 times fewer images
         with zipfile.ZipFile(tmp_path / "z.zip", "w") as archive:
             blank = png(0, (105, 105), "1")
             for number in range(1, 1624):
-                for drawer in range(1, 21):
-                    archive.writestr(f"Braille_2/character01/{number:04}_{drawer:02}.png", blank)
+                archive.writestr(f"Braille_2/character01/{number:04}_01.png", blank)
         with pytest.raises(DataError, match="the images differ from Omniglot's"):
             omniglot.prepare([tmp_path / "z.zip"])
-        ink = np.packbits(np.ones((32460, 105, 105), bool))
+        ink = np.packbits(np.ones((1623, 105, 105), bool))
         monkeypatch.setattr(omniglot, "PIXELS", hashlib.sha256(ink.tobytes()).hexdigest())
         names = omniglot.prepare([tmp_path / "z.zip"]).names
         assert len(set(names)) == 1623
