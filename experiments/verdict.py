@@ -136,9 +136,9 @@ def _filled(one: Planned, line: Line, is_best: bool) -> FilledCell:
 
 
 def verdict(line: Line) -> str:
-    """within the published interval; within 1 point (1 % of what is no percentage); short by or above by so much.
+    """within the published interval; within 1 point (1 % of what is no percentage); short by or better by so much.
 
-    Above is better: a lower mse, a higher accuracy or reward. `inside ci95` is said of a difference that the test
+    Better is a lower mse, a higher accuracy or reward. `inside ci95` is said of a difference that the test
     episodes cannot tell from none.
     """
     row, difference = line.row, line.difference
@@ -154,7 +154,7 @@ def verdict(line: Line) -> str:
         return "within 1 point" if accuracy else "within 1 %"
     worse = (difference > 0) == (row.metric == "mse")
     known = line.ci95 is not None and size <= line.ci95
-    return f"{'short' if worse else 'above'} by {size:.{digits_of(row.metric)}f}" + (", inside ci95" if known else "")
+    return f"{'short' if worse else 'better'} by {size:.{digits_of(row.metric)}f}" + (", inside ci95" if known else "")
 
 
 def render(filled: Sequence[FilledCell], notes: Sequence[str], form: str) -> str:
