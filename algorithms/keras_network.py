@@ -1,8 +1,8 @@
 """Any Keras model as a `Network`: what makes MAML and Reptile model-agnostic.
 
 The model is applied to one task after another with that task's own weights (`stateless_call`, in training
-mode), so that layers such as batch normalisation see one task at a time. The built-in networks compute the same
-for all tasks at once, several times faster.
+mode), so that layers such as batch normalisation see one task at a time; their moving averages stay as they are. The
+built-in networks compute the same for all tasks at once, several times faster.
 
 The variance that Keras' BatchNormalization computes stops the gradient of the mean inside it: right to first order,
 wrong to second. While a model is applied here, its batch norms compute the same variance without that stop.
@@ -20,11 +20,15 @@ from .networks import Parameters
 
 
 class KerasNetwork:
-    """A `Network` around a built Keras model. ValueError for a model that has not been built."""
+    """A `Network` around a built Keras model. ValueError for a model that has not been built, or that draws random
+    numbers (Dropout): an adaptation is a function of weights and images, and its derivative is that of one draw."""
 
     def __init__(self, model: keras.Model):
         if not model.built:
             raise ValueError("KerasNetwork: build the model first, or call it once on a batch")
+        for layer in _leaves(model):
+            if any(variable.name == "seed_generator_state" for variable in layer.non_trainable_variables):
+                raise ValueError(f"KerasNetwork: leave {layer.name} out, it draws random numbers")
         self.model = model
         self.fuse, self.batch_norm = False, True  # it may hold anything
         self.layers = ()  # not counted: a model may do anything

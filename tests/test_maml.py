@@ -255,6 +255,9 @@ def test_the_plain_function_learns_and_refuses_what_it_cannot_differentiate():
         maml(model, keras.optimizers.SGD(0.05), outer, batch, loss="mse")
     with pytest.raises(ValueError, match="build the model first"):
         KerasNetwork(keras.Sequential([keras.layers.Dense(1)]))
+    dropout = keras.layers.Dropout(0.5, name="drop")
+    with pytest.raises(ValueError, match="leave drop out, it draws random numbers"):
+        KerasNetwork(keras.Sequential([keras.Input((2,)), dropout, keras.layers.Dense(1)]))
 
 
 def test_a_keras_model_with_batch_norm_sees_one_task_at_a_time(make_source):
