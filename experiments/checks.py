@@ -129,10 +129,12 @@ def _tasks(experiment: Experiment) -> Iterator[Problem]:
         yield "algorithm.name", f"{algorithm.name} is a classifier; sinusoid is regression: use maml or reptile"
     if regression and isinstance(experiment.network, Conv4Options):
         yield "network.name", "conv4 reads images; sinusoid has numbers: use mlp"
-    if regression:
-        for section in ("train", "test"):
-            if (way := getattr(experiment, section).way) != 1:
-                yield f"{section}.way", f"is {way}; a regression task has way: 1"
+    for section in ("train", "validation", "test"):
+        way = getattr(getattr(experiment, section), "way", None)
+        if regression and way not in (1, None):
+            yield f"{section}.way", f"is {way}; a regression task has way: 1"
+        if way == 1 and not regression and isinstance(experiment.dataset, EPISODES):
+            yield f"{section}.way", "is 1: there is nothing to choose from"
 
 
 def _ways(experiment: Experiment) -> Iterator[Problem]:
