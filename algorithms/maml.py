@@ -51,7 +51,8 @@ class MAML:
         self.compiled_predict = program(self._predict, jit_compile=whole)
 
     def train_step(self, batch: Episode, share: Share = WHOLE) -> Metrics:
-        """One meta-update. Scalars: loss, and loss_before on the queries without adaptation's last step."""
+        """One meta-update. Scalars: loss and accuracy or mse of the queries after adaptation, support_loss before it
+        (0 without inner steps)."""
         tasks = batch.support_x.shape[0]
         metrics, gradients = share.mean(self.compiled_gradient(batch, share.whole(tasks)), tasks)
         apply_meta_gradients(self.optimizer, self.parameters, gradients)

@@ -78,7 +78,8 @@ class ReptileOptions(Options):
     serial: bool = Field(
         default=False,
         description="One task after another, each starting from the weights that the last one moved "
-        "(Algorithm 1 of the paper), instead of the whole meta-batch at once (its batched version).",
+        "(Algorithm 1 of the paper), instead of the whole meta-batch at once (its batched version, which the paper's "
+        "code and tables have).",
     )
 
 

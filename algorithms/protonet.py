@@ -8,7 +8,8 @@ d is the squared Euclidean distance; "cosine" is 1 - cosine similarity (the pape
 
 Batch norm as in the paper's code: in training support and queries are one batch; at test the running averages are
 used (inductive). `transductive` tests with the batch statistics of support and queries together.
-Deviation: the convolutions start from Glorot's uniform distribution, not PyTorch's default.
+Deviation: by default the convolutions start from Glorot's uniform distribution, the scales of batch norm from 1, and
+its epsilon is 1e-3. The paper's code had PyTorch's; so have the paper's specs (`network.initializer: pytorch`).
 """
 
 from __future__ import annotations

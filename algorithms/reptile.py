@@ -8,8 +8,9 @@ anneals it linearly to 0.
 
 Inner Adam has beta1 = 0, so its only state is the second moment v and the step count t. As in the paper's code,
 v and t go on from task to task in training, and every validation or test task starts from the values of training.
-Deviation: the code runs the T tasks of a meta-batch one after another; here they run at once, each from the same v,
-and v then becomes what the chain of their T * k updates makes of it. With `serial` nothing is approximated.
+Deviation: the code runs the T tasks of a meta-batch one after another, all from the same theta, each from the v that
+the last one left; here they run at once, each from the same v, and v then becomes what the chain of their T * k
+updates makes of it. `serial` hands on v exactly, but moves theta after each task: that is Algorithm 1, not the code.
 
 The mini-batches of a task run through the support set in random order, reshuffled after each pass. The order is a
 pure function of what the task has drawn, so the same task is learnt in the same order whoever draws it.

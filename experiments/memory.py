@@ -49,11 +49,9 @@ def _savings(experiment: Experiment, share: float) -> Iterator[str]:
             yield f"set algorithm.tasks_per_chunk: {smaller}"
         if algorithm.inner_steps > 1 and not algorithm.first_order and not algorithm.recompute_inner:
             yield "set algorithm.recompute_inner: true"
-    if isinstance(algorithm, ReptileOptions) and not algorithm.serial and meta_batch > 1:
-        yield "set algorithm.serial: true"
     if meta_batch > 1:
         yield "lower train.meta_batch"
-    yield "lower train.way or train.query"
+    yield "lower algorithm.inner_batch" if isinstance(algorithm, ReptileOptions) else "lower train.way or train.query"
 
 
 def peak_bytes(function: Any) -> int:

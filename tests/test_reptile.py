@@ -49,7 +49,7 @@ def test_serial_moves_after_each_task():
 
 
 def adam_loop(theta, centers, rate, steps, epsilon, beta1=0.0, reset=False):
-    """The paper's code in numpy: tasks in a row, second moments and step count go on from one to the next."""
+    """Algorithm 1 with the Adam of the paper's code, in numpy: second moments and step count go on between tasks."""
     second, first, time = np.zeros_like(theta), np.zeros_like(theta), 0
     for center in centers:
         adapted = theta.copy()
@@ -80,7 +80,7 @@ def test_serial_takes_one_step_of_the_schedule_however_many_tasks():
     assert 1 - network.parameters["theta"].numpy()[0] == pytest.approx((0.9 * 0.925 * 0.95) ** 3)
 
 
-def test_serial_adam_is_the_papers_loop():
+def test_serial_adam_is_a_loop_over_tasks():
     theta, centers = np.array([2.0, -1.0]), np.array([[1.0, 4.0], [-3.0, 2.0], [0.5, 0.0]])
     network = theta_network(theta)
     model = learner(network, QuadraticProblem(), 0.5, inner_lr=0.1, inner_steps=3, inner_batch=2, serial=True)
