@@ -11,6 +11,7 @@ Images of another size are resized to 84x84 by Lanczos (recipes differ in the fi
 from __future__ import annotations
 
 import csv
+import hashlib
 import lzma
 import sys
 import tarfile
@@ -47,7 +48,10 @@ def build(options: MiniImagenetOptions, dtype: str = "float32") -> ImageSource:
             )
         pools[split] = ClassPool(found.images, found.counts, found.names)
     mean, std = _normalisation(options.normalisation, prepared["train"])
-    return ImageSource("miniimagenet", pools, mean=mean, std=std, in_memory=options.in_memory, dtype=dtype)
+    digest = hashlib.sha256(" ".join(found.digest for found in prepared.values() if found).encode()).hexdigest()
+    return ImageSource(
+        "miniimagenet", pools, mean=mean, std=std, in_memory=options.in_memory, content_digest=digest, dtype=dtype
+    )
 
 
 def import_from(paths: Sequence[Path]) -> None:
@@ -145,7 +149,7 @@ def _from_tar(path: Path) -> Found:
 
     try:
         return _collect(entries(), path.name)
-    except (tarfile.TarError, OSError, EOFError, zlib.error, lzma.LZMAError) as error:
+    except (tarfile.TarError, OSError, EOFError, ValueError, RecursionError, zlib.error, lzma.LZMAError) as error:
         reason = " ".join(str(error).split())  # tarfile's may have a line for each compression
         raise DataError(f"{path} is not a readable tar archive ({reason}): copy it again") from None
 

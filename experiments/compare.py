@@ -42,6 +42,8 @@ def with_episodes(path: Path) -> Compared:
     values = read_episodes(episodes, row.metric)
     if len(values) != row.episodes or not np.isfinite(values).all():
         raise RunError(f"{episodes} has not {row.episodes} finite values of {row.metric}: nothing can be compared")
+    if row.mean is None or not np.isclose(values.mean(), row.mean, rtol=1e-6, atol=1e-9):
+        raise RunError(f"{episodes} was changed: its mean is {values.mean():.9g}, that of its row {row.mean}")
     if row.metric == "accuracy":
         values = 100 * _as_counted(values, row)
     dataset = spec_of(directory).dataset.model_dump(mode="json", exclude=LOOKS)
@@ -57,14 +59,17 @@ def _as_counted(accuracies: np.ndarray, row: Row) -> np.ndarray:
 
 
 def read_episodes(path: Path, metric: str) -> np.ndarray:
-    """A column of an episodes.csv."""
+    """A column of an episodes.csv, whose lines are in the order of the episodes."""
     try:
         with path.open(newline="", encoding="utf-8") as file:
-            return np.array([float(line[metric]) for line in csv.DictReader(file)])
+            lines = list(csv.DictReader(file))
+        if any(line["episode"] != str(number) for number, line in enumerate(lines)):
+            raise ValueError("its lines are not in the order of the episodes")
+        return np.array([float(line[metric]) for line in lines])
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise RunError(
-            f"{path} has no column of {metric} ({error}): move the row of this test away (result.json, or the .json "
-            "beside it), and the command that made it tests again"
+            f"{path} has no whole column of {metric} ({error}): move the row of this test away (result.json, or the "
+            ".json beside it), and the command that made it tests again"
         ) from None
 
 
@@ -85,6 +90,9 @@ def difference_of_tasks(one: Compared, other: Compared) -> str | None:
             return f"{name} is {mine} and {theirs}"
     if one.row.episodes_digest != other.row.episodes_digest:
         return f"the episodes differ (digests {one.row.episodes_digest} and {other.row.episodes_digest})"
+    images = {one.row.content_digest, other.row.content_digest} - {""}  # of older versions, which did not note it
+    if len(images) > 1:
+        return f"the images differ (digests {one.row.content_digest} and {other.row.content_digest})"
     return None
 
 

@@ -66,6 +66,7 @@ class Row(BaseModel):
     git_commit: str = ""
     spec_digest: str
     episodes_digest: str
+    content_digest: str = ""  # of images that the spec does not pin: a folder, a copy of miniImageNet
     published: float | None = None
     published_ci95: float | None = None
     published_source: str | None = None

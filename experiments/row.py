@@ -68,5 +68,6 @@ def make_row(
         git_commit=environment.git_commit(),
         spec_digest=experiment.digest,
         episodes_digest=measurement.episodes_digest,
+        content_digest=source.content_digest[:16],
         **published_columns(experiment.published),
     )

@@ -20,12 +20,18 @@ FORMATS = ("text", "csv", "markdown", "latex")
 GROUPED = (
     "experiment", "algorithm", "dataset", "split", "way", "shot", "query", "trial", "protocol", "metric", "checkpoint",
     "train_steps", "inner_steps", "tuned", "episodes", "episodes_digest", "spec_digest",
+    "content_digest",
 )  # fmt: skip
 MEASURED = frozenset(
     {"seeds", "result", "ci95", "seed std", "published", "difference", "ece", "nll", "minutes"}
 )  # all else says what was measured
-HIDDEN = {"spec": "spec_digest", "query": "query", "checkpoint": "checkpoint", "tasks": "episodes_digest"}  # unless
-# lines would look alike without
+HIDDEN = {
+    "spec": "spec_digest",
+    "query": "query",
+    "checkpoint": "checkpoint",
+    "tasks": "episodes_digest",
+    "images": "content_digest",
+}  # unless lines would look alike without
 NUMERIC = frozenset(
     {
         "result",

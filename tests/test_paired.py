@@ -129,10 +129,12 @@ def test_the_best_of_a_regression_is_the_lowest(tmp_path):
         ({"split": "val"}, "split is test and val"),
         ({"dataset": "{name: omniglot, split: random-1100-100-423}"}, "dataset.split is vinyals and random-1100"),
         ({"dataset": "{name: glyphs}"}, "dataset.name is omniglot and glyphs"),
+        ({"content_digest": "b"}, "the images differ (digests a and b)"),
     ],
 )
 def test_other_episodes_are_refused(tmp_path, other, reason):
-    one, two = with_episodes(finished(tmp_path / "a", A)), with_episodes(finished(tmp_path / "b", B, **other))
+    one = with_episodes(finished(tmp_path / "a", A, content_digest="a"))
+    two = with_episodes(finished(tmp_path / "b", B, **other))
     assert reason in (difference_of_tasks(one, two) or "")
     with pytest.raises(RunError, match="cannot be compared"):
         refuse_other_episodes([one, one, two])
@@ -159,8 +161,14 @@ def test_episodes_that_are_damaged_are_named(tmp_path):
     (folder / "episodes.csv").write_text("episode,accuracy\n0,0.2\n1,nan\n")
     with pytest.raises(RunError, match=r"episodes\.csv has not 4 finite values"):
         with_episodes(folder)
+    (folder / "episodes.csv").write_text("episode,accuracy\n3,0.8\n2,0.6\n1,0.4\n0,0.2\n")
+    with pytest.raises(RunError, match="its lines are not in the order of the episodes"):
+        with_episodes(folder)
+    (folder / "episodes.csv").write_text("episode,accuracy\n0,0.2\n1,0.4\n2,0.6\n3,0.7\n")
+    with pytest.raises(RunError, match=r"was changed: its mean is 0\.475, that of its row 0\.5"):
+        with_episodes(folder)
     (folder / "episodes.csv").unlink()
-    with pytest.raises(RunError, match="no column of accuracy"):
+    with pytest.raises(RunError, match="no whole column of accuracy"):
         with_episodes(folder)
     whole = finished(tmp_path / "b", A)
     (whole / "spec.yaml").unlink()

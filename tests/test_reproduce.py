@@ -260,7 +260,7 @@ def test_none_is_bold_beside_a_cell_that_cannot_be_compared(table, tmp_path):
     table.write_text(text)
     planned = [one for one in plan(load_table(str(table)), tmp_path) if one.cell.name in ("k5", "second", "third")]
     for one, mean in zip(planned, (0.9, 0.5, 0.7), strict=True):
-        leave(one, mean, (mean - 0.02, mean, mean + 0.01))
+        leave(one, mean, (mean - 0.01, mean, mean + 0.01))
     assert [each.cell for each in collect(planned)[0] if each.best] == ["k5"]
     planned[0].directory.episodes.unlink()
     filled, notes = collect(planned)
