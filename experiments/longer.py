@@ -44,21 +44,25 @@ def is_beginning(shorter: Experiment, longer: Experiment) -> bool:
 
 
 def go_on_from_shorter(experiment: Experiment, directory: RunDirectory, content_digest: str) -> None:
-    """Copy what a shorter training on the same images has reached, its checkpoints last, and say so."""
+    """Copy what a shorter training on the same images has reached, its newest checkpoint last, and say so."""
     other = begun(experiment, directory)
     if other is None:
         return
     try:
         with other.locked():
             saved = other.newest_checkpoints()
-            if not saved or checkpoint.read(saved[0])[0].get("content_digest") != content_digest:
+            if not saved:
                 return
-            paths = [path for path in (other.best, other.metrics, *reversed(saved)) if path.is_file()]
+            state, arrays = checkpoint.read(saved[0])
+            if state.get("content_digest") != content_digest:
+                return
+            paths = [path for path in (other.best, other.metrics) if path.is_file()]
             files = [(path.relative_to(other.path), path.read_bytes()) for path in paths]
     except (RunError, OSError) as error:
         print(f"warning: starting from the first step, not from {other.path}: {error}", file=sys.stderr)
         return
     for name, data in files:
         write_bytes_atomic(directory.path / name, data)
+    checkpoint.save(directory.checkpoints / saved[0].name, arrays, state | {"digest": experiment.digest})
     told = f"{directory.path} goes on from {other.path}, the same training up to step {directory.step}"
     print(told, file=sys.stderr)

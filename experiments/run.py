@@ -247,13 +247,17 @@ class Training:
         }
 
     def _restore(self) -> None:
-        """Go on from the newest whole checkpoint; a damaged one is named and skipped."""
+        """Go on from the newest whole checkpoint; a damaged or foreign one is named and set aside, so that it is not
+        among the newest that are kept."""
         for path in self.directory.newest_checkpoints():
             try:
                 state = checkpoint.restore(path, self.variables, self._state().keys() - {"content_digest"})
             except RunError as error:
-                print(f"warning: going on without this checkpoint: {error}", file=sys.stderr)
+                aside = self.directory.set_checkpoint_aside(path)
+                print(f"warning: going on without this checkpoint, now {aside.name}: {error}", file=sys.stderr)
                 continue
+            if state["digest"] != self.experiment.digest:
+                raise RunError(f"{path} is of another spec: move it away, or use --fresh")
             refuse_other_images(state, self.source, self.directory)
             if state["seed"] != self.seed:
                 raise RunError(f"{path} is of seed {state['seed']}, not of {self.seed}: move it away, or use --fresh")
@@ -267,7 +271,7 @@ class Training:
 
 def refuse_other_images(state: Mapping[str, Any], source: Source, directory: RunDirectory) -> None:
     """RunError where the data are not those of the checkpoint with this state."""
-    if state.get("content_digest", source.content_digest) != source.content_digest:
+    if state.get("content_digest") not in (None, "", source.content_digest):  # of older versions: None, or ""
         raise RunError(
             f"{directory.path}: {source.name} has other images than those it was trained on: bring them back, or "
             "start anew with --fresh"

@@ -90,6 +90,10 @@ class RunDirectory:
         for path in self.newest_checkpoints()[KEPT_CHECKPOINTS:]:
             path.unlink(missing_ok=True)
 
+    def set_checkpoint_aside(self, path: Path) -> Path:
+        """Rename a checkpoint that cannot be used to NAME.unusable: it is not lost, and not in the way."""
+        return path.rename(path.with_name(f"{path.name}.unusable"))
+
     def set_aside(self) -> Path:
         """Rename what is there to NAME~1, NAME~2, ...: a fresh run starts, nothing is lost."""
         number = 1

@@ -129,8 +129,9 @@ def test_what_is_taken_over(sines, capsys):
     go_on_from_shorter(*whole, "other images")
     assert not whole[1].path.exists()
     go_on_from_shorter(*whole, "images")
-    for path in (shorter[1].best, shorter[1].checkpoint(40)):
-        assert (whole[1].checkpoints / path.name).read_bytes() == path.read_bytes()
+    assert whole[1].best.read_bytes() == shorter[1].best.read_bytes()
+    state = checkpoint.read(shorter[1].checkpoint(40))[0]
+    assert checkpoint.read(whole[1].checkpoint(40))[0] == state | {"digest": whole[0].digest}
     assert "goes on from" in capsys.readouterr().err
     another = sines("name=another", "train.steps=160")
     shorter[1].checkpoint(40).write_bytes(b"cut off")
@@ -157,13 +158,17 @@ def test_a_larger_budget_counts_what_a_smaller_one_did(sines, tmp_path):
     assert one.state == "missing, goes on from step 40 of sines-budget-0.25" and one.step == 40
 
 
-def test_the_weights_are_those_of_the_last_step_and_of_this_seed(sines):
-    """Rejected: an older checkpoint for the last one, another seed's for this one."""
+def test_the_weights_are_those_of_the_last_step_and_of_this_run(sines):
+    """Rejected: an older checkpoint for the last one, another seed's or another spec's for this one."""
     whole, other = sines(), sines(seed=1)
     run(whole[0], 0, whole[1])
     shutil.copytree(whole[1].checkpoints, other[1].checkpoints)
     with pytest.raises(RunError, match=r"step-80\.npz is of seed 0, not of 1"):
         run(other[0], 1, other[1])
+    changed = sines("algorithm.inner_lr=0.02", out="changed")
+    shutil.copytree(whole[1].checkpoints, changed[1].checkpoints)
+    with pytest.raises(RunError, match=r"step-80\.npz is of another spec"):
+        run(changed[0], 0, changed[1])
     whole[1].checkpoint(80).unlink()
     assert whole[1].newest_checkpoints()
     with pytest.raises(RunError, match=r"step-80\.npz is missing"):

@@ -1,5 +1,6 @@
 """A run killed at any moment and started again ends as one that was never disturbed, bit for bit."""
 
+import contextlib
 import csv
 import json
 import os
@@ -249,9 +250,13 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path, undisturbed):
         (run / name).unlink()
     newest = RunDirectory(run).newest_checkpoints()[0]
     newest.write_bytes(newest.read_bytes()[:-200])
+    for step in (5000, 6000):  # which would be the newest for ever, and good ones would go
+        shutil.copy(newest, RunDirectory(run).checkpoint(step))
     again = metarun("train", spec, "--out", tmp_path / "runs")
-    assert again.returncode == 0 and "not a whole checkpoint" in again.stderr
+    assert again.returncode == 0 and again.stderr.count("not a whole checkpoint") == 3
     assert results(run) == results(undisturbed("maml"))
+    found = {path.name for path in RunDirectory(run).newest_checkpoints()}
+    assert found == {"step-300.npz", "step-400.npz"} and (run / "checkpoints" / "step-6000.npz.unusable").exists()
     (run / "result.json").unlink()
     (run / "checkpoints" / "best.npz").unlink()
     stuck = metarun("train", spec, "--out", tmp_path / "runs")
@@ -273,6 +278,11 @@ def test_checkpoints_come_back_exactly_and_foreign_ones_change_nothing(tmp_path)
         checkpoint.restore(path, other)
     with pytest.raises(RunError, match="another model or version"):
         checkpoint.restore(path, variables, ["step", "seconds"])
+    whole = path.read_bytes()
+    for place in range(whole.rindex(b"PK\x01\x02"), len(whole)):  # the directory, which has no checksum
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        with contextlib.suppress(RunError):
+            checkpoint.read(path)
     array = tmp_path / "array.npz"
     np.save(array.open("wb"), np.zeros(3))
     for broken in (array, tmp_path / "missing.npz"):
