@@ -32,7 +32,9 @@ def decode(data: bytes, where: str, size: tuple[int, int], channels: int) -> np.
             if flat.size != (size[1], size[0]):
                 flat = flat.resize((size[1], size[0]), Image.Resampling.LANCZOS)
             return np.asarray(flat).reshape(*size, channels)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except DataError:
+        raise
+    except Exception as error:  # damaged EXIF data alone raise half a dozen kinds
         raise DataError(f"{where} is not a readable image ({error}): replace or remove it") from None
 
 

@@ -29,7 +29,8 @@ def noted(path: Path) -> Iterator[None]:
     except Interrupted:
         raise
     except Exception as error:
-        write_text_atomic(path, explain(error)[0].removeprefix("error: ") + "\n")
+        line = explain(error)[0].removeprefix("error: ")
+        write_text_atomic(path, line.encode(errors="backslashreplace").decode() + "\n")  # file names may be no UTF-8
         raise
 
 

@@ -45,14 +45,16 @@ def work(path: str, tests: Sequence[Mapping[str, Any]], threads: int) -> None:
                 if not follows:
                     count_restarts(directory)
                 experiment = load(directory.spec).experiment
-                from .quiet import import_tensorflow
+                with stop.held():  # a module that is left in the middle cannot be imported again
+                    from .quiet import import_tensorflow
 
-                import_tensorflow()
-                from ..algorithms.workers import ALONE, join
-                from .evaluate import evaluate
-                from .follow import follow
-                from .run import run
-
+                    import_tensorflow()
+                    from ..algorithms.workers import ALONE, join
+                    from .evaluate import evaluate
+                    from .follow import follow
+                    from .run import run
+                with stop.held(False):
+                    pass
                 workers = join(cluster.addresses, cluster.index) if cluster else ALONE
                 if follows:
                     follow(experiment, experiment.seeds[0], workers)

@@ -70,11 +70,7 @@ class Live(NamedTuple):
 
 def find_runs(folder: Path) -> list[RunDirectory]:
     """Every run below the folder, itself included, sorted; those that --fresh set aside do not count."""
-    return [
-        RunDirectory(path)
-        for path in sorted(path for path, files in _walk(folder) if "spec.yaml" in files)
-        if not re.search(r"seed-\d+~\d+$", path.name)
-    ]
+    return [RunDirectory(path) for path in sorted(path for path, files in _walk(folder) if _is_run(path, files))]
 
 
 def find_submissions(folder: Path) -> list[Submission]:
@@ -86,13 +82,24 @@ def find_submissions(folder: Path) -> list[Submission]:
 
 
 def _walk(folder: Path) -> Iterator[tuple[Path, list[str]]]:
-    """Folders and their files, the insides of runs and submissions left out."""
-    for path, folders, files in os.walk(folder.resolve()):
+    """Folders and their files, the insides of runs and submissions left out; symbolic links are followed, once."""
+    seen = set()
+    for path, folders, files in os.walk(folder.resolve(), followlinks=True):
+        real = os.path.realpath(path)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
         yield Path(path), files
-        if "spec.yaml" in files:
+        if _is_run(Path(path), files):
             folders.clear()
         elif JOBS in folders:
             folders.remove(JOBS)
+
+
+def _is_run(path: Path, files: Sequence[str]) -> bool:
+    """Whether it is the folder of a run, with its spec or with the reason why it never had one."""
+    return bool(re.fullmatch(r"seed-\d+", path.name)) and ("spec.yaml" in files or "failure.txt" in files)
 
 
 def _read(record: Path) -> Submission:

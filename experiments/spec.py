@@ -42,7 +42,7 @@ class Validation(Options):
     way: int | None = Field(default=None, ge=1, le=1000, description="Default: test.way.")
     shot: int | None = Field(default=None, ge=1, le=1000, description="Default: test.shot.")
     query: int | None = Field(default=None, ge=1, le=1000, description="Default: test.query.")
-    episodes: int = Field(default=100, ge=2, description="Tasks.")
+    episodes: int = Field(default=100, ge=2, le=10_000_000, description="Tasks.")
     every: int = Field(default=500, ge=1, description="Steps between two validations; a checkpoint follows each.")
 
 
@@ -52,7 +52,7 @@ class Test(Options):
     way: int = Field(default=5, ge=1, le=1000, description="Classes a task; 1 in regression.")
     shot: int = Field(default=1, ge=1, le=1000, description="Support images a class (regression: points a task).")
     query: int = Field(default=15, ge=1, le=1000, description="Query images a class (regression: points a task).")
-    episodes: int = Field(default=600, ge=2, description="Tasks.")
+    episodes: int = Field(default=600, ge=2, le=10_000_000, description="Tasks.")
     checkpoint: Literal["best", "last"] = Field(default="best", description="best by validation, or the last one.")
     episode_seed: int = Field(default=0, ge=0, lt=2**31, description="Which fixed validation and test tasks.")
 
@@ -72,7 +72,7 @@ class Cluster(Options):
     partition: str | None = Field(default=None, description="Where jobs queue; default: the cluster's own.")
     time: Annotated[str, BeforeValidator(lambda told: str(told) if type(told) is int else told)] = Field(
         default="1:00:00",
-        pattern=r"^(\d+-)?\d{1,3}(:\d\d){0,2}$",
+        pattern=r"^(\d+-)?\d{1,5}(:\d\d){0,2}$",
         description="Limit of a job: minutes, H:MM:SS or D-HH:MM. A run that needs longer is requeued and goes on.",
     )
     gpus: int = Field(default=0, ge=0, le=1024, description="Of each run; one for each of its workers.")

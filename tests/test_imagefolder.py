@@ -89,6 +89,12 @@ class TestImageFolder:
             else:
                 assert images.decode(data.getvalue(), "x", (9, 9), 3).shape == (9, 9, 3)
 
+    def test_damaged_exif_data_are_told_with_the_file(self, monkeypatch):
+        """They raise TypeError, struct.error or AttributeError, as the byte that is wrong."""
+        monkeypatch.setattr("PIL.ImageOps.exif_transpose", lambda image: abs(b""))
+        with pytest.raises(DataError, match=r"a/b\.jpg is not a readable image \(bad operand"):
+            images.decode(png(255, (9, 9)), "a/b.jpg", (9, 9), 3)
+
     def test_sixteen_bits_are_the_picture_of_eight(self):
         ramp = np.arange(256, dtype=np.uint8).reshape(16, 16)
         deep, flat = io.BytesIO(), io.BytesIO()

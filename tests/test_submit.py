@@ -115,6 +115,7 @@ def test_a_cluster_decides_no_result():
 
 
 def test_time_limits_are_those_of_slurm():
+    assert settled(None, {"time": "14400"}).time == "14400"
     told = ["90", "90:30", "2:30:00", "1-12", "1-12:30", "2-00:00:00", "0:10"]
     assert [minutes(time) for time in told] == [90, 90, 150, 2160, 2190, 2880, 1]
 
@@ -167,6 +168,14 @@ def test_states_are_read_from_the_folders(tmp_path, monkeypatch):
     }
     assert f"process {os.getpid()} on " in found["e"][1]
     assert [run.path.name for run in find_runs(busy.path)] == ["seed-0"]
+    (tmp_path / "spec.yaml").write_text("")  # the user's own
+    unbuilt = RunDirectory(tmp_path / "elsewhere" / "g" / "seed-1")
+    unbuilt.path.mkdir(parents=True)
+    unbuilt.failure.write_text("there are no images\n")
+    (tmp_path / "runs" / "g").symlink_to(tmp_path / "elsewhere" / "g")
+    (tmp_path / "elsewhere" / "g" / "round").symlink_to(tmp_path / "elsewhere")
+    found = {one.path: one.state for one in statuses(tmp_path)}
+    assert len(found) == 7 and list(found.values()).count("failed") == 3
     (submission,) = find_submissions(killed.path)
     with lock.locked(submission.lock):
         assert live([submission])[killed.path].waiting  # its turn will come
