@@ -117,7 +117,10 @@ def submit(
         write_table(str(out), paper)
         click.echo(f"rows: {out / 'results.csv'}", err=True)
     for path in failed:
-        click.echo(f"{path} failed: see {path / 'failure.txt'} and `metarun logs {path}`", err=True)
+        if (path / "failure.txt").exists():
+            click.echo(f"{path} failed: see {path / 'failure.txt'} and `metarun logs {path}`", err=True)
+        else:
+            click.echo(f"{path} was stopped or killed: the same command goes on with it", err=True)
     if failed:
         sys.exit(1)
 

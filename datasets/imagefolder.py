@@ -89,7 +89,8 @@ def find_classes(folder: Path) -> dict[str, Classes]:
 def divide(classes: Classes, shares: Sequence[float], seed: int) -> dict[str, Classes]:
     """Classes of each split, by shares, in a random order of the names; the rounding goes to training."""
     order = sorted(classes, key=lambda each: hashlib.sha256(os.fsencode(f"{seed}/{each[0]}")).digest())
-    val, test = round(shares[1] * len(order)), round(shares[2] * len(order))
+    val = round(shares[1] * len(order))
+    test = min(round(shares[2] * len(order)), len(order) - val)  # two halves may both be rounded up
     train = len(order) - val - test
     parts = (order[:train], order[train : train + val], order[train + val :])
     return {split: sorted(part) for split, part in zip(SPLITS, parts, strict=True)}

@@ -18,6 +18,7 @@ import tarfile
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -177,7 +178,7 @@ def _from_pickle(path: Path) -> Found:
         raise DataError(f"{path} has no uint8 images of 84x84x3 under image_data or data")
     try:
         if isinstance(told.get("class_dict"), dict):
-            members = {str(name): np.asarray(rows, np.int64) for name, rows in told["class_dict"].items()}
+            members = {str(name): _numbers(rows) for name, rows in told["class_dict"].items()}
         else:
             labels = np.asarray(told.get("labels", []))
             members = {str(label): np.flatnonzero(labels == label) for label in np.unique(labels)}
@@ -186,6 +187,13 @@ def _from_pickle(path: Path) -> Found:
     if any(rows.ndim != 1 or not ((rows >= 0) & (rows < len(pixels))).all() for rows in members.values()):
         raise DataError(f"{path} has class members beyond its {len(pixels)} images")
     return {name: [pixels[row] for row in rows] for name, rows in members.items()}
+
+
+def _numbers(rows: Any) -> np.ndarray:
+    """int64 `[n]`; nested lists, whose size may be anything, are not looked into."""
+    if not isinstance(rows, np.ndarray) and any(hasattr(row, "__len__") for row in rows):
+        raise ValueError("a list in a list")
+    return np.asarray(rows, np.int64)
 
 
 def _cached(split: str) -> str:

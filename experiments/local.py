@@ -36,8 +36,8 @@ def places(runs: int, most: int | None, gpus: int) -> list[str | None]:
 
 
 def run_here(runs: Sequence[Run], out: Path, most: int | None, gpus: int, tell: Callable[[str], object]) -> list[Path]:
-    """Train every run, `most` at a time; the folders of those that failed. A stop is passed on to the runs, which write
-    their checkpoints; then Interrupted."""
+    """Train every run, `most` at a time; the folders of those that failed or were stopped one by one. A stop of all is
+    passed on to the runs, which write their checkpoints; then Interrupted."""
     free = places(len(runs), most, gpus)
     threads = max(1, cores() // len(free))
     waiting, running, failed = list(runs), {}, []
@@ -54,8 +54,10 @@ def run_here(runs: Sequence[Run], out: Path, most: int | None, gpus: int, tell: 
                 run, process, gpu = running.pop(sentinel)  # pyright: ignore[reportArgumentType]
                 process.join()
                 free.append(gpu)
-                state = "stopped" if stop.requested else "failed" if process.exitcode else "finished"
-                if state == "failed":
+                state = "finished" if not process.exitcode else "failed"
+                if stop.requested or process.exitcode == 130:  # by another's `metarun cancel`
+                    state = "stopped"
+                if process.exitcode and not stop.requested:
                     failed.append(run.directory.path)
                 tell(f"{run.directory.path}: {state}; {len(waiting) + len(running)} left")
             if stop.requested:

@@ -23,6 +23,7 @@ from .rundir import RunDirectory
 # Okabe and Ito 2008; the line styles tell apart what is printed in grey
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 STYLES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)), (0, (8, 3)))
+BINS = ("queries", "confidence", "right")  # columns of calibration.csv
 MAIN = {"accuracy": "accuracy", "mse": "mean squared error", "total_reward": "total reward of a trial"}
 
 
@@ -120,7 +121,9 @@ def reliability(runs: Sequence[Run]) -> Any | None:
     """Accuracy over confidence, in bins of confidence, and how many test predictions each bin has (Guo et al. 2017)."""
     from matplotlib import pyplot
 
-    calibrated = [(run, _columns(run.directory.calibration)) for run in runs if run.directory.calibration.is_file()]
+    calibrated = [
+        (run, _columns(run.directory.calibration, BINS)) for run in runs if run.directory.calibration.is_file()
+    ]
     if not calibrated:
         return None
     figure, (axes, below) = pyplot.subplots(
@@ -130,7 +133,7 @@ def reliability(runs: Sequence[Run]) -> Any | None:
     for place, (run, rows) in enumerate(calibrated):
         counts, look = rows["queries"], _look(place, "")
         some = counts > 0
-        error = expected_calibration_error(*(rows[name].tolist() for name in ("queries", "confidence", "right")))
+        error = expected_calibration_error(*(rows[name].tolist() for name in BINS))
         axes.plot(
             rows["confidence"][some] / counts[some],
             rows["right"][some] / counts[some],
@@ -180,7 +183,8 @@ NUMBERS = {
 
 
 def _by_step(runs: Sequence[Run], column: str, label: str) -> Any | None:
-    played = [(run, _columns(run.directory.curves)) for run in runs if run.directory.curves.is_file()]
+    needed = ("step", column, f"{column}_ci95")
+    played = [(run, _columns(run.directory.curves, needed)) for run in runs if run.directory.curves.is_file()]
     if not played:
         return None
     figure, axes = _axes("step of a trial", label)
@@ -206,9 +210,9 @@ def _by_inner_step(run: Run) -> dict[int, np.ndarray]:
     return {number: columns[name] for number in numbers if (name := f"{run.row.metric}_{number}") in columns}
 
 
-def _columns(path: Path) -> dict[str, np.ndarray]:
+def _columns(path: Path, needed: Sequence[str] = ()) -> dict[str, np.ndarray]:
     with _lines(path) as lines:
-        return {name: np.array([float(row[name]) for row in lines]) for name in lines[0]}
+        return {name: np.array([float(row[name]) for row in lines]) for name in {**lines[0], **dict.fromkeys(needed)}}
 
 
 @contextmanager

@@ -147,7 +147,7 @@ def slurm(*command: str) -> str:
 
 def cancel(folder: Path) -> int:
     """End every job and process of the runs below the folder; how many runs were alive. They go on when submitted
-    again."""
+    again. RunError for one that has not begun and is to be started by a process that starts others too."""
     here = folder.resolve()
     submissions = find_submissions(folder)
     alive = {path: job for path, job in live(submissions).items() if path.is_relative_to(here)}
@@ -164,6 +164,10 @@ def cancel(folder: Path) -> int:
         if directory.path not in ended and (holder := lock.holder(directory.lock)):
             ended.add(directory.path)
             _end(holder)
+    for path, job in alive.items():
+        run = RunDirectory(path)
+        if path not in ended and not run.finished and not run.failure.exists():
+            raise RunError(f"{path} waits for its turn in {job.job}, which starts other runs too: cancel their folder")
     return sum(not RunDirectory(path).finished for path in ended)
 
 

@@ -123,6 +123,12 @@ class TestImageFolder:
         names = [name for pool in self.build(tmp_path).pools.values() for name in pool.names]
         assert os.fsdecode(b"caf\xe9") in names and len(names) == 10
 
+    def test_no_class_is_in_two_splits(self):
+        """Two halves of 7 are both rounded up. Rejected: so many in each."""
+        for shares in ((0.0, 0.5, 0.5), (0.64, 0.16, 0.2), (0.0, 0.3, 0.7)):
+            parts = imagefolder.divide([(str(number), []) for number in range(7)], shares, 0)
+            assert sorted(name for part in parts.values() for name, _ in part) == list("0123456")
+
     def test_a_division_that_is_there_cannot_be_chosen(self, tmp_path):
         for split in SPLITS:
             self.fill(tmp_path / split, 2)

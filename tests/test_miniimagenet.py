@@ -22,6 +22,14 @@ SPLITS = ("train", "val", "test")
 pytestmark = pytest.mark.usefixtures("own_cache")
 
 
+def doubled(levels):
+    """A short pickle, and more numbers than there is memory when it is made an array."""
+    rows = [0]
+    for _ in range(levels):
+        rows = [rows, rows]
+    return rows
+
+
 class TestMiniImagenet:
     """A copy with 3 / 2 / 2 classes of 4 images, in all the forms that are about."""
 
@@ -170,6 +178,7 @@ class TestMiniImagenet:
             {"class_dict": {"a": [10**30]}},
             {"class_dict": {"a": [1]}},
             {"class_dict": {"a": [[0]]}},
+            {"class_dict": {"a": doubled(40)}},
             {"labels": [[0], [0, 1]]},
             {"labels": [0, 1]},
         ],

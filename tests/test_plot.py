@@ -69,9 +69,10 @@ def test_runs_of_several_folders_are_told_apart(runs, tmp_path):
     shutil.copytree(runs / "learner", tmp_path / "copy" / "learner")
     found = runs_below([runs / "learner", tmp_path / "copy"])
     assert len({one.label for one in found}) == len({one.name for one in found}) == 2
-    (tmp_path / "copy" / "learner" / "seed-0" / "curves.csv").write_text("")
-    with pytest.raises(RunError, match=r"curves\.csv is damaged"):
-        list(draw_all(runs_below([tmp_path / "copy"]), tmp_path / "figures", "png", ["regret"]))
+    for text in ("", "step,optimal_by_step\n1,0.5\n"):
+        (tmp_path / "copy" / "learner" / "seed-0" / "curves.csv").write_text(text)
+        with pytest.raises(RunError, match=r"curves\.csv is damaged"):
+            list(draw_all(runs_below([tmp_path / "copy"]), tmp_path / "figures", "png", ["regret"]))
 
 
 def test_no_run_is_a_mistake(tmp_path):

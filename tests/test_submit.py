@@ -253,6 +253,7 @@ def test_cancel_ends_runs_of_this_machine_after_a_checkpoint(tmp_path):
             time.sleep(0.1)
         status = metarun("status", "runs")
         assert "running      step " in status and "waiting      for its turn" in status
+        assert "seed-1 waits for its turn in process" in metarun("cancel", "runs/tiny/seed-1", code=1)
         assert "cancelled 2 runs" in metarun("cancel", "runs")
         assert process.wait(60) == 130
     finally:
