@@ -25,13 +25,13 @@ GROUPED = (
 MEASURED = frozenset(
     {"seeds", "result", "ci95", "seed std", "published", "difference", "ece", "nll", "minutes"}
 )  # all else says what was measured
-HIDDEN = {
+HIDDEN = {  # unless lines would look alike without
     "spec": "spec_digest",
     "query": "query",
     "checkpoint": "checkpoint",
     "tasks": "episodes_digest",
     "images": "content_digest",
-}  # unless lines would look alike without
+}
 NUMERIC = frozenset(
     {
         "result",
