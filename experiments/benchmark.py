@@ -30,7 +30,6 @@ from .tuning import trials_of
 FORMATS = ("text", "json", "csv")
 CALLS = 16  # of training steps that are measured
 TRIALS = 100  # that `estimate_hours` plays at once
-ENDLESS = 1 << 40  # more training steps than are measured, however few the experiment has
 MATRIX = 2048  # rows and columns of the products that measure the machine
 
 
@@ -79,7 +78,6 @@ def benchmark(experiment: Experiment, steps: int | None, imports: float) -> Benc
     source, learner = build(experiment, seed)
     data = time.perf_counter() - started
     training = TrainingSteps(experiment, seed, source, learner)
-    training.steps = ENDLESS
     started = time.perf_counter()
     training.trace()
     tracing = time.perf_counter() - started
@@ -138,7 +136,6 @@ def estimate_hours(experiment: Experiment) -> float:
         tuning = trials_of(experiment)[1] * len(learner.grid or ())
         return evaluation * (experiment.test.episodes + tuning) / 3600
     training = TrainingSteps(small, seed, source, learner)
-    training.steps = ENDLESS
     training.take(1)
     step = min(_timed(training.take, 1) for _ in range(2)) * experiment.train.meta_batch / size
     return _hours(experiment, source, step, evaluation)

@@ -23,7 +23,7 @@ from typing import NamedTuple
 from . import lock
 from .atomic import write_json_atomic
 from .errors import RunError
-from .rundir import RunDirectory
+from .rundir import RunDirectory, folders_below
 
 JOBS = ".jobs"
 
@@ -82,19 +82,13 @@ def find_submissions(folder: Path) -> list[Submission]:
 
 
 def _walk(folder: Path) -> Iterator[tuple[Path, list[str]]]:
-    """Folders and their files, the insides of runs and submissions left out; symbolic links are followed, once."""
-    seen = set()
-    for path, folders, files in os.walk(folder.resolve(), followlinks=True):
-        real = os.path.realpath(path)
-        if real in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        yield Path(path), files
-        if _is_run(Path(path), files):
-            folders.clear()
-        elif JOBS in folders:
-            folders.remove(JOBS)
+    """Folders and their files, the insides of runs and submissions left out."""
+    for path, below, files in folders_below(folder.resolve()):
+        yield path, files
+        if _is_run(path, files):
+            below.clear()
+        elif JOBS in below:
+            below.remove(JOBS)
 
 
 def _is_run(path: Path, files: Sequence[str]) -> bool:

@@ -6,8 +6,6 @@ import csv
 import fcntl
 import io
 import math
-import os
-import re
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -17,6 +15,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from .atomic import write_text_atomic
 from .errors import RunError
+from .rundir import folders_below
 from .spec import Published
 
 
@@ -133,16 +132,9 @@ def find_rows(folders: Sequence[Path]) -> list[Path]:
     """Result files below the folders, sorted; runs below them that `--fresh` set aside (seed-0~1) do not count."""
     found = set()
     for folder in folders:
-        seen = set()  # symbolic links are followed, once
-        for root, below, names in os.walk(folder, followlinks=True):
-            below[:] = [name for name in below if not re.fullmatch(r"seed-\d+~\d+", name)]
-            real = os.path.realpath(root)
-            if real in seen:
-                below.clear()
-                continue
-            seen.add(real)
-            tests = Path(root).name == "evaluations"
-            found |= {Path(root, name) for name in names if name == "result.json" or tests and name.endswith(".json")}
+        for path, _, files in folders_below(folder):
+            tests = path.name == "evaluations"
+            found |= {path / name for name in files if name == "result.json" or tests and name.endswith(".json")}
     return sorted(found)
 
 

@@ -20,6 +20,7 @@ restarts.json     how often the scheduler started it again at the same step
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,6 +30,20 @@ from . import lock
 from .errors import RunError
 
 KEPT_CHECKPOINTS = 2
+
+
+def folders_below(folder: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
+    """As os.walk, the folder itself first: each folder, the folders in it, of which the caller may take some away, and
+    its files. Symbolic links are followed, once; runs that --fresh set aside (seed-0~1) are left out."""
+    seen = set()
+    for path, below, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(path)
+        if real in seen:
+            below.clear()
+            continue
+        seen.add(real)
+        below[:] = [name for name in below if not re.fullmatch(r"seed-\d+~\d+", name)]
+        yield Path(path), below, files
 
 
 class RunDirectory:

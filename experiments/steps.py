@@ -48,7 +48,7 @@ class TrainingSteps:
     ):
         self.seed, self.source, self.learner = seed, source, learner
         self.batch, self.shape = experiment.train.meta_batch, training_shape(experiment)
-        self.number, self.steps = first, experiment.train.steps
+        self.number = first
         self.share, self.tasks = Share.of(self.batch, workers)
         if isinstance(source, TrialSource):
             self.share, self.tasks = Share(workers), self.batch
@@ -107,7 +107,7 @@ class TrainingSteps:
         return next(self._stream)
 
     def _episodes(self) -> tf.data.Dataset:
-        numbers = tf.data.Dataset.range(self.number, self.steps)
+        numbers = tf.data.Dataset.range(self.number, tf.int64.max)
         return numbers.map(untouched(self._sample), num_parallel_calls=2, deterministic=True)
 
     def _sample(self, number: tf.Tensor) -> Tasks:
