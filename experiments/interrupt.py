@@ -38,11 +38,16 @@ class StopSignal:
         """The block looks at `requested` itself; with False it may be interrupted anywhere, as before `held`."""
         before, self.holding = self.holding, holding
         try:
-            if self.requested and not holding:
-                raise Interrupted("stopped; the same command goes on from the newest checkpoint")
+            if not holding:
+                self.check()
             yield
         finally:
             self.holding = before
+
+    def check(self) -> None:
+        """Interrupted where a stop was requested while it was held."""
+        if self.requested:
+            raise Interrupted("stopped; the same command goes on from the newest checkpoint")
 
     def _request(self, number: int, frame: FrameType | None) -> None:
         first, self.requested = not self.requested, True

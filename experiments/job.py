@@ -53,8 +53,7 @@ def work(path: str, tests: Sequence[Mapping[str, Any]], threads: int) -> None:
                     from .evaluate import evaluate
                     from .follow import follow
                     from .run import run
-                with stop.held(False):
-                    pass
+                stop.check()
                 workers = join(cluster.addresses, cluster.index) if cluster else ALONE
                 if follows:
                     follow(experiment, experiment.seeds[0], workers)

@@ -129,6 +129,8 @@ class Training:
                     log.flush()
                     saved_at = time.monotonic()
                 count = max(1, min(2 * count, int(CALL_SECONDS / seconds)))
+        if self.workers.count == 1:  # one that left would be lost to the others
+            stop.check()
 
     def test(self) -> Row:
         """Measure the chosen checkpoint on the fixed test tasks; write the episodes, then the row."""

@@ -46,7 +46,7 @@ def pictures(tmp_path):
 def run_until(monkeypatch):
     """Runs an experiment and sends the signal of a batch system after a step."""
 
-    def run_until(step, experiment, directory):
+    def run_until(step, experiment, directory, told=r"stopped after step \d+ of"):
         original = Training._count
 
         def counted(training, *arguments):
@@ -54,7 +54,7 @@ def run_until(monkeypatch):
                 os.kill(os.getpid(), signal.SIGTERM)
             original(training, *arguments)
 
-        with monkeypatch.context() as patch, pytest.raises(Interrupted, match=r"stopped after step \d+ of"):
+        with monkeypatch.context() as patch, pytest.raises(Interrupted, match=told):
             patch.setattr(Training, "_count", counted)
             run(experiment, 0, directory)
 
@@ -69,6 +69,17 @@ def test_reading_from_files_trains_as_from_memory_and_goes_on_after_a_stop(tmp_p
     expected, found = results(tmp_path / "resident"), results(tmp_path / "streamed")
     assert expected["row"].pop("spec_digest") != found["row"].pop("spec_digest")
     assert found == expected
+
+
+def test_a_signal_in_the_last_step_comes_before_the_test(tmp_path, pictures, run_until):
+    """Not after it: the test of some specs takes hours."""
+    experiment = load(str(pictures), ["validation=null"]).experiment
+    directory, whole = RunDirectory(tmp_path / "seed-0"), RunDirectory(tmp_path / "whole")
+    run_until(12, experiment, directory, told="the same command goes on")
+    assert directory.step == 12 and not directory.partial_test.exists() and not directory.finished
+    run(experiment, 0, directory)
+    run(experiment, 0, whole)
+    assert results(directory.path) == results(whole.path)
 
 
 def test_a_run_does_not_go_on_with_other_images(tmp_path, pictures, run_until):
