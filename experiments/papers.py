@@ -83,16 +83,19 @@ def shipped_tables() -> dict[str, Path]:
 
 
 def load_table(name: str) -> PaperTable:
-    """A table that ships, or one in a file, or a part of one; SpecError lists all mistakes."""
-    document = read(_find(name))
+    """A table that ships, or one in a file, or a part of one; SpecError lists all mistakes. Files that it names are
+    looked for beside it first."""
+    path = _find(name)
+    document = read(path)
     if "part_of" not in document.values:
-        return _whole(document)
+        return _whole(document, path.parent)
     part = _validated(document, PartOfTable)
-    other = read(_find(part.part_of))
+    path = _find(_beside(part.part_of, path.parent))
+    other = read(path)
     if "part_of" in other.values:
         document.complain(("part_of",), f"{part.part_of} is itself a part of another table: name that one")
         raise SpecError(document.problems)
-    whole = _whole(other)
+    whole = _whole(other, path.parent)
     cells = {cell.name: cell for cell in whole.cells if cell.column in part.columns}
     for number, column in enumerate(part.columns):
         if column not in {cell.column for cell in whole.cells}:
@@ -116,12 +119,19 @@ def _find(name: str) -> Path:
     return path
 
 
-def _whole(document: Document) -> PaperTable:
+def _beside(name: str, folder: Path) -> str:
+    """The file of this name in the folder, or else the name as it is."""
+    path = folder / name
+    return str(path) if path.is_file() else name
+
+
+def _whole(document: Document, folder: Path) -> PaperTable:
     table = _validated(document, PaperTable)
     _complain_of_doubles(document, table)
     if document.problems:
         raise SpecError(document.problems)
-    return table
+    cells = (cell.model_copy(update={"spec": _beside(cell.spec, folder)}) for cell in table.cells)
+    return table.model_copy(update={"cells": tuple(cells)})
 
 
 Kind = TypeVar("Kind", bound=Options)

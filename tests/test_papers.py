@@ -66,6 +66,17 @@ def test_a_part_of_a_table(table, tmp_path):
     assert cell.model_copy(update={"overrides": ()}) == load_table(str(table)).cells[1]
 
 
+def test_files_that_a_table_names_are_beside_it(table, tmp_path, monkeypatch):
+    """Not in the folder where the command is given."""
+    table.write_text(table.read_text().replace(str(tmp_path / "sines.yaml"), "sines.yaml"))
+    (tmp_path / "part.yaml").write_text(PART.replace("TABLE", table.name))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert "spec: sines.yaml" in table.read_text()
+    for name in ("../paper.yaml", "../part.yaml"):
+        assert plan(load_table(name), tmp_path)[0].experiment.dataset.name == "sinusoid"
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
