@@ -89,6 +89,25 @@ def test_a_table_of_runs_of_several_machines(tables, folders):
     ]
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "best"),
+    [
+        ([("a", 98.0, True), ("b", 97.8, True)], [("c", 97.4, False)], "ab"),
+        ([("a", 98.0, True), ("b", 97.8, True)], [("c", 97.51, False)], ""),  # a paired test may not tell it from a
+        ([("a", 97.0, True), ("b", 96.9, True)], [("c", 98.0, False)], "c"),
+        ([("a", 98.0, False), ("b", 97.8, False)], [("c", 97.0, False)], ""),  # these two were not compared
+        ([("a", 98.0, True), ("b", 97.0, False)], [("c", 90.0, True), ("d", 80.0, False)], "a"),
+        ([("a", 98.0, True), ("b", 97.0, False)], [("c", 90.0, True), ("a", 80.0, False)], ""),
+    ],
+)
+def test_the_best_of_two_folders(tables, tmp_path, old, new, best):
+    """Each cell with an interval of 0.25: those 0.5 apart are told apart by any test of the same tasks."""
+    for name, cells in (("old", old), ("new", new)):
+        write_cells(tmp_path / name, *((f"c-{cell}", 1.0, *told) for cell, *told in cells))
+    cells = tables.merged(read_table(tmp_path / "old"), read_table(tmp_path / "new"))
+    assert "".join(sorted(cell.cell[-1] for cell in cells if cell.best)) == best
+
+
 def test_a_row_of_more_episodes_is_another_one(tables, folders):
     results, runs = folders
     rows(runs / "results.csv", ("one", 0, 5), episodes=10000)

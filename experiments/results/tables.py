@@ -52,13 +52,37 @@ def take_over(runs: Path) -> None:
 
 
 def merged(old: Sequence[FilledCell], new: Sequence[FilledCell]) -> list[FilledCell]:
-    """Each cell once. A column with cells of both has none in bold: they were not compared with each other."""
+    """Each cell once. A column with cells of both has those in bold that are sure to be: see `best_of_both`."""
     budgets = {cell.cell: cell.budget or 1 for cell in old}
     taken = [cell for cell in new if (cell.budget or 1) >= budgets.get(cell.cell, 0)]
     names = {cell.cell for cell in taken}
-    kept = [cell for cell in old if cell.cell not in names]
-    mixed = {cell.column for cell in kept} & {cell.column for cell in taken}
-    return [cell.model_copy(update={"best": cell.best and cell.column not in mixed}) for cell in kept + taken]
+    cells = [cell for cell in old if cell.cell not in names] + taken
+    best = {cell.cell for cell in cells if cell.best}
+    for column in {cell.column for cell in old} & {cell.column for cell in new}:
+        in_column = [[cell for cell in folder if cell.column == column] for folder in (old, new)]
+        best -= {cell.cell for cell in cells if cell.column == column}
+        best |= best_of_both(*in_column)
+    return [cell.model_copy(update={"best": cell.cell in best}) for cell in cells]
+
+
+def best_of_both(old: Sequence[FilledCell], new: Sequence[FilledCell]) -> set[str]:
+    """Names of the best cells of a column that has cells of two folders, whose episodes are not here to be paired.
+
+    On the same tasks the standard error of a difference is at most the sum of both standard errors, whatever the two
+    have in common (Cauchy and Schwarz): where intervals do not meet, a paired test tells the cells apart as well. So
+    the best of the folder with the best cell of all stand, if all cells of the other are that far from it; else none.
+    """
+    cells = [*old, *new]
+    told_twice = len({cell.cell for cell in cells}) < len(cells)
+    if told_twice or len({(cell.episodes_digest, cell.metric) for cell in cells}) > 1:
+        return set()
+    if any(cell.result is None or cell.ci95 is None for cell in cells):
+        return set()
+    top = (min if cells[0].metric == "mse" else max)(cells, key=lambda cell: cell.result)
+    own, others = (old, new) if top in old else (new, old)
+    if any(abs(top.result - cell.result) <= top.ci95 + cell.ci95 for cell in others):
+        return set()
+    return {cell.cell for cell in own if cell.best or len(own) == 1}  # one that was alone was compared with none
 
 
 def read(path: Path) -> list[dict[str, str]]:
