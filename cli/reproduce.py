@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -81,7 +82,7 @@ def command(
     if executor:
         from .submit import submit
 
-        paper = (str(Path(table).resolve()) if Path(table).is_file() else table, seeds, budget)
+        paper = (table if table in shipped_tables() else os.path.abspath(table), seeds, budget)
         try:
             submit(trainings(chosen), out, executor, told, paper=paper, dry_run=dry_run)
         finally:

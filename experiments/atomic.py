@@ -28,8 +28,8 @@ def write_bytes_atomic(path: Path, data: bytes) -> None:
 
 
 def write_text_atomic(path: Path, text: str) -> None:
-    """UTF-8, as `write_bytes_atomic`."""
-    write_bytes_atomic(path, text.encode())
+    """UTF-8, as `write_bytes_atomic`; of file names, what is no UTF-8 is written with a backslash."""
+    write_bytes_atomic(path, text.encode(errors="backslashreplace"))
 
 
 def write_json_atomic(path: Path, value: Any) -> None:

@@ -66,7 +66,7 @@ def read_episodes(path: Path, metric: str) -> np.ndarray:
         if any(line["episode"] != str(number) for number, line in enumerate(lines)):
             raise ValueError("its lines are not in the order of the episodes")
         return np.array([float(line[metric]) for line in lines])
-    except (OSError, KeyError, TypeError, ValueError) as error:
+    except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
         raise RunError(
             f"{path} has no whole column of {metric} ({error}): move the row of this test away (result.json, or the "
             ".json beside it), and the command that made it tests again"
@@ -138,7 +138,8 @@ def render(runs: Sequence[Compared], reference: int, test: Test, form: str) -> s
     kept = [place for place in range(len(names)) if any(cells[place] for cells in table)]
     shown = render_cells([names[place] for place in kept], [[cells[place] for place in kept] for cells in table], form)
     note = f"difference to {table[reference][0]} on {row.episodes} identical episodes; {test} test"
-    return f"{shown}\n\n{unit_of(row.metric)}; {note}"
+    comment = "% " if form == "latex" else ""
+    return f"{shown}\n\n{comment}{unit_of(row.metric)}; {note}"
 
 
 def probability(p: float) -> str:

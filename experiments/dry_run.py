@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from ..datasets import cache
 from ..datasets.errors import DataError
 from .errors import RunError
-from .plan import Planned, by_cell
+from .plan import BLOCKED, Planned, by_cell
 from .spec import Experiment
 
 
@@ -62,7 +62,7 @@ def absent(experiment: Experiment) -> bool:
 
 
 def _left(seeds: Sequence[Planned]) -> float:
-    """Trainings that are still to be done, parts of them included."""
+    """Trainings that are still to be done and can be, parts of them included."""
     steps = seeds[0].experiment.train.steps
-    todo = [one for one in seeds if not one.directory.finished]
+    todo = [one for one in seeds if not one.directory.finished and one.state not in BLOCKED]
     return sum(1 - one.step / steps if steps else 1.0 for one in todo)

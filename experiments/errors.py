@@ -30,7 +30,7 @@ def noted(path: Path) -> Iterator[None]:
         raise
     except Exception as error:
         line = explain(error)[0].removeprefix("error: ")
-        write_text_atomic(path, line.encode(errors="backslashreplace").decode() + "\n")  # file names may be no UTF-8
+        write_text_atomic(path, line + "\n")
         raise
 
 

@@ -67,6 +67,7 @@ def wilcoxon_p(differences: np.ndarray) -> float:
     # Equal accuracies differ by rounding; 12 digits tell ties from differences
     sizes = np.round(np.abs(kept), 12)
     _, place, ties = np.unique(sizes, return_inverse=True, return_counts=True)
+    ties = ties.astype(np.float64)  # whose cubes are beyond integers
     ranks = (np.cumsum(ties) - (ties - 1) / 2)[place]
     count = len(kept)
     mean = count * (count + 1) / 4

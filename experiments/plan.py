@@ -18,6 +18,10 @@ from .rundir import RunDirectory
 from .runs import Run, held
 from .spec import Experiment
 
+DAMAGED = "damaged"
+OTHER_SPEC, OTHER_SEED = "another spec in its folder", "another seed in its folder"
+BLOCKED = (DAMAGED, OTHER_SPEC, OTHER_SEED)  # states of cells that cannot be trained
+
 
 @dataclass(frozen=True)
 class Planned:
@@ -43,11 +47,11 @@ class Planned:
             if self.directory.finished and self.row_path.is_file():
                 read_row(self.row_path)
         except RunError:
-            return "damaged"
+            return DAMAGED
         if digest != self.experiment.digest:
-            return "another spec in its folder"
+            return OTHER_SPEC
         if self.seed not in seeds:
-            return "another seed in its folder"
+            return OTHER_SEED
         if self.directory.finished:
             return "finished" if self.row_path.is_file() else "trained, not tested so"
         if self.directory.spec.exists():

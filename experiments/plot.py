@@ -23,6 +23,9 @@ from .rundir import RunDirectory
 # Okabe and Ito 2008; the line styles tell apart what is printed in grey
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 STYLES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)), (0, (8, 3)))
+MARKERS = "os^Dv<>"  # as many as colours and styles: the eighth curve has the first colour with the second of these
+FEW = 40  # points of a curve that are marked, so that one alone is seen
+MOST_INSIDE = 10  # lines of a legend inside the axes
 BINS = ("queries", "confidence", "right")  # columns of calibration.csv
 MAIN = {"accuracy": "accuracy", "mse": "mean squared error", "total_reward": "total reward of a trial"}
 
@@ -44,17 +47,24 @@ def runs_below(folders: Sequence[Path]) -> list[Run]:
     rows = [read_row(path) for path in found]
     alone = len({row.algorithm for row in rows}) == len({row.experiment for row in rows})
     same = Counter((row.experiment, row.seed) for row in rows)
-    runs = []
+    runs, names = [], Counter[str]()
     for path, row in zip(found, rows, strict=True):
         label = row.algorithm if alone else row.experiment  # where the algorithm says which experiment is meant
         name = f"{row.experiment}-seed-{row.seed}"
         if same[row.experiment, row.seed] > 1:  # of several folders
             label = str(path.parent)
-            name = re.sub(r"[^A-Za-z0-9._~]+", "-", label).strip("-")
+            name = re.sub(r"[^\w.~]+", "-", label).strip("-")
         elif row.seed:
             label += f" seed {row.seed}"
-        runs.append(Run(RunDirectory(path.parent), row, label, name))
+        names[name] += 1
+        name += f"~{names[name]}" * (names[name] > 1)
+        runs.append(Run(RunDirectory(path.parent), row, plain(label), name))
     return runs
+
+
+def plain(label: str) -> str:
+    """A text that matplotlib shows as it is: dollars are no formulas, a first _ does not hide it from the legend."""
+    return f"{' ' * label.startswith('_')}{label}".replace("$", r"\$")
 
 
 def draw_all(runs: Sequence[Run], out: Path, form: str, kinds: Sequence[str] = (), episode: int = 0) -> Iterator[Path]:
@@ -96,7 +106,7 @@ def learning(runs: Sequence[Run]) -> Any | None:
     for place, (run, rows) in enumerate(curves):
         if rows is None:
             if run.row.metric == metric and run.row.mean is not None and not run.row.train_steps:
-                axes.axhline(run.row.mean, **_look(place, run.label), linewidth=1)
+                axes.axhline(run.row.mean, **_look(place, run.label) | {"marker": ""}, linewidth=1)
         elif run.row.metric == metric:
             _band(axes, rows["step"], rows[metric], rows["ci95"], place, run.label)
     return _finished(figure, axes)
@@ -137,9 +147,7 @@ def reliability(runs: Sequence[Run]) -> Any | None:
         axes.plot(
             rows["confidence"][some] / counts[some],
             rows["right"][some] / counts[some],
-            **look | {"label": f"{run.label}, ECE {100 * error:.1f}%"},
-            marker="os^Dv<>"[place % 7],
-            markersize=4,
+            **look | {"label": f"{run.label}, ECE {100 * error:.1f}%", "markersize": 4},
         )
         edges = np.linspace(0, 1, len(counts) + 1)
         below.stairs(counts / counts.sum(), edges, color=look["color"], linestyle=look["linestyle"])
@@ -221,7 +229,7 @@ def _lines(path: Path) -> Iterator[list[dict[str, str]]]:
     try:
         with path.open(newline="", encoding="utf-8") as file:
             yield list(csv.DictReader(file))
-    except (OSError, LookupError, TypeError, ValueError) as error:
+    except (OSError, LookupError, TypeError, ValueError, csv.Error) as error:
         raise RunError(f"{path} is damaged ({error!r}): move it away, or train the run again") from None
 
 
@@ -243,17 +251,34 @@ def _axes(x: str, y: str) -> tuple[Any, Any]:
 
 
 def _look(place: int, label: str) -> dict[str, Any]:
-    return {"color": COLORS[place % len(COLORS)], "linestyle": STYLES[place % len(STYLES)], "label": label}
+    """No two of the first 49 places have the same."""
+    turn = (place + place // len(COLORS)) % len(STYLES)
+    return {
+        "color": COLORS[place % len(COLORS)],
+        "linestyle": STYLES[turn],
+        "marker": MARKERS[turn],
+        "markersize": 3,
+        "label": label,
+    }
 
 
 def _band(axes: Any, x: np.ndarray, y: np.ndarray, ci95: np.ndarray, place: int, label: str) -> None:
-    axes.plot(x, y, **_look(place, label))
-    axes.fill_between(x, y - ci95, y + ci95, color=COLORS[place % len(COLORS)], alpha=0.15, linewidth=0)
+    look = _look(place, label)
+    axes.plot(x, y, **look | ({} if len(x) <= FEW else {"marker": ""}))
+    if len(x) == 1:
+        axes.errorbar(x, y, ci95, color=look["color"], capsize=3)
+    else:
+        axes.fill_between(x, y - ci95, y + ci95, color=look["color"], alpha=0.15, linewidth=0)
 
 
 def _finished(figure: Any, axes: Any) -> Any:
     from matplotlib import pyplot
 
-    axes.legend(fontsize="small")
+    handles, labels = axes.get_legend_handles_labels()
+    if len(labels) <= MOST_INSIDE:
+        axes.legend(fontsize="small")
+    else:
+        figure.set_figheight(figure.get_figheight() + 0.2 * len(labels))
+        figure.legend(handles, labels, fontsize="small", loc="outside lower center")
     pyplot.close(figure)
     return figure

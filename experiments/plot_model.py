@@ -18,7 +18,7 @@ from ..datasets.sinusoid import SinusoidSource
 from ..datasets.tasks import Episode
 from .errors import RunError
 from .evaluate import restored
-from .plot import COLORS, STYLES, Run
+from .plot import COLORS, STYLES, Run, plain
 from .runs import spec_of
 from .spec import Experiment
 from .steps import draw, shape_of
@@ -107,7 +107,8 @@ def episode(model: Trained) -> Any:
     supports = model.source.pixels(batch.support_x[0]).reshape(way, shot, *model.source.input_shape)
     queries = model.source.pixels(batch.query_x[0]).reshape(way, query, *model.source.input_shape)
     chosen, confidence = (each.reshape(way, query) for each in _answers(model, batch))
-    right, names = chosen == np.arange(way)[:, None], model.source.class_names("test", batch)[0]
+    right = chosen == np.arange(way)[:, None]
+    names = [plain(name) for name in model.source.class_names("test", batch)[0]]
     wide, high, gap = 1.15, 1.5, 0.4
     width, left, head = max(5.0, wide * (shot + query) + gap), 4.0, 1.2
     figure = pyplot.figure(figsize=(0.8 * (width + left), 0.8 * (high * way + head)))

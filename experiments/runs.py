@@ -68,6 +68,11 @@ def retest(run: Path, split: str, changes: Mapping[str, Any]) -> Retest:
     trained, spec = read_row(directory.result), spec_of(directory)
     if spec.kind == "classical":
         raise RunError(f"{run}: {spec.algorithm.name} is not trained: give `metarun train` a spec with another test")
+    if spec.digest != trained.spec_digest and spec.dataset.name != "imagefolder":  # whose folder may have been moved
+        raise RunError(
+            f"{directory.spec} is not what the run was trained with (digest {spec.digest}, its row has "
+            f"{trained.spec_digest}): bring it back; what to test otherwise is for options of `metarun evaluate`"
+        )
     experiment = changed(spec, changes)
     return Retest(directory, trained, spec, experiment, place(directory, spec, experiment, split))
 

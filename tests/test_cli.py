@@ -10,7 +10,9 @@ import pytest
 import yaml
 
 from metarun.cli.main import COMMANDS
+from metarun.experiments.load import load, resolved_yaml
 from metarun.experiments.quiet import fast_kernels
+from metarun.experiments.runs import retest
 
 QUICK = [
     ["--help"],
@@ -123,6 +125,17 @@ def test_an_empty_folder_has_no_table(tmp_path):
 
 def test_evaluate_needs_a_finished_run(tmp_path):
     assert "finished" in metarun("evaluate", tmp_path, code=1).stderr
+
+
+def test_evaluate_refuses_a_spec_that_was_edited_after_the_training(tmp_path):
+    """Its row would tell of other classes under the name of this training."""
+    spec = load("omniglot/protonet").experiment
+    (tmp_path / "spec.yaml").write_text(resolved_yaml(spec))
+    (tmp_path / "result.json").write_text(json.dumps(ROW | {"spec_digest": spec.digest}))
+    assert retest(tmp_path, "test", {"shot": 5}).experiment.test.shot == 5
+    edited = resolved_yaml(spec).replace("split: vinyals", "split: random-1100-100-423")
+    (tmp_path / "spec.yaml").write_text(edited)
+    assert "is not what the run was trained with" in metarun("evaluate", tmp_path, code=1).stderr
 
 
 def test_show_is_yaml_and_says_where_values_come_from():

@@ -78,6 +78,13 @@ def test_wilcoxon_by_hand():
     assert wilcoxon_p(fifteenths) == wilcoxon_p(np.array([1.0, 1.0, -1.0]))
 
 
+def test_wilcoxon_of_millions_of_equal_differences():
+    """Where all sizes are equal it is the sign test: z = (k - n / 2) / (sqrt(n) / 2). Rejected: cubes in 64 bits."""
+    n, k = 3_000_000, 1_503_000
+    p = wilcoxon_p(np.repeat([1.0, -1.0], [k, n - k]))
+    assert p == pytest.approx(math.erfc((k - n / 2) / (math.sqrt(n) / 2) / math.sqrt(2)), rel=1e-5)
+
+
 def finished(folder, values, dataset="{name: omniglot}", **changes):
     """A run directory with these episodes."""
     folder.mkdir(parents=True)
@@ -105,6 +112,7 @@ def test_compare_tells_difference_interval_and_p(tmp_path):
     assert "-10.000" in told and "4 identical episodes; paired t test" in told
     assert told.splitlines()[-1].startswith(f"accuracy %; difference to {runs[0]} on 4")  # the unit once
     assert "Wilcoxon test" in metarun("compare", *runs, "--test", "wilcoxon").stdout
+    assert metarun("compare", *runs, "--format", "latex").stdout.splitlines()[-1].startswith("% accuracy %; ")
     swapped = metarun("compare", *runs[::-1], "--against", "best").stdout
     assert "-10.000" in swapped and f"difference to {runs[0]}" in swapped
     assert "two runs" in metarun("compare", runs[0], code=2).stderr
@@ -166,6 +174,9 @@ def test_episodes_that_are_damaged_are_named(tmp_path):
         with_episodes(folder)
     (folder / "episodes.csv").write_text("episode,accuracy\n0,0.2\n1,0.4\n2,0.6\n3,0.7\n")
     with pytest.raises(RunError, match=r"was changed: its mean is 0\.475, that of its row 0\.5"):
+        with_episodes(folder)
+    (folder / "episodes.csv").write_text('episode,accuracy\n0,"0.2\n' + "1,0.4\n" * 30_000)  # a quote is not closed
+    with pytest.raises(RunError, match="no whole column of accuracy"):
         with_episodes(folder)
     (folder / "episodes.csv").unlink()
     with pytest.raises(RunError, match="no whole column of accuracy"):

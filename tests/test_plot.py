@@ -75,6 +75,35 @@ def test_runs_of_several_folders_are_told_apart(runs, tmp_path):
             list(draw_all(runs_below([tmp_path / "copy"]), tmp_path / "figures", "png", ["regret"]))
 
 
+def test_names_in_paths_collide_with_nothing(runs, tmp_path):
+    for place in ("a-b", "a/b", "_$5_$6"):
+        shutil.copytree(runs / "learner", tmp_path / place)
+    found = runs_below([tmp_path / "a-b", tmp_path / "a/b", tmp_path / "_$5_$6"])
+    assert len({one.name for one in found}) == 3
+    (figure,) = draw_all(found, tmp_path / "figures", "svg", ["learning"])
+    assert figure.read_text().count("<!-- ") > 0  # labels are drawn, none as a formula that does not parse
+
+
+def test_many_runs_are_told_apart_and_one_point_is_seen(runs, tmp_path):
+    import metarun.experiments.plot as plot
+
+    (learner,) = runs_below([runs / "learner"])
+    many = [learner._replace(label=f"run {number}") for number in range(20)]
+    figure = plot.learning(many)
+    looks = {(line.get_color(), line._dash_pattern[0], line.get_marker()) for line in figure.axes[0].get_lines()}
+    assert len(looks) == 20  # seven of each, taken together, are 7 looks
+    figure.savefig(tmp_path / "many.png")
+    assert figure.axes[0].get_window_extent().height > 100  # the legend leaves them room
+
+    shutil.copytree(runs / "learner", tmp_path / "one")
+    metrics = tmp_path / "one/seed-0/metrics.csv"
+    lines = metrics.read_text().splitlines(True)
+    last = [line for line in lines if ",val," in line][-1]
+    metrics.write_text("".join(line for line in lines if ",val," not in line) + last)
+    (line, *interval) = plot.learning(runs_below([tmp_path / "one"])).axes[0].get_lines()
+    assert line.get_marker() not in ("", "None") and interval  # a line of one point is nothing
+
+
 def test_no_run_is_a_mistake(tmp_path):
     with pytest.raises(RunError, match="no finished run in"):
         runs_below([tmp_path])

@@ -182,6 +182,13 @@ def test_dry_run_tells_state_hours_and_data(table, tmp_path):
     assert lines[2].split()[:2] == ["k10", "1"] and "(the model of k5)" in lines[2]
     assert lines[-1].startswith("about 0.50 hours")
 
+    longer = load(table.parent / "sines.yaml", ["train.steps=400"]).experiment
+    write_spec(longer, 1, planned[1].directory)
+    planned[1].directory.checkpoint(390).touch()
+    lines = list(listing(planned, hours))
+    assert "1 another spec in its folder" in lines[1]
+    assert lines[-1].startswith("about 0.00 hours")  # not 1 - 390 / 40 trainings
+
 
 def test_dry_run_says_what_data_are_missing(tmp_path, monkeypatch):
     monkeypatch.setenv("METARUN_CACHE", str(tmp_path))
@@ -195,6 +202,18 @@ def test_dry_run_says_what_data_are_missing(tmp_path, monkeypatch):
 def test_dry_run_measures(table, tmp_path):
     told = invoke(table, "--out", tmp_path / "runs", "--dry-run").output
     assert "<0.01  missing; sinusoid" in told and not (tmp_path / "runs").exists()
+
+
+def test_the_job_that_writes_the_table_finds_it_where_it_is(table, tmp_path, monkeypatch):
+    """By the name it was given: a link's target has another name, and other specs beside it."""
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "linked.yaml").symlink_to(table.rename(tmp_path / "elsewhere/results.yaml"))
+    told = []
+    monkeypatch.setattr("metarun.cli.submit.submit", lambda *_, paper, **__: told.append(paper[0]))
+    monkeypatch.chdir(tmp_path)
+    invoke("linked.yaml", "--out", tmp_path / "runs", "--executor", "slurm")
+    invoke("finn2017-sinusoid", "--out", tmp_path / "runs", "--executor", "slurm")
+    assert told == [str(tmp_path / "linked.yaml"), "finn2017-sinusoid"]
 
 
 def test_a_cell_that_fails_is_told_and_the_others_go_on(table, tmp_path, monkeypatch):

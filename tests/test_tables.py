@@ -26,13 +26,14 @@ def tables(script):
     return script("experiments/results/tables.py")
 
 
-def rows(path, *values, episodes=600):
-    """A results.csv with these experiments, seeds and means, all of so many episodes."""
+def rows(path, *values, episodes=600, digest="0"):
+    """A results.csv with these experiments, seeds and means, all of so many episodes, or of the same."""
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
         writer.writerows(
             {"experiment": name, "seed": seed, "split": "test", "mean": mean, "episodes": episodes}
+            | {"episodes_digest": digest}
             for name, seed, mean in values
         )
 
@@ -82,10 +83,10 @@ def test_a_table_of_runs_of_several_machines(tables, folders):
     write_cells(runs / f"{name}.csv", ("20way-5shot", 1.0, 98.5, True))
     tables.take_over(runs)
     assert [(cell.cell, cell.budget, cell.result, cell.best) for cell in read_table(results / f"{name}.csv")] == [
-        ("5way-1shot", 1.0, 98.0, False),  # one of its column came from elsewhere, and was compared with others
-        ("5way-5shot", 0.5, 99.0, False),
+        ("5way-1shot", 1.0, 98.0, False),  # it was compared with others, and is sure to be below the next one
+        ("5way-5shot", 0.5, 99.0, True),
         ("20way-1shot", 0.5, 96.0, False),
-        ("20way-5shot", 1.0, 98.5, False),
+        ("20way-5shot", 1.0, 98.5, True),
     ]
 
 
@@ -97,7 +98,9 @@ def test_a_table_of_runs_of_several_machines(tables, folders):
         ([("a", 97.0, True), ("b", 96.9, True)], [("c", 98.0, False)], "c"),
         ([("a", 98.0, False), ("b", 97.8, False)], [("c", 97.0, False)], ""),  # these two were not compared
         ([("a", 98.0, True), ("b", 97.0, False)], [("c", 90.0, True), ("d", 80.0, False)], "a"),
-        ([("a", 98.0, True), ("b", 97.0, False)], [("c", 90.0, True), ("a", 80.0, False)], ""),
+        ([("a", 98.0, True), ("b", 97.9, True), ("c", 90.0, False)], [("c", 90.0, False)], "ab"),
+        ([("a", 98.0, False), ("b", 97.9, False)], [("a", 98.0, True), ("b", 97.9, True)], "ab"),
+        ([("a", 98.0, True), ("b", 97.0, False), ("c", 96.9, False)], [("a", 96.0, False)], ""),  # b: not against a
     ],
 )
 def test_the_best_of_two_folders(tables, tmp_path, old, new, best):
@@ -108,12 +111,26 @@ def test_the_best_of_two_folders(tables, tmp_path, old, new, best):
     assert "".join(sorted(cell.cell[-1] for cell in cells if cell.best)) == best
 
 
+def test_taking_over_again_changes_nothing(tables, folders):
+    """Nor does a trial with a part of the budget, none of whose cells is taken."""
+    results, runs = folders
+    write_cells(runs / "snell2017-omniglot.csv", ("5way-1shot", 1.0, 98.5, True), ("5way-5shot", 1.0, 98.4, True))
+    budget = ("5way-1shot", 0.1, 90.0, True), ("5way-5shot", 0.1, 80.0, False)
+    write_cells(runs / "snell2017-omniglot-budget-0.1.csv", *budget)
+    for _ in range(2):
+        tables.take_over(runs)
+        assert [cell.best for cell in read_table(results / "snell2017-omniglot.csv")] == [True, True]
+
+
 def test_a_row_of_more_episodes_is_another_one(tables, folders):
     results, runs = folders
     rows(runs / "results.csv", ("one", 0, 5), episodes=10000)
     tables.take_over(runs)
     told = [(row["experiment"], row["episodes"], row["mean"]) for row in tables.read(results / "results.csv")]
     assert told == [("one", "10000", "5"), ("one", "600", "1"), ("other", "600", "2")]
+    rows(runs / "results.csv", ("other", 0, 7), digest="1")  # as many others
+    tables.take_over(runs)
+    assert [row["mean"] for row in tables.read(results / "results.csv")] == ["5", "1", "2", "7"]
 
 
 @pytest.mark.parametrize("name", ["README.md", "experiments/results/README.md"])

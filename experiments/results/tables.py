@@ -30,7 +30,7 @@ ROWS = HERE / "results.csv"
 COLUMNS_OF_ALL = ("table", "column", "method", "published", "result", "ci95", "verdict", "budget", "seeds")
 OTHERS = ("omniglot-", "miniimagenet-")
 KEY = ("experiment", "seed", "split", "way", "shot", "query", "protocol", "inner_steps", "checkpoint", "precision",
-       "episodes")  # fmt: skip
+       "episodes", "episodes_digest")  # fmt: skip
 
 
 def take_over(runs: Path) -> None:
@@ -56,33 +56,38 @@ def merged(old: Sequence[FilledCell], new: Sequence[FilledCell]) -> list[FilledC
     budgets = {cell.cell: cell.budget or 1 for cell in old}
     taken = [cell for cell in new if (cell.budget or 1) >= budgets.get(cell.cell, 0)]
     names = {cell.cell for cell in taken}
-    cells = [cell for cell in old if cell.cell not in names] + taken
-    best = {cell.cell for cell in cells if cell.best}
-    for column in {cell.column for cell in old} & {cell.column for cell in new}:
-        in_column = [[cell for cell in folder if cell.column == column] for folder in (old, new)]
-        best -= {cell.cell for cell in cells if cell.column == column}
+    kept = [cell for cell in old if cell.cell not in names]
+    best = {cell.cell for cell in kept + taken if cell.best}
+    for column in {cell.column for cell in kept} & {cell.column for cell in taken}:
+        in_column = [[cell for cell in part if cell.column == column] for part in (kept, taken, old, new)]
+        best -= {cell.cell for part in in_column for cell in part}
         best |= best_of_both(*in_column)
-    return [cell.model_copy(update={"best": cell.cell in best}) for cell in cells]
+    return [cell.model_copy(update={"best": cell.cell in best}) for cell in kept + taken]
 
 
-def best_of_both(old: Sequence[FilledCell], new: Sequence[FilledCell]) -> set[str]:
-    """Names of the best cells of a column that has cells of two folders, whose episodes are not here to be paired.
+def best_of_both(
+    kept: Sequence[FilledCell], taken: Sequence[FilledCell], old: Sequence[FilledCell], new: Sequence[FilledCell]
+) -> set[str]:
+    """Names of the best cells of a column that has kept cells of an old and taken ones of a new folder, whose episodes
+    are not here to be paired.
 
     On the same tasks the standard error of a difference is at most the sum of both standard errors, whatever the two
     have in common (Cauchy and Schwarz): where intervals do not meet, a paired test tells the cells apart as well. So
     the best of the folder with the best cell of all stand, if all cells of the other are that far from it; else none.
     """
-    cells = [*old, *new]
-    told_twice = len({cell.cell for cell in cells}) < len(cells)
-    if told_twice or len({(cell.episodes_digest, cell.metric) for cell in cells}) > 1:
+    cells = [*kept, *taken]
+    if len({(cell.episodes_digest, cell.metric) for cell in cells}) > 1:
         return set()
-    if any(cell.result is None or cell.ci95 is None for cell in cells):
+    if any(cell.result is None or cell.ci95 is None for cell in [*old, *new]):
         return set()
-    top = (min if cells[0].metric == "mse" else max)(cells, key=lambda cell: cell.result)
-    own, others = (old, new) if top in old else (new, old)
+    choose = min if cells[0].metric == "mse" else max
+    top = choose(cells, key=lambda cell: cell.result)
+    own, others, compared = (kept, taken, old) if top in kept else (taken, kept, new)
     if any(abs(top.result - cell.result) <= top.ci95 + cell.ci95 for cell in others):
         return set()
-    return {cell.cell for cell in own if cell.best or len(own) == 1}  # one that was alone was compared with none
+    if len(own) == 1:  # one that was alone was compared with none
+        return {top.cell}
+    return {cell.cell for cell in own if cell.best and choose(compared, key=lambda cell: cell.result) == top}
 
 
 def read(path: Path) -> list[dict[str, str]]:
@@ -95,7 +100,8 @@ def written(name: str) -> str:
     """The Markdown of a table."""
     if name == "others":
         rows = (row for row in read(ROWS) if row["experiment"].startswith(OTHERS))
-        alone = [Row.model_validate({key: value for key, value in row.items() if value}) for row in rows]
+        told = [{key: value or None for key, value in row.items() if value or key in ("mean", "ci95")} for row in rows]
+        alone = [Row.model_validate(row) for row in told]
         return render(tabulate(alone), "markdown")
     if name != "all":
         path = HERE / f"{name}.csv"
