@@ -225,7 +225,8 @@ NetworkChoice = Annotated[Conv4Options | MLPOptions | GRUOptions, Field(discrimi
 
 
 class OptimizerOptions(Options):
-    """The outer optimizer. Reptile's epsilon is sgd's learning rate (its update is theta minus the mean)."""
+    """The outer optimizer. Reptile's epsilon is sgd's learning rate (its gradient is theta minus the mean of the
+    adapted weights)."""
 
     name: Literal["adam", "sgd"] = Field(default="adam", description="Adam (Kingma and Ba 2015) or plain SGD.")
     learning_rate: float = Field(default=1e-3, gt=0, description="At the first step.")

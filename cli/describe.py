@@ -38,8 +38,8 @@ def command(name: str) -> None:
     click.echo(textwrap.fill(f"{name}: {' '.join((model.__doc__ or '').split())}", width))
     properties = model.model_json_schema(by_alias=False)
     for option, field in model.model_fields.items():
-        if option == "name" and name != "spec":
-            continue
+        if option == "name" and any(name in group for group in CHOICES.values()):
+            continue  # it is the one asked for
         told = _type(properties["properties"][option], properties.get("$defs", {}))
         default = "required" if field.is_required() else f"default {_default(field)}"
         click.echo(f"\n  {option}: {told}, {default}")

@@ -54,7 +54,8 @@ class OmniglotOptions(ImageOptions):
     )
     ink: Literal[0, 1] = Field(
         default=1,
-        description="Value of the ink; the paper has the other one. 1: MAML and Prototypical Networks; 0: Reptile.",
+        description="Value of the ink's pixels; the background has the other one. 1: as in the codes of MAML and "
+        "Prototypical Networks; 0: Reptile.",
     )
 
 
