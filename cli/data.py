@@ -46,7 +46,7 @@ def fetch(name: str) -> None:
     """Download NAME from its public address, check it, prepare it."""
     from ..datasets import cache
 
-    if cache.read(name):
+    if cache.verify(name, cache.read(name)) == "good":
         click.echo(f"{name} is here already")
         return
     from ..experiments.quiet import import_tensorflow
@@ -54,6 +54,7 @@ def fetch(name: str) -> None:
     import_tensorflow()
     from ..datasets import omniglot
 
+    cache.remove(name)
     click.echo(f"downloading {name} from {omniglot.ADDRESS}", err=True)
     cache.load(name, lambda: omniglot.prepare(omniglot.download(omniglot.ADDRESS, omniglot.ARCHIVES)))
     click.echo(f"{name} is ready in {cache.folder()}")
@@ -68,7 +69,7 @@ def import_(name: str, paths: tuple[Path, ...]) -> None:
     \b
     omniglot       images_background and images_evaluation, zips or folders, or a
                    folder that holds both; every pixel is compared.
-    miniimagenet   a folder (or the parts of it) with one of
+    miniimagenet   a folder, or the parts of it, with one of
                      train, val, test: folders or tars of class folders
                      train.csv, val.csv, test.csv (Ravi) beside images/
                      mini-imagenet-cache-train.pkl, -val.pkl, -test.pkl

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import io
 import os
 import sys
 from importlib import import_module
@@ -70,6 +71,9 @@ def metarun(verbose: bool) -> None:
 
 def main() -> None:
     """Entry point. Exit codes: 0 done, 1 failure, 2 bad usage or spec, 130 interrupted."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # file names may be no UTF-8
     try:
         sys.exit(metarun.main(standalone_mode=False) or 0)
     except click.ClickException as error:

@@ -26,15 +26,15 @@ def command(spec: str, overrides: tuple[str, ...]) -> None:
 def _with_keys(text: str) -> list[tuple[str, str]]:
     """Each line of block-style YAML with the dotted key whose value it holds; "" where it holds none."""
     lines: list[tuple[str, str]] = []
-    section = ""
+    path: list[str] = []
     for line in text.splitlines():
         match = re.match(r"( *)([a-z0-9_]+):( .*)?$", line)
         if not match or line.startswith("-"):
             lines.append((line, ""))
             continue
         indent, name, value = match.groups()
-        section = section if indent else name
-        lines.append((line, "" if value is None else (f"{section}.{name}" if indent else name)))
+        path[len(indent) // 2 :] = [name]
+        lines.append((line, "" if value is None else ".".join(path)))
     return lines
 
 

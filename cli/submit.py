@@ -70,6 +70,7 @@ def submit(
 ) -> None:
     """Submit what is neither finished nor alive, and say so; exit code 1 where a run of --executor local failed."""
     from ..experiments.cluster_settings import settled
+    from ..experiments.local import places, run_here
     from ..experiments.submit import alone, prepare, refuse_unshareable, refuse_without_slurm, to_slurm, todo
 
     if executor == "local" and (foreign := told.keys() - {"gpus", "max_parallel"}):
@@ -84,9 +85,12 @@ def submit(
         return
     if executor == "slurm":
         refuse_without_slurm()
+    most = told.get("max_parallel") or min((c.max_parallel for c in clusters.values() if c.max_parallel), default=None)
     with alone(out):
         missing, alive = todo(runs, out, fresh)
         _refuse_missing_data(missing)
+        if missing and executor == "local":
+            places(len(missing), most, told.get("gpus", 0))
         prepare(missing, fresh)
         beside = ", ".join(
             f"{count} {state}"
@@ -105,11 +109,6 @@ def submit(
     if not missing:
         click.echo(f"nothing to submit: {beside}")
     elif executor == "local":
-        from ..experiments.local import run_here
-
-        most = told.get("max_parallel") or min(
-            (c.max_parallel for c in clusters.values() if c.max_parallel), default=None
-        )
         failed = run_here(missing, out, most, told.get("gpus", 0), lambda line: click.echo(line, err=True))
     if executor == "local" or not missing and not alive:
         from ..experiments.job import write_table

@@ -1,8 +1,8 @@
 """Prepared datasets on the disk: an array of images and a JSON text that says what they are.
 
 A dataset is prepared once by the first process that wants it, under a lock; the others wait and read. Files are
-written beside their final name, checked and renamed, so what is there is whole; a size or digest that does not fit
-means that a file was damaged, and it is prepared again.
+written beside their final name, checked and renamed, so what is there is whole. A size that does not fit means that a
+file was damaged, and it is prepared again; the digest is for `metarun data verify`, which reads every byte.
 """
 
 from __future__ import annotations
@@ -100,6 +100,8 @@ def store(name: str, prepared: Prepared) -> None:
     try:
         array = array_path(name)
         array.parent.mkdir(parents=True, exist_ok=True)
+        for left in (*array.parent.glob(f".{name}.npy.*"), *array.parent.glob(f".{name}.json.*")):
+            left.unlink(missing_ok=True)  # by a process that was killed: whoever stores has the lock
         temporary = array.with_name(f".{array.name}.{os.getpid()}")
         try:
             digest = _write(temporary, prepared.images, int(prepared.counts.sum()))
@@ -118,7 +120,7 @@ def store(name: str, prepared: Prepared) -> None:
         text.write_text(json.dumps(told), encoding="utf-8")
         text.replace(description_path(name))
     except OSError as error:
-        raise DataError(_disk_message(error)) from None
+        raise DataError(disk_message(error)) from None
 
 
 def _write(path: Path, images: Iterable[np.ndarray], number: int) -> str:
@@ -149,6 +151,13 @@ def remove(name: str) -> None:
     """Forget a prepared dataset."""
     description_path(name).unlink(missing_ok=True)
     array_path(name).unlink(missing_ok=True)
+
+
+def rename(name: str, to: str) -> None:
+    """A prepared dataset takes the place of another one."""
+    description_path(to).unlink(missing_ok=True)
+    array_path(name).replace(array_path(to))
+    description_path(name).replace(description_path(to))
 
 
 def content_digest(images: np.ndarray, report: Callable[[int], object] = bool) -> str:
@@ -183,14 +192,18 @@ def locked(name: str) -> Iterator[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle = os.open(path, os.O_CREAT | os.O_RDWR, 0o666)
     except OSError as error:
-        raise DataError(_disk_message(error)) from None
+        raise DataError(disk_message(error)) from None
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        except OSError as error:  # some file systems have none
+            raise DataError(disk_message(error)) from None
         yield
     finally:
         os.close(handle)
 
 
-def _disk_message(error: OSError) -> str:
+def disk_message(error: OSError) -> str:
+    """What to say where the disk refuses."""
     reason = "the disk is full" if error.errno == errno.ENOSPC else error.strerror
     return f"cannot write to the cache {folder()}: {reason}; set METARUN_CACHE to a folder with room"

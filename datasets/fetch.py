@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Mapping
@@ -16,9 +17,11 @@ def download(address: str, archives: Mapping[str, str]) -> list[Path]:
 
     DataError where there is no network, or where what came is not what was asked for.
     """
-    if os.environ.get("METARUN_OFFLINE"):
+    folder = cache.folder() / "downloads"
+    missing = [name for name in archives if not (folder / name).is_file()]
+    if missing and os.environ.get("METARUN_OFFLINE"):
         raise DataError(
-            f"{cache.folder()} lacks {', '.join(archives)} and this run is offline: `metarun data fetch` on a machine "
+            f"{folder} lacks {', '.join(missing)} and this run is offline: `metarun data fetch` on a machine "
             "with internet and the same METARUN_CACHE"
         )
     import pooch
@@ -32,10 +35,12 @@ def download(address: str, archives: Mapping[str, str]) -> list[Path]:
                 address + name,
                 known_hash=f"md5:{md5}",
                 fname=name,
-                path=cache.folder() / "downloads",
+                path=folder,
                 progressbar=sys.stderr.isatty(),
             )
         except (requests.RequestException, OSError) as error:
+            if not isinstance(error, requests.RequestException) and error.errno in (errno.ENOSPC, errno.EACCES):
+                raise DataError(cache.disk_message(error)) from None
             raise DataError(
                 f"cannot download {address}{name} ({type(error).__name__}): on a machine without internet give "
                 f"your own copy with `metarun data import omniglot PATH...`"

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -25,7 +26,7 @@ from .sampling import ClassPool, ImageSource
 from .tasks import Split
 
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
-DECODER = 2  # changes where the same files give other pixels than before
+DECODER = 3  # changes where the same files give other pixels than before
 AT_ONCE = 256  # images decoded ahead of the one that is written
 Classes = list[tuple[str, list[Path]]]  # name and image files, sorted by name
 
@@ -126,9 +127,11 @@ def _prepare(options: ImageFolderOptions, classes: Classes) -> cache.Prepared:
 
     def decoded() -> Iterator[np.ndarray]:
         with (
+            warnings.catch_warnings(),  # not in the threads: it is for the whole process
             ThreadPoolExecutor() as pool,
             tqdm(total=len(files), desc="images", unit="image", delay=2, disable=not sys.stderr.isatty()) as bar,
         ):
+            warnings.simplefilter("ignore")
             for start in range(0, len(files), AT_ONCE):
                 some = files[start : start + AT_ONCE]
                 yield from pool.map(lambda path: images.read(path, size, options.channels), some)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -16,18 +15,21 @@ MAXIMUM_PIXELS = 100_000_000  # a larger one is a decompression bomb, or needs s
 
 
 def decode(data: bytes, where: str, size: tuple[int, int], channels: int) -> np.ndarray:
-    """uint8 `[height, width, channels]`, turned as its EXIF says, resized by Lanczos where its size differs.
+    """uint8 `[height, width, channels]`, turned as its EXIF says, on white where it is transparent, resized by Lanczos
+    where its size differs.
 
     `size` is (height, width). DataError, which names `where`, for what is no image.
     """
     try:
-        with warnings.catch_warnings(), Image.open(io.BytesIO(data), formats=sorted(set(FORMATS.values()))) as image:
-            warnings.simplefilter("ignore")
+        with Image.open(io.BytesIO(data), formats=sorted(set(FORMATS.values()))) as image:
             if image.width * image.height > MAXIMUM_PIXELS:
                 raise DataError(f"{where} has {image.width}x{image.height} pixels: shrink it first")
             turned = ImageOps.exif_transpose(image)
             if turned.mode.startswith("I"):  # 16-bit grey, which `convert` would clip to white
                 turned = Image.fromarray(np.round(np.asarray(turned) / 257).astype(np.uint8))
+            if turned.has_transparency_data:  # `convert` would show what is under it, often black
+                layers = turned.convert("RGBA")
+                turned = Image.alpha_composite(Image.new("RGBA", layers.size, "white"), layers)
             flat = turned.convert("RGB" if channels == 3 else "L")
             if flat.size != (size[1], size[0]):
                 flat = flat.resize((size[1], size[0]), Image.Resampling.LANCZOS)

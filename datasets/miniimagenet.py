@@ -15,6 +15,7 @@ import hashlib
 import lzma
 import sys
 import tarfile
+import warnings
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
@@ -56,10 +57,18 @@ def build(options: MiniImagenetOptions, dtype: str = "float32") -> ImageSource:
 
 
 def import_from(paths: Sequence[Path]) -> None:
-    """Fill the cache from the user's copy; DataError unless it holds all 100 classes with 600 images each."""
-    for split in SPLITS:
-        with cache.locked(_cached(split)):
-            cache.store(_cached(split), prepare(paths, split))
+    """Fill the cache from the user's copy; DataError unless it holds all 100 classes with 600 images each. What was
+    there stays until all of it is read."""
+    with cache.locked("miniimagenet"):
+        new = {split: f"{_cached(split)}-new" for split in SPLITS}
+        try:
+            for split in SPLITS:
+                cache.store(new[split], prepare(paths, split))
+            for split in SPLITS:
+                cache.rename(new[split], _cached(split))
+        finally:
+            for name in new.values():
+                cache.remove(name)
 
 
 def prepare(paths: Sequence[Path], split: Split) -> cache.Prepared:
@@ -110,6 +119,8 @@ def _read(path: Path, split: Split) -> Found:
     if path.is_file():
         if path.suffix == ".pkl":
             return _from_pickle(path) if split in path.stem else {}
+        if path.suffix == ".csv":
+            return _from_csv(path, path.parent / "images") if path.stem == split else {}
         return _from_tar(path) if path.name.split(".")[0] == split else {}
     if (path / f"{split}.csv").is_file():
         return _from_csv(path / f"{split}.csv", path / "images")
@@ -117,14 +128,18 @@ def _read(path: Path, split: Split) -> Found:
         return _from_folder(path / split)
     candidates = [f"{split}.tar", f"{split}.tar.gz", f"{split}.tgz", f"mini-imagenet-cache-{split}.pkl"]
     inside = [path / name for name in candidates if (path / name).is_file()]
-    return _read(inside[0], split) if inside else {}
+    if inside:
+        return _read(inside[0], split)
+    return _from_folder(path) if path.name == split else {}
 
 
 def _collect(entries: Iterator[tuple[str, str, bytes]], label: str) -> Found:
     """Decode (class, name, bytes) entries, in the order of the names within a class."""
     found: dict[str, list[tuple[str, np.ndarray]]] = {}
-    for name, where, data in tqdm(entries, desc=label, unit="image", delay=2, disable=not sys.stderr.isatty()):
-        found.setdefault(name, []).append((where, images.decode(data, where, SIZE, 3)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for name, where, data in tqdm(entries, desc=label, unit="image", delay=2, disable=not sys.stderr.isatty()):
+            found.setdefault(name, []).append((where, images.decode(data, where, SIZE, 3)))
     return {name: [image for _, image in sorted(each, key=lambda pair: pair[0])] for name, each in found.items()}
 
 
@@ -157,7 +172,7 @@ def _from_tar(path: Path) -> Found:
 
 def _from_csv(table: Path, folder: Path) -> Found:
     def entries() -> Iterator[tuple[str, str, bytes]]:
-        with open(table, encoding="utf-8", newline="") as file:
+        with open(table, encoding="utf-8-sig", newline="") as file:
             for row in csv.DictReader(file):
                 name = Path(row.get("filename") or "").name  # no path out of the folder
                 if not (folder / name).is_file():
@@ -180,20 +195,27 @@ def _from_pickle(path: Path) -> Found:
         if isinstance(told.get("class_dict"), dict):
             members = {str(name): _numbers(rows) for name, rows in told["class_dict"].items()}
         else:
-            labels = np.asarray(told.get("labels", []))
+            labels = np.asarray(_flat(told.get("labels", [])))
             members = {str(label): np.flatnonzero(labels == label) for label in np.unique(labels)}
     except (ValueError, TypeError, OverflowError) as error:
         raise DataError(f"{path} has no image numbers under class_dict, or one label an image ({error})") from None
     if any(rows.ndim != 1 or not ((rows >= 0) & (rows < len(pixels))).all() for rows in members.values()):
         raise DataError(f"{path} has class members beyond its {len(pixels)} images")
+    if any(len(np.unique(rows)) < len(rows) for rows in members.values()):
+        raise DataError(f"{path} has an image twice in a class")
     return {name: [pixels[row] for row in rows] for name, rows in members.items()}
 
 
 def _numbers(rows: Any) -> np.ndarray:
-    """int64 `[n]`; nested lists, whose size may be anything, are not looked into."""
-    if not isinstance(rows, np.ndarray) and any(hasattr(row, "__len__") for row in rows):
+    """int64 `[n]`."""
+    return np.asarray(_flat(rows), np.int64)
+
+
+def _flat(rows: Any) -> Any:
+    """The rows; ValueError for nested lists, whose size may be anything, before they are looked into."""
+    if not isinstance(rows, np.ndarray) and any(isinstance(row, list | tuple | dict | np.ndarray) for row in rows):
         raise ValueError("a list in a list")
-    return np.asarray(rows, np.int64)
+    return rows
 
 
 def _cached(split: str) -> str:

@@ -169,7 +169,7 @@ def _decode(data: bytes, where: str) -> np.ndarray:
             if image.size != (105, 105):
                 raise DataError(f"{where} is {image.size[0]}x{image.size[1]}, not 105x105: not an Omniglot image")
             return ~np.asarray(image.convert("1"), bool)
-    except (OSError, SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(f"{where} is not a readable PNG ({error}): fetch the archive again") from None
 
 

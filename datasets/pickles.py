@@ -52,6 +52,8 @@ def _scalar(kind: _PlainType, data: bytes | str) -> Any:
 
 
 def _from_buffer(data: bytes | bytearray, kind: _PlainType, shape: tuple[int, ...], order: Any) -> np.ndarray:
+    if not isinstance(data, bytes | bytearray):  # of an array, which the pickle could fill anew
+        raise pickle.UnpicklingError(f"it has an array over a {type(data).__name__}")
     return np.frombuffer(data, kind.plain).reshape(shape, order=order)
 
 

@@ -137,7 +137,7 @@ class ImageSource:
             if split not in self._resident:
                 with tf.init_scope():
                     self._resident[split] = tf.constant(self.pools[split].images)
-            return tf.gather(self._resident[split], rows)
+            return tf.gather(self._resident[split], tf.cast(rows, tf.int64))  # of images of more than 2 GiB in all
         images = self.pools[split].images
         gathered = tf.numpy_function(lambda chosen: np.asarray(images[chosen]), [rows], tf.uint8, stateful=False)
         return tf.ensure_shape(gathered, (*rows.shape, *self.input_shape))

@@ -16,18 +16,19 @@ from .wording import Section, explain
 MINUTES = (1 / 60, 1, 60, 1440)
 
 
-def user_file() -> Path:
-    """METARUN_CLUSTER, or the one in the user's configuration folder."""
+def user_file() -> Path | None:
+    """METARUN_CLUSTER, or the one in the user's configuration folder; None for a user without a home."""
     if told := os.environ.get("METARUN_CLUSTER"):
-        return Path(told).expanduser()
-    return Path(os.environ.get("XDG_CONFIG_HOME") or "~/.config").expanduser() / "metarun" / "cluster.yaml"
+        return Path(os.path.expanduser(told))
+    home = Path(os.path.expanduser(os.environ.get("XDG_CONFIG_HOME") or "~/.config"))
+    return home / "metarun" / "cluster.yaml" if home.is_absolute() else None
 
 
 def settled(spec: Cluster | None, told: Mapping[str, Any]) -> Cluster:
     """The settings of a run whose spec has such a section, with those of the command line; SpecError lists mistakes."""
     path = user_file()
     values: dict[str, Any] = {}
-    if path.is_file():
+    if path and path.is_file():
         document = read(path)
         values = document.values
         for key, message in _mistakes(values):

@@ -20,13 +20,17 @@ class RunError(Exception):
     """A run that cannot go on; the message is one line that says what, where and the way out."""
 
 
+class InUse(RunError):
+    """Another process has the run: no failure of the run."""
+
+
 @contextmanager
 def noted(path: Path) -> Iterator[None]:
     """The file at `path` says in one line why the block failed; it is gone where the block did not."""
     path.unlink(missing_ok=True)
     try:
         yield
-    except Interrupted:
+    except (Interrupted, InUse):
         raise
     except Exception as error:
         line = explain(error)[0].removeprefix("error: ")

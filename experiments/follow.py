@@ -32,6 +32,8 @@ def follow(experiment: Experiment, seed: int, workers: Workers) -> None:
                 steps.take(count)
                 if validation and validates_at(steps.number, experiment):
                     validation.measure("validation")
+        if not workers.agree(0, stop.requested):
+            raise Interrupted("stopped before the test")
         workers.spread(learner.variables)
         test_of(experiment, learner, source, workers).measure("test")
 

@@ -9,6 +9,7 @@ import json
 import os
 import socket
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -28,6 +29,7 @@ from .rundir import RunDirectory
 from .table import render, tabulate
 
 MOST_RESTARTS = 5  # at one step
+PATIENCE = (0, 3, 10)  # seconds before each attempt to be requeued: many jobs that are stopped together ask together
 
 
 def work(path: str, tests: Sequence[Mapping[str, Any]], threads: int) -> None:
@@ -93,10 +95,16 @@ def requeued() -> bool:
     job = os.environ.get("SLURM_JOB_ID") if task is None else f"{os.environ['SLURM_ARRAY_JOB_ID']}_{task}"
     if job is None or os.environ.get("SLURM_PROCID", "0") != "0":
         return False
-    if slurm("squeue", "--noheader", f"--jobs={job}", "--format=%T").strip() != "RUNNING":
-        return False
-    slurm("scontrol", "requeue", job)
-    return True
+    for wait in PATIENCE:
+        time.sleep(wait)
+        try:
+            if slurm("squeue", "--noheader", f"--jobs={job}", "--format=%T", timeout=10).strip() != "RUNNING":
+                return False
+            slurm("scontrol", "requeue", job, timeout=10)
+            return True
+        except RunError as error:
+            print(f"not requeued yet: {error}", file=sys.stderr, flush=True)
+    return False
 
 
 def write_table(out: str, paper: tuple[str, int | None, float] | None) -> None:

@@ -191,7 +191,7 @@ def _parse(text: str, name: str) -> yaml.Node | None:
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise SpecError([f"{name}:{line}: not YAML: {error.problem or error.context}"]) from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, OverflowError) as error:  # the last ones of escapes that are no character
         raise SpecError([f"{name}: not YAML: {' '.join(str(error).split())}"]) from None
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from itertools import takewhile
 from multiprocessing.connection import wait
 from pathlib import Path
 
@@ -19,6 +21,8 @@ from .interrupt import Interrupted, StopSignal
 from .job import work
 from .runs import Run
 from .submit import new_submission
+
+OUTER = ("SLURM_JOB_ID", "SLURM_ARRAY_TASK_ID", "SLURM_STEP_NUM_TASKS", "TF_CONFIG")  # of a job around these processes
 
 
 def places(runs: int, most: int | None, gpus: int) -> list[str | None]:
@@ -59,6 +63,8 @@ def run_here(runs: Sequence[Run], out: Path, most: int | None, gpus: int, tell: 
                     state = "stopped"
                 if process.exitcode and not stop.requested:
                     failed.append(run.directory.path)
+                submission.ended.append(run.directory.path.resolve())
+                submission.write()
                 tell(f"{run.directory.path}: {state}; {len(waiting) + len(running)} left")
             if stop.requested:
                 for _, process, _ in running.values():
@@ -70,9 +76,14 @@ def run_here(runs: Sequence[Run], out: Path, most: int | None, gpus: int, tell: 
 
 def _work(path: str, tests: Sequence[dict], threads: int, gpu: str | None) -> None:
     """In a process of its own; prints into the log of the run."""
-    log = os.open(Path(path) / "job.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    for name in OUTER:
+        os.environ.pop(name, None)
+    log = Path(path) / "job.log"
+    if log.is_symlink():  # to that of a job of Slurm, which stays where it is, or is gone
+        log.unlink()
+    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     for stream in (1, 2):
-        os.dup2(log, stream)
+        os.dup2(file, stream)
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
     work(path, tests, threads)
@@ -81,8 +92,9 @@ def _work(path: str, tests: Sequence[dict], threads: int, gpu: str | None) -> No
 
 def _gpus() -> list[str]:
     if (told := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
-        return [each for each in told.split(",") if each]
+        return list(takewhile(lambda each: each not in ("", "-1", "NoDevFiles"), told.split(",")))
     if shutil.which("nvidia-smi") is None:
         return []
     done = subprocess.run(["nvidia-smi", "--list-gpus"], capture_output=True, text=True)
-    return [str(number) for number, _ in enumerate(done.stdout.splitlines())]
+    names = re.findall(r"^GPU \d+:", done.stdout, re.MULTILINE) if done.returncode == 0 else []
+    return [str(number) for number in range(len(names))]

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 PATIENCE = 1.0  # seconds: whoever asks for the holder of a lock has it for a moment
 
@@ -20,18 +21,31 @@ class Held(Exception):
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Hold the lock at `path`, made with its folder, and say in it who does; Held where another process does."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "a+", encoding="utf-8") as file:
-        give_up = time.monotonic() + PATIENCE
-        while not _taken(file.fileno(), fcntl.LOCK_EX):
-            if time.monotonic() > give_up:
-                file.seek(0)
-                raise Held(file.read().strip() or "another process")
-            time.sleep(0.05)
+    with _opened(path) as file:
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}")
         file.flush()
         yield
+
+
+def _opened(path: Path) -> TextIO:
+    """The file, locked; that of another folder, where its own was renamed meanwhile, does not count."""
+    give_up = time.monotonic() + PATIENCE
+    while True:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = open(path, "a+", encoding="utf-8")  # noqa: SIM115
+        try:
+            while not _taken(file.fileno(), fcntl.LOCK_EX):
+                if time.monotonic() > give_up:
+                    file.seek(0)
+                    raise Held(file.read().strip() or "another process")
+                time.sleep(0.05)
+            if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                return file
+        except BaseException:
+            file.close()
+            raise
+        file.close()
 
 
 def holder(path: Path) -> str | None:

@@ -34,6 +34,7 @@ class Submission:
 
     folder: Path  # OUT/.jobs/NAME
     runs: list[Path] = field(default_factory=list)  # by their number in the array
+    ended: list[Path] = field(default_factory=list)  # of those that a process of this machine has started
     job: str | None = None
     table: str | None = None  # the job that merges the results
 
@@ -55,8 +56,9 @@ class Submission:
     def write(self) -> None:
         """Note what is known of it."""
         out = self.folder.parents[1]
-        runs = [os.path.relpath(run, out) for run in self.runs]
-        write_json_atomic(self.folder / "runs.json", {"runs": runs, "job": self.job, "table": self.table})
+        runs, ended = ([os.path.relpath(run, out) for run in some] for some in (self.runs, self.ended))
+        told = {"runs": runs, "job": self.job, "table": self.table} | ({"ended": ended} if ended else {})
+        write_json_atomic(self.folder / "runs.json", told)
 
 
 class Live(NamedTuple):
@@ -100,7 +102,8 @@ def _read(record: Path) -> Submission:
     try:
         told = json.loads(record.read_text(encoding="utf-8"))
         out = record.parents[2]
-        return Submission(record.parent, [out / run for run in told["runs"]], told["job"], told["table"])
+        runs, ended = ([(out / run).resolve() for run in some] for some in (told["runs"], told.get("ended", [])))
+        return Submission(record.parent, runs, ended, told["job"], told["table"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(f"{record} is no record of a submission ({error}): delete its folder") from None
 
@@ -110,7 +113,8 @@ def live(submissions: Sequence[Submission]) -> dict[Path, Live]:
     found: dict[Path, Live] = {}
     for one in submissions:
         if one.local and (holder := lock.holder(one.lock)):
-            found |= dict.fromkeys(one.runs, Live(holder, True, "its turn", one))
+            to_come = [run for run in one.runs if run not in one.ended]
+            found |= dict.fromkeys(to_come, Live(holder, True, "its turn", one))
     known = {one.name: one for one in submissions if not one.local}
     for job, name, state, reason in squeue(known):
         one, (_, _, number) = known[name], job.partition("_")
@@ -128,10 +132,10 @@ def squeue(names: Collection[str]) -> list[tuple[str, str, str, str]]:
     return [(job, name, state, reason) for job, name, state, reason in (line.split("|", 3) for line in lines)]
 
 
-def slurm(*command: str) -> str:
+def slurm(*command: str, timeout: float = 120) -> str:
     """What a command of Slurm prints; RunError with its own words where it fails."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise RunError(f"{command[0]} did not answer: {error}") from None
     if done.returncode:
@@ -142,10 +146,10 @@ def slurm(*command: str) -> str:
 def cancel(folder: Path) -> int:
     """End every job and process of the runs below the folder; how many runs were alive. They go on when submitted
     again. RunError for one that has not begun and is to be started by a process that starts others too."""
-    here = folder.resolve()
-    submissions = find_submissions(folder)
-    alive = {path: job for path, job in live(submissions).items() if path.is_relative_to(here)}
-    whole = [one for one in submissions if all(run.is_relative_to(here) for run in one.runs)]
+    here, submissions = folder.resolve(), find_submissions(folder)
+    below = {run.path.resolve() for run in find_runs(folder)}  # some by symbolic links
+    alive = {path: job for path, job in live(submissions).items() if path in below or path.is_relative_to(here)}
+    whole = [one for one in submissions if all(run in below or run.is_relative_to(here) for run in one.runs)]
     names = {name for one in whole if not one.local for name in (one.name, f"{one.name}-table")}
     arrays = {job.partition("_")[0] for job, *_ in squeue(names)}
     single = {each.job for each in alive.values() if not each.submission.local and each.submission not in whole}
@@ -154,9 +158,9 @@ def cancel(folder: Path) -> int:
     for holder in filter(None, (lock.holder(one.lock) for one in whole)):
         _end(holder)  # and it ends its runs
     ended = {path for path, job in alive.items() if not job.submission.local or job.submission in whole}
-    for directory in find_runs(folder):
-        if directory.path not in ended and (holder := lock.holder(directory.lock)):
-            ended.add(directory.path)
+    for path in below - ended:
+        if holder := lock.holder(RunDirectory(path).lock):
+            ended.add(path)
             _end(holder)
     for path, job in alive.items():
         run = RunDirectory(path)

@@ -96,6 +96,7 @@ class Training:
         self._restore()
         start_together(self.experiment, self.source, self.learner, self.workers, self.step)
         if self.step == train.steps:
+            self._refuse_to_test(stop)
             return
         steps = TrainingSteps(self.experiment, self.seed, self.source, self.learner, self.step, self.workers)
         foresee(self.experiment, steps.traced_update())
@@ -129,8 +130,12 @@ class Training:
                     log.flush()
                     saved_at = time.monotonic()
                 count = max(1, min(2 * count, int(CALL_SECONDS / seconds)))
-        if self.workers.count == 1:  # one that left would be lost to the others
-            stop.check()
+        self._refuse_to_test(stop)
+
+    def _refuse_to_test(self, stop: StopSignal) -> None:
+        """Interrupted where a worker was asked to stop in the last steps or the validation after them."""
+        if not self.workers.agree(1, stop.requested):
+            raise Interrupted(f"stopped after step {self.step}, before the test; the same command goes on with it")
 
     def test(self) -> Row:
         """Measure the chosen checkpoint on the fixed test tasks; write the episodes, then the row."""

@@ -27,7 +27,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from . import lock
-from .errors import RunError
+from .errors import InUse
 
 KEPT_CHECKPOINTS = 2
 
@@ -119,9 +119,9 @@ class RunDirectory:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the run; RunError where another process, on this host or one that shares the disk, holds it."""
+        """Hold the run; InUse where another process, on this host or one that shares the disk, holds it."""
         try:
             with lock.locked(self.lock):
                 yield
         except lock.Held as holder:
-            raise RunError(f"{self.path} is in use by {holder}: wait for it, or choose another --out") from None
+            raise InUse(f"{self.path} is in use by {holder}: wait for it, or choose another --out") from None

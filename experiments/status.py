@@ -33,7 +33,8 @@ def statuses(folder: Path) -> list[Status]:
     submissions = find_submissions(folder)
     alive = live(submissions)
     submitted = {run for one in submissions for run in one.runs}
-    return [_status(run, alive.get(run.path), run.path in submitted) for run in find_runs(folder)]
+    found = [(run, run.path.resolve()) for run in find_runs(folder)]
+    return [_status(run, alive.get(path), path in submitted) for run, path in found]
 
 
 def lines(found: Sequence[Status], folder: Path) -> Iterator[str]:

@@ -59,7 +59,8 @@ def prepare(runs: Sequence[Run], fresh: bool = False) -> None:
     """Write what a job reads; forget why earlier ones failed."""
     for run in runs:
         if fresh and run.directory.path.exists():
-            run.directory.set_aside()
+            with run.directory.locked():
+                run.directory.set_aside()
         write_spec(run.experiment, run.seed, run.directory)
         for path in (run.directory.failure, run.directory.restarts):
             path.unlink(missing_ok=True)

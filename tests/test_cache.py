@@ -7,7 +7,9 @@ import sys
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
+from metarun.cli.data import fetch
 from metarun.datasets import cache
 from metarun.datasets.errors import DataError
 
@@ -29,6 +31,13 @@ def verify(report=bool):
 
 def refuse():
     raise AssertionError("prepared again")
+
+
+def test_what_a_killed_process_left_is_cleared_away(folder):
+    for name in (".x.npy.1", ".x.json.1", ".xy.npy.1"):
+        (folder / name).write_text("half")
+    cache.load("x", prepared)
+    assert [path.name for path in folder.glob(".*[0-9]")] == [".xy.npy.1"]
 
 
 def test_what_is_stored_comes_back():
@@ -68,6 +77,18 @@ def test_verify_reads_every_byte():
     content[-1] ^= 1  # the same size: only the digest tells
     cache.array_path("x").write_bytes(content)
     assert cache.read("x") is not None and verify() == "damaged"
+
+
+def test_fetch_mends_what_verify_calls_damaged(monkeypatch):
+    cache.load("omniglot", prepared)
+    assert "is here already" in CliRunner().invoke(fetch, ["omniglot"]).output
+    content = bytearray(cache.array_path("omniglot").read_bytes())
+    content[-1] ^= 1
+    cache.array_path("omniglot").write_bytes(content)
+    monkeypatch.setattr("metarun.datasets.omniglot.download", lambda *_: [])
+    monkeypatch.setattr("metarun.datasets.omniglot.prepare", lambda _: prepared(9))
+    assert "is ready in" in CliRunner().invoke(fetch, ["omniglot"]).output
+    assert cache.verify("omniglot", cache.read("omniglot")) == "good"
 
 
 def test_verify_survives_a_damaged_description():

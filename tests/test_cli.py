@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 
@@ -10,7 +11,8 @@ import pytest
 import yaml
 
 from metarun.cli.main import COMMANDS
-from metarun.experiments.load import load, resolved_yaml
+from metarun.experiments.cluster_settings import settled, user_file
+from metarun.experiments.load import SpecError, load, resolved_yaml
 from metarun.experiments.quiet import fast_kernels
 from metarun.experiments.runs import retest
 
@@ -145,6 +147,25 @@ def test_show_is_yaml_and_says_where_values_come_from():
     origin = {line.split(":")[0].strip(): line.split("# ")[-1] for line in shown.splitlines() if "# " in line}
     assert origin["steps"] == "command line" and origin["log_every"] == "default"
     assert origin["inner_lr"].startswith("maml.yaml:")
+    nested = metarun("show", "omniglot/maml", "-s", "cluster.slurm.qos=low").stdout
+    assert re.search(r"qos: low +# command line", nested)
+
+
+def test_names_that_are_no_text_are_shown(tmp_path):
+    name = os.fsdecode(b"x\xff.yaml")
+    (tmp_path / name).write_text("name: 1\n")
+    done = metarun("validate", tmp_path / name, code=2, PYTHONIOENCODING="utf-8:strict")
+    assert r"x\udcff.yaml" in done.stdout + done.stderr and "internal" not in done.stderr
+
+
+def test_a_user_without_a_home_has_no_settings(monkeypatch):
+    monkeypatch.setattr("os.path.expanduser", str)  # as where the password file does not know the user
+    monkeypatch.delenv("METARUN_CLUSTER", raising=False)
+    monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
+    assert user_file() is None and settled(None, {}).cpus == 1
+    monkeypatch.setenv("METARUN_CLUSTER", "~nobody-of-this-name/x.yaml")
+    with pytest.raises(SpecError, match="METARUN_CLUSTER names no file: ~nobody-of-this-name"):
+        settled(None, {})
 
 
 def test_describe_covers_everything_that_can_be_named():

@@ -89,6 +89,16 @@ class TestImageFolder:
             else:
                 assert images.decode(data.getvalue(), "x", (9, 9), 3).shape == (9, 9, 3)
 
+    @pytest.mark.parametrize(("mode", "ink"), [("RGBA", (0, 0, 0, 255)), ("LA", (0, 255))])
+    @pytest.mark.parametrize("channels", [1, 3])
+    def test_what_is_transparent_is_white(self, mode, ink, channels):
+        """Black ink on nothing. Rejected: what lies under the transparency, here black too."""
+        picture, data = Image.new(mode, (9, 9)), io.BytesIO()
+        picture.paste(ink, (0, 0, 9, 4))
+        picture.save(data, "PNG")
+        rows = images.decode(data.getvalue(), "x", (9, 9), channels).mean(axis=(1, 2))
+        assert rows.tolist() == [0] * 4 + [255] * 5
+
     def test_damaged_exif_data_are_told_with_the_file(self, monkeypatch):
         """They raise TypeError, struct.error or AttributeError, as the byte that is wrong."""
         monkeypatch.setattr("PIL.ImageOps.exif_transpose", lambda image: abs(b""))

@@ -98,6 +98,29 @@ class TestMiniImagenet:
         assert reds == [100, 101, 102, 103, 110, 111, 112, 113]
         assert source.sample("train", 0, 1, Shape(3, 1, 3), 0).support_x.shape == (1, 3, 84, 84, 3)
 
+    @pytest.mark.parametrize(("form", "parts"), [("folders", "{}"), ("csvs", "{}.csv"), ("tars", "{}.tar.gz")])
+    def test_the_parts_one_by_one(self, tmp_path, form, parts):
+        getattr(self, form)(tmp_path)
+        miniimagenet.import_from([tmp_path / parts.format(split) for split in reversed(SPLITS)])
+        assert miniimagenet.build(MiniImagenetOptions()).pools["val"].names == ("n10", "n11")
+
+    def test_an_import_that_fails_changes_nothing(self, tmp_path):
+        """The train split of the second copy, with the others of the first, would be a mixture."""
+        self.folders(tmp_path)
+        miniimagenet.import_from([tmp_path])
+        before = miniimagenet.build(MiniImagenetOptions()).content_digest
+        other = next((tmp_path / "train").glob("*/*"))
+        other.write_bytes(png())
+        missing = tmp_path / "test" / "n20" / "n20_0.png"
+        missing.rename(tmp_path / "away.png")
+        with pytest.raises(DataError, match="n20 has 3 images of 4"):
+            miniimagenet.import_from([tmp_path])
+        assert miniimagenet.build(MiniImagenetOptions()).content_digest == before
+        (tmp_path / "away.png").rename(missing)
+        miniimagenet.import_from([tmp_path])
+        assert miniimagenet.build(MiniImagenetOptions()).content_digest != before
+        assert not list(cache.folder().glob("*new*"))
+
     def test_normalisation(self, tmp_path):
         self.folders(tmp_path)
         miniimagenet.import_from([tmp_path])
@@ -180,6 +203,8 @@ class TestMiniImagenet:
             {"class_dict": {"a": [[0]]}},
             {"class_dict": {"a": doubled(40)}},
             {"labels": [[0], [0, 1]]},
+            {"labels": doubled(40)},
+            {"class_dict": {"a": [0, 0]}},
             {"labels": [0, 1]},
         ],
     )
@@ -187,7 +212,8 @@ class TestMiniImagenet:
         path = tmp_path / "mini-imagenet-cache-train.pkl"
         path.write_bytes(pickle.dumps(told | {"image_data": np.zeros((1, 84, 84, 3), np.uint8)}))
         with pytest.raises(
-            DataError, match="has no image numbers under class_dict|has class members beyond its 1 images"
+            DataError,
+            match="has no image numbers under class_dict|has class members beyond its 1 images|has an image twice",
         ):
             miniimagenet.prepare([path], "train")
 

@@ -65,6 +65,21 @@ def test_a_pickle_cannot_disguise_pointers_as_numbers(tmp_path):
     assert unsafe.returncode < 0, "numpy's own dtype follows the pointers"
 
 
+class OverAnArray:
+    """A view of an array that the pickle could fill anew, which frees what the view looks at."""
+
+    def __reduce__(self):
+        numbers = np.zeros(8, np.uint8)
+        return numbers.__reduce_ex__(5)[0], (numbers, np.dtype("u1"), (8,), "C")
+
+
+def test_no_array_looks_at_the_memory_of_another(tmp_path):
+    path = tmp_path / "x.pkl"
+    path.write_bytes(pickle.dumps({"a": OverAnArray()}))
+    with pytest.raises(DataError, match="it has an array over a _PlainArray"):
+        pickles.load_arrays(path)
+
+
 @pytest.mark.parametrize("protocol", range(2, 6))
 def test_plain_arrays_come_out_of_every_protocol(tmp_path, protocol):
     told = {

@@ -154,6 +154,8 @@ def test_text_stays_text_in_a_resolved_spec(write, tmp_path, text):
         (b"[" * 5000, "nested too deeply"),
         (b"a: {b: \n", "not YAML"),
         (b"a: \x00", "not YAML"),
+        (b'a: "\\UFFFFFFFF"', "not YAML"),
+        (b'a: "\\U00110000"', "not YAML"),
     ],
 )
 def test_files_that_are_no_specs(tmp_path, content, words):

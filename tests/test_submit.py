@@ -14,18 +14,18 @@ from pathlib import Path
 import pytest
 import slurm_jobs
 
-from metarun.experiments import lock
+from metarun.experiments import job, lock
 from metarun.experiments.cluster_settings import minutes, settled
-from metarun.experiments.errors import RunError
+from metarun.experiments.errors import RunError, noted
 from metarun.experiments.grid import grid, parse_seeds
 from metarun.experiments.job import MOST_RESTARTS, count_restarts
 from metarun.experiments.load import SpecError, load
 from metarun.experiments.local import places
-from metarun.experiments.queue import Submission, find_runs, find_submissions, live
+from metarun.experiments.queue import Submission, cancel, find_runs, find_submissions, live
 from metarun.experiments.rundir import RunDirectory
 from metarun.experiments.spec import Cluster
 from metarun.experiments.status import statuses
-from metarun.experiments.submit import arrays
+from metarun.experiments.submit import arrays, new_submission, prepare, todo
 
 
 @pytest.fixture(autouse=True)
@@ -179,7 +179,81 @@ def test_states_are_read_from_the_folders(tmp_path, monkeypatch):
     (submission,) = find_submissions(killed.path)
     with lock.locked(submission.lock):
         assert live([submission])[killed.path].waiting  # its turn will come
+        submission.ended.append(killed.path)
+        submission.write()
+        (again,) = find_submissions(killed.path)
+        assert again.ended == [killed.path] and list(live([again])) == [unstarted.path]
     assert live([submission]) == {}
+
+
+def test_runs_behind_a_link_are_those_that_were_submitted(tmp_path, monkeypatch):
+    """Rejected: the name by way of the link, which is no other run."""
+    (tmp_path / "scratch").mkdir()
+    Path("runs").mkdir()
+    Path("runs/tiny").symlink_to(tmp_path / "scratch")
+    runs = grid(["tiny.yaml"], [], [0], Path("runs"))
+    prepare(runs)
+    submission = new_submission(runs, Path("runs"))
+    ((path, state, _),) = statuses(Path("runs"))
+    assert state == "missing"
+    with lock.locked(submission.lock):
+        assert [len(some) for some in todo(runs, Path("runs"))] == [0, 1]
+        ((path, state, _),) = statuses(Path("runs"))
+        assert state == "waiting" and path == (tmp_path / "runs/tiny/seed-0")
+        monkeypatch.setattr("metarun.experiments.queue._end", lambda holder: None)
+        assert cancel(Path("runs")) == 1
+
+
+def test_a_local_run_does_not_take_itself_for_the_job_around_it(tmp_path):
+    """It would be requeued with all others, or wait for workers; and its log is no link to that of a former job."""
+    (tmp_path / "job.log").symlink_to(tmp_path / "gone" / "1.log")
+    code = (
+        "import os, sys\nfrom metarun.experiments import local\n"
+        "local.work = lambda *_: print({name: os.environ.get(name) for name in local.OUTER})\n"
+        "local._work(sys.argv[1], [], 1, None)"
+    )
+    outer = {"SLURM_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "1", "SLURM_STEP_NUM_TASKS": "2", "TF_CONFIG": "{}"}
+    subprocess.run([sys.executable, "-c", code, tmp_path], env={**os.environ, **outer}, check=True)
+    assert (tmp_path / "job.log").read_text() == f"{dict.fromkeys(outer)}\n"
+
+
+def test_a_scheduler_that_is_busy_is_asked_again(monkeypatch, capsys):
+    told = iter([RunError("slurm_load_jobs error: Socket timed out"), "RUNNING\n", ""])
+    asked = []
+
+    def slurm(*command, timeout):
+        asked.append(command[0])
+        if isinstance(answer := next(told), RunError):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(job, "slurm", slurm)
+    monkeypatch.setattr(job, "PATIENCE", (0, 0, 0))
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    assert job.requeued() and asked == ["squeue", "squeue", "scontrol"]
+    assert "not requeued yet: slurm_load_jobs error" in capsys.readouterr().err
+
+
+def test_a_run_that_is_in_use_has_not_failed(tmp_path):
+    run = RunDirectory(tmp_path / "seed-0")
+    with run.locked(), pytest.raises(RunError, match="is in use by"), noted(run.failure), run.locked():
+        pass
+    assert not run.failure.exists()
+
+
+def test_a_lock_is_that_of_the_folder_that_is_there(tmp_path, monkeypatch):
+    """--fresh renames the folder between another's opening of the lock and its taking."""
+    path, taken, calls = tmp_path / "seed-0" / ".lock", lock._taken, []
+
+    def rename_first(*arguments):
+        calls.append(arguments)
+        if len(calls) == 1:
+            path.parent.rename(tmp_path / "seed-0~1")
+        return taken(*arguments)
+
+    monkeypatch.setattr(lock, "_taken", rename_first)
+    with lock.locked(path):
+        assert lock.holder(path) and not lock.holder(tmp_path / "seed-0~1" / ".lock")
 
 
 def test_asking_for_the_holder_keeps_nobody_out(tmp_path):
@@ -202,9 +276,19 @@ def test_gpus_are_shared_out(monkeypatch):
     assert places(9, 3, 0) == [None] * 3
     with pytest.raises(RunError, match="each run has one"):
         places(1, None, 2)
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    with pytest.raises(RunError, match="this machine has none"):
-        places(1, None, 1)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,-1,4")  # what comes after -1 is not seen
+    assert places(9, None, 1) == ["3"]
+    monkeypatch.setattr("shutil.which", str)
+    monkeypatch.setattr("subprocess.run", lambda *_, **__: subprocess.CompletedProcess([], code, told))
+    code, told = 0, "GPU 0: NVIDIA A100 (UUID: GPU-1)\n  MIG 1g.5gb Device 0: (UUID: MIG-1)\nGPU 1: NVIDIA A100\n"
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    assert places(9, None, 1) == ["0", "1"]
+    code, told = 9, "NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver.\n"
+    for seen in (None, "", "-1", "NoDevFiles"):
+        if seen is not None:
+            monkeypatch.setenv("CUDA_VISIBLE_DEVICES", seen)
+        with pytest.raises(RunError, match="this machine has none"):
+            places(1, None, 1)
 
 
 def test_what_sbatch_would_be_asked_for():
