@@ -76,8 +76,10 @@ class ImageFolderOptions(ImageOptions):
 
     name: Literal["imagefolder"] = "imagefolder"
     path: Path = Field(strict=False, description="The folder; relative to the spec's own folder.")
-    image_size: int = Field(default=84, ge=8, le=1024, description="Height and width in pixels after resizing.")
-    channels: Literal[1, 3] = Field(default=3, description="1: grey; 3: RGB.")
+    image_size: int = Field(
+        default=84, ge=8, le=1024, description="Height and width in pixels after resizing, by Lanczos."
+    )
+    channels: Literal[1, 3] = Field(default=3, description="1: grey; 3: RGB. What is transparent becomes white.")
     split: tuple[float, float, float] = Field(
         default=(0.64, 0.16, 0.2),
         strict=False,
