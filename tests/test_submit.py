@@ -188,6 +188,7 @@ def test_states_are_read_from_the_folders(tmp_path, monkeypatch):
 
 def test_runs_behind_a_link_are_those_that_were_submitted(tmp_path, monkeypatch):
     """Rejected: the name by way of the link, which is no other run."""
+    monkeypatch.setenv("PATH", "")  # no scheduler
     (tmp_path / "scratch").mkdir()
     Path("runs").mkdir()
     Path("runs/tiny").symlink_to(tmp_path / "scratch")
