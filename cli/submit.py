@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,7 +70,6 @@ def submit(
 ) -> None:
     """Submit what is neither finished nor alive, and say so; exit code 1 where a run of --executor local failed."""
     from ..experiments.cluster_settings import settled
-    from ..experiments.local import places, run_here
     from ..experiments.submit import alone, prepare, refuse_unshareable, refuse_without_slurm, to_slurm, todo
 
     if executor == "local" and (foreign := told.keys() - {"gpus", "max_parallel"}):
@@ -85,12 +84,10 @@ def submit(
         return
     if executor == "slurm":
         refuse_without_slurm()
-    most = told.get("max_parallel") or min((c.max_parallel for c in clusters.values() if c.max_parallel), default=None)
     with alone(out):
         missing, alive = todo(runs, out, fresh)
         _refuse_missing_data(missing)
-        if missing and executor == "local":
-            places(len(missing), most, told.get("gpus", 0))
+        free = _places(len(missing), clusters.values(), told) if missing and executor == "local" else []
         prepare(missing, fresh)
         beside = ", ".join(
             f"{count} {state}"
@@ -109,7 +106,9 @@ def submit(
     if not missing:
         click.echo(f"nothing to submit: {beside}")
     elif executor == "local":
-        failed = run_here(missing, out, most, told.get("gpus", 0), lambda line: click.echo(line, err=True))
+        from ..experiments.local import run_here
+
+        failed = run_here(missing, out, free, lambda line: click.echo(line, err=True))
     if executor == "local" or not missing and not alive:
         from ..experiments.job import write_table
 
@@ -122,6 +121,13 @@ def submit(
             click.echo(f"{path} was stopped or killed: the same command goes on with it", err=True)
     if failed:
         sys.exit(1)
+
+
+def _places(runs: int, clusters: Collection[Cluster], told: Mapping[str, Any]) -> list[str | None]:
+    from ..experiments.local import places
+
+    most = told.get("max_parallel") or min((c.max_parallel for c in clusters if c.max_parallel), default=None)
+    return places(runs, most, told.get("gpus", 0))
 
 
 def _list(runs: Sequence[Run], out: Path, clusters: Mapping[str, Cluster], fresh: bool) -> None:

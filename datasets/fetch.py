@@ -39,7 +39,7 @@ def download(address: str, archives: Mapping[str, str]) -> list[Path]:
                 progressbar=sys.stderr.isatty(),
             )
         except (requests.RequestException, OSError) as error:
-            if not isinstance(error, requests.RequestException) and error.errno in (errno.ENOSPC, errno.EACCES):
+            if error.errno in (errno.ENOSPC, errno.EACCES):  # those of the network have none of these
                 raise DataError(cache.disk_message(error)) from None
             raise DataError(
                 f"cannot download {address}{name} ({type(error).__name__}): on a machine without internet give "

@@ -22,9 +22,10 @@ def listing(planned: Sequence[Planned], hours: Callable[[Experiment], float]) ->
     total, unknown = 0.0, []
     for name, seeds in cells.items():
         first = seeds[0]
-        states = Counter(one.state for one in seeds)
-        state = ", ".join(told if len(seeds) == 1 else f"{count} {told}" for told, count in states.items())
-        left, shared, data = _left(seeds), names[first.directory.path], needs(first.experiment)
+        states = [one.state for one in seeds]
+        state = ", ".join(told if len(seeds) == 1 else f"{count} {told}" for told, count in Counter(states).items())
+        todo = [one for one, told in zip(seeds, states, strict=True) if told not in BLOCKED]
+        left, shared, data = _left(todo), names[first.directory.path], needs(first.experiment)
         shown = ""
         if shared != name:
             state += f" (the model of {shared})"
@@ -62,7 +63,6 @@ def absent(experiment: Experiment) -> bool:
 
 
 def _left(seeds: Sequence[Planned]) -> float:
-    """Trainings that are still to be done and can be, parts of them included."""
-    steps = seeds[0].experiment.train.steps
-    todo = [one for one in seeds if not one.directory.finished and one.state not in BLOCKED]
-    return sum(1 - one.step / steps if steps else 1.0 for one in todo)
+    """Trainings that are still to be done, parts of them included."""
+    total = ((one, one.experiment.train.steps) for one in seeds if not one.directory.finished)
+    return sum(1 - one.step / steps if steps else 1.0 for one, steps in total)

@@ -39,11 +39,10 @@ def places(runs: int, most: int | None, gpus: int) -> list[str | None]:
     return list(here[: min(runs, most or len(here))])
 
 
-def run_here(runs: Sequence[Run], out: Path, most: int | None, gpus: int, tell: Callable[[str], object]) -> list[Path]:
-    """Train every run, `most` at a time; the folders of those that failed or were stopped one by one. A stop of all is
-    passed on to the runs, which write their checkpoints; then Interrupted."""
-    free = places(len(runs), most, gpus)
-    threads = max(1, cores() // len(free))
+def run_here(runs: Sequence[Run], out: Path, free: Sequence[str | None], tell: Callable[[str], object]) -> list[Path]:
+    """Train every run in the `places` that are free; the folders of those that failed or were stopped one by one. A
+    stop of all is passed on to the runs, which write their checkpoints; then Interrupted."""
+    free, threads = list(free), max(1, cores() // len(free))
     waiting, running, failed = list(runs), {}, []
     spawn = multiprocessing.get_context("spawn")
     submission = new_submission(runs, out)

@@ -148,8 +148,12 @@ def cancel(folder: Path) -> int:
     again. RunError for one that has not begun and is to be started by a process that starts others too."""
     here, submissions = folder.resolve(), find_submissions(folder)
     below = {run.path.resolve() for run in find_runs(folder)}  # some by symbolic links
-    alive = {path: job for path, job in live(submissions).items() if path in below or path.is_relative_to(here)}
-    whole = [one for one in submissions if all(run in below or run.is_relative_to(here) for run in one.runs)]
+
+    def inside(run: Path) -> bool:
+        return run in below or run.is_relative_to(here)
+
+    alive = {path: job for path, job in live(submissions).items() if inside(path)}
+    whole = [one for one in submissions if all(map(inside, one.runs))]
     names = {name for one in whole if not one.local for name in (one.name, f"{one.name}-table")}
     arrays = {job.partition("_")[0] for job, *_ in squeue(names)}
     single = {each.job for each in alive.values() if not each.submission.local and each.submission not in whole}
