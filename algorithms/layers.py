@@ -12,7 +12,7 @@ import tensorflow as tf
 from .compiled import compiled
 from .program import program
 
-SMALL = 16_000_000  # multiply-adds of one task in one convolution
+SMALL = 750_000  # values of one task that its convolution reads as patches: 3 MB
 LARGE = 1_000_000  # values of one task that one batch norm normalises
 Block = Callable[..., tuple[tf.Tensor, tf.Tensor, tf.Tensor]]
 
@@ -43,7 +43,7 @@ class TaskConvolution:
         self.x_shape, self.kernel_shape, self.stride, self.fuse = x_shape, kernel_shape, stride, fuse
         tasks, examples, height, width, channels = x_shape
         self.rows, self.columns, self.filters = -(-height // stride), -(-width // stride), kernel_shape[-1]
-        self.small = not fuse or examples * self.rows * self.columns * 9 * channels * self.filters < SMALL
+        self.small = not fuse or examples * self.rows * self.columns * 9 * channels < SMALL
         self.y_shape = (tasks, examples, self.rows, self.columns, self.filters)
 
     def outputs(self, x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
