@@ -44,7 +44,8 @@ def build(options: GlyphsOptions, dtype: str = "float32") -> ImageSource:
         rows = (chosen[:, None] * SAMPLES + np.arange(SAMPLES)).ravel()
         names = tuple(prepared.names[number] for number in chosen)
         pools[split] = ClassPool(prepared.images[rows], prepared.counts[chosen], names)
-    return ImageSource("glyphs", pools, in_memory=options.in_memory, dtype=dtype)
+    digest = prepared.digest
+    return ImageSource("glyphs", pools, in_memory=options.in_memory, content_digest=digest, dtype=dtype)
 
 
 def draw_all() -> cache.Prepared:

@@ -72,7 +72,7 @@ class GymnasiumSource:
         return tf.reshape(number, ()), self._shaped(observation, trials)
 
     def step(self, trials: Trials, state: tf.Tensor, action: tf.Tensor, number: tf.Tensor) -> tuple[tf.Tensor, Outcome]:
-        """See `TrialSource`."""
+        """See `TrialSource`; but later chance depends on what was done before."""
         told = tf.numpy_function(self._step, [state, action, number], [tf.int64, self._dtype, tf.float32, tf.bool])
         again, observation, reward, terminal = told
         tasks = trials.keys.shape[0]

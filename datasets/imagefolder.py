@@ -48,11 +48,12 @@ def build(options: ImageFolderOptions, dtype: str = "float32") -> ImageSource:
             images = stored.images[rows : rows + counts.sum()]  # of the memory map, not a copy
             pools[split] = ClassPool(images, counts, stored.names[classes : classes + own])
             classes, rows = classes + own, rows + len(images)
+    division = repr([(split, pool.names, pool.counts.tolist()) for split, pool in pools.items()])
     return ImageSource(
         f"imagefolder {options.path}",
         pools,
         in_memory=options.in_memory,
-        content_digest=stored.digest,
+        content_digest=hashlib.sha256(os.fsencode(stored.digest + division)).hexdigest(),
         dtype=dtype,
     )
 

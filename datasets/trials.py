@@ -43,7 +43,8 @@ class TrialSource(Protocol):
 
     `sample` is a pure function of (seed, split, index), `first` and `step` are pure functions of their arguments, all
     of which TensorFlow can trace; the chance in step `number` of a trial is a function of the trial's key and of that
-    number, whatever was done before, so that policies compared on the same trials have the same luck.
+    number, whatever was done before, so that policies compared on the same trials have the same luck (not so in
+    gymnasium, whose generators go on from draw to draw).
     """
 
     name: str  # for messages

@@ -9,6 +9,7 @@ import pytest
 from finished import results
 from PIL import Image
 
+from metarun.datasets.imagefolder import divide, find_classes
 from metarun.experiments.errors import RunError
 from metarun.experiments.interrupt import Interrupted
 from metarun.experiments.load import load
@@ -92,6 +93,13 @@ def test_a_run_does_not_go_on_with_other_images(tmp_path, pictures, run_until):
         run(experiment, 0, directory)
     assert not directory.finished
     picture.write_bytes(first)  # at another time, but the same
+    options = experiment.dataset
+    (_, first_class), (_, second_class) = divide(find_classes(options.path)["all"], options.split, 0)["train"][:2]
+    before, after = first_class[0].with_name("9.png"), second_class[0]
+    after.rename(before)  # the same pixels in the same order, of another class
+    with pytest.raises(RunError, match="has other images"):
+        run(experiment, 0, directory)
+    before.rename(after)
     assert run(experiment, 0, directory).train_steps == 12
 
 
