@@ -10,10 +10,15 @@ import click
 from ..experiments.errors import explain
 
 
+def resuming(message: str) -> str:
+    """The message, where it says which command goes on: one with --fresh begins again."""
+    return message.replace("the same command", "the same command without --fresh") if "--fresh" in sys.argv else message
+
+
 def report(error: Exception, where: str = "") -> int:
     """Print the error, with -v where it came from, and return the exit code."""
     message, code = explain(error)
-    click.echo(where + message, err=True)
+    click.echo(where + resuming(message), err=True)
     if sys.argv[1:2] in (["-v"], ["--verbose"]):
         traceback.print_exception(error)
     return code

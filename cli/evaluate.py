@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Literal
 
@@ -37,7 +38,8 @@ def command(run: Path, split: Literal["train", "val", "test"], **changes: int | 
     row, path, known = evaluate(run, split, asked)
     if known:
         click.echo(f"{path} has this measurement already", err=True)
-    if (out := run.resolve().parent.parent).joinpath("results.csv").exists():
-        merge(out)
+    for out in {name.parent.parent for name in (run.resolve(), Path(os.path.abspath(run)))}:  # by links or not
+        if (out / "results.csv").exists():
+            merge(out)
     click.echo(render(tabulate([row]), "text"))
     click.echo(f"row: {path}", err=True)

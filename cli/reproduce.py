@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,6 +69,7 @@ def command(
     """
     from ..experiments.papers import load_table, shipped_tables
     from ..experiments.plan import choose, plan, suffix, trainings
+    from ..experiments.queue import find_submissions, live
 
     planned = plan(load_table(table), out, seeds, budget)
     stem = Path(table).stem
@@ -76,8 +78,9 @@ def command(
     chosen = choose(planned, cells)
     if told and not executor:
         raise click.UsageError(f"--{', --'.join(told)}: only with --executor")
+    alive = live(find_submissions(out)) if dry_run or not executor else {}
     if dry_run:
-        _list(chosen)
+        _list(chosen, alive)
     path = out / f"{stem}{suffix(budget)}"
     if executor:
         from .submit import submit
@@ -91,6 +94,10 @@ def command(
     if dry_run or executor:
         return
     failed: list[str] = []
+    if queued := [one for one in chosen if one.directory.path.resolve() in alive]:
+        names = ", ".join(dict.fromkeys(one.cell.name for one in queued))
+        click.echo(f"queued or running, and left alone: {names}; see `metarun status {out}`", err=True)
+        chosen = [one for one in chosen if one not in queued]
     try:
         if any(one.state != "finished" for one in chosen):
             _run(chosen, out, failed)
@@ -100,7 +107,7 @@ def command(
         sys.exit(1)
 
 
-def _list(chosen: list[Planned]) -> None:
+def _list(chosen: list[Planned], alive: Collection[Path]) -> None:
     from ..experiments.dry_run import listing
     from ..experiments.spec import Experiment
 
@@ -112,7 +119,7 @@ def _list(chosen: list[Planned]) -> None:
 
         return estimate_hours(experiment)
 
-    for line in listing(chosen, hours):
+    for line in listing(chosen, hours, alive):
         click.echo(line)
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from .errors import resuming
 from .options import cluster_options, overrides
 
 if TYPE_CHECKING:
@@ -26,7 +27,11 @@ NOT_OF_SBATCH = ("setup", "srun_args", "stderr_to_stdout")  # options of submiti
 @click.option("--seeds", metavar="0-4", help="Instead of the specs' seeds: 0-4 or 0,2,5.")
 @cluster_options("slurm")
 @click.option("--dry-run", is_flag=True, help="List the runs and what sbatch would be asked for; submit nothing.")
-@click.option("--fresh", is_flag=True, help="Train again what is there already; it is renamed to seed-<n>~1.")
+@click.option(
+    "--fresh",
+    is_flag=True,
+    help="Train again what is there already; it is renamed to seed-<n>~1. Without it a stopped run goes on.",
+)
 @click.option(
     "--out",
     type=click.Path(file_okay=False, path_type=Path),
@@ -118,7 +123,7 @@ def submit(
         if (path / "failure.txt").exists():
             click.echo(f"{path} failed: see {path / 'failure.txt'} and `metarun logs {path}`", err=True)
         else:
-            click.echo(f"{path} was stopped or killed: the same command goes on with it", err=True)
+            click.echo(resuming(f"{path} was stopped or killed: the same command goes on with it"), err=True)
     if failed:
         sys.exit(1)
 

@@ -27,7 +27,11 @@ from .options import offline, overrides
     help="Folder of the runs: OUT/<experiment>/seed-<n>.",
 )
 @offline
-@click.option("--fresh", is_flag=True, help="Start again; what is there is renamed to seed-<n>~1, never lost.")
+@click.option(
+    "--fresh",
+    is_flag=True,
+    help="Start again; what is there is renamed to seed-<n>~1, never lost. Without it a stopped run goes on.",
+)
 def command(specs: tuple[str, ...], overrides: tuple[str, ...], seeds: tuple[int, ...], out: Path, fresh: bool) -> None:
     """Train and test each SPEC, a YAML file or the name of a spec that ships, once for each seed.
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from .atomic import write_bytes_atomic
 from .errors import RunError
+from .interrupt import Interrupted
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -34,14 +35,20 @@ def save(path: Path, variables: Sequence[tf.Variable | np.ndarray], state: dict[
 
 
 def read(path: Path) -> tuple[dict[str, Any], list[np.ndarray]]:
-    """`state` and the values of the variables; RunError for a damaged or foreign file."""
+    """`state` and the values of the variables; RunError for a damaged, foreign or missing file. What says nothing of
+    the file, an error of the disk or a stop, is passed on."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        data = io.BytesIO(path.read_bytes())
+    except (FileNotFoundError, IsADirectoryError) as error:
+        raise RunError(f"{path} is not a whole checkpoint ({error.strerror}): use --fresh to train again") from None
+    try:
+        with np.load(data, allow_pickle=False) as file:
             state = json.loads(str(file["state"]))
             arrays = [file[f"{number:04d}"] for number in range(len(file.files) - 1)]
+    except (Interrupted, MemoryError):
+        raise
     except Exception as error:  # what damage raises in zipfile, zlib and numpy is of a dozen kinds
-        reason = getattr(error, "strerror", None) or error
-        raise RunError(f"{path} is not a whole checkpoint ({reason}): use --fresh to train again") from None
+        raise RunError(f"{path} is not a whole checkpoint ({error}): use --fresh to train again") from None
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise RunError(OTHER.format(path=path))
     return state, arrays

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from pathlib import Path
 
 from ..datasets import cache
 from ..datasets.errors import DataError
@@ -12,9 +13,11 @@ from .plan import BLOCKED, Planned, by_cell
 from .spec import Experiment
 
 
-def listing(planned: Sequence[Planned], hours: Callable[[Experiment], float]) -> Iterator[str]:
+def listing(
+    planned: Sequence[Planned], hours: Callable[[Experiment], float], alive: Collection[Path] = ()
+) -> Iterator[str]:
     """One line a cell as soon as it is known, then the sum. `hours` measures one seed of an experiment; it is asked
-    once for each model that is not finished and whose data are here."""
+    once for each model that is not finished and whose data are here. `alive` are the folders of submitted runs."""
     cells = by_cell(planned)
     width = max(map(len, cells))
     names = {one.directory.path: one.cell.name for one in reversed(planned)}  # the first cell of each model
@@ -22,7 +25,10 @@ def listing(planned: Sequence[Planned], hours: Callable[[Experiment], float]) ->
     total, unknown = 0.0, []
     for name, seeds in cells.items():
         first = seeds[0]
-        states = [one.state for one in seeds]
+        states = [
+            "queued or running" if one.directory.path.resolve() in alive and not one.directory.finished else one.state
+            for one in seeds
+        ]
         state = ", ".join(told if len(seeds) == 1 else f"{count} {told}" for told, count in Counter(states).items())
         todo = [one for one, told in zip(seeds, states, strict=True) if told not in BLOCKED]
         left, shared, data = _left(todo), names[first.directory.path], needs(first.experiment)

@@ -59,6 +59,7 @@ def evaluate(run: Path, split: Split, changes: Mapping[str, Any]) -> tuple[Row, 
         measurement.write_csv(path.with_suffix(".csv"))
         write_json_atomic(path, row.as_json())
         partial.drop()
+        directory.failure.unlink(missing_ok=True)  # of an earlier attempt
     return row, path, False
 
 

@@ -4,6 +4,7 @@ bit. No TensorFlow."""
 from __future__ import annotations
 
 import sys
+from contextlib import nullcontext
 
 from . import checkpoint, lock
 from .atomic import write_bytes_atomic
@@ -14,14 +15,18 @@ from .spec import Experiment
 
 
 def begun(experiment: Experiment, directory: RunDirectory) -> RunDirectory | None:
-    """The run beside this one (OUT/<any name>/seed-<n>, the same n) that has done the most of the same training and is
-    shorter in all; None where there is none. One that is at work does not count."""
+    """The run beside this one (OUT/<any name>/seed-<n>, the same n) that has done the most of the same training, more
+    than this one, and is shorter in all; None where there is none, or this one was started with --fresh. One that is
+    still being trained does not count."""
+    if directory.afresh.exists():
+        return None
     found: list[RunDirectory] = []
+    own = directory.step
     for spec in directory.path.parent.parent.glob(f"*/{directory.path.name}/spec.yaml"):
         other = RunDirectory(spec.parent)
         try:
-            idle = 0 < other.step < experiment.train.steps and not lock.holder(other.lock)
-            if idle and is_beginning(load(spec).experiment, experiment):
+            idle = other.finished or not lock.holder(other.lock)
+            if own < other.step < experiment.train.steps and idle and is_beginning(load(spec).experiment, experiment):
                 found.append(other)
         except (SpecError, OSError):  # damaged, of another version, not ours to read
             continue
@@ -49,7 +54,7 @@ def go_on_from_shorter(experiment: Experiment, directory: RunDirectory, content_
     if other is None:
         return
     try:
-        with other.locked():
+        with nullcontext() if other.finished else other.locked():
             saved = other.newest_checkpoints()
             if not saved:
                 return

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from . import lock
 from .errors import RunError
 from .load import SpecError, load
 from .longer import begun
@@ -54,6 +55,8 @@ class Planned:
             return OTHER_SEED
         if self.directory.finished:
             return "finished" if self.row_path.is_file() else "trained, not tested so"
+        if holder := lock.holder(self.directory.lock):
+            return f"in use by {holder}"
         if self.directory.spec.exists():
             return f"interrupted at step {self.step} of {self.experiment.train.steps}"
         if shorter := begun(self.experiment, self.directory):
@@ -65,10 +68,8 @@ class Planned:
         """Meta-updates that need not be done again."""
         if self.directory.finished:
             return self.experiment.train.steps
-        if own := self.directory.step:
-            return own
         shorter = begun(self.experiment, self.directory)
-        return shorter.step if shorter else 0
+        return (shorter or self.directory).step
 
     @property
     def row(self) -> Row | None:

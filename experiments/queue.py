@@ -77,7 +77,8 @@ def find_runs(folder: Path) -> list[RunDirectory]:
 
 def find_submissions(folder: Path) -> list[Submission]:
     """Those of the folder, of the folders in it, and of the folder of runs that it is a part of; the oldest first."""
-    above = [each / JOBS for each in list(folder.resolve().parents)[:2]]
+    names = (folder.resolve(), Path(os.path.abspath(folder)))  # which differ by symbolic links
+    above = [each / JOBS for name in names for each in list(name.parents)[:2]]
     below = [path / JOBS for path, _ in _walk(folder)]
     records = {record for each in {*above, *below} for record in each.glob("*/runs.json")}
     return [_read(record) for record in sorted(records, key=lambda path: path.parent.name)]
@@ -117,6 +118,8 @@ def live(submissions: Sequence[Submission]) -> dict[Path, Live]:
             found |= dict.fromkeys(to_come, Live(holder, True, "its turn", one))
     known = {one.name: one for one in submissions if not one.local}
     for job, name, state, reason in squeue(known):
+        if state == "COMPLETING":  # its processes have ended
+            continue
         one, (_, _, number) = known[name], job.partition("_")
         if (place := int(number or 0)) < len(one.runs):
             found[one.runs[place]] = Live(job, state == "PENDING", reason, one)
@@ -170,7 +173,7 @@ def cancel(folder: Path) -> int:
         run = RunDirectory(path)
         if path not in ended and not run.finished and not run.failure.exists():
             raise RunError(f"{path} waits for its turn in {job.job}, which starts other runs too: cancel their folder")
-    return sum(not RunDirectory(path).finished for path in ended)
+    return len(ended)
 
 
 def _end(holder: str) -> None:

@@ -54,16 +54,26 @@ def run(
     if fresh and directory.path.exists():
         with directory.locked():
             directory.set_aside()
+    elif workers.count == 1 and directory.finished:
+        refuse_another_spec(experiment, seed, directory)
+        row, current = finished_row(experiment, directory)
+        if current == row:  # nothing to write, so it may be in use, or not ours
+            return row
     with directory.locked():
         refuse_another_spec(experiment, seed, directory)
         if not workers.agree(not directory.finished):
-            return finished_row(experiment, seed, directory)
+            row, current = finished_row(experiment, directory)
+            if current != row:
+                write_spec(experiment, seed, directory)
+                write_json_atomic(directory.result, current.as_json())
+            return current
         with noted(directory.failure), StopSignal() as stop:
+            if fresh:
+                directory.afresh.touch()
             source, learner = built or build(experiment, seed)
             write_spec(experiment, seed, directory)
             write_json_atomic(directory.environment, environment.describe())
-            if not fresh and not directory.newest_checkpoints():
-                go_on_from_shorter(experiment, directory, source.content_digest)
+            go_on_from_shorter(experiment, directory, source.content_digest)
             training = Training(experiment, seed, directory, source, learner, workers)
             training.train(stop)
             return training.test()
@@ -285,11 +295,7 @@ def refuse_other_images(state: Mapping[str, Any], source: Source, directory: Run
         )
 
 
-def finished_row(experiment: Experiment, seed: int, directory: RunDirectory) -> Row:
-    """The row of a finished run, with the published number that the spec has now."""
+def finished_row(experiment: Experiment, directory: RunDirectory) -> tuple[Row, Row]:
+    """The row of a finished run, and the same with the published number that the spec has now."""
     row = read_row(directory.result)
-    current = row.model_copy(update=published_columns(experiment.published))
-    if current != row:
-        write_spec(experiment, seed, directory)
-        write_json_atomic(directory.result, current.as_json())
-    return current
+    return row, row.model_copy(update=published_columns(experiment.published))

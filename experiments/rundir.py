@@ -15,6 +15,7 @@ tensorboard/      the scalars of metrics.csv
 progress.json     while it trains: step, steps, steps a second
 failure.txt       why the last attempt failed, in one line
 job.log           what the last job that ran it printed
+afresh            there where it was started with --fresh: it goes on from no shorter run
 restarts.json     how often the scheduler started it again at the same step
 """
 
@@ -68,6 +69,7 @@ class RunDirectory:
         self.failure = path / "failure.txt"
         self.restarts = path / "restarts.json"
         self.log = path / "job.log"
+        self.afresh = path / "afresh"
         self.lock = path / ".lock"
 
     @property

@@ -48,17 +48,20 @@ def lines(found: Sequence[Status], folder: Path) -> Iterator[str]:
 
 
 def _status(run: RunDirectory, job: Live | None, submitted: bool) -> Status:
-    if run.finished:
-        return Status(run.path, *_finished(run))
-    if run.failure.is_file():
-        return Status(run.path, "failed", run.failure.read_text(encoding="utf-8", errors="replace").strip())
     process = lock.holder(run.lock) if job is None or job.submission.local else None
     busy = process or (f"job {job.job}" if job and not job.waiting else None)
     if busy:
-        return Status(run.path, "running", f"{_progress(run) or 'starting'} ({busy})")
+        doing = "a further test" if run.finished else _progress(run) or "starting"
+        return Status(run.path, "running", f"{doing} ({busy})")
     if job:
         by = job.job if job.submission.local else f"job {job.job}"
         return Status(run.path, "waiting", f"for {job.reason} ({by})")
+    failure = run.failure.read_text(encoding="utf-8", errors="replace").strip() if run.failure.is_file() else ""
+    if run.finished:
+        state, words = _finished(run)
+        return Status(run.path, state, words + (failure and f"; a further test failed: {failure}"))
+    if failure:
+        return Status(run.path, "failed", failure)
     told = _last_words(run)
     stopped = any(": stopped" in line or "CANCELLED AT" in line and "DUE TO" not in line for line in told)
     if submitted and told and not stopped:
@@ -94,8 +97,11 @@ def _progress(run: RunDirectory) -> str:
 
 
 def _last_words(run: RunDirectory) -> list[str]:
-    """The last lines of its log since it was started last; Slurm says there what it did."""
+    """The last lines of its log since it was started last; Slurm says there what it did. None where it was started by
+    hand since."""
     try:
+        if run.environment.is_file() and run.log.stat().st_mtime < run.environment.stat().st_mtime:
+            return []
         with open(run.log, "rb") as file:
             file.seek(max(0, file.seek(0, 2) - 4096))
             lines = file.read().decode(errors="replace").splitlines()

@@ -20,7 +20,7 @@ from .errors import RunError
 from .job import work, write_table
 from .load import SpecError
 from .queue import JOBS, Submission, find_submissions, live, slurm
-from .runs import Run, refuse_another_spec, write_spec
+from .runs import Run, held, refuse_another_spec, write_spec
 from .spec import Cluster, Experiment
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ TABLE_MINUTES = 30
 
 def todo(runs: Sequence[Run], out: Path, fresh: bool = False) -> tuple[list[Run], list[Run]]:
     """The runs that are neither finished (or are to be trained afresh) nor alive, and those that are alive; RunError
-    where a folder holds a run of another spec."""
+    where a folder holds a run of another spec, which --fresh sets aside unless it is alive."""
     for run in () if fresh else runs:
         refuse_another_spec(run.experiment, run.seed, run.directory)
     queued = live(find_submissions(out))
@@ -41,6 +41,8 @@ def todo(runs: Sequence[Run], out: Path, fresh: bool = False) -> tuple[list[Run]
         if run.finished and not fresh:
             continue
         busy = run.directory.path.resolve() in queued or lock.holder(run.directory.lock)
+        if busy and fresh and (found := held(run.directory)) and found[0] != run.experiment.digest:
+            raise RunError(f"{run.directory.path} is queued or running with another spec: `metarun cancel` it first")
         (alive if busy else missing).append(run)
     return missing, alive
 
@@ -62,6 +64,8 @@ def prepare(runs: Sequence[Run], fresh: bool = False) -> None:
             with run.directory.locked():
                 run.directory.set_aside()
         write_spec(run.experiment, run.seed, run.directory)
+        if fresh:
+            run.directory.afresh.touch()
         for path in (run.directory.failure, run.directory.restarts):
             path.unlink(missing_ok=True)
 

@@ -59,12 +59,16 @@ class FilledCell(BaseModel):
 
 
 def collect(planned: Sequence[Planned]) -> tuple[list[FilledCell], list[str]]:
-    """The cells with a row of at least one seed, the best of each column marked; and notes: seeds that are
-    missing, and why a cell or a column is not compared."""
+    """The cells with a row of at least one seed, the best of each column marked; and notes: seeds that are missing or
+    were tested on other tasks, and why a cell or a column is not compared."""
     filled, notes, tested = [], [], []
     unknown: dict[str, str] = {}  # columns with a cell that cannot be compared
     for seeds in by_cell(planned).values():
-        rows = [(one, row) for one in seeds if (row := one.row) is not None]
+        measured = [(one, row) for one in seeds if (row := one.row) is not None]
+        rows = [(one, row) for one, row in measured if _same_tasks(measured[0][1], row)]
+        if others := [str(one.seed) for one, row in measured if not _same_tasks(measured[0][1], row)]:
+            cell, seed = measured[0][0].cell.name, measured[0][0].seed
+            notes.append(f"{cell}: without seed {', '.join(others)}, tested on other images or tasks than seed {seed}")
         if rows:
             first = rows[0][0]
             published = published_columns(first.cell.published)  # the cell's, which need not be the spec's
@@ -113,6 +117,12 @@ def best(tests: Sequence[Compared], level: float = LEVEL) -> list[int]:
     return [
         place for place, test in enumerate(tests) if place == top or compare(test.values, tests[top].values).p > level
     ]
+
+
+def _same_tasks(one: Row, other: Row) -> bool:
+    """Whether two seeds of a cell have been tested on the same tasks; older versions did not note the images."""
+    images = {one.content_digest, other.content_digest} - {""}
+    return one.episodes_digest == other.episodes_digest and len(images) < 2
 
 
 def _not_comparable(tests: Mapping[str, Sequence[Compared]]) -> str | None:

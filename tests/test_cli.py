@@ -208,6 +208,20 @@ def test_a_full_disk_is_not_out_of_memory():
     assert "out of memory" in explain(ResourceExhaustedError(None, None, "OOM when allocating tensor"))[0]
 
 
+def test_a_run_that_began_again_goes_on_without_fresh(monkeypatch, capsys):
+    """Rejected: the words of a run without --fresh, whose command would throw away what was done."""
+    from metarun.cli.errors import report
+    from metarun.experiments.interrupt import Interrupted
+
+    stopped = Interrupted("stopped after step 5 of 9; the same command goes on from there")
+    for arguments, told in (
+        ([], str(stopped)),
+        (["--fresh"], str(stopped).replace("command", "command without --fresh")),
+    ):
+        monkeypatch.setattr("sys.argv", ["metarun", "train", "spec.yaml", *arguments])
+        assert report(stopped) == 130 and capsys.readouterr().err == told + "\n"
+
+
 def test_a_closed_pipe_is_no_error():
     command = f"{sys.executable} -m metarun.cli.main schema | head -1"
     done = subprocess.run(command, shell=True, capture_output=True, text=True)

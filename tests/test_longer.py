@@ -117,6 +117,17 @@ def test_the_one_that_has_done_most_is_chosen(sines, tmp_path):
     assert found() == most
     with RunDirectory(most).locked():  # at work
         assert found() == tmp_path / "runs/sines/seed-0"
+        RunDirectory(most).result.touch()  # being tested again, which changes no checkpoint
+        assert found() == most
+    whole[1].checkpoints.mkdir(parents=True)
+    whole[1].checkpoint(79).touch()  # rejected: any checkpoint of its own, were it of the first step
+    assert found() == most
+    whole[1].checkpoint(80).touch()
+    assert found() is None
+    whole[1].checkpoint(80).unlink()
+    whole[1].afresh.touch()  # started with --fresh
+    assert found() is None
+    whole[1].afresh.unlink()
     (tmp_path / "runs/sines/seed-0/spec.yaml").write_text("name: sines\ntrain:\n  steps: 80\n")  # no whole spec
     most.rename(most.with_name("seed-0~1"))  # set aside
     assert found() is None

@@ -11,15 +11,17 @@ from sines import SPEC, write_table
 from test_cli import ROW
 
 from metarun.cli.main import metarun
+from metarun.experiments import lock
 from metarun.experiments import reproduce as acting
 from metarun.experiments.dry_run import listing
 from metarun.experiments.errors import RunError
 from metarun.experiments.interrupt import Interrupted
 from metarun.experiments.load import SpecError, load, resolved_yaml
 from metarun.experiments.papers import load_table
-from metarun.experiments.plan import choose, plan, within_budget
+from metarun.experiments.plan import choose, plan, trainings, within_budget
 from metarun.experiments.results import Row
 from metarun.experiments.runs import refuse_another_spec, write_spec
+from metarun.experiments.submit import new_submission, prepare
 from metarun.experiments.verdict import collect, render
 
 
@@ -296,6 +298,35 @@ def test_another_seed_is_not_taken_for_this_one(table, tmp_path):
     assert collect(planned)[0][0].seeds == 1
     with pytest.raises(RunError, match="holds the finished run of seed 0"):
         refuse_another_spec(planned[1].experiment, 1, planned[1].directory)
+
+
+def test_seeds_tested_on_other_tasks_are_not_averaged(table, tmp_path):
+    """Data that were replaced between two seeds. Rejected: their mean, and a spread over both."""
+    planned = [one for one in plan(load_table(str(table)), tmp_path, seeds=3) if one.cell.name == "k5"]
+    leave(planned[0], 0.5, content_digest="a")
+    leave(planned[1], 0.7, content_digest="b")
+    leave(planned[2], 0.9, episodes_digest="2" * 16)
+    ((only,), notes) = collect(planned)
+    assert (only.seeds, only.result, only.seed_std) == (1, pytest.approx(50), None)
+    assert notes == ["k5: without seed 1, 2, tested on other images or tasks than seed 0", "k5: 1 of 3 seeds"]
+    leave(planned[1], 0.7, content_digest="")  # of a version that did not note it
+    assert collect(planned)[0][0].seeds == 2
+
+
+def test_cells_in_the_queue_are_left_alone(table, tmp_path, monkeypatch):
+    """Rejected: "interrupted at step 0", and a second training of what waits for its turn."""
+    monkeypatch.setattr(acting, "run", lambda *_: pytest.fail("trained beside its job"))
+    out = tmp_path / "runs"
+    runs = trainings(plan(load_table(str(table)), out))
+    prepare(runs)
+    with lock.locked(new_submission(runs, out).lock):
+        told = invoke(table, "--out", out, "--dry-run").output
+        assert told.count("queued or running") == 3 and "interrupted" not in told
+        told = invoke(table, "--out", out)
+        assert "queued or running, and left alone: k5, k10, k5-more; see `metarun status" in told.stderr
+    with runs[0].directory.locked():
+        assert all(state.startswith("in use by process ") for state in states(table, out))
+    assert states(table, out) == ["interrupted at step 0 of 40"] * 3
 
 
 def test_two_models_of_one_name_are_refused(table, tmp_path):

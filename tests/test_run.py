@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import errno
 import json
 import os
 import shutil
@@ -17,6 +18,7 @@ from processes import Started, dying, metarun
 
 from metarun.experiments import checkpoint, environment
 from metarun.experiments.errors import RunError
+from metarun.experiments.interrupt import Interrupted
 from metarun.experiments.load import load
 from metarun.experiments.rundir import RunDirectory
 
@@ -183,7 +185,9 @@ def test_a_finished_run_is_skipped_and_fresh_sets_it_aside(tmp_path, undisturbed
     spec, run = write_spec(tmp_path), tmp_path / "runs" / "tiny" / "seed-0"
     shutil.copytree(undisturbed("maml"), run)
     stamp = (run / "result.json").stat().st_mtime_ns
-    again = metarun("train", spec, "--out", tmp_path / "runs")
+    with RunDirectory(run).locked():  # by an evaluation
+        again = metarun("train", spec, "--out", tmp_path / "runs")
+    assert again.returncode == 0, again.stderr
     assert "is finished" in again.stderr and (run / "result.json").stat().st_mtime_ns == stamp
     other = metarun("train", spec, "-s", "train.steps=120", "--out", tmp_path / "runs")
     assert other.returncode == 1 and "holds the finished run of another spec" in other.stderr
@@ -264,7 +268,11 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path, undisturbed):
     assert "use --fresh" in stuck.stderr
 
 
-def test_checkpoints_come_back_exactly_and_foreign_ones_change_nothing(tmp_path):
+def raise_(error):
+    raise error
+
+
+def test_checkpoints_come_back_exactly_and_foreign_ones_change_nothing(tmp_path, monkeypatch):
     import tensorflow as tf
 
     variables = [tf.Variable([1.0, 2.0]), tf.Variable(3, dtype=tf.int64)]
@@ -288,6 +296,13 @@ def test_checkpoints_come_back_exactly_and_foreign_ones_change_nothing(tmp_path)
     for broken in (array, tmp_path / "missing.npz"):
         with pytest.raises(RunError, match=f"{broken.name} is not a whole checkpoint .*: use --fresh"):
             checkpoint.restore(broken, variables)
+    for no_damage in (Interrupted("stopped"), MemoryError()):  # the checkpoint is good: it must not be set aside
+        with monkeypatch.context() as now, pytest.raises(type(no_damage)):
+            now.setattr(np, "load", lambda *_, told=no_damage, **__: raise_(told))
+            checkpoint.read(array)
+    with monkeypatch.context() as now, pytest.raises(OSError, match="stale"):
+        now.setattr(Path, "read_bytes", lambda _: raise_(OSError(errno.ESTALE, "stale")))
+        checkpoint.read(array)
     evil = tmp_path / "evil.npz"
     np.savez(evil, state=np.array([{"format": 1}], dtype=object))  # would have to be unpickled
     with pytest.raises(RunError, match="not a whole checkpoint"):
