@@ -29,11 +29,13 @@ def main(runs: Path) -> None:
     """Read every row below `runs` with its episodes; write the curves."""
     curves: dict[int, list[list[float]]] = defaultdict(list)  # K -> a curve for each seed
     for run in sorted(path for path in runs.iterdir() if re.fullmatch(r"seed-\d+", path.name)):
+        own = json.loads((run / "result.json").read_text())
         measured = [(run / "result.json", run / "episodes.csv")]
         measured += [(path, path.with_suffix(".csv")) for path in (run / "evaluations").glob("*.json")]
         for row, episodes in measured:
             told = json.loads(row.read_text())
-            if told["inner_steps"] == STEPS[-1]:  # `metarun reproduce` tests with fewer ones too
+            same = all(told[name] == own[name] for name in ("split", "inner_steps", "episodes", "checkpoint"))
+            if same and told["query"] == told["shot"]:  # `metarun reproduce` tests with fewer inner steps too
                 curves[told["shot"]].append(curve(episodes))
     folder = Path(__file__).parent
     with open(folder / "sinusoid.csv", "w", newline="") as file:
