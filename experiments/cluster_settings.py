@@ -29,7 +29,7 @@ def settled(spec: Cluster | None, told: Mapping[str, Any]) -> Cluster:
     path = user_file()
     values: dict[str, Any] = {}
     if path and path.is_file():
-        document = read(path)
+        document = read(path, may_be_empty=True)  # all lines commented out
         values = document.values
         for key, message in _mistakes(values):
             document.complain(key, message)

@@ -155,11 +155,13 @@ _Dumper.add_representer(
 )
 
 
-def read(path: Path) -> Document:
+def read(path: Path, may_be_empty: bool = False) -> Document:
     """What a YAML file says; SpecError where it is none, or no mapping."""
     document = Document(path.name)
     node = _compose(path)
     document.places[()] = f"{document.name}:1"
+    if node is None and may_be_empty:
+        return document
     if not isinstance(node, yaml.MappingNode):
         raise SpecError([f"{path}: a spec is a mapping, `key: value`; this file is {_kind(node)}"])
     document.values = _construct(document, node, ())

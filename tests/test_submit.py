@@ -101,6 +101,8 @@ def test_the_command_line_comes_before_the_spec_and_the_spec_before_the_file(tmp
         "cluster.yaml:2: time: expected minutes, H:MM:SS or D-HH:MM, got 'soon'",
         "cluster.yaml:3: gpus: expected a number at least 0, got -1",
     ]
+    file.write_text("# partition: a\n")
+    assert settled(spec, {}).partition == "b"
     file.unlink()
     with pytest.raises(SpecError, match="--time: expected minutes"):
         settled(None, {"time": "1h"})
