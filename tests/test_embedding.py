@@ -113,6 +113,23 @@ def test_full_context_embeddings_against_numpy(steps):
             assert np.abs(f[task, number] - ignored[1]).max() > 1e-3  # f(x) must depend on S
 
 
+def test_full_context_embeddings_decide():
+    """Of queries that have read the supports in context. Rejected: the supports without it."""
+    model = learner(MatchingNetwork, MatchingNetworkOptions(full_context_embeddings=True, attention_steps=2))
+    probabilities = np.exp(model.logits(model.own, tf.constant(SUPPORTS), tf.constant(QUERY), WAY).numpy())
+    right, wrong = np.zeros_like(probabilities), np.zeros_like(probabilities)
+    plain = tf.constant(SUPPORTS)
+    for task in range(2):
+        for number, query in enumerate(QUERY[task]):
+            g, f = plain_full_context(model.parameters, SUPPORTS[task], query, 2)
+            before = model.embed_queries(model.own, tf.constant(QUERY), plain).numpy()[task, number]
+            for image in range(WAY * SHOT):
+                right[task, number, image // SHOT] += softmax(np.array([cosine(f, each) for each in g]))[image]
+                wrong[task, number, image // SHOT] += softmax(np.array([cosine(before, each) for each in g]))[image]
+    np.testing.assert_allclose(probabilities, right, rtol=1e-9)
+    assert np.abs(right - wrong).max() > 1e-4
+
+
 def test_the_gradient_reaches_every_parameter(make_source):
     batch = make_source(dtype="float64").sample("train", 0, 1, Shape(WAY, SHOT, 2), seed=0)
     network = build(Conv4Options(filters=4), (16, 16, 1), None, "float64", seed=0)

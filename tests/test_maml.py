@@ -14,6 +14,7 @@ from metarun.algorithms.options import Conv4Options, MAMLOptions, MLPOptions
 from metarun.datasets.options import SinusoidOptions
 from metarun.datasets.sinusoid import SinusoidSource
 from metarun.datasets.tasks import Episode, Shape
+from metarun.experiments.memory import peak_bytes
 
 CLASSIFY = Problem(regression=False, protocol="transductive")
 
@@ -170,6 +171,19 @@ def test_saving_memory_changes_nothing(make_source, name, reduction):
             assert float(saving[0][name]) == pytest.approx(float(value), rel=1e-12), option
         for name, gradient in plain[1].items():
             np.testing.assert_allclose(saving[1][name], gradient, rtol=1e-9, atol=1e-12, err_msg=str(option))
+
+
+def test_saving_memory_saves_it(make_source):
+    """Of the tensors that are alive at once. Rejected: options that change nothing at all."""
+    batch = make_source(images=40, size=4).sample("train", 0, 8, Shape(3, 30, 10), seed=0)
+    network = build(MLPOptions(hidden=(16, 16)), (4, 4, 1), 3, "float32", seed=0)
+
+    def peak(**options):
+        one = learner(network, CLASSIFY, inner_lr=0.5, inner_steps=4, **options)
+        return peak_bytes(tf.function(one.meta_gradient).get_concrete_function(batch))
+
+    plain = peak()
+    assert peak(tasks_per_chunk=1) < 0.3 * plain and peak(recompute_inner=True) < 0.6 * plain
 
 
 def test_a_keras_models_batch_norm_has_its_true_second_derivative():

@@ -134,6 +134,34 @@ def test_running_averages_move_towards_the_batch_and_are_used():
     assert np.abs(after - before).max() > 0.1
 
 
+def test_one_update_of_the_running_averages():
+    """Ioffe and Szegedy's moving average. Rejected: momentum and its rest exchanged, which converges too."""
+    network = build(Conv4Options(filters=3, norm_momentum=0.9), (16, 16, 1), None, "float64", seed=0)
+    moments = network.apply(network.parameters, random(2, 8, 16, 16, 1))[1]
+    network.update_running(moments)
+    for name, first in (("mean", 0.0), ("variance", 1.0)):
+        right = 0.9 * first + 0.1 * moments[f"norm1/{name}"].numpy().mean(axis=(0, 1))
+        np.testing.assert_allclose(network.running[f"norm1/{name}"], right, rtol=1e-9)
+
+
+@pytest.mark.parametrize("running", [False, True])
+def test_epsilon_is_that_of_the_options(running):
+    network = build(Conv4Options(filters=3, norm_epsilon=0.5), (16, 16, 1), None, "float64", seed=0)
+    x = random(1, 8, 4, 4, 3)
+    moments = (0, 1) if running else (x.numpy().mean(axis=(1, 2, 3)), x.numpy().var(axis=(1, 2, 3)))
+    found = network._normalise(network.parameters, 1, x, 1, running, {})
+    np.testing.assert_allclose(found, np.maximum((x - moments[0]) / np.sqrt(moments[1] + 0.5), 0), atol=1e-9)
+
+
+def test_first_values_of_the_papers_code():
+    """Standard deviations: of the head's normal numbers 1, of a normal cut at two deviations 0.88 of the one told."""
+    conv = build(Conv4Options(head_initializer="normal"), (28, 28, 1), 50, "float64", seed=0).parameters
+    assert conv["head/kernel"].numpy().std() == pytest.approx(1, rel=0.05)
+    dense = build(MLPOptions(hidden=(400,), initializer="truncated_normal"), (10,), 5, "float64", seed=0).parameters
+    assert dense["dense1/kernel"].numpy().std() == pytest.approx(0.0088, rel=0.05)
+    assert np.abs(dense["dense1/kernel"]).max() <= 0.02
+
+
 def test_the_same_seed_gives_the_same_first_values_and_another_seed_others():
     first, again, other = (build(Conv4Options(filters=4), (16, 16, 1), 5, "float32", seed) for seed in (3, 3, 4))
     for name, value in first.parameters.items():

@@ -98,6 +98,19 @@ def test_embedding(make_source, options, shape):
     assert one.operations(shape) == pytest.approx(counted, rel=0.03)
 
 
+@pytest.mark.parametrize("options", [OPTIONS["protonet"].model_copy(update={"distance": "cosine"}),
+                                     MatchingNetworkOptions()])  # fmt: skip
+def test_comparisons(options):
+    """Alone: beside the network's they are less than a thousandth."""
+    one = learner(options, Conv4Options(filters=4))
+    features = (tf.TensorSpec((1, n, one.network.features)) for n in (6, 12))
+
+    def compare(supports, queries):
+        return one.logits(one.own, supports, queries, 3)
+
+    assert 2 * one.comparison(3, 6, 12) == products(tf.function(compare).get_concrete_function(*features)) > 0
+
+
 def test_every_algorithm_is_counted():
     """RL^2 in test_rl2.py."""
     learning = {name for name, entry in ALGORITHMS.items() if entry.kind != "classical"}

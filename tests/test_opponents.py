@@ -204,6 +204,25 @@ def test_ucrl2_widths():
     np.testing.assert_allclose(last, right, rtol=1e-4)
 
 
+def test_ucrl2_plans_with_the_width_of_the_transitions():
+    """The step before the last. Rejected: visits for the moves seen, 8 for 4, no factor of the number of states."""
+    visits, _, moves = (part[0].numpy().astype(float) for part in experience())
+    rewards, transitions = estimates(0.0, 1e-4, 1e-5)
+    logarithm = np.log(2 * 3 * 2 * 2 / 0.05)
+    rewards = rewards + 0.1 * np.sqrt(4 * logarithm / np.maximum(visits, 1))
+    after = rewards.max(axis=1)
+
+    def planned_by_hand(seen, factor):
+        width = 0.1 * np.sqrt(factor * logarithm / np.maximum(seen, 1))
+        optimistic = [moved_by_hand(transitions[place], width[place], after) for place in np.ndindex(3, 2)]
+        return rewards + np.reshape(optimistic, (3, 2))
+
+    values = planned("ucrl2", 0.0, 0.1)[1]
+    np.testing.assert_allclose(values, planned_by_hand(moves.sum(axis=-1), 4 * 3), rtol=1e-3)
+    for wrong in ((visits, 4 * 3), (moves.sum(axis=-1), 8 * 3), (moves.sum(axis=-1), 4)):
+        assert np.abs(values - planned_by_hand(*wrong)).max() > 0.02
+
+
 def test_experience_counts_no_move_at_the_end_of_an_episode_and_nothing_before_the_first_step():
     start = MDPPolicy(MDPS, PLANS["greedy"], 0.0, tf.constant(1.0)).start(2).experience
     seen = Seen(tf.constant([2, 0]), tf.constant([1, 1]), tf.constant([3.0, 4.0]), tf.constant([False, True]))
@@ -222,6 +241,22 @@ def test_equal_values_are_chosen_at_random():
     drawn = policy.act(policy.start(TASKS), seen, tf.constant(0), KEYS)[0].numpy()
     counted = np.bincount(drawn, minlength=4)
     assert ((counted - TASKS / 4) ** 2 / (TASKS / 4)).sum() < 16.3  # wrong variant: always the first
+
+
+def test_epsilon_is_the_probability_of_a_random_action():
+    """Of the plan, the last action is the best. Rejected: no exploration, whose reward in the table is close."""
+    source = mdps.build(MDPsOptions(states=2, actions=4, horizon=2, episodes=1))
+    zeros = tf.zeros(TASKS, tf.int32)
+    seen = Seen(zeros, zeros, tf.zeros(TASKS), tf.ones(TASKS, tf.bool))
+
+    def plan(now):
+        return tf.tile(tf.constant([0.0, 1.0, 2.0, 3.0])[None, None, None], (TASKS, 2, 2, 1))
+
+    for epsilon, share in ((1.0, 0.25), (0.2, 0.85)):
+        policy = MDPPolicy(source, plan, 0.0, tf.constant(epsilon), explores=True)
+        drawn = policy.act(policy.start(TASKS), seen, tf.constant(0), KEYS)[0].numpy()
+        assert np.mean(drawn == 3) == pytest.approx(share, abs=4 * np.sqrt(share * (1 - share) / TASKS))
+        assert set(drawn) == {0, 1, 2, 3}
 
 
 PUBLISHED = {  # Duan et al. 2016, table 1, n = 10, k = 5; table 2, n = 10

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from metarun.algorithms import ALGORITHMS, build
-from metarun.algorithms.learner import Problem
+from metarun.algorithms import ALGORITHMS, build, networks
+from metarun.algorithms.learner import Problem, predict_queries
 from metarun.algorithms.options import (
     Conv4Options,
     MAMLOptions,
@@ -46,6 +46,18 @@ def test_one_query_and_the_others(make_source, name, protocol):
 
     difference = np.abs(first_query(batch) - first_query(other)).max()
     assert difference < 1e-9 if protocol == "inductive" else difference > 1e-3
+
+
+def test_inductive_is_each_query_beside_all_supports(make_source):
+    """Rejected: the answer for another image of its batch, here the first support image."""
+    batch = make_source(dtype="float64").sample("test", 0, 2, Shape(3, 2, 2), seed=0)
+    network = networks.build(Conv4Options(filters=4), (16, 16, 1), 3, "float64", seed=0)
+    found = predict_queries(network, network.parameters, batch, "inductive").numpy()
+    for query in range(6):
+        beside = np.concatenate([batch.support_x, batch.query_x[:, query : query + 1]], axis=1)
+        outputs = network(network.parameters, beside).numpy()
+        np.testing.assert_allclose(found[:, query], outputs[:, -1], atol=1e-10)
+        assert np.abs(found[:, query] - outputs[:, 0]).max() > 1e-3
 
 
 class Watched(Problem):

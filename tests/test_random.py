@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from metarun.datasets.random import TaskKeys, threefry
+from metarun.datasets.random import PURPOSES, STREAMS, TaskKeys, threefry
 
 KNOWN = [  # key, counter, output: Random123's known-answer file, threefry2x32 with 20 rounds
     ((0, 0), (0, 0), (0x6B200159, 0x99BA4EFE)),
@@ -42,6 +42,11 @@ def test_streams_purposes_and_indices_are_all_different():
         for purpose in ("classes", "images")
     ]
     assert len(set(draws)) == len(draws)
+
+
+def test_no_two_purposes_or_streams_draw_the_same():
+    """Rejected: one number for two of them, such as amplitude and phase, which would then be one draw."""
+    assert len(set(PURPOSES.values())) == len(PURPOSES) and len(set(STREAMS.values())) == len(STREAMS)
 
 
 def test_distinct_numbers_are_distinct_in_range_and_uniform():

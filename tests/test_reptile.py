@@ -113,6 +113,42 @@ def test_the_chained_second_moment_is_that_of_the_tasks_in_a_row():
     assert np.abs(np.mean(ends, axis=0) - chained).max() > 1e-4  # wrong variant: the mean over tasks
 
 
+def test_batched_adam_hands_on_the_second_moment_of_all_tasks():
+    """As of the tasks in a row, each of which begins where the meta-batch does. Rejected: the decay and the number of
+    steps of one task."""
+    theta, centers, start = np.array([2.0, -1.0]), np.array([[1.0, 4.0], [-3.0, 2.0], [0.5, 0.0]]), np.array([0.5, 2.0])
+    chained = start.copy()
+    for center in centers:
+        adapted, second = theta.copy(), start.copy()
+        for time in range(11, 14):
+            gradient = adapted - center
+            second = BETA2 * second + (1 - BETA2) * gradient**2
+            chained = BETA2 * chained + (1 - BETA2) * gradient**2
+            adapted -= 0.1 * np.sqrt(1 - BETA2**time) * gradient / (np.sqrt(second) + EPSILON)
+    model = learner(theta_network(theta), QuadraticProblem(), 0.5, inner_lr=0.1, inner_steps=3, inner_batch=2)
+    model.moments["theta"].assign(start)
+    model.steps_taken.assign(10)
+    model.train_step(quadratic_tasks(centers))
+    np.testing.assert_allclose(model.moments["theta"].numpy(), chained, rtol=1e-9)
+    assert int(model.steps_taken) == 19
+
+
+def test_training_and_test_have_mini_batches_of_their_own_size():
+    model = learner(
+        theta_network([2.0]), QuadraticProblem(), inner_lr=0.1, inner_steps=2, inner_batch=2, test_inner_batch=3
+    )
+    asked, order = [], model._order
+
+    def watched(batch, steps, size):
+        asked.append(size)
+        return order(batch, steps, size)
+
+    model._order = watched
+    model.learn(quadratic_tasks([[1.0]]))
+    model.predict(quadratic_tasks([[1.0]]))
+    assert asked == [2, 3]
+
+
 def test_evaluation_starts_from_the_moments_of_training_and_leaves_them():
     network = theta_network([2.0])
     model = learner(network, QuadraticProblem(), inner_lr=0.1, inner_steps=3, inner_batch=2)

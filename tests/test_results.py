@@ -68,9 +68,9 @@ def test_calibration_of_predictions_binned_by_the_learner():
     from metarun.algorithms.learner import Problem
 
     generator = np.random.default_rng(0)
-    logits = 3 * generator.standard_normal((1, 4, 50, 5))  # [1, T, Q, way]
-    labels = generator.integers(0, 5, (4, 50)).astype(np.int32)
-    metrics = Problem(False, "inductive").metrics(tf.constant(logits), tf.constant(labels))
+    steps = 3 * generator.standard_normal((2, 4, 50, 5))  # [R, T, Q, way]; rejected: those before the last step
+    logits, labels = steps[1:], generator.integers(0, 5, (4, 50)).astype(np.int32)
+    metrics = Problem(False, "inductive").metrics(tf.constant(steps), tf.constant(labels), (0, 1))
     told = expected_calibration_error(*metrics["calibration"].numpy().sum(axis=0).tolist())
     exponents = np.exp(logits[0] - logits[0].max(-1, keepdims=True))
     probabilities = (exponents / exponents.sum(-1, keepdims=True)).reshape(-1, 5)
@@ -83,6 +83,23 @@ def test_calibration_of_predictions_binned_by_the_learner():
     assert told == pytest.approx(expected, abs=1e-9)
     nll = -np.log(probabilities[np.arange(200), labels.ravel()]).reshape(4, 50).mean(-1)
     np.testing.assert_allclose(metrics["negative_log_likelihood"].numpy(), nll, rtol=1e-9)
+
+
+def test_errors_of_regression():
+    """A loop over the points, after each of two numbers of steps. Rejected: half of the square, its root, a sum."""
+    import tensorflow as tf
+
+    from metarun.algorithms.learner import Problem
+
+    generator = np.random.default_rng(0)
+    predictions, targets = generator.normal(size=(2, 3, 4, 1)), generator.normal(size=(3, 4, 1))
+    problem = Problem(True, "inductive")
+    told = problem.metrics(tf.constant(predictions), tf.constant(targets), (0, 5))
+    right = [[np.mean([(p - t) ** 2 for p, t in zip(*task, strict=True)]) for task in zip(step, targets, strict=True)]
+             for step in predictions]  # fmt: skip
+    np.testing.assert_allclose([told["mse_0"], told["mse_5"]], right, rtol=1e-12)
+    np.testing.assert_array_equal(told["mse"], told["mse_5"])
+    np.testing.assert_allclose(problem.loss(tf.constant(predictions[1]), tf.constant(targets)), right[1], rtol=1e-12)
 
 
 def test_seeds_are_averaged_and_specs_are_not():

@@ -108,6 +108,30 @@ def test_batch_is_standardised_and_its_targets_follow_the_running_moments(source
     assert one.return_std.numpy() == pytest.approx(0.25 + 0.75 * returns.std(), abs=1e-7)
 
 
+def test_advantages_and_targets_of_a_batch(source):
+    """The baseline learns returns that are normalised by the moments after this batch, and its outputs are brought back
+    by those before it. Rejected: returns as they are, outputs as they are, lambda for the discount."""
+    one = learner(source, minibatch=4, discount=0.9, gae_lambda=0.3, baseline_normalisation_rate=0.5)
+    one.return_mean.assign(3.0)
+    one.return_std.assign(2.0)
+    rollout = one.play(source.sample("train", 0, 4, seed=0))
+    batch = one.batch(rollout, one.parts(4))
+    outputs = one._values_of(batch.inputs).numpy()[0]
+    reward = rollout.reward.numpy().astype(float)
+    returns = np.stack([loop_of_advantages(r, np.zeros(6), 0.9, 1.0) for r in reward.T], axis=1)
+    moved = (3 + returns.mean()) / 2, (2 + returns.std()) / 2
+    np.testing.assert_allclose(batch.target[0], (returns - moved[0]) / moved[1], rtol=1e-5)
+
+    def standardised(outputs, discount=0.9, gae_lambda=0.3):
+        each = [loop_of_advantages(r, v, discount, gae_lambda) for r, v in zip(reward.T, outputs.T, strict=True)]
+        told = np.stack(each, axis=1)
+        return (told - told.mean()) / told.std()
+
+    np.testing.assert_allclose(batch.advantage[0], standardised(2 * outputs + 3), rtol=1e-5, atol=1e-6)
+    for wrong in (standardised(outputs), standardised(2 * outputs + 3, 0.3, 0.9)):
+        assert np.abs(batch.advantage[0] - wrong).max() > 0.05
+
+
 def test_minibatches_hold_every_trial_once():
     x = tf.reshape(tf.range(2 * 7, dtype=tf.float64), (2, 7))
     whole = Minibatches(7, 3)
@@ -163,6 +187,49 @@ def test_the_gradient_is_that_of_the_clipped_objective(box):
     analytic = sum(float(tf.reduce_sum(gradients[name] * directions[name])) for name in directions)
     assert analytic == pytest.approx(slope(0.1), rel=1e-5, abs=1e-7)
     assert abs(analytic - slope(1e9)) > 1e-2 * abs(analytic)
+
+
+def test_the_objective_is_that_of_ppo():
+    """Schulman et al. 2017, equation 7, less the bonus. Rejected: the larger of both gains, a bonus that is a price."""
+    source = DependentBandit(episodes=4)
+    one = learner(source, minibatch=64, entropy_bonus=0.1)
+    rollout = one.play(source.sample("train", 0, 40, seed=0))
+    batch = tf.nest.map_structure(lambda part: part[0], one.batch(rollout, one.parts(40)))
+    generator = np.random.default_rng(1)
+    theta = {name: value + generator.normal(size=value.shape) for name, value in one.parameters.items()}
+
+    def log_softmax(numbers):
+        return numbers - np.log(np.exp(numbers).sum(axis=-1, keepdims=True))
+
+    old = log_softmax(batch.old.numpy())
+    new = log_softmax(one.policy.unroll(one.policy.weights(theta), batch.inputs).numpy())
+    taken = batch.action.numpy()[..., None].astype(int)
+    ratio = np.exp(np.take_along_axis(new - old, taken, -1))[..., 0]
+    gains = ratio * batch.advantage.numpy(), np.clip(ratio, 0.9, 1.1) * batch.advantage.numpy()
+    entropy, kl = -(np.exp(new) * new).sum(-1), (np.exp(old) * (old - new)).sum(-1)
+    loss, measures = one.objective(theta, batch)
+    right = -np.minimum(*gains).mean() - 0.1 * entropy.mean()
+    assert float(loss) == pytest.approx(right, rel=1e-5)
+    np.testing.assert_allclose(measures, [-gains[0].mean(), kl.mean(), entropy.mean()], rtol=1e-5)
+    reverse = (np.exp(new) * (new - old)).sum(-1).mean()
+    assert abs(reverse - kl.mean()) > 0.01 and abs(-np.maximum(*gains).mean() - 0.1 * entropy.mean() - right) > 0.01
+    assert 0.2 * entropy.mean() > 0.01
+
+
+def test_the_pass_that_is_kept_is_the_best_within_the_limit(source, monkeypatch):
+    """Of passes with these surrogates and KLs. Rejected: the last within the limit, the best of all."""
+    one = learner(source, epochs=4, kl_limit=0.1)
+    told = tf.constant([[-1.0, 0.01, 0.5], [-3.0, 0.05, 0.5], [-2.0, 0.05, 0.5], [-9.0, 0.5, 0.5]], tf.float64)
+    passes = tf.Variable(0)
+
+    def counted(*_, **__):
+        return tf.gather(told, passes.assign_add(1) - 1)
+
+    rollout = one.play(source.sample("train", 0, 4, seed=0))
+    batch = one.batch(rollout, one.parts(4))
+    monkeypatch.setattr(one, "_each", counted)
+    monkeypatch.setattr(one, "_line_search", lambda *_: (tf.constant(1.0), tf.zeros(3)))
+    assert int(one._improve(batch)["epoch_kept"]) == 2
 
 
 def test_kl_and_entropy_agree_with_samples_of_the_gaussian():

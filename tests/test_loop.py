@@ -1,0 +1,86 @@
+"""What the loop asks for: tasks of which split and seed, the checkpoint of which step, which learning rate."""
+
+import math
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from metarun.algorithms.learner import outer_optimizer
+from metarun.algorithms.options import OptimizerOptions
+from metarun.datasets.sinusoid import SinusoidSource
+from metarun.experiments import checkpoint
+from metarun.experiments.build import build
+from metarun.experiments.evaluate import evaluate
+from metarun.experiments.load import load
+from metarun.experiments.run import Training, run
+from metarun.experiments.rundir import RunDirectory
+
+SMALL = ("network.hidden=[8]", "train.steps=4", "test.episodes=20", "test.episode_seed=5")
+
+
+@pytest.mark.parametrize(("metric", "best"), [("accuracy", 20), ("mse", 10)])
+def test_the_best_checkpoint_is_that_of_the_best_validation(tmp_path, metric, best):
+    """Rejected: the last one, the first one, the lowest accuracy, the highest error."""
+    experiment = load("finn2017/sinusoid", SMALL).experiment
+    training = Training(experiment, 0, RunDirectory(tmp_path), *build(experiment, 0))
+    training.source = SimpleNamespace(regression=metric == "mse", content_digest="")
+    values = iter([0.3, 0.9, 0.5])
+    training.evaluation = SimpleNamespace(
+        measure=lambda _: SimpleNamespace(summary=lambda: {metric: next(values)}), episodes=1
+    )
+    for step in (10, 20, 30):
+        training.step = step
+        training._validate(SimpleNamespace(write=lambda *_: None))
+    assert checkpoint.read(training.directory.best)[0]["step"] == training.best_step == best
+
+
+def test_tasks_are_of_their_split_and_seed(tmp_path, monkeypatch):
+    """Rejected: training or validation on test tasks, training tasks that are the same for every seed."""
+    asked, sample = set(), SinusoidSource.sample
+
+    def watched(source, split, index, tasks, shape, seed):
+        asked.add((split, seed))
+        return sample(source, split, index, tasks, shape, seed)
+
+    monkeypatch.setattr(SinusoidSource, "sample", watched)
+    experiment = load("finn2017/sinusoid", [*SMALL, "validation={episodes: 10, every: 2}"]).experiment
+    run(experiment, 7, RunDirectory(tmp_path))
+    assert asked == {("train", 7), ("val", 5), ("test", 5)}
+    asked.clear()
+    evaluate(tmp_path, "val", {"episode_seed": 6})
+    assert asked == {("val", 6)}
+
+
+@pytest.mark.parametrize(
+    ("told", "rates"),  # after 0, 25, 50 and 100 of 100 steps
+    [
+        ({}, [1.0, 1.0, 1.0, 1.0]),
+        ({"schedule": "linear", "final_learning_rate": 0.1}, [1.0, 0.775, 0.55, 0.1]),
+        ({"schedule": "linear"}, [1.0, 0.75, 0.5, 0.0]),
+        ({"schedule": "cosine", "final_learning_rate": 0.1}, [1.0, 0.1 + 0.45 * (1 + math.sqrt(0.5)), 0.55, 0.1]),
+        ({"schedule": "step", "decay_every": 40, "decay_factor": 0.3}, [1.0, 1.0, 0.3, 0.09]),
+    ],
+)
+def test_schedules(told, rates):
+    """Rejected: twice the steps, another end, a decay without stairs."""
+    optimizer = outer_optimizer(OptimizerOptions(learning_rate=1.0, **told), 100)
+    optimizer.build([tf.Variable(0.0)])
+    found = []
+    for step in (0, 25, 50, 100):
+        optimizer.iterations.assign(step)
+        found.append(float(optimizer.learning_rate))
+    np.testing.assert_allclose(found, rates, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("told", "moves"),
+    [({}, [3.0, -4.0]), ({"clip_value": 3.5}, [3.0, -3.5]), ({"clip_norm": 1.0}, [0.6, -0.8])],
+)
+def test_gradients_are_clipped(told, moves):
+    """The norm is that of all gradients together. Rejected: of each, which gives 1 and -1."""
+    optimizer = outer_optimizer(OptimizerOptions(name="sgd", learning_rate=1.0, **told), 100)
+    variables = [tf.Variable([0.0]), tf.Variable([0.0])]
+    optimizer.apply([tf.constant([3.0]), tf.constant([-4.0])], variables)
+    np.testing.assert_allclose([-float(variable[0]) for variable in variables], moves, rtol=1e-6)
