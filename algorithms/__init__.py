@@ -57,6 +57,10 @@ def _problem(name: str, loaded: Any) -> str | None:
     """What keeps an entry point from being an algorithm."""
     if not isinstance(loaded, Algorithm):
         return "it is no metarun.algorithms.Algorithm(options, learner)"
+    if loaded.kind == "classical":
+        return 'kind "classical" is that of the methods that come with metarun: use "trials"'
+    if isinstance(loaded.learner, type):
+        return "its learner is a class: give a function without arguments that returns it"
     return misnamed(name, loaded.options)
 
 

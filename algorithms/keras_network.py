@@ -4,8 +4,8 @@ The model is applied to one task after another with that task's own weights (`st
 mode), so that layers such as batch normalisation see one task at a time; their moving averages stay as they are. The
 built-in networks compute the same for all tasks at once, several times faster.
 
-The variance that Keras' BatchNormalization computes stops the gradient of the mean inside it: right to first order,
-wrong to second. While a model is applied here, its batch norms compute the same variance without that stop.
+The variance of `tf.nn.moments`, which Keras' normalisations read, stops the gradient of the mean inside it: right to
+first order, wrong to second. While a model is applied here, it is the same variance without that stop.
 """
 
 from __future__ import annotations
@@ -34,8 +34,9 @@ class KerasNetwork:
         self.layers = ()  # not counted: a model may do anything
         self.parameters = {variable.path: variable.value for variable in model.trainable_variables}
         with_weights = [layer for layer in _leaves(model) if layer.weights]
-        self.norms = [layer for layer in with_weights if isinstance(layer, keras.layers.BatchNormalization)]
-        self.norm = frozenset(variable.path for layer in self.norms for variable in layer.trainable_variables)
+        every = model._flatten_layers(include_self=False)
+        norms = [layer for layer in every if isinstance(layer, keras.layers.BatchNormalization)]
+        self.norm = frozenset(variable.path for layer in norms for variable in layer.trainable_variables)
         self.head = frozenset(variable.path for variable in with_weights[-1].trainable_variables)
 
     def __call__(self, parameters: Parameters, x: tf.Tensor, *, groups: int = 1, running: bool = False) -> tf.Tensor:
@@ -47,7 +48,7 @@ class KerasNetwork:
         state = [variable.value for variable in self.model.non_trainable_variables]
 
         def apply(weights: list[tf.Tensor], batch: tf.Tensor) -> tf.Tensor:
-            with exact_moments(self.norms):
+            with exact_moments():
                 return self.model.stateless_call(weights, state, batch, training=not running)[0]
 
         outputs = []
@@ -62,27 +63,23 @@ class KerasNetwork:
 
 
 @contextmanager
-def exact_moments(norms: Sequence[keras.layers.BatchNormalization]) -> Iterator[None]:
-    """Inside, the variance of these layers has its true derivatives of every order."""
+def exact_moments() -> Iterator[None]:
+    """Inside, `tf.nn.moments` has its true derivatives of every order, for layers at any depth."""
+    original = tf.nn.moments
 
-    def moments_of(norm: keras.layers.BatchNormalization):
-        original, axes = norm._moments, norm._reduction_axes
+    def moments(x: tf.Tensor, axes: Sequence[int], shift: None = None, keepdims: bool = False, name: str | None = None):
+        if x.dtype.size < 4:
+            mean, variance = moments(tf.cast(x, tf.float32), axes, keepdims=keepdims)
+            return tf.cast(mean, x.dtype), tf.cast(variance, x.dtype)
+        mean = tf.reduce_mean(x, axes, keepdims=True)
+        variance = tf.reduce_mean(tf.square(x - mean), axes, keepdims=keepdims)
+        return (mean if keepdims else tf.squeeze(mean, axes)), variance
 
-        def moments(inputs: tf.Tensor, mask: tf.Tensor | None):
-            if mask is not None or norm.synchronized or inputs.dtype.size < 4:
-                return original(inputs, mask)
-            mean = tf.reduce_mean(inputs, axes, keepdims=True)
-            return tf.squeeze(mean, axes), tf.reduce_mean(tf.square(inputs - mean), axes)
-
-        return moments
-
-    for norm in norms:
-        norm.__dict__["_moments"] = moments_of(norm)
+    tf.nn.moments = moments
     try:
         yield
     finally:
-        for norm in norms:
-            del norm.__dict__["_moments"]
+        tf.nn.moments = original
 
 
 def _leaves(layer: keras.Layer) -> list[keras.Layer]:

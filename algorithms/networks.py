@@ -165,6 +165,8 @@ class Conv4(BuiltInNetwork):
         fuse: bool,
     ):
         super().__init__(options, precision, seed, fuse)
+        if len(input_shape) != 3:
+            raise DataError(f"conv4 is for images, and the inputs are of shape {list(input_shape)}: use mlp")
         height, width, channels = input_shape
         stride = options.downsample == "stride"
         up = stride or options.pool_padding == "same"

@@ -157,6 +157,6 @@ def _refuse_missing_data(runs: Sequence[Run]) -> None:
     from ..datasets.errors import DataError
     from ..experiments.dry_run import absent, needs
 
-    for experiment in {run.experiment.dataset.name: run.experiment for run in runs}.values():
+    for experiment in {run.experiment.dataset.model_dump_json(): run.experiment for run in runs}.values():
         if absent(experiment):
             raise DataError(f"before submitting: {needs(experiment)}")

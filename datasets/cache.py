@@ -197,7 +197,8 @@ def locked(name: str) -> Iterator[None]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX)
         except OSError as error:  # some file systems have none
-            raise DataError(disk_message(error)) from None
+            reason = f"{path} cannot be locked ({error.strerror}): set METARUN_CACHE to a folder on a disk with locks"
+            raise DataError(reason) from None
         yield
     finally:
         os.close(handle)

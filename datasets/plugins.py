@@ -15,7 +15,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Collection
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel
 
@@ -44,8 +44,10 @@ def _load(point: EntryPoint) -> tuple[str | None, Any]:
 
 
 def misnamed(name: str, options: type[BaseModel]) -> str | None:
-    """What is wrong with the `name` of the options behind the entry point `name`."""
+    """What is wrong with the options behind the entry point `name`, or with their `name`."""
+    if not (isinstance(options, type) and issubclass(options, BaseModel)):
+        return "its options are no subclass of metarun.datasets.options.Options"
     field = options.model_fields.get("name")
-    if field is None or field.default != name:
+    if field is None or field.default != name or get_args(field.annotation) != (name,):
         return f'its options lack `name: Literal["{name}"] = "{name}"`'
     return None

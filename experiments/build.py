@@ -43,6 +43,10 @@ def build(experiment: Experiment, seed: int) -> tuple[Source, Learner]:
             jit=experiment.compiles,
         )
     assert isinstance(experiment.network, NetworkOptions) and experiment.protocol
+    if source.regression and not algorithms.ALGORITHMS[experiment.algorithm.name].has_head:
+        raise RunError(
+            f"{experiment.algorithm.name} is a classifier, and {source.name} regression: use maml or reptile"
+        )
     source.check("train", training_shape(experiment))
     if experiment.validation:
         source.check("val", validation_shape(experiment))

@@ -101,7 +101,7 @@ def _untrained(experiment: Experiment) -> Iterator[Problem]:
         yield "precision", f"has no effect: {name} has no network"
     options = experiment.algorithm
     assert isinstance(options, ClassicalOptions)
-    if experiment.dataset.name not in options.grids and experiment.dataset.name in ("bandits", "mdps"):
+    if experiment.dataset.name not in options.grids and not isinstance(experiment.dataset, EPISODES):
         yield "algorithm.name", f"{name} is not for {experiment.dataset.name}"
     given = options.parameter is None or getattr(options, options.parameter) is not None
     tuned_on = getattr(options, "tuned_on", None)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ..datasets import cache
 from ..datasets.errors import DataError
+from ..datasets.options import ImageFolderOptions
 from .errors import RunError
 from .plan import BLOCKED, Planned, by_cell
 from .spec import Experiment
@@ -55,6 +56,8 @@ def listing(
 def needs(experiment: Experiment) -> str:
     """What data an experiment reads, and how they come where they are not here."""
     name = experiment.dataset.name
+    if isinstance(experiment.dataset, ImageFolderOptions) and absent(experiment):
+        return f"{name}, not here: {experiment.dataset.path} is not a folder"
     if name not in cache.PARTS:
         return f"{name}, nothing to fetch"
     if not absent(experiment):
@@ -64,7 +67,9 @@ def needs(experiment: Experiment) -> str:
 
 
 def absent(experiment: Experiment) -> bool:
-    """Whether it reads data that are not in the cache."""
+    """Whether it reads data that are not in the cache, or in no folder."""
+    if isinstance(experiment.dataset, ImageFolderOptions):
+        return not experiment.dataset.path.is_dir()
     return not all(map(cache.read, cache.PARTS.get(experiment.dataset.name, ())))
 
 

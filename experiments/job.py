@@ -13,6 +13,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from . import verdict
@@ -32,9 +33,12 @@ MOST_RESTARTS = 5  # at one step
 PATIENCE = (0, 3, 10)  # seconds before each attempt to be requeued: many jobs that are stopped together ask together
 
 
-def work(path: str, tests: Sequence[Mapping[str, Any]], threads: int) -> None:
+def work(
+    path: str, tests: Sequence[Mapping[str, Any]], threads: int, environment: Mapping[str, str] = MappingProxyType({})
+) -> None:
     """Train the run whose spec is in the folder, alone or as one of its workers, then test it in further ways. Raises
     what the run raises, and SystemExit where it was stopped, after it has asked to be requeued."""
+    os.environ.update(environment)
     directory, cluster = RunDirectory(Path(path)), find()
     follows = cluster is not None and cluster.index > 0
     print(f"{path}: started as process {os.getpid()} on {socket.gethostname()}", file=sys.stderr, flush=True)

@@ -108,19 +108,26 @@ def resolved_yaml(experiment: Experiment) -> str:
 
 
 def effective(experiment: Experiment) -> dict[str, Any]:
-    """Every value as plain data; options that are unset and mean "not there" are left away."""
+    """Every value as plain data; options that are unset and mean "not there" are left away: those that are null where
+    that is their default."""
 
-    def pruned(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: pruned(each) for key, each in value.items() if each is not None}
-        return value
+    def pruned(value: Any, told_by: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        fields = type(told_by).model_fields if isinstance(told_by, BaseModel) else {}
+        kept = {key for key, field in fields.items() if field.default is not None} | {"validation"}
+        return {
+            key: pruned(each, getattr(told_by, key, None))
+            for key, each in value.items()
+            if each is not None or key in kept
+        }
 
     told = experiment.model_dump(mode="json")
     for section in ("train", "validation", "test") if experiment.kind != "few-shot" else ():
         told[section] = told[section] and {k: v for k, v in told[section].items() if k not in ("way", "shot", "query")}
     for section in ("train", "optimizer") if experiment.kind == "classical" else ():
         del told[section]
-    return pruned(told) | ({"validation": None} if experiment.validation is None else {})
+    return pruned(told, experiment)
 
 
 class _Loader(yaml.SafeLoader):

@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
+from .errors import RunError
+
 PATIENCE = 1.0  # seconds: whoever asks for the holder of a lock has it for a moment
 
 
@@ -35,7 +37,7 @@ def _opened(path: Path) -> TextIO:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = open(path, "a+", encoding="utf-8")  # noqa: SIM115
         try:
-            while not _taken(file.fileno(), fcntl.LOCK_EX):
+            while not _taken(file, fcntl.LOCK_EX):
                 if time.monotonic() > give_up:
                     file.seek(0)
                     raise Held(file.read().strip() or "another process")
@@ -52,14 +54,18 @@ def holder(path: Path) -> str | None:
     """Who holds the lock, `process N on HOST`; None where nobody does."""
     try:
         with open(path, encoding="utf-8") as file:
-            return None if _taken(file.fileno(), fcntl.LOCK_SH) else file.read().strip() or "another process"
+            return None if _taken(file, fcntl.LOCK_SH) else file.read().strip() or "another process"
     except FileNotFoundError:
         return None
 
 
-def _taken(handle: int, kind: int) -> bool:
+def _taken(file: TextIO, kind: int) -> bool:
     try:
-        fcntl.flock(handle, kind | fcntl.LOCK_NB)
+        fcntl.flock(file.fileno(), kind | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
+    except OSError as error:  # Lustre without -o flock, NFS without lockd
+        raise RunError(
+            f"{file.name} cannot be locked ({error.strerror}): choose an --out on a disk with locks"
+        ) from None
     return True

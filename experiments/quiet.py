@@ -22,6 +22,7 @@ def fast_kernels() -> dict[str, str]:
 def import_tensorflow() -> None:
     """Import TensorFlow; without -v, what its libraries print while they load is dropped (errors raise as ever)."""
     os.environ.update(fast_kernels())
+    os.environ["KERAS_BACKEND"] = "tensorflow"  # whatever else the user does with Keras
     if os.environ.get("TF_CPP_MIN_LOG_LEVEL", "0") == "0":
         import tensorflow
 

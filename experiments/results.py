@@ -153,7 +153,11 @@ def merge(root: Path) -> Path:
     """Rebuild root/results.csv from every row below `root`; safe when many runs finish at once."""
     target = root / "results.csv"
     with open(root / ".results.lock", "a", encoding="utf-8") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        except OSError as error:
+            reason = f"{lock.name} cannot be locked ({error.strerror}): choose an --out on a disk with locks"
+            raise RunError(reason) from None
         write_text_atomic(target, rows_as_csv(read_rows([root])))
     return target
 

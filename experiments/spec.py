@@ -6,7 +6,8 @@ import hashlib
 import json
 from typing import TYPE_CHECKING, Annotated, Literal, Union
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic_core import PydanticCustomError
 
 from ..algorithms import ALGORITHMS
 from ..algorithms.options import AlgorithmOptions, NetworkChoice, OptimizerOptions
@@ -65,12 +66,21 @@ class Published(Options):
     source: str = Field(min_length=3, description="Paper and table.")
 
 
+def _some_time(told: str) -> str:
+    """Slurm takes 0 for no limit, and a run without one is never asked to write a checkpoint."""
+    if not told.strip("0:-"):
+        raise PydanticCustomError("string_pattern_mismatch", "0 is no limit")
+    return told
+
+
 class Cluster(Options):
     """How a batch system is asked for a run. What the spec leaves open comes from METARUN_CLUSTER or from
     ~/.config/metarun/cluster.yaml, which has these same keys."""
 
     partition: str | None = Field(default=None, description="Where jobs queue; default: the cluster's own.")
-    time: Annotated[str, BeforeValidator(lambda told: str(told) if type(told) is int else told)] = Field(
+    time: Annotated[
+        str, BeforeValidator(lambda told: str(told) if type(told) is int else told), AfterValidator(_some_time)
+    ] = Field(
         default="1:00:00",
         pattern=r"^(\d+-)?\d{1,5}(:\d\d){0,2}$",
         description="Limit of a job: minutes, H:MM:SS or D-HH:MM. A run that needs longer is requeued and goes on.",

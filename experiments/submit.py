@@ -13,6 +13,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..datasets.cache import folder
 from . import lock
 from .cluster import unshareable
 from .cluster_settings import minutes
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
 
 Paper = tuple[str, int | None, float]  # table, seeds, budget
 TABLE_MINUTES = 30
+OF_RUNS = (  # how options of sbatch begin that only the runs need
+    *("dependency", "begin", "signal", "gres", "gpu", "tres", "mem", "constraint", "exclusive"),
+    *("node", "ntasks", "cpu", "core", "thread", "sockets"),
+)
 
 
 def todo(runs: Sequence[Run], out: Path, fresh: bool = False) -> tuple[list[Run], list[Run]]:
@@ -114,6 +119,10 @@ def to_slurm(runs: Sequence[tuple[Run, Cluster]], out: Path, paper: Paper | None
     """Submit the arrays, and the job that writes the table once they are over. RunError in the words of sbatch; what
     was submitted before stays."""
     planned = arrays(runs)
+    environment = {
+        "METARUN_OFFLINE": "1",
+        "METARUN_CACHE": str(folder().absolute()),
+    }  # sites may export nothing to jobs
     submissions = []
     for cluster, some, at_once in planned:
         one = new_submission(some, out)
@@ -121,7 +130,7 @@ def to_slurm(runs: Sequence[tuple[Run, Cluster]], out: Path, paper: Paper | None
         executor.update_parameters(array_parallelism=at_once)
         with _sbatch(one, submissions), executor.batch():
             jobs = [
-                executor.submit(work, str(path), run.tests, cluster.cpus)
+                executor.submit(work, str(path), run.tests, cluster.cpus, environment)
                 for run, path in zip(some, one.runs, strict=True)
             ]
         one.job = jobs[0].job_id.partition("_")[0]
@@ -130,16 +139,25 @@ def to_slurm(runs: Sequence[tuple[Run, Cluster]], out: Path, paper: Paper | None
             _link(run.directory.log, job.paths.stdout)
         submissions.append(one)
     last = submissions[-1]
-    alive = live([each for each in find_submissions(out) if each.job]).values()
+    try:
+        alive = live([each for each in find_submissions(out) if each.job]).values()
+    except RunError:  # the scheduler is busy: the table waits for what was submitted now
+        alive = ()
     numbers = sorted({*(one.job for one in submissions), *(each.job.partition("_")[0] for each in alive)})
-    executor = _executor(
-        last, planned[-1][0].model_copy(update={"gpus": 0, "workers": 1, "cpus": 1, "time": str(TABLE_MINUTES)})
-    )
+    executor = _executor(last, for_table(planned[-1][0]))
     executor.update_parameters(job_name=f"{last.name}-table", dependency="afterany:" + ":".join(numbers))
     with _sbatch(last, submissions):
         last.table = executor.submit(write_table, str(out.resolve()), paper).job_id
     last.write()
     return submissions
+
+
+def for_table(cluster: Cluster) -> Cluster:
+    """What the job that writes the table asks for: where the runs are, but nothing that only they need, and no other
+    jobs to wait for than them."""
+    slurm = {name: told for name, told in cluster.slurm.items() if not name.startswith(OF_RUNS)}
+    small = {"gpus": 0, "workers": 1, "cpus": 1, "memory": None, "time": str(TABLE_MINUTES)}
+    return cluster.model_copy(update=small | {"slurm": slurm})
 
 
 def options(cluster: Cluster) -> dict[str, Any]:

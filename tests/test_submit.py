@@ -104,8 +104,9 @@ def test_the_command_line_comes_before_the_spec_and_the_spec_before_the_file(tmp
     file.write_text("# partition: a\n")
     assert settled(spec, {}).partition == "b"
     file.unlink()
-    with pytest.raises(SpecError, match="--time: expected minutes"):
-        settled(None, {"time": "1h"})
+    for wrong in ("1h", "0", "0-00:00"):  # 0 is no limit to Slurm
+        with pytest.raises(SpecError, match="--time: expected minutes"):
+            settled(None, {"time": wrong})
 
 
 def test_a_cluster_decides_no_result():

@@ -1,0 +1,41 @@
+"""What a cluster is asked for, and what its disks must have."""
+
+import errno
+import fcntl
+
+import pytest
+import slurm_jobs
+
+from metarun.experiments import lock
+from metarun.experiments.errors import RunError
+from metarun.experiments.results import merge
+from metarun.experiments.spec import Cluster
+from metarun.experiments.submit import for_table, options
+
+
+def test_the_job_that_writes_the_table_asks_for_little():
+    """And waits for the runs alone. Rejected: what the runs wait for, and what they need."""
+    slurm = {"dependency": "afterok:77", "gres": "gpu:1", "mem-per-cpu": "8G", "qos": "low", "reservation": "x"}
+    asked = options(for_table(Cluster(partition="p", account="a", memory="64G", workers=4, cpus=8, slurm=slurm)))
+    assert asked["additional_parameters"].keys() == {"signal", "requeue", "qos", "reservation"}
+    assert (asked["partition"], asked["account"], asked["cpus_per_task"]) == ("p", "a", 1) and "mem" not in asked
+
+
+def test_disks_without_locks_are_told(tmp_path, monkeypatch):
+    def flock(*_):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    wanted = r"lock cannot be locked \(Function not implemented\): choose an --out on a disk with locks"
+    with pytest.raises(RunError, match=wanted), lock.locked(tmp_path / ".lock"):
+        pass
+    with pytest.raises(RunError, match=wanted):
+        merge(tmp_path)
+
+
+def test_images_that_are_not_there_are_told_before_the_queue(tmp_path):
+    spec = slurm_jobs.SPEC.replace("{name: sinusoid}", "{name: imagefolder, path: nowhere}")
+    spec = spec.replace("{name: maml, inner_lr: 0.01}", "{name: protonet}").replace("way: 1", "way: 2")
+    (tmp_path / "images.yaml").write_text(spec)
+    told = slurm_jobs.metarun(tmp_path, "submit", "images.yaml", "--executor", "local", code=1)
+    assert f"before submitting: imagefolder, not here: {tmp_path / 'nowhere'} is not a folder" in told
