@@ -12,7 +12,11 @@ from ..experiments.errors import explain
 
 def resuming(message: str) -> str:
     """The message, where it says which command goes on: one with --fresh begins again."""
-    return message.replace("the same command", "the same command without --fresh") if "--fresh" in sys.argv else message
+    if "--fresh" not in sys.argv:
+        return message
+    for words in ("the same command", "start all workers again"):
+        message = message.replace(words, f"{words} without --fresh")
+    return message
 
 
 def report(error: Exception, where: str = "") -> int:

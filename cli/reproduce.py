@@ -67,6 +67,7 @@ def command(
     A cell that fails does not stop the others. The table has every finished cell, chosen by --cells or not. With
     --executor the runs go to a cluster, or to parallel processes of this machine, as with `metarun submit`.
     """
+    from ..experiments.errors import RunError
     from ..experiments.papers import load_table, shipped_tables
     from ..experiments.plan import choose, plan, suffix, trainings
     from ..experiments.queue import find_submissions, live
@@ -78,7 +79,12 @@ def command(
     chosen = choose(planned, cells)
     if told and not executor:
         raise click.UsageError(f"--{', --'.join(told)}: only with --executor")
-    alive = live(find_submissions(out)) if dry_run or not executor else {}
+    alive = {}
+    if dry_run or not executor and any(one.state != "finished" for one in chosen):
+        try:
+            alive = live(find_submissions(out))
+        except RunError as error:
+            click.echo(f"warning: nobody knows what is in the queue: {error}", err=True)
     if dry_run:
         _list(chosen, alive)
     path = out / f"{stem}{suffix(budget)}"

@@ -100,6 +100,9 @@ def command(specs: tuple[str, ...], overrides: tuple[str, ...], seeds: tuple[int
                 rows.append(run(experiment, seed, directory, fresh, workers))
                 merge(out)
             except Interrupted:
+                later = [str(path.path) for *_, path in runs[runs.index((experiment, seed, directory)) + 1 :]]
+                if fresh and later:
+                    click.echo(f"not begun yet, so give these --fresh again: {', '.join(later)}", err=True)
                 raise
             except Exception as error:  # the other runs may still succeed; all are told at the end
                 failed[directory.path] = error

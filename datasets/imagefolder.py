@@ -53,6 +53,7 @@ def build(options: ImageFolderOptions, dtype: str = "float32") -> ImageSource:
         f"imagefolder {options.path}",
         pools,
         in_memory=options.in_memory,
+        former_digest=stored.digest,
         content_digest=hashlib.sha256(os.fsencode(stored.digest + division)).hexdigest(),
         dtype=dtype,
     )

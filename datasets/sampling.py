@@ -50,10 +50,12 @@ class ImageSource:
         rotations: Mapping[Split, Rotations] | None = None,
         in_memory: bool | Literal["auto"] = "auto",
         content_digest: str = "",
+        former_digest: str = "",
         dtype: str = "float32",
     ):
         self.name = name
         self.content_digest = content_digest
+        self.former_digest = former_digest  # as an older version said it
         self.pools = dict(pools)
         self.dtype = tf.as_dtype(dtype)
         self.rotations: dict[Split, Rotations] = {split: (rotations or {}).get(split, "none") for split in pools}

@@ -38,7 +38,8 @@ def work(
 ) -> None:
     """Train the run whose spec is in the folder, alone or as one of its workers, then test it in further ways. Raises
     what the run raises, and SystemExit where it was stopped, after it has asked to be requeued."""
-    os.environ.update(environment)
+    for name, value in environment.items():
+        os.environ.setdefault(name, value)  # the site's own setup comes first
     directory, cluster = RunDirectory(Path(path)), find()
     follows = cluster is not None and cluster.index > 0
     print(f"{path}: started as process {os.getpid()} on {socket.gethostname()}", file=sys.stderr, flush=True)

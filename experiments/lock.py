@@ -51,11 +51,11 @@ def _opened(path: Path) -> TextIO:
 
 
 def holder(path: Path) -> str | None:
-    """Who holds the lock, `process N on HOST`; None where nobody does."""
+    """Who holds the lock, `process N on HOST`; None where nobody does, or nobody can."""
     try:
         with open(path, encoding="utf-8") as file:
             return None if _taken(file, fcntl.LOCK_SH) else file.read().strip() or "another process"
-    except FileNotFoundError:
+    except (FileNotFoundError, RunError):
         return None
 
 

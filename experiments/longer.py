@@ -25,8 +25,9 @@ def begun(experiment: Experiment, directory: RunDirectory) -> RunDirectory | Non
     for spec in directory.path.parent.parent.glob(f"*/{directory.path.name}/spec.yaml"):
         other = RunDirectory(spec.parent)
         try:
-            idle = other.finished or not lock.holder(other.lock)
-            if own < other.step < experiment.train.steps and idle and is_beginning(load(spec).experiment, experiment):
+            further = own < other.step < experiment.train.steps
+            idle = further and (other.finished or not lock.holder(other.lock))
+            if idle and is_beginning(load(spec).experiment, experiment):
                 found.append(other)
         except (SpecError, OSError):  # damaged, of another version, not ours to read
             continue
@@ -59,12 +60,12 @@ def go_on_from_shorter(experiment: Experiment, directory: RunDirectory, content_
             if not saved:
                 return
             state, arrays = checkpoint.read(saved[0])
-            if state.get("content_digest") != content_digest:
+            if state.get("content_digest") not in ("", content_digest):  # of older versions: "" for glyphs
                 return
             paths = [path for path in (other.best, other.metrics) if path.is_file()]
             files = [(path.relative_to(other.path), path.read_bytes()) for path in paths]
     except (RunError, OSError) as error:
-        print(f"warning: starting from the first step, not from {other.path}: {error}", file=sys.stderr)
+        print(f"warning: not going on from {other.path}: {error}", file=sys.stderr)
         return
     for name, data in files:
         write_bytes_atomic(directory.path / name, data)

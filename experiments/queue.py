@@ -118,11 +118,12 @@ def live(submissions: Sequence[Submission]) -> dict[Path, Live]:
             found |= dict.fromkeys(to_come, Live(holder, True, "its turn", one))
     known = {one.name: one for one in submissions if not one.local}
     for job, name, state, reason in squeue(known):
-        if state == "COMPLETING":  # its processes have ended
-            continue
         one, (_, _, number) = known[name], job.partition("_")
         if (place := int(number or 0)) < len(one.runs):
-            found[one.runs[place]] = Live(job, state == "PENDING", reason, one)
+            run = RunDirectory(one.runs[place])
+            if state == "COMPLETING" and (run.finished or run.failure.exists()):
+                continue  # over; others that Slurm requeues look the same for a while
+            found[run.path] = Live(job, state == "PENDING", reason, one)
     return found
 
 
@@ -171,7 +172,7 @@ def cancel(folder: Path) -> int:
             _end(holder)
     for path, job in alive.items():
         run = RunDirectory(path)
-        if path not in ended and not run.finished and not run.failure.exists():
+        if path not in ended and not run.failure.exists():
             raise RunError(f"{path} waits for its turn in {job.job}, which starts other runs too: cancel their folder")
     return len(ended)
 

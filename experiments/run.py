@@ -288,7 +288,8 @@ class Training:
 
 def refuse_other_images(state: Mapping[str, Any], source: Source, directory: RunDirectory) -> None:
     """RunError where the data are not those of the checkpoint with this state."""
-    if state.get("content_digest") not in (None, "", source.content_digest):  # of older versions: None, or ""
+    former = (None, "", getattr(source, "former_digest", ""))  # of older versions
+    if state.get("content_digest") not in (*former, source.content_digest):
         raise RunError(
             f"{directory.path}: {source.name} has other images than those it was trained on: bring them back, or "
             "start anew with --fresh"

@@ -29,10 +29,9 @@ if TYPE_CHECKING:
 
 Paper = tuple[str, int | None, float]  # table, seeds, budget
 TABLE_MINUTES = 30
-OF_RUNS = (  # how options of sbatch begin that only the runs need
-    *("dependency", "begin", "signal", "gres", "gpu", "tres", "mem", "constraint", "exclusive"),
-    *("node", "ntasks", "cpu", "core", "thread", "sockets"),
-)
+# how options of sbatch begin: for what the runs wait, and what only they need
+WAITING = ("dependency", "begin")
+OF_RUNS = ("signal", "gres", "gpu", "tres", "mem", "exclusive", "node", "ntasks", "cpu", "core", "thread", "sockets")
 
 
 def todo(runs: Sequence[Run], out: Path, fresh: bool = False) -> tuple[list[Run], list[Run]]:
@@ -144,20 +143,30 @@ def to_slurm(runs: Sequence[tuple[Run, Cluster]], out: Path, paper: Paper | None
     except RunError:  # the scheduler is busy: the table waits for what was submitted now
         alive = ()
     numbers = sorted({*(one.job for one in submissions), *(each.job.partition("_")[0] for each in alive)})
-    executor = _executor(last, for_table(planned[-1][0]))
-    executor.update_parameters(job_name=f"{last.name}-table", dependency="afterany:" + ":".join(numbers))
-    with _sbatch(last, submissions):
-        last.table = executor.submit(write_table, str(out.resolve()), paper).job_id
+    small, whole = for_table(planned[-1][0])
+    for cluster in (small, whole):
+        executor = _executor(last, cluster)
+        executor.update_parameters(job_name=f"{last.name}-table", dependency="afterany:" + ":".join(numbers))
+        try:
+            with _sbatch(last, submissions):
+                last.table = executor.submit(write_table, str(out.resolve()), paper).job_id
+            break
+        except RunError:
+            if cluster is whole:
+                raise
     last.write()
     return submissions
 
 
-def for_table(cluster: Cluster) -> Cluster:
+def for_table(cluster: Cluster) -> tuple[Cluster, Cluster]:
     """What the job that writes the table asks for: where the runs are, but nothing that only they need, and no other
-    jobs to wait for than them."""
-    slurm = {name: told for name, told in cluster.slurm.items() if not name.startswith(OF_RUNS)}
-    small = {"gpus": 0, "workers": 1, "cpus": 1, "memory": None, "time": str(TABLE_MINUTES)}
-    return cluster.model_copy(update=small | {"slurm": slurm})
+    jobs to wait for than them; and all that they ask for, for sites that refuse less."""
+
+    def without(some: tuple[str, ...], **changes: Any) -> Cluster:
+        slurm = {name: told for name, told in cluster.slurm.items() if not name.startswith(some)}
+        return cluster.model_copy(update={"time": str(TABLE_MINUTES), "slurm": slurm} | changes)
+
+    return without(WAITING + OF_RUNS, gpus=0, workers=1, cpus=1, memory=None), without(WAITING)
 
 
 def options(cluster: Cluster) -> dict[str, Any]:

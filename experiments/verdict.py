@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -65,10 +66,11 @@ def collect(planned: Sequence[Planned]) -> tuple[list[FilledCell], list[str]]:
     unknown: dict[str, str] = {}  # columns with a cell that cannot be compared
     for seeds in by_cell(planned).values():
         measured = [(one, row) for one in seeds if (row := one.row) is not None]
-        rows = [(one, row) for one, row in measured if _same_tasks(measured[0][1], row)]
-        if others := [str(one.seed) for one, row in measured if not _same_tasks(measured[0][1], row)]:
-            cell, seed = measured[0][0].cell.name, measured[0][0].seed
-            notes.append(f"{cell}: without seed {', '.join(others)}, tested on other images or tasks than seed {seed}")
+        alike = _most_tested([row for _, row in measured])
+        rows = [each for each, kept in zip(measured, alike, strict=True) if kept]
+        if others := [str(one.seed) for (one, _), kept in zip(measured, alike, strict=True) if not kept]:
+            cell, first = rows[0][0].cell.name, rows[0][0].seed
+            notes.append(f"{cell}: without seed {', '.join(others)}, tested on other images or tasks than seed {first}")
         if rows:
             first = rows[0][0]
             published = published_columns(first.cell.published)  # the cell's, which need not be the spec's
@@ -119,10 +121,14 @@ def best(tests: Sequence[Compared], level: float = LEVEL) -> list[int]:
     ]
 
 
-def _same_tasks(one: Row, other: Row) -> bool:
-    """Whether two seeds of a cell have been tested on the same tasks; older versions did not note the images."""
-    images = {one.content_digest, other.content_digest} - {""}
-    return one.episodes_digest == other.episodes_digest and len(images) < 2
+def _most_tested(rows: Sequence[Row]) -> list[bool]:
+    """Which seeds were tested on the same tasks as most; older versions did not note the images, "": these count as
+    those of the others where all others agree."""
+    images = {row.content_digest for row in rows} - {""}
+    only = images.pop() if len(images) == 1 else ""
+    tasks = [(row.episodes_digest, row.content_digest or only) for row in rows]
+    chosen = Counter(tasks).most_common(1)[0][0] if tasks else None
+    return [each == chosen for each in tasks]
 
 
 def _not_comparable(tests: Mapping[str, Sequence[Compared]]) -> str | None:

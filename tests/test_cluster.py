@@ -16,9 +16,12 @@ from metarun.experiments.submit import for_table, options
 def test_the_job_that_writes_the_table_asks_for_little():
     """And waits for the runs alone. Rejected: what the runs wait for, and what they need."""
     slurm = {"dependency": "afterok:77", "gres": "gpu:1", "mem-per-cpu": "8G", "qos": "low", "reservation": "x"}
-    asked = options(for_table(Cluster(partition="p", account="a", memory="64G", workers=4, cpus=8, slurm=slurm)))
+    runs = Cluster(partition="p", account="a", memory="64G", workers=4, cpus=8, slurm=slurm)
+    asked, whole = map(options, for_table(runs))
     assert asked["additional_parameters"].keys() == {"signal", "requeue", "qos", "reservation"}
     assert (asked["partition"], asked["account"], asked["cpus_per_task"]) == ("p", "a", 1) and "mem" not in asked
+    assert whole["additional_parameters"]["gres"] == "gpu:1" and whole["mem"] == "64G"  # for sites that refuse less
+    assert "dependency" not in whole["additional_parameters"] and whole["time"] == 30
 
 
 def test_disks_without_locks_are_told(tmp_path, monkeypatch):

@@ -144,6 +144,10 @@ def test_what_is_taken_over(sines, capsys):
     state = checkpoint.read(shorter[1].checkpoint(40))[0]
     assert checkpoint.read(whole[1].checkpoint(40))[0] == state | {"digest": whole[0].digest}
     assert "goes on from" in capsys.readouterr().err
+    begun_itself = sines("name=begun", "train.steps=160")
+    leave(*begun_itself, 20)
+    go_on_from_shorter(*begun_itself, "images")
+    assert begun_itself[1].step == 40 and checkpoint.read(begun_itself[1].best)[0]["best"] == 40
     another = sines("name=another", "train.steps=160")
     shorter[1].checkpoint(40).write_bytes(b"cut off")
     go_on_from_shorter(*another, "images")

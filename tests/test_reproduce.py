@@ -311,6 +311,15 @@ def test_seeds_tested_on_other_tasks_are_not_averaged(table, tmp_path):
     assert notes == ["k5: without seed 1, 2, tested on other images or tasks than seed 0", "k5: 1 of 3 seeds"]
     leave(planned[1], 0.7, content_digest="")  # of a version that did not note it
     assert collect(planned)[0][0].seeds == 2
+    for one, digest in zip(planned, ("", "a", "a"), strict=True):
+        leave(one, 0.7, content_digest=digest)
+    assert collect(planned)[0][0].seeds == 3
+    leave(planned[0], 0.1, content_digest="b")  # rejected: the first seed decides
+    ((most,), notes) = collect(planned)
+    assert (most.seeds, most.result) == (2, pytest.approx(70)) and "without seed 0" in notes[0]
+    for one, digest in zip(planned, ("", "a", "b"), strict=True):  # nobody knows which the first was
+        leave(one, 0.7, content_digest=digest)
+    assert collect(planned)[0][0].seeds == 1
 
 
 def test_cells_in_the_queue_are_left_alone(table, tmp_path, monkeypatch):

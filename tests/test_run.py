@@ -193,7 +193,7 @@ def test_a_finished_run_is_skipped_and_fresh_sets_it_aside(tmp_path, undisturbed
     assert other.returncode == 1 and "holds the finished run of another spec" in other.stderr
     fresh = metarun("train", spec, "-s", "train.steps=120", "--out", tmp_path / "runs", "--fresh")
     assert fresh.returncode == 0, fresh.stderr
-    assert (run.with_name("seed-0~1") / "result.json").exists()
+    assert (run.with_name("seed-0~1") / "result.json").exists() and RunDirectory(run).afresh.exists()
     with open(tmp_path / "runs" / "results.csv", newline="") as file:
         assert [row["train_steps"] for row in csv.DictReader(file)] == ["120"]  # what is set aside does not count
     row = json.loads((run / "result.json").read_text())

@@ -9,6 +9,7 @@ import pytest
 from finished import results
 from PIL import Image
 
+from metarun import datasets
 from metarun.datasets.imagefolder import divide, find_classes
 from metarun.experiments.errors import RunError
 from metarun.experiments.interrupt import Interrupted
@@ -103,7 +104,9 @@ def test_a_run_does_not_go_on_with_other_images(tmp_path, pictures, run_until):
     assert run(experiment, 0, directory).train_steps == 12
 
 
-def test_a_checkpoint_from_before_there_were_digests_is_good(tmp_path, pictures, run_until):
+@pytest.mark.parametrize("pixels", [False, True])
+def test_a_checkpoint_from_before_there_were_such_digests_is_good(tmp_path, pictures, run_until, pixels):
+    """It has none, or that of the pixels alone."""
     experiment, directory = load(pictures).experiment, RunDirectory(tmp_path / "run")
     run_until(5, experiment, directory)
     path = directory.newest_checkpoints()[0]
@@ -111,5 +114,7 @@ def test_a_checkpoint_from_before_there_were_digests_is_good(tmp_path, pictures,
         arrays = dict(file)
     state = json.loads(str(arrays["state"]))
     del state["content_digest"]
+    if pixels:
+        state["content_digest"] = datasets.build(experiment.dataset).former_digest
     np.savez(path, **arrays | {"state": np.array(json.dumps(state))})
     assert run(experiment, 0, directory).train_steps == 12
