@@ -42,7 +42,7 @@ def command(specs: tuple[str, ...], overrides: tuple[str, ...], seeds: tuple[int
     one `srun` starts them; then a run that fails ends the command.
     """
     from ..experiments.cluster import find, unshareable
-    from ..experiments.load import SpecError, load
+    from ..experiments.load import SpecError, load, told_apart
     from ..experiments.rundir import RunDirectory
 
     loaded, problems = [], []
@@ -50,7 +50,7 @@ def command(specs: tuple[str, ...], overrides: tuple[str, ...], seeds: tuple[int
         try:
             loaded.append(load(spec, overrides))
         except SpecError as error:
-            problems.extend(error.problems)
+            problems.extend(told_apart(spec, error.problems, specs))
     names = [each.experiment.name for each in loaded]
     problems += [
         f"two specs have the name {name}: rename one" for name in dict.fromkeys(names) if names.count(name) > 1

@@ -12,13 +12,13 @@ from .options import overrides
 @overrides
 def command(specs: tuple[str, ...], overrides: tuple[str, ...]) -> None:
     """Check each SPEC and print every mistake with its file, line and key; nothing is run."""
-    from ..experiments.load import SpecError, load
+    from ..experiments.load import SpecError, load, told_apart
 
     problems = []
     for spec in specs:
         try:
             click.echo(f"{spec}: ok, digest {load(spec, overrides).experiment.digest}")
         except SpecError as error:
-            problems.extend(error.problems)
+            problems.extend(told_apart(spec, error.problems, specs))
     if problems:
         raise SpecError(problems)

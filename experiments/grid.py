@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from .load import SpecError, load
+from .load import SpecError, load, told_apart
 from .rundir import RunDirectory
 from .runs import Run
 
@@ -36,7 +36,7 @@ def grid(specs: Sequence[str], overrides: Sequence[str], seeds: Sequence[int], o
                 if len(experiment.name) > 100:
                     raise SpecError([f"{experiment.name} is too long a name: shorten the spec's own, or the values"])
             except SpecError as error:
-                problems += error.problems
+                problems += told_apart(spec, error.problems, specs)
                 continue
             for seed in dict.fromkeys(seeds) or experiment.seeds:
                 runs.append(Run(experiment, seed, RunDirectory(out / experiment.name / f"seed-{seed}")))

@@ -78,6 +78,11 @@ def load(spec: str | Path, overrides: Sequence[str] = (), given: str = "command 
     return Loaded(experiment, origins, path)
 
 
+def told_apart(spec: str | Path, problems: Sequence[str], specs: Sequence[str | Path]) -> list[str]:
+    """The problems of one of several specs, each with the name that it was given by."""
+    return [each if len(specs) == 1 or each.startswith(str(spec)) else f"{spec}: {each}" for each in problems]
+
+
 def find(spec: str | Path) -> Path:
     """The file of a spec; SpecError with the nearest names where there is none."""
     path = Path(spec)

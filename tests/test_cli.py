@@ -208,6 +208,18 @@ def test_a_full_disk_is_not_out_of_memory():
     assert "out of memory" in explain(ResourceExhaustedError(None, None, "OOM when allocating tensor"))[0]
 
 
+def test_mistakes_of_two_files_of_one_name_are_told_apart(tmp_path):
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "s.yaml").write_text("nmae: x\n")
+    both = [str(tmp_path / folder / "s.yaml") for folder in ("a", "b")]
+    for verb in ("validate", "train", "submit"):
+        told = metarun(verb, *both, "-s", "train.steps=x", code=2).stderr
+        for spec in both:
+            assert f"{spec}: s.yaml:1: nmae: unknown key" in told and f"{spec}: command line: train.steps" in told
+    assert metarun("validate", both[0], code=2).stderr.startswith("s.yaml:1: name: is missing")
+
+
 def test_a_run_that_began_again_goes_on_without_fresh(monkeypatch, capsys):
     """Rejected: the words of a run without --fresh, whose command would throw away what was done."""
     from metarun.cli.errors import report
