@@ -234,6 +234,23 @@ def test_a_run_that_began_again_goes_on_without_fresh(monkeypatch, capsys):
         assert report(stopped) == 130 and capsys.readouterr().err == told + "\n"
 
 
+def test_runs_that_were_not_begun_are_named(tmp_path, monkeypatch):
+    """Without --fresh the same command would skip them, where they are finished."""
+    from click.testing import CliRunner
+
+    from metarun.cli.main import metarun as commands
+    from metarun.experiments.interrupt import Interrupted
+
+    def stopped(*_):
+        raise Interrupted("stopped after step 3 of 9")
+
+    monkeypatch.setattr("metarun.experiments.run.run", stopped)
+    command = ["train", "quickstart/maml", "--seed", "0", "--seed", "1", "--out", str(tmp_path)]
+    told = CliRunner().invoke(commands, [*command, "--fresh"]).stderr
+    assert f"not begun yet, so give these --fresh again: {tmp_path / 'quickstart-maml/seed-1'}" in told
+    assert "not begun" not in CliRunner().invoke(commands, command).stderr
+
+
 def test_a_closed_pipe_is_no_error():
     command = f"{sys.executable} -m metarun.cli.main schema | head -1"
     done = subprocess.run(command, shell=True, capture_output=True, text=True)
