@@ -65,7 +65,10 @@ def _taken(file: TextIO, kind: int) -> bool:
     except BlockingIOError:
         return False
     except OSError as error:  # Lustre without -o flock, NFS without lockd
-        raise RunError(
-            f"{file.name} cannot be locked ({error.strerror}): choose an --out on a disk with locks"
-        ) from None
+        raise cannot_lock(file.name, error) from None
     return True
+
+
+def cannot_lock(path: str, error: OSError) -> RunError:
+    """What to say where the disk has no locks."""
+    return RunError(f"{path} cannot be locked ({error.strerror}): choose an --out on a disk with locks")

@@ -15,6 +15,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from .atomic import write_text_atomic
 from .errors import RunError
+from .lock import cannot_lock
 from .rundir import folders_below
 from .spec import Published
 
@@ -156,8 +157,7 @@ def merge(root: Path) -> Path:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)
         except OSError as error:
-            reason = f"{lock.name} cannot be locked ({error.strerror}): choose an --out on a disk with locks"
-            raise RunError(reason) from None
+            raise cannot_lock(lock.name, error) from None
         write_text_atomic(target, rows_as_csv(read_rows([root])))
     return target
 

@@ -118,10 +118,8 @@ def to_slurm(runs: Sequence[tuple[Run, Cluster]], out: Path, paper: Paper | None
     """Submit the arrays, and the job that writes the table once they are over. RunError in the words of sbatch; what
     was submitted before stays."""
     planned = arrays(runs)
-    environment = {
-        "METARUN_OFFLINE": "1",
-        "METARUN_CACHE": str(folder().absolute()),
-    }  # sites may export nothing to jobs
+    # some sites export nothing to jobs
+    environment = {"METARUN_OFFLINE": "1", "METARUN_CACHE": str(folder().absolute())}
     submissions = []
     for cluster, some, at_once in planned:
         one = new_submission(some, out)
