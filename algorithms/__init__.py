@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
     from .learner import Learner, Problem
 
 
+def _one(options: Any, meta_batch: int) -> int:
+    return 1
+
+
 class Algorithm(NamedTuple):
     """One entry."""
 
@@ -31,6 +36,7 @@ class Algorithm(NamedTuple):
     has_head: bool = True  # its network ends in a layer of `way` outputs
     trains_on_queries: bool = True
     kind: Literal["few-shot", "trials", "classical"] = "few-shot"  # episodes; trials; trials, and no training
+    updates: Callable[[Any, int], int] = _one  # of its optimizer in a training step, from options and meta-batch
 
 
 def _named(module: str, name: str) -> Callable[[], Callable[..., Any]]:
@@ -40,10 +46,20 @@ def _named(module: str, name: str) -> Callable[[], Callable[..., Any]]:
 
 BUILT_IN: dict[str, Algorithm] = {
     "maml": Algorithm(MAMLOptions, _named("maml", "MAML")),
-    "reptile": Algorithm(ReptileOptions, _named("reptile", "Reptile"), trains_on_queries=False),
+    "reptile": Algorithm(
+        ReptileOptions,
+        _named("reptile", "Reptile"),
+        trains_on_queries=False,
+        updates=lambda options, meta_batch: meta_batch if options.serial else 1,
+    ),
     "protonet": Algorithm(PrototypicalNetworkOptions, _named("protonet", "PrototypicalNetwork"), has_head=False),
     "matchingnet": Algorithm(MatchingNetworkOptions, _named("matchingnet", "MatchingNetwork"), has_head=False),
-    "rl2": Algorithm(RL2Options, _named("rl2", "RL2"), kind="trials"),
+    "rl2": Algorithm(
+        RL2Options,
+        _named("rl2", "RL2"),
+        kind="trials",
+        updates=lambda options, meta_batch: options.epochs * math.ceil(meta_batch / options.minibatch),
+    ),
     **{
         options.model_fields["name"].default: Algorithm(
             options, _named("classical", "ClassicalPolicy"), kind="classical"
@@ -76,6 +92,7 @@ def build(
     input_shape: tuple[int, ...],
     outputs: int,
     steps: int,
+    meta_batch: int = 1,
     precision: str,
     seed: int,
     jit: bool = True,
@@ -93,7 +110,8 @@ def build(
     entry = ALGORITHMS[algorithm.name]
     fuse = jit and network.name == "conv4" and not tf.config.list_physical_devices("GPU")
     net = networks.build(network, input_shape, outputs if entry.has_head else None, precision, seed, fuse)
-    return entry.learner()(net, outer_optimizer(optimizer, steps), algorithm, problem, jit_compile=jit)
+    outer = outer_optimizer(optimizer, steps, entry.updates(algorithm, meta_batch))
+    return entry.learner()(net, outer, algorithm, problem, jit_compile=jit)
 
 
 def build_player(
@@ -103,6 +121,7 @@ def build_player(
     source: TrialSource,
     *,
     steps: int,
+    meta_batch: int = 1,
     precision: str,
     seed: int,
     jit: bool = True,
@@ -113,7 +132,9 @@ def build_player(
     entry = ALGORITHMS[algorithm.name]
     if entry.kind == "classical":
         return entry.learner()(algorithm, source)
-    jit = jit and source.compiles
-    return entry.learner()(
-        source, network, lambda: outer_optimizer(optimizer, steps), algorithm, precision, seed, jit_compile=jit
-    )
+    jit, updates = jit and source.compiles, entry.updates(algorithm, meta_batch)
+
+    def outer() -> Any:
+        return outer_optimizer(optimizer, steps, updates)
+
+    return entry.learner()(source, network, outer, algorithm, precision, seed, jit_compile=jit)

@@ -63,8 +63,18 @@ class Learner(Protocol):
         ...
 
 
-def outer_optimizer(options: OptimizerOptions, steps: int) -> keras.optimizers.Optimizer:
-    """The optimizer of the meta-parameters and its schedule over `steps` updates."""
+class Stepwise(keras.optimizers.schedules.LearningRateSchedule):
+    """A schedule over training steps of several updates each: the rate changes between steps, not within one."""
+
+    def __init__(self, schedule: keras.optimizers.schedules.LearningRateSchedule, updates: int):
+        self.schedule, self.updates = schedule, updates
+
+    def __call__(self, step: tf.Tensor | tf.Variable) -> tf.Tensor:
+        return self.schedule(step // self.updates)
+
+
+def outer_optimizer(options: OptimizerOptions, steps: int, updates: int = 1) -> keras.optimizers.Optimizer:
+    """The optimizer of the meta-parameters and its schedule over `steps` training steps of so many `updates` each."""
     rate: Any = options.learning_rate
     schedules = keras.optimizers.schedules
     if options.schedule == "linear":
@@ -74,6 +84,8 @@ def outer_optimizer(options: OptimizerOptions, steps: int) -> keras.optimizers.O
     elif options.schedule == "step":
         every, factor = options.decay_every or steps, options.decay_factor or 0.5
         rate = schedules.ExponentialDecay(rate, every, factor, staircase=True)
+    if updates > 1 and options.schedule != "constant":
+        rate = Stepwise(rate, updates)
     clip: dict[str, Any] = {"clipvalue": options.clip_value, "global_clipnorm": options.clip_norm}
     if options.name == "adam":
         return keras.optimizers.Adam(rate, epsilon=1e-8, **clip)

@@ -67,11 +67,8 @@ class Reptile:
             return self._meta_update(batch, share)
         if share.workers.count > 1:
             raise ValueError("serial Reptile has nothing to share out")
-        tasks, iterations = batch.support_x.shape[0], self.optimizer.variables[0]
-        number, each = tf.identity(iterations), []
-        for task in range(tasks):
-            iterations.assign(number)  # one step of the schedule, however many tasks
-            each.append(self._meta_update(Episode(*(part[task : task + 1] for part in batch)), WHOLE))
+        tasks = batch.support_x.shape[0]
+        each = [self._meta_update(Episode(*(part[task : task + 1] for part in batch)), WHOLE) for task in range(tasks)]
         return {name: tf.add_n([metrics[name] for metrics in each]) / tasks for name in each[0]}
 
     def _meta_update(self, batch: Episode, share: Share) -> Metrics:

@@ -18,7 +18,13 @@ import click
 @click.option("--episode-seed", type=click.IntRange(0, 2**31 - 1), help="Which fixed tasks.")
 @click.option("--inner-steps", type=click.IntRange(0), help="Inner steps of maml and reptile.")
 @click.option("--protocol", type=click.Choice(["transductive", "inductive"]), help="How batch norm sees the queries.")
-@click.option("--split", type=click.Choice(["test", "val", "train"]), default="test", show_default=True)
+@click.option(
+    "--split",
+    type=click.Choice(["test", "val", "train"]),
+    default="test",
+    show_default=True,
+    help="Whose classes; of train tasks that no training draws.",
+)
 @click.option("--checkpoint", type=click.Choice(["best", "last"]), help="Of the run.")
 def command(run: Path, split: Literal["train", "val", "test"], **changes: int | str | None) -> None:
     """Test the finished RUN (a folder such as runs/NAME/seed-0) in another way.
@@ -32,10 +38,12 @@ def command(run: Path, split: Literal["train", "val", "test"], **changes: int | 
     retest(run, split, asked)  # mistakes are told before the seconds that TensorFlow takes
     import_tensorflow()
     from ..experiments.evaluate import evaluate
+    from ..experiments.interrupt import StopSignal
     from ..experiments.results import merge
     from ..experiments.table import render, tabulate
 
-    row, path, known = evaluate(run, split, asked)
+    with StopSignal():
+        row, path, known = evaluate(run, split, asked)
     if known:
         click.echo(f"{path} has this measurement already", err=True)
     for out in {name.parent.parent for name in (run.resolve(), Path(os.path.abspath(run)))}:  # by links or not

@@ -9,6 +9,7 @@ holds them there.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import sys
 import warnings
@@ -38,6 +39,7 @@ def build(options: ImageFolderOptions, dtype: str = "float32") -> ImageSource:
         divided = divide(divided["all"], options.split, options.split_seed)
     else:
         _refuse_division(options)
+        _tell_shared(options.path, divided)
     everything = [each for split in SPLITS for each in divided.get(split, [])]
     stored = cache.load(f"imagefolder-{_digest(options, everything)}", lambda: _prepare(options, everything))
     pools: dict[Split, ClassPool] = {}
@@ -65,6 +67,19 @@ def _refuse_division(options: ImageFolderOptions) -> None:
             raise DataError(
                 f"dataset.{option} has no effect: {options.path} is divided already, into the folders train, val and "
                 f"test; remove {option} from the spec, or these folders"
+            )
+
+
+def _tell_shared(folder: Path, divided: dict[str, Classes]) -> None:
+    """Warn of class names in two splits: what a test says of classes that were trained on is no few-shot accuracy."""
+    names = {split: {name.removeprefix(f"{split}/") for name, _ in classes} for split, classes in divided.items()}
+    for one, other in itertools.combinations(names, 2):
+        if both := sorted(names[one] & names[other]):
+            more = f" and {len(both) - 3} more" if len(both) > 3 else ""
+            print(
+                f"warning: {folder}: {one}/ and {other}/ both have {', '.join(both[:3])}{more}; the splits of a "
+                "few-shot dataset have different classes",
+                file=sys.stderr,
             )
 
 

@@ -18,12 +18,13 @@ from .spec import Experiment
 from .steps import Source, shape_of, training_shape, validation_shape
 
 
-def build(experiment: Experiment, seed: int) -> tuple[Source, Learner]:
-    """The task distribution, checked to hold enough for every split, and the learner of a spec."""
+def build(experiment: Experiment, seed: int, trained: bool = False) -> tuple[Source, Learner]:
+    """The task distribution, checked to hold enough for every split unless all is `trained`, and the learner."""
     keras.utils.clear_session()
     keras.utils.set_random_seed(seed)
     if tf.config.list_physical_devices("GPU"):  # CPU kernels are deterministic as they are
         tf.config.experimental.enable_op_determinism()
+    tf.config.experimental.enable_tensor_float_32_execution(False)  # 10 bits of mantissa: float32 in name alone
     dtype = "float32" if experiment.precision == "bfloat16" else experiment.precision
     source = datasets.build(experiment.dataset, dtype)
     train = experiment.train
@@ -38,6 +39,7 @@ def build(experiment: Experiment, seed: int) -> tuple[Source, Learner]:
             experiment.optimizer,
             source,
             steps=train.steps,
+            meta_batch=train.meta_batch,
             precision=experiment.precision,
             seed=seed,
             jit=experiment.compiles,
@@ -47,10 +49,11 @@ def build(experiment: Experiment, seed: int) -> tuple[Source, Learner]:
         raise RunError(
             f"{experiment.algorithm.name} is a classifier, and {source.name} regression: use maml or reptile"
         )
-    source.check("train", training_shape(experiment))
-    if experiment.validation:
-        source.check("val", validation_shape(experiment))
-    source.check("test", shape_of(experiment.test))
+    if not trained:
+        source.check("train", training_shape(experiment))
+        if experiment.validation:
+            source.check("val", validation_shape(experiment))
+        source.check("test", shape_of(experiment.test))
     learner = algorithms.build(
         experiment.algorithm,
         experiment.network,
@@ -59,6 +62,7 @@ def build(experiment: Experiment, seed: int) -> tuple[Source, Learner]:
         input_shape=source.input_shape,
         outputs=math.prod(source.target_shape) if source.regression else train.way,
         steps=train.steps,
+        meta_batch=train.meta_batch,
         precision=experiment.precision,
         seed=seed,
         jit=experiment.compiles,

@@ -66,7 +66,7 @@ def evaluate(run: Path, split: Split, changes: Mapping[str, Any]) -> tuple[Row, 
 def restored(directory: RunDirectory, experiment: Experiment, seed: int, chosen: str) -> tuple[Source, Learner]:
     """The task distribution and the learner with the weights of a run's checkpoint, best or last; RunError where the
     data are not those it was trained on."""
-    source, learner = build(experiment, seed)
+    source, learner = build(experiment, seed, trained=True)
     refuse_other_images(checkpoint.restore(_weights(directory, chosen), learner.variables), source, directory)
     return source, learner
 

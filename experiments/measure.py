@@ -29,6 +29,7 @@ from .steps import Source, draw
 
 PIXELS_AT_ONCE = 1_000_000  # inputs of one evaluation call; bounds its memory
 TRIALS_AT_ONCE = 1000
+UNTRAINED = 2**62  # number of the first task where training's own split is measured; training never comes so far
 
 
 class Measurement(NamedTuple):
@@ -99,13 +100,14 @@ class Evaluation:
         workers: Workers = ALONE,
     ):
         self.split, self.episodes, self.workers = split, episodes, workers
+        first = UNTRAINED if split == "train" else 0
         if isinstance(source, TrialSource):
             self.batch = min(episodes, TRIALS_AT_ONCE)
         else:
             self.batch = tasks_at_once(shape, source.input_shape, queries_beside_supports(learner), episodes)
 
         def sample(number: tf.Tensor):
-            return draw(source, split, number * self.batch, self.batch, shape, seed)
+            return draw(source, split, first + number * self.batch, self.batch, shape, seed)
 
         def evaluate(task: Any) -> tuple[Metrics, tf.Tensor]:
             batch = sample(task) if source.in_memory else task

@@ -64,6 +64,18 @@ class TestImageFolder:
         assert [len(source.pools[split].names) for split in SPLITS] == [4, 2, 3]
         assert source.pools["test"].names[0] == "test/test-c00" and source.input_shape == (16, 16, 1)
 
+    def test_classes_in_two_splits_are_told(self, tmp_path, capsys):
+        """Their test is no few-shot accuracy; the usual folders of image classification are such."""
+        self.fill(tmp_path / "train", 6)
+        self.fill(tmp_path / "test", 5)
+        self.build(tmp_path)
+        told = f"warning: {tmp_path}: train/ and test/ both have c00, c01, c02 and 2 more; the splits"
+        assert capsys.readouterr().err.startswith(told)
+        self.fill(tmp_path / "other/train", 3)
+        self.fill(tmp_path / "other/test", 3, prefix="t")
+        self.build(tmp_path / "other")
+        assert "warning" not in capsys.readouterr().err
+
     def test_a_changed_folder_is_read_anew(self, tmp_path):
         self.fill(tmp_path)
         before = self.build(tmp_path).pools["train"].images.copy()
@@ -159,7 +171,7 @@ class TestImageFolder:
         with pytest.raises(DataError, match=r"has 6 images, fewer than shot \+ query = 5 \+ 2"):
             source.check("test", Shape(2, 5, 2))
         with pytest.raises(
-            DataError, match="has no val classes: write `validation: null`, or give more classes to val"
+            DataError, match="has no val classes: its spec needs `validation: null`, or more classes in val"
         ):
             self.build(tmp_path, split=(0.8, 0.0, 0.2)).check("val", Shape(2, 1, 1))
         (tmp_path / "c03" / "2.png").write_bytes(png()[:-30])

@@ -64,14 +64,16 @@ def test_tasks_are_of_their_split_and_seed(tmp_path, monkeypatch):
     ],
 )
 def test_schedules(told, rates):
-    """Rejected: twice the steps, another end, a decay without stairs."""
-    optimizer = outer_optimizer(OptimizerOptions(learning_rate=1.0, **told), 100)
-    optimizer.build([tf.Variable(0.0)])
-    found = []
-    for step in (0, 25, 50, 100):
-        optimizer.iterations.assign(step)
-        found.append(float(optimizer.learning_rate))
-    np.testing.assert_allclose(found, rates, atol=1e-6)
+    """Rejected: twice the steps, another end, a decay without stairs, a schedule that counts the updates of a step."""
+    for updates in (1, 4):
+        optimizer = outer_optimizer(OptimizerOptions(learning_rate=1.0, **told), 100, updates)
+        optimizer.build([tf.Variable(0.0)])
+        for update in {0, updates - 1}:  # the rate of a step's last update is that of its first
+            found = []
+            for step in (0, 25, 50, 100):
+                optimizer.iterations.assign(updates * step + update)
+                found.append(float(optimizer.learning_rate))
+            np.testing.assert_allclose(found, rates, atol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -100,6 +100,15 @@ def test_rl2_leaves_a_whole_run(tmp_path):
         evaluate(tmp_path / "run", "val", {"shot": 5})
 
 
+def test_a_schedule_ends_with_the_training(tmp_path):
+    """Of both networks, whatever the number of updates in an iteration, here ten. Rejected: an end after three."""
+    experiment = loaded(tmp_path, RL2, "optimizer.schedule=linear", "optimizer.learning_rate=0.3")
+    run(experiment, 0, RunDirectory(tmp_path / "run"))
+    with (tmp_path / "run" / "metrics.csv").open(newline="") as file:
+        rates = [float(line["learning_rate"]) for line in csv.DictReader(file) if line["split"] == "train"]
+    assert rates == pytest.approx([0.2, 0.1, 0.0])
+
+
 def test_a_table_of_trials(tmp_path):
     rows = [
         run(loaded(tmp_path, UCB1, f"name={name}", f"algorithm={{name: {name}}}"), 0, RunDirectory(tmp_path / name))
@@ -124,6 +133,7 @@ def test_a_table_of_trials(tmp_path):
         (UCB1, "train.steps=5", "train: has no effect: ucb1 is not trained"),
         (UCB1, "network={name: gru}", "network: has no effect: ucb1 is not trained"),
         (UCB1, "optimizer.learning_rate=0.1", "optimizer: has no effect: ucb1 is not trained"),
+        (UCB1, "jit=off", "jit: has no effect: ucb1 is not trained"),
         (UCB1, "seeds=[0, 1]", "seeds: has no effect: what ucb1 draws follows from the trials"),
         (UCB1, "dataset={name: mdps}", "algorithm.name: ucb1 is not for mdps"),
         (UCB1, "algorithm={name: greedy, prior_mean: 0.0}", "algorithm.prior_mean: has no effect on bandits"),
@@ -195,7 +205,7 @@ def test_the_first_of_equal_values_is_chosen(tmp_path, monkeypatch):
 
     from metarun.experiments import tuning
 
-    monkeypatch.setattr(tuning, "total_rewards", lambda *_: [np.array([1.0, 2.0])] * 11)
+    monkeypatch.setattr(tuning, "total_rewards", lambda *_: np.array([[1.0, 2.0]] * 11))
     experiment = loaded(tmp_path, UCB1)
     from metarun.experiments.build import build
 
