@@ -22,7 +22,7 @@ def follow(experiment: Experiment, seed: int, workers: Workers) -> None:
     with StopSignal() as stop:
         source, learner = build(experiment, seed)
         validation = validation_of(experiment, learner, source, workers)
-        first = start_together(experiment, source, learner, workers)
+        first = start_together(experiment, seed, source, learner, workers)
         steps = TrainingSteps(experiment, seed, source, learner, first, workers)
         with stop.held():
             while steps.number < experiment.train.steps:
@@ -38,10 +38,12 @@ def follow(experiment: Experiment, seed: int, workers: Workers) -> None:
         test_of(experiment, learner, source, workers).measure("test")
 
 
-def start_together(experiment: Experiment, source: Source, learner: Learner, workers: Workers, step: int = 0) -> int:
+def start_together(
+    experiment: Experiment, seed: int, source: Source, learner: Learner, workers: Workers, step: int = 0
+) -> int:
     """Take over the chief's variables and its `step`, which is returned; RunError unless all do the same work."""
-    work = zlib.crc32(f"{experiment.digest} {source.content_digest} {version('metarun')}".encode())
+    work = zlib.crc32(f"{experiment.digest} {seed} {source.content_digest} {version('metarun')}".encode())
     if workers.agree(work) != work:
-        raise RunError(f"worker {workers.index} has another spec, other data or another version than worker 0")
+        raise RunError(f"worker {workers.index} has another spec, seed, version or other data than worker 0")
     workers.spread(learner.variables)
     return workers.agree(step)

@@ -66,8 +66,16 @@ def work(
                     follow(experiment, experiment.seeds[0], workers)
                     return
                 run(experiment, experiment.seeds[0], directory, workers=workers)
+                failures = []
                 for test in tests:
-                    evaluate(directory.path, "test", test)
+                    try:
+                        evaluate(directory.path, "test", test)
+                    except Interrupted:
+                        raise
+                    except Exception as error:  # the others need not wait for it
+                        failures.append(error)
+                if failures:
+                    raise failures[0]
         except Interrupted as stopped:
             with stop.held():  # batch systems send more than one signal
                 print(f"{directory.path}: {stopped}", file=sys.stderr)

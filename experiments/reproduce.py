@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from .evaluate import evaluate
-from .interrupt import Interrupted
+from .interrupt import Interrupted, StopSignal
 from .plan import Planned, by_model
 from .results import merge
 from .run import run
@@ -30,7 +30,11 @@ def reproduce(planned: Sequence[Planned], out: Path, failed: Callable[[str, Exce
         for one in cells:
             if one.state != "finished":
                 try:
-                    evaluate(one.directory.path, "test", one.cell.changes)
+                    with StopSignal():
+                        evaluate(one.directory.path, "test", one.cell.changes)
+                except Interrupted:
+                    merge(out)
+                    raise
                 except Exception as error:
                     failed(f"{one.cell.name}, seed {one.seed}", error)
         merge(out)

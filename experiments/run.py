@@ -104,7 +104,7 @@ class Training:
         """Meta-train from the newest checkpoint, or from the start, to the last step; classical methods have none."""
         train, batch = self.experiment.train, self.experiment.train.meta_batch
         self._restore()
-        start_together(self.experiment, self.source, self.learner, self.workers, self.step)
+        start_together(self.experiment, self.seed, self.source, self.learner, self.workers, self.step)
         if self.step == train.steps:
             self._refuse_to_test(stop)
             return
@@ -183,6 +183,7 @@ class Training:
         write_json_atomic(self.directory.result, row.as_json())
         if partial:
             partial.drop()
+        self.directory.partial_tuning.unlink(missing_ok=True)
         return row
 
     def _validate(self, log: MetricsLog) -> None:

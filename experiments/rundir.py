@@ -4,6 +4,7 @@ spec.yaml         resolved and complete, itself a valid spec
 environment.json  versions, commit, host, devices, command line
 metrics.csv       one line a log point and a validation
 checkpoints/      step-N.npz, the newest two, and best.npz by validation
+tuning.npz        while a classical method is tuned and tested: the rewards of the values that were tried
 test.npz          while it is tested: the test episodes that are done
 episodes.csv      one line a test episode
 calibration.csv   of classifiers: one line a bin of confidence, sums over the test queries
@@ -57,6 +58,7 @@ class RunDirectory:
         self.metrics = path / "metrics.csv"
         self.checkpoints = path / "checkpoints"
         self.best = self.checkpoints / "best.npz"
+        self.partial_tuning = path / "tuning.npz"
         self.partial_test = path / "test.npz"
         self.episodes = path / "episodes.csv"
         self.calibration = path / "calibration.csv"
@@ -99,12 +101,13 @@ class RunDirectory:
     @property
     def tested(self) -> int:
         """When the newest part of a test was written, as nanoseconds of the clock; 0 without one."""
-        files = [self.partial_test, *self.evaluations.glob("*")]
+        files = [self.partial_tuning, self.partial_test, *self.evaluations.glob("*")]
         return max((file.stat().st_mtime_ns for file in files if file.exists()), default=0)
 
     def drop_old_checkpoints(self) -> None:
-        """Keep the newest ones only."""
-        for path in self.newest_checkpoints()[KEPT_CHECKPOINTS:]:
+        """Keep the newest ones only, and nothing that was not written to its end."""
+        killed = self.checkpoints.glob(".*.npz.*")  # in the middle of writing: see `atomic`
+        for path in (*self.newest_checkpoints()[KEPT_CHECKPOINTS:], *killed):
             path.unlink(missing_ok=True)
 
     def set_checkpoint_aside(self, path: Path) -> Path:

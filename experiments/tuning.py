@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import tensorflow as tf
 
@@ -12,7 +10,9 @@ from ..algorithms.program import program
 from ..datasets.tasks import Split
 from ..datasets.trials import TrialSource
 from .atomic import write_text_atomic
+from .interrupt import Interrupted
 from .measure import TRIALS_AT_ONCE
+from .partial import PartialTest
 from .progress import Progress
 from .results import mean_and_ci95
 from .rundir import RunDirectory
@@ -21,11 +21,13 @@ from .spec import Experiment
 
 def tune(learner: ClassicalPolicy, source: TrialSource, experiment: Experiment, directory: RunDirectory) -> None:
     """Set `learner.chosen` to the value of the grid with the highest mean total reward, the first of equal ones, and
-    write all means to tuning.csv. Nothing where the spec gives the value, or there is none."""
+    write all means to tuning.csv. Nothing where the spec gives the value, or there is none. What is done stays in
+    tuning.npz, for a run that is stopped here or in the test that follows."""
     if not learner.grid:
         return
     split, episodes = trials_of(experiment)
-    rewards = total_rewards(learner, source, split, episodes, experiment.test.episode_seed)
+    partial = PartialTest(directory.partial_tuning, experiment, learner.variables, source.content_digest)
+    rewards = total_rewards(learner, source, split, episodes, experiment.test.episode_seed, partial)
     told = [mean_and_ci95(each.tolist()) for each in rewards]
     lines = [f"{value:g},{mean:.9g},{ci95:.9g}" for value, (mean, ci95) in zip(learner.grid, told, strict=True)]
     write_text_atomic(directory.tuning, "\n".join([f"{learner.options.parameter},total_reward,ci95", *lines]) + "\n")
@@ -40,18 +42,36 @@ def trials_of(experiment: Experiment) -> tuple[Split, int]:
 
 
 def total_rewards(
-    learner: ClassicalPolicy, source: TrialSource, split: Split, episodes: int, seed: int
-) -> Sequence[np.ndarray]:
-    """`[episodes]` for each value of the grid, all on the same trials."""
-    sample = program(lambda index: source.sample(split, index, min(episodes, TRIALS_AT_ONCE), seed))
-    rewards: list[list[np.ndarray]] = [[] for _ in learner.grid]
-    with Progress(f"tuning {learner.options.parameter}", episodes * len(learner.grid), unit="trial") as progress:
-        for first in range(0, episodes, TRIALS_AT_ONCE):
-            trials = sample(tf.constant(first, tf.int64))
-            for value, played in zip(learner.grid, rewards, strict=True):
-                played.append(learner.play(trials, value)["total_reward"].numpy())
-                progress.advance(min(TRIALS_AT_ONCE, episodes - first))
-    return [np.concatenate(each)[:episodes].astype(np.float64) for each in rewards]
+    learner: ClassicalPolicy,
+    source: TrialSource,
+    split: Split,
+    episodes: int,
+    seed: int,
+    partial: PartialTest | None = None,
+) -> np.ndarray:
+    """`[values of the grid, episodes]` float64, all on the same trials; with `partial` those that are left."""
+    batch, values = min(episodes, TRIALS_AT_ONCE), len(learner.grid)
+    sample = program(lambda index: source.sample(split, index, batch, seed))
+    rewards = np.zeros((-(-episodes // batch), values, batch))  # a call a batch and value
+    calls = partial.restore([rewards]) if partial else 0
+    done = sum(min(batch, episodes - call // values * batch) for call in range(calls))
+    try:
+        with Progress(f"tuning {learner.options.parameter}", episodes * values, done, unit="trial") as progress:
+            for call in range(calls, rewards.shape[0] * values):
+                number, value = divmod(call, values)
+                trials = sample(tf.constant(number * batch, tf.int64))
+                rewards[number, value] = learner.play(trials, learner.grid[value])["total_reward"]
+                calls = call + 1
+                progress.advance(min(batch, episodes - number * batch))
+                if partial:
+                    partial.keep([rewards], calls)
+    except (Interrupted, KeyboardInterrupt):
+        if partial:
+            partial.save([rewards], calls)
+        raise
+    if partial:
+        partial.save([rewards], calls)
+    return rewards.swapaxes(0, 1).reshape(values, -1)[:, :episodes]
 
 
 def chosen_value(learner: ClassicalPolicy, experiment: Experiment) -> str | None:

@@ -11,7 +11,7 @@ from metarun.algorithms import build
 from metarun.algorithms.learner import Problem
 from metarun.algorithms.options import Conv4Options, OptimizerOptions, PrototypicalNetworkOptions
 from metarun.datasets.tasks import Shape
-from metarun.experiments import checkpoint, measure
+from metarun.experiments import checkpoint, measure, tuning
 from metarun.experiments.evaluate import evaluate
 from metarun.experiments.interrupt import Interrupted
 from metarun.experiments.load import load
@@ -99,6 +99,30 @@ def test_the_signal_itself_keeps_what_is_done(tmp_path, monkeypatch, stop_after)
     run(experiment, 0, stopped)
     assert kept == [4, 5, 6, 7, 8]
     assert results(stopped.path) == results(whole.path) and not stopped.partial_test.exists()
+
+
+def test_tuning_goes_on_with_the_values_that_are_left(tmp_path, monkeypatch, stop_after):
+    """Four batches of two values. Rejected: all again, after a stop in the tuning or in the test that follows it."""
+    monkeypatch.setattr(tuning, "TRIALS_AT_ONCE", 10)
+    monkeypatch.setattr(measure, "TRIALS_AT_ONCE", 10)
+    told = ["validation.episodes=35", "test.episodes=30", "algorithm.tuned_on=validation"]
+    experiment = load("duan2016/bandits-n10-k5-ucb1", told).experiment
+    whole, stopped = RunDirectory(tmp_path / "whole"), RunDirectory(tmp_path / "stopped")
+    run(experiment, 0, whole)
+    kept = stop_after(13)
+    with pytest.raises(Interrupted):
+        run(experiment, 0, stopped)
+    calls = 4 * 11  # values of the grid
+    assert kept == list(range(1, 14)) and stopped.tested
+    kept = stop_after(2)  # of the test: the tuning is beyond
+    with pytest.raises(Interrupted):
+        run(experiment, 0, stopped)
+    assert kept == [*range(14, calls + 1), 1, 2]
+    kept = stop_after(None)
+    run(experiment, 0, stopped)
+    assert kept == [3] and not stopped.partial_tuning.exists()
+    for name in ("tuning.csv", "episodes.csv", "curves.csv"):
+        assert (stopped.path / name).read_text() == (whole.path / name).read_text()
 
 
 @pytest.mark.parametrize("in_memory", [True, False])

@@ -6,6 +6,7 @@ import signal
 import socket
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from processes import Started
 from metarun.algorithms import ALGORITHMS
 from metarun.experiments.cluster import find, unshareable
 from metarun.experiments.errors import RunError
+from metarun.experiments.follow import start_together
 from metarun.experiments.rundir import RunDirectory
 from metarun.experiments.spec import Experiment
 
@@ -105,6 +107,31 @@ def test_what_is_not_the_sum_over_all_tasks_is_seen(trained, wrong):
 def test_every_learner_is_shared_out():
     trainable = {name for name, entry in ALGORITHMS.items() if entry.kind != "classical"}
     assert trainable == {case["algorithm"]["name"] for case in sharing.CASES.values()}
+
+
+class Recorded:
+    """A chief that tells what it agreed on, or, given that, a worker that hears it."""
+
+    def __init__(self, told=()):
+        self.index, self.told, self.heard = bool(told), [], list(told)
+
+    def agree(self, number):
+        self.told.append(number)
+        return self.heard.pop(0) if self.heard else number
+
+    def spread(self, variables):
+        pass
+
+
+def test_workers_of_several_seeds_are_no_run():
+    """Rejected: tasks of three streams in one meta-batch, called seed 0."""
+    experiment = Experiment(name="shared", **sharing.CASES["maml"] | {"train": {"steps": 1}})
+    source, learner = SimpleNamespace(content_digest="a"), SimpleNamespace(variables=[])
+    chief = Recorded()
+    start_together(experiment, 0, source, learner, chief, 7)
+    assert start_together(experiment, 0, source, learner, Recorded(chief.told)) == 7
+    with pytest.raises(RunError, match="worker True has another spec, seed"):
+        start_together(experiment, 1, source, learner, Recorded(chief.told))
 
 
 def write_spec(folder: Path, steps: int = 2000) -> Path:

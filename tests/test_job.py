@@ -1,0 +1,31 @@
+"""What a job does beside its run."""
+
+import pytest
+from sines import SPEC
+
+from metarun.experiments import job
+from metarun.experiments.errors import RunError
+from metarun.experiments.load import load
+from metarun.experiments.rundir import RunDirectory
+from metarun.experiments.runs import write_spec
+
+
+def test_a_test_that_fails_keeps_no_other_one(tmp_path, monkeypatch):
+    """Of the cells that one model fills. Rejected: those after it stay empty, however often the job is submitted."""
+    for name in ("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS", "TF_CPP_MIN_LOG_LEVEL"):
+        monkeypatch.setenv(name, "1")
+    (tmp_path / "sines.yaml").write_text(SPEC)
+    directory, tested = RunDirectory(tmp_path / "sines" / "seed-0"), []
+    write_spec(load(tmp_path / "sines.yaml").experiment, 0, directory)
+
+    def evaluate(run, split, changes):
+        tested.append(changes)
+        if changes == {"shot": 10}:
+            raise RunError("it is broken")
+
+    monkeypatch.setattr("metarun.experiments.run.run", lambda *_, **__: None)
+    monkeypatch.setattr("metarun.experiments.evaluate.evaluate", evaluate)
+    changes = [{"shot": 5}, {"shot": 10}, {"shot": 15}]
+    with pytest.raises(RunError, match="it is broken"):
+        job.work(str(directory.path), changes, 1)
+    assert tested == changes and directory.failure.read_text() == "it is broken\n"
