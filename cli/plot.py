@@ -27,8 +27,8 @@ def command(runs: tuple[Path, ...], kinds: tuple[str, ...], episode: int, out: P
     """Draw figures of all finished runs below RUNS.
 
     \b
-    learning     validation over training
-    adaptation   the test after each inner step (maml, reptile)
+    learning     validation over training; the test of what is not trained
+    adaptation   the test after 0, 1, 2, 3, ... inner steps (maml, reptile)
     reliability  accuracy over confidence, in bins
     regret       of trials: what the actions cost, step by step
     optimal      of trials: the share of best actions, step by step

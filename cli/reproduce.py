@@ -69,7 +69,7 @@ def command(
     """
     from ..experiments.errors import RunError
     from ..experiments.papers import load_table, shipped_tables
-    from ..experiments.plan import choose, plan, suffix, trainings
+    from ..experiments.plan import BLOCKED, choose, plan, suffix, trainings
     from ..experiments.queue import find_submissions, live
 
     planned = plan(load_table(table), out, seeds, budget)
@@ -87,19 +87,22 @@ def command(
             click.echo(f"warning: nobody knows what is in the queue: {error}", err=True)
     if dry_run:
         _list(chosen, alive)
-    path = out / f"{stem}{suffix(budget)}"
+    path, failed = out / f"{stem}{suffix(budget)}", []
     if executor:
         from .submit import submit
 
         paper = (table if table in shipped_tables() else os.path.abspath(table), seeds, budget)
+        good = chosen if dry_run else _without_blocked(chosen, failed)
         try:
-            submit(trainings(chosen), out, executor, told, paper=paper, dry_run=dry_run)
+            if good:
+                submit(trainings(good), out, executor, told, paper=paper, dry_run=dry_run)
         finally:
-            if executor == "local" and not dry_run:
+            if not dry_run and (executor == "local" or all(one.state in ("finished", *BLOCKED) for one in chosen)):
                 _show(planned, path, form)
     if dry_run or executor:
+        if failed:
+            sys.exit(1)
         return
-    failed: list[str] = []
     if queued := [one for one in chosen if one.directory.path.resolve() in alive]:
         names = ", ".join(dict.fromkeys(one.cell.name for one in queued))
         click.echo(f"queued or running, and left alone: {names}; see `metarun status {out}`", err=True)
@@ -113,17 +116,31 @@ def command(
         sys.exit(1)
 
 
+def _without_blocked(chosen: list[Planned], failed: list[str]) -> list[Planned]:
+    """The cells that can be trained or are; the others are told, and noted in `failed`."""
+    from ..experiments.plan import BLOCKED
+
+    good = []
+    for one in chosen:
+        if (state := one.state) in BLOCKED:
+            failed.append(one.cell.name)
+            click.echo(f"{one.cell.name}, seed {one.seed}: {state}: {one.directory.path}", err=True)
+        else:
+            good.append(one)
+    return good
+
+
 def _list(chosen: list[Planned], alive: Collection[Path]) -> None:
     from ..experiments.dry_run import listing
     from ..experiments.spec import Experiment
 
-    def hours(experiment: Experiment) -> float:
+    def hours(experiment: Experiment, trained: bool) -> tuple[float, float]:
         from ..experiments.quiet import import_tensorflow
 
         import_tensorflow()
         from ..experiments.benchmark import estimate_hours
 
-        return estimate_hours(experiment)
+        return estimate_hours(experiment, trained)
 
     for line in listing(chosen, hours, alive):
         click.echo(line)

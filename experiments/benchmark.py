@@ -116,34 +116,38 @@ def benchmark(experiment: Experiment, steps: int | None, imports: float) -> Benc
         fraction=operations / step / 1e9 / float32_rate,
         memory=peak_memory(),
         evaluation=evaluation,
-        experiment_hours=_hours(experiment, source, step, evaluation),
+        experiment_hours=_training_hours(experiment, source, step, evaluation)
+        + experiment.test.episodes * evaluation / 3600,
     )
 
 
-def estimate_hours(experiment: Experiment) -> float:
-    """Of one seed, from three steps; of trials from few ones in a step, and for a method that is not trained from
-    some test trials."""
+def estimate_hours(experiment: Experiment, trained: bool = False) -> tuple[float, float]:
+    """Training (with validations) and test of one seed; the test alone where all is `trained`. From three steps and a
+    few test tasks; of trials from few ones in a step. A method that is not trained is tuned in its test."""
     seed, trials = experiment.seeds[0], experiment.kind != "few-shot"
     test = experiment.test.model_copy(update={"episodes": min(experiment.test.episodes, TRIALS if trials else 100)})
     size = min(experiment.train.meta_batch, TRIALS) if trials else experiment.train.meta_batch
     train = experiment.train.model_copy(update={"meta_batch": size})
     small = experiment.model_copy(update={"train": train, "test": test})
-    source, learner = build(small, seed)
+    source, learner = build(small, seed, trained)
     if isinstance(learner, ClassicalPolicy) and learner.grid:
         learner.chosen = learner.grid[0]
     evaluation = Evaluation(learner, source, "test", shape_of(test), test.episodes, 0).seconds_per_episode()
     if isinstance(learner, ClassicalPolicy):
         tuning = trials_of(experiment)[1] * len(learner.grid or ())
-        return evaluation * (experiment.test.episodes + tuning) / 3600
+        return 0.0, evaluation * (experiment.test.episodes + tuning) / 3600
+    testing = experiment.test.episodes * evaluation / 3600
+    if trained:
+        return 0.0, testing
     training = TrainingSteps(small, seed, source, learner)
     training.take(1)
     step = min(_timed(training.take, 1) for _ in range(2)) * experiment.train.meta_batch / size
-    return _hours(experiment, source, step, evaluation)
+    return _training_hours(experiment, source, step, evaluation), testing
 
 
-def _hours(experiment: Experiment, source: Source, step: float, evaluation: float) -> float:
-    """All steps, validations and tests of one seed, from the seconds of a step and of a test task."""
-    total = experiment.train.steps * step + experiment.test.episodes * evaluation
+def _training_hours(experiment: Experiment, source: Source, step: float, evaluation: float) -> float:
+    """All steps and validations of one seed, from the seconds of a step and of a test task."""
+    total = experiment.train.steps * step
     if section := experiment.validation:
         shapes = validation_shape(experiment), shape_of(experiment.test)
         shape_ratio = _examples(source, shapes[0]) / _examples(source, shapes[1])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -82,7 +83,8 @@ def difference_of_tasks(one: Compared, other: Compared) -> str | None:
         return f"one is measured by {one.row.metric}, the other by {other.row.metric}"
     for name in sorted(one.dataset.keys() | other.dataset.keys()):
         mine, theirs = one.dataset.get(name), other.dataset.get(name)
-        if mine != theirs:
+        moved = name == "path" and one.row.content_digest and other.row.content_digest  # these tell images apart
+        if mine != theirs and not moved:
             return f"dataset.{name} is {mine} and {theirs}"
     for name in TASKS:
         mine, theirs = getattr(one.row, name), getattr(other.row, name)
@@ -98,10 +100,10 @@ def difference_of_tasks(one: Compared, other: Compared) -> str | None:
 
 def refuse_other_episodes(runs: Sequence[Compared]) -> None:
     """RunError unless all were measured on the same episodes."""
-    for other in runs[1:]:
-        if reason := difference_of_tasks(runs[0], other):
+    for one, other in combinations(runs, 2):
+        if reason := difference_of_tasks(one, other):
             raise RunError(
-                f"{runs[0].path} and {other.path} cannot be compared: {reason}. `metarun evaluate` tests one of them "
+                f"{one.path} and {other.path} cannot be compared: {reason}. `metarun evaluate` tests one of them "
                 "as the other was"
             )
 

@@ -1,4 +1,4 @@
-"""What filling a paper's table would take: state, hours and data of each cell. No TensorFlow, but in `hours`."""
+"""What filling a paper's table would take: state, hours and data of each cell. No TensorFlow, but in what measures."""
 
 from __future__ import annotations
 
@@ -11,14 +11,16 @@ from ..datasets.errors import DataError
 from ..datasets.options import ImageFolderOptions
 from .errors import RunError
 from .plan import BLOCKED, Planned, by_cell
+from .retest import changed
 from .spec import Experiment
 
+Hours = Callable[[Experiment, bool], tuple[float, float]]
 
-def listing(
-    planned: Sequence[Planned], hours: Callable[[Experiment], float], alive: Collection[Path] = ()
-) -> Iterator[str]:
-    """One line a cell as soon as it is known, then the sum. `hours` measures one seed of an experiment; it is asked
-    once for each model that is not finished and whose data are here. `alive` are the folders of submitted runs."""
+
+def listing(planned: Sequence[Planned], hours: Hours, alive: Collection[Path] = ()) -> Iterator[str]:
+    """One line a cell as soon as it is known, then the sum. `hours` measures one seed of an experiment, training and
+    test, or the test alone where it is told that all is trained; it is asked once for each model that is not finished
+    and once for each further test, where the data are here. `alive` are the folders of submitted runs."""
     cells = by_cell(planned)
     width = max(map(len, cells))
     names = {one.directory.path: one.cell.name for one in reversed(planned)}  # the first cell of each model
@@ -32,16 +34,17 @@ def listing(
         ]
         state = ", ".join(told if len(seeds) == 1 else f"{count} {told}" for told, count in Counter(states).items())
         todo = [one for one, told in zip(seeds, states, strict=True) if told not in BLOCKED]
-        left, shared, data = _left(todo), names[first.directory.path], needs(first.experiment)
-        shown = ""
+        shared, data, shown = names[first.directory.path], needs(first.experiment), ""
+        models = [one for one in todo if shared == name and not one.directory.finished]
+        tests = [one for one in todo if one.row_path != one.directory.result and not one.row_path.is_file()]
         if shared != name:
             state += f" (the model of {shared})"
-        elif left and absent(first.experiment):
+        if (models or tests) and absent(first.experiment):
             unknown.append(name)
             shown = "?"
-        elif left:
+        elif models or tests:
             try:
-                took = left * hours(first.experiment)
+                took = _hours(models, tests, hours)
             except (DataError, RunError) as error:
                 unknown.append(name)
                 shown, state = "?", f"{state}; cannot start: {error}"
@@ -50,7 +53,7 @@ def listing(
                 shown = f"{took:.2f}" if took >= 0.005 else "<0.01"
         yield f"{name:<{width}}  {shown:>6}  {state}; {data}"
     missing = f", without {', '.join(unknown)}" if unknown else ""
-    yield f"about {total:.2f} hours of training on this machine, by a short measurement{missing}"
+    yield f"about {total:.2f} hours on this machine, by short measurements{missing}"
 
 
 def needs(experiment: Experiment) -> str:
@@ -73,7 +76,14 @@ def absent(experiment: Experiment) -> bool:
     return not all(map(cache.read, cache.PARTS.get(experiment.dataset.name, ())))
 
 
-def _left(seeds: Sequence[Planned]) -> float:
-    """Trainings that are still to be done, parts of them included."""
-    total = ((one, one.experiment.train.steps) for one in seeds if not one.directory.finished)
-    return sum(1 - one.step / steps if steps else 1.0 for one, steps in total)
+def _hours(models: Sequence[Planned], tests: Sequence[Planned], hours: Hours) -> float:
+    """Of what is left of the trainings of some models, their own tests, and further tests of one cell."""
+    total = 0.0
+    if models:
+        experiment = models[0].experiment
+        left = [1 - one.step / experiment.train.steps if experiment.train.steps else 1.0 for one in models]
+        training, test = hours(experiment, not any(left))
+        total += sum(left) * training + len(models) * test
+    if tests:
+        total += len(tests) * hours(changed(tests[0].experiment, tests[0].cell.changes), True)[1]
+    return total

@@ -96,7 +96,8 @@ def draw_all(runs: Sequence[Run], out: Path, form: str, kinds: Sequence[str] = (
 
 
 def learning(runs: Sequence[Run]) -> Any | None:
-    """Validation over training, with the interval over its tasks; methods that are not trained as level lines."""
+    """Validation over training, with the interval over its tasks; the tests of methods that are not trained as level
+    lines."""
     curves = [(run, _validations(run)) for run in runs]
     trained = [(run, rows) for run, rows in curves if rows is not None]
     if not trained:
@@ -106,7 +107,7 @@ def learning(runs: Sequence[Run]) -> Any | None:
     for place, (run, rows) in enumerate(curves):
         if rows is None:
             if run.row.metric == metric and run.row.mean is not None and not run.row.train_steps:
-                axes.axhline(run.row.mean, **_look(place, run.label) | {"marker": ""}, linewidth=1)
+                axes.axhline(run.row.mean, **_look(place, f"{run.label} (test)") | {"marker": ""}, linewidth=1)
         elif run.row.metric == metric:
             _band(axes, rows["step"], rows[metric], rows["ci95"], place, run.label)
     return _finished(figure, axes)

@@ -11,8 +11,10 @@ import tensorflow as tf
 from matplotlib import pyplot
 from matplotlib.patches import Rectangle
 
+from ..algorithms import BUILT_IN
 from ..algorithms.matchingnet import MatchingNetwork
 from ..algorithms.protonet import PrototypicalNetwork
+from ..datasets.options import SinusoidOptions
 from ..datasets.sampling import ImageSource
 from ..datasets.sinusoid import SinusoidSource
 from ..datasets.tasks import Episode
@@ -47,7 +49,8 @@ class Trained(NamedTuple):
 def figures(run: Run, kinds: Sequence[str], number: int) -> Iterator[tuple[str, Any]]:
     """(kind, figure) for those kinds that the run's model can show; RunError where the test has no task `number`."""
     experiment = spec_of(run.directory)
-    if experiment.kind != "few-shot":
+    kinds = [kind for kind in kinds if _possible(experiment, kind)]
+    if experiment.kind != "few-shot" or not kinds:
         return
     if number >= experiment.test.episodes:
         raise RunError(f"--episode {number}: the test of {run.directory.path} has tasks 0 to {run.row.episodes - 1}")
@@ -64,6 +67,13 @@ def figures(run: Run, kinds: Sequence[str], number: int) -> Iterator[tuple[str, 
             figure = draw_one(model)
             pyplot.close(figure)
             yield kind, figure
+
+
+def _possible(experiment: Experiment, kind: str) -> bool:
+    """Whether it is worth building the model: known of what comes with metarun, asked of the model itself later."""
+    of = {"embedding": "protonet", "attention": "matchingnet"}.get(kind, experiment.algorithm.name)
+    fitting = experiment.algorithm.name == of or experiment.algorithm.name not in BUILT_IN
+    return fitting and isinstance(experiment.dataset, SinusoidOptions) == (kind == "fits")
 
 
 def fits(model: Trained) -> Any:

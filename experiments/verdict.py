@@ -12,6 +12,7 @@ import csv
 import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -83,6 +84,8 @@ def collect(planned: Sequence[Planned]) -> tuple[list[FilledCell], list[str]]:
                     unknown.setdefault(first.cell.column, first.cell.name)
             if len(rows) < len(seeds):
                 notes.append(f"{first.cell.name}: {len(rows)} of {len(seeds)} seeds")
+            if more := _further_seeds(seeds):
+                notes.append(f"{first.cell.name}: seed {', '.join(map(str, more))} finished too, see --seeds")
     marks = set()
     for column in dict.fromkeys(cell.column for cell, _ in tested):
         tests = {cell.name: each for cell, each in tested if cell.column == column}
@@ -121,6 +124,13 @@ def best(tests: Sequence[Compared], level: float = LEVEL) -> list[int]:
     ]
 
 
+def _further_seeds(seeds: Sequence[Planned]) -> list[int]:
+    """Finished seeds of a cell's model that the table was not asked for."""
+    asked = {one.directory.path.name for one in seeds}
+    found = {path.parent.name for path in seeds[0].directory.path.parent.glob("seed-*/result.json")} - asked
+    return sorted(int(name[5:]) for name in found if name[5:].isdecimal())
+
+
 def _most_tested(rows: Sequence[Row]) -> list[bool]:
     """Which seeds were tested on the same tasks as most; older versions did not note the images, "": these count as
     those of the others where all others agree."""
@@ -134,10 +144,9 @@ def _most_tested(rows: Sequence[Row]) -> list[bool]:
 def _not_comparable(tests: Mapping[str, Sequence[Compared]]) -> str | None:
     """By the names of their cells."""
     everything = [(name, test) for name, each in tests.items() for test in each]
-    first = everything[0]
-    for name, test in everything[1:]:
-        if reason := difference_of_tasks(first[1], test):
-            return f"{first[0]} and {name} were not tested on the same episodes: {reason}"
+    for (one, test), (other, another) in combinations(everything, 2):
+        if reason := difference_of_tasks(test, another):
+            return f"{one} and {other} were not tested on the same episodes: {reason}"
     return None
 
 

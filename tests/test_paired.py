@@ -146,6 +146,10 @@ def test_other_episodes_are_refused(tmp_path, other, reason):
     assert reason in (difference_of_tasks(one, two) or "")
     with pytest.raises(RunError, match="cannot be compared"):
         refuse_other_episodes([one, one, two])
+    unknown = with_episodes(finished(tmp_path / "d", A))  # of a version that did not note the images
+    if "content_digest" in other:
+        with pytest.raises(RunError, match="the images differ"):
+            refuse_other_episodes([unknown, one, two])
     refuse_other_episodes([one, with_episodes(finished(tmp_path / "c", B, dataset="{name: omniglot, ink: 0}"))])
     assert reason in metarun("compare", tmp_path / "a", tmp_path / "b", code=1).stderr
 

@@ -48,8 +48,8 @@ def test_the_figures_hold_the_numbers_of_the_runs(runs):
     found = runs_below([runs])
     assert [one.label for one in found] == ["random", "rl2"]
     learning, regret = lines_of(plot.learning(found)), lines_of(plot.regret(found))
-    assert list(learning["rl2"].get_xdata()) == [1, 2] and set(learning) == {"rl2", "random"}
-    assert learning["random"].get_ydata()[0] == pytest.approx(found[0].row.mean)
+    assert list(learning["rl2"].get_xdata()) == [1, 2] and set(learning) == {"rl2", "random (test)"}
+    assert learning["random (test)"].get_ydata()[0] == pytest.approx(found[0].row.mean)
     assert regret["rl2"].get_ydata()[-1] == pytest.approx(found[1].row.regret, rel=1e-5)
     assert regret["rl2"].get_color() != regret["random"].get_color()
     assert regret["rl2"].get_linestyle() != regret["random"].get_linestyle()  # told apart in grey

@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 
+from metarun.experiments import plot_model
 from metarun.experiments.errors import RunError
 from metarun.experiments.load import load
 from metarun.experiments.plot import FROM_FILES, FROM_WEIGHTS, adaptation, draw_all, reliability, runs_below
@@ -185,6 +186,19 @@ def test_a_kind_that_no_run_has_is_one_line(folder, tmp_path):
             list(draw_all([only(folder, name)], tmp_path, "png", [kind]))
     with pytest.raises(RunError, match="has tasks 0 to 11"):
         list(draw_all([only(folder, "maml")], tmp_path, "png", ["episode"], 12))
+
+
+def test_models_that_cannot_have_a_figure_are_not_built(folder, tmp_path, monkeypatch):
+    """Rejected: data that are not here, or too few test tasks, of a run that the kind is not for."""
+    real, built = plot_model.restored, []
+
+    def restored(directory, *told):
+        built.append(directory.path.parent.name)
+        return real(directory, *told)
+
+    monkeypatch.setattr(plot_model, "restored", restored)
+    names = [path.name for path in draw_all(runs_below([folder]), tmp_path, "png", ["fits", "embedding"])]
+    assert built == ["protonet", "sinusoids"] and len(names) == 2
 
 
 def test_each_run_has_its_own_sheet(folder, tmp_path):

@@ -2,7 +2,10 @@
 
 import json
 import math
+import os
 import shutil
+import signal
+import time
 from collections import Counter
 
 import pytest
@@ -13,14 +16,13 @@ from test_cli import ROW
 from metarun.cli.main import metarun
 from metarun.experiments import lock
 from metarun.experiments import reproduce as acting
-from metarun.experiments.dry_run import listing
 from metarun.experiments.errors import RunError
 from metarun.experiments.interrupt import Interrupted
 from metarun.experiments.load import SpecError, load, resolved_yaml
 from metarun.experiments.papers import load_table
 from metarun.experiments.plan import choose, plan, trainings, within_budget
 from metarun.experiments.results import Row
-from metarun.experiments.runs import refuse_another_spec, write_spec
+from metarun.experiments.runs import refuse_another_spec
 from metarun.experiments.submit import new_submission, prepare
 from metarun.experiments.verdict import collect, render
 
@@ -165,47 +167,6 @@ def test_states_of_cells(table, tmp_path):
     assert planned[0].state == "another spec in its folder"
 
 
-def test_dry_run_tells_state_hours_and_data(table, tmp_path):
-    asked = []
-
-    def hours(experiment):
-        asked.append(experiment.name)
-        return 2.0
-
-    planned = plan(load_table(str(table)), tmp_path, seeds=2)
-    leave(planned[0])
-    planned[1].directory.checkpoints.mkdir(parents=True)
-    write_spec(planned[1].experiment, 1, planned[1].directory)
-    planned[1].directory.checkpoint(30).touch()
-    lines = list(listing(planned, hours))
-    assert asked == ["sines"]  # one model, measured once for three cells
-    told = "k5 0.50 1 finished, 1 interrupted at step 30 of 40; sinusoid, nothing to fetch"
-    assert " ".join(lines[1].split()) == told  # a quarter of one training is left; two whole ones would be 4 hours
-    assert lines[2].split()[:2] == ["k10", "1"] and "(the model of k5)" in lines[2]
-    assert lines[-1].startswith("about 0.50 hours")
-
-    longer = load(table.parent / "sines.yaml", ["train.steps=400"]).experiment
-    write_spec(longer, 1, planned[1].directory)
-    planned[1].directory.checkpoint(390).touch()
-    lines = list(listing(planned, hours))
-    assert "1 another spec in its folder" in lines[1]
-    assert lines[-1].startswith("about 0.00 hours")  # not 1 - 390 / 40 trainings
-
-
-def test_dry_run_says_what_data_are_missing(tmp_path, monkeypatch):
-    monkeypatch.setenv("METARUN_CACHE", str(tmp_path))
-    path = tmp_path / "omniglot.yaml"
-    path.write_text("title: One\ncells:\n- {name: a, column: c, method: m, spec: omniglot/maml}\n")
-    lines = list(listing(plan(load_table(str(path)), tmp_path), lambda _: pytest.fail("measured without data")))
-    assert "omniglot, not here: `metarun data fetch` or `import` omniglot" in lines[1] and " ? " in lines[1]
-    assert "without a" in lines[-1]
-
-
-def test_dry_run_measures(table, tmp_path):
-    told = invoke(table, "--out", tmp_path / "runs", "--dry-run").output
-    assert "<0.01  missing; sinusoid" in told and not (tmp_path / "runs").exists()
-
-
 def test_the_job_that_writes_the_table_finds_it_where_it_is(table, tmp_path, monkeypatch):
     """By the name it was given: a link's target has another name, and other specs beside it."""
     (tmp_path / "elsewhere").mkdir()
@@ -320,6 +281,44 @@ def test_seeds_tested_on_other_tasks_are_not_averaged(table, tmp_path):
     for one, digest in zip(planned, ("", "a", "b"), strict=True):  # nobody knows which the first was
         leave(one, 0.7, content_digest=digest)
     assert collect(planned)[0][0].seeds == 1
+
+
+def test_finished_seeds_that_were_not_asked_for_are_told(table, tmp_path):
+    """Rejected: a table of one seed that takes the place of one of three without a word."""
+    for one in plan(load_table(str(table)), tmp_path, seeds=3):
+        leave(one)
+    filled, notes = collect(plan(load_table(str(table)), tmp_path))
+    assert filled[0].seeds == 1 and "k5: seed 1, 2 finished too, see --seeds" in notes
+
+
+def test_jobs_are_not_kept_by_a_cell_that_is_damaged(table, tmp_path, monkeypatch):
+    """With --executor. Rejected: "nothing to submit" and exit code 0, or no run at all."""
+    second = table.parent / "second.yaml"
+    second.write_text(SPEC.replace("name: sines", "name: second"))
+    table.write_text(table.read_text() + f"  - {{name: other, column: K = 5, method: X, spec: {second}}}\n")
+    out = tmp_path / "runs"
+    invoke(table, "--out", out, "--cells", "k5*")
+    (more,) = choose(plan(load_table(str(table)), out), "k5-more")
+    more.row_path.write_text("{")
+    submitted = []
+    monkeypatch.setattr("metarun.cli.submit.submit", lambda runs, *_, **__: submitted.extend(runs))
+    told = invoke(table, "--out", out, "--executor", "slurm", "--cells", "*e*", code=1)
+    assert [run.experiment.name for run in submitted] == ["second"]
+    assert f"k5-more, seed 0: damaged: {more.directory.path}" in told.stderr
+    told = invoke(table, "--out", out, "--executor", "slurm", "--cells", "k5*", "--format", "csv", code=1)
+    assert "k5,K = 5,MAML" in told.stdout  # all is there that can be: the table is printed
+
+
+def test_a_signal_in_a_further_test_is_a_stop(table, tmp_path, monkeypatch):
+    """Rejected: the process dies of it, and what was tested before is in no results.csv; or a cell that failed."""
+
+    def stopped(*_):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(1)
+
+    monkeypatch.setattr(acting, "evaluate", stopped)
+    with pytest.raises(Interrupted):
+        acting.reproduce(plan(load_table(str(table)), tmp_path), tmp_path, lambda *_: pytest.fail("told as failed"))
 
 
 def test_cells_in_the_queue_are_left_alone(table, tmp_path, monkeypatch):

@@ -111,6 +111,17 @@ def test_the_best_of_two_folders(tables, tmp_path, old, new, best):
     assert "".join(sorted(cell.cell[-1] for cell in cells if cell.best)) == best
 
 
+def test_fewer_seeds_do_not_take_the_place_of_more(tables, tmp_path):
+    for name, result in (("old", 98.0), ("new", 97.0)):
+        write_cells(tmp_path / name, ("5way-1shot", 0.5, result, True))
+    old, new = read_table(tmp_path / "old"), read_table(tmp_path / "new")
+    fewer = [cell.model_copy(update={"seeds": cell.seeds - 1}) for cell in new]
+    assert [cell.result for cell in tables.merged(old, fewer)] == [98.0]
+    assert [cell.result for cell in tables.merged(old, new)] == [97.0]
+    longer = [cell.model_copy(update={"budget": 1.0}) for cell in fewer]
+    assert [cell.result for cell in tables.merged(old, longer)] == [97.0]
+
+
 def test_taking_over_again_changes_nothing(tables, folders):
     """Nor does a trial with a part of the budget, none of whose cells is taken."""
     results, runs = folders

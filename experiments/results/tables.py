@@ -53,8 +53,8 @@ def take_over(runs: Path) -> None:
 
 def merged(old: Sequence[FilledCell], new: Sequence[FilledCell]) -> list[FilledCell]:
     """Each cell once. A column with cells of both has those in bold that are sure to be: see `best_of_both`."""
-    budgets = {cell.cell: cell.budget or 1 for cell in old}
-    taken = [cell for cell in new if (cell.budget or 1) >= budgets.get(cell.cell, 0)]
+    trained = {cell.cell: (cell.budget or 1, cell.seeds) for cell in old}
+    taken = [cell for cell in new if (cell.budget or 1, cell.seeds) >= trained.get(cell.cell, (0, 0))]
     names = {cell.cell for cell in taken}
     kept = [cell for cell in old if cell.cell not in names]
     best = {cell.cell for cell in kept + taken if cell.best}
