@@ -95,7 +95,8 @@ def optimistic_thompson_sampling(counts: Counts, number: tf.Tensor, keys: TaskKe
 
 def gittins(counts: Counts, number: tf.Tensor, keys: TaskKeys, indices: tf.Tensor) -> tf.Tensor:
     """The highest index of the table `indices` [pulls + 1, pulls + 1]."""
-    place = tf.cast(counts.successes * indices.shape[1] + counts.failures, tf.int32)
+    successes, failures = tf.cast(counts.successes, tf.int64), tf.cast(counts.failures, tf.int64)
+    place = successes * indices.shape[1] + failures  # beyond what float32 counts in ones
     return _best(tf.gather(tf.reshape(indices, [-1]), place))
 
 

@@ -25,7 +25,8 @@ def cross_entropy(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
 
 
 def mean_squared_error(predictions: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
-    """Mean over the points of each task: `[T, N, 1]` and `[T, N, 1]` -> `[T]`."""
+    """Mean over the points of each task: `[T, N, D]` and as many targets, also `[T, N]` where D is 1 -> `[T]`."""
+    targets = tf.reshape(targets, predictions.shape)  # or they would be compared each with each
     return tf.reduce_mean(tf.math.squared_difference(predictions, targets), axis=[1, 2])
 
 
@@ -135,7 +136,8 @@ def classification_metrics(logits: tf.Tensor, labels: tf.Tensor, steps: Sequence
 
 
 def regression_metrics(predictions: tf.Tensor, targets: tf.Tensor, steps: Sequence[int] = (0,)) -> dict[str, tf.Tensor]:
-    """mse `[T]` after the last of the `steps`, and mse_0, mse_1, ..., from predictions `[R, T, Q, 1]`."""
+    """mse `[T]` after the last of the `steps`, and mse_0, mse_1, ..., from predictions `[R, T, Q, D]`."""
+    targets = tf.reshape(targets, predictions.shape[1:])
     return _by_step("mse", tf.reduce_mean(tf.math.squared_difference(predictions, targets[None]), axis=[2, 3]), steps)
 
 

@@ -90,11 +90,20 @@ def _leaves(layer: keras.Layer) -> list[keras.Layer]:
 
 def plain_learning_rate(optimizer: keras.optimizers.Optimizer) -> float:
     """The step size of plain SGD; ValueError for an optimizer whose step is anything but -alpha * gradient."""
-    extras = ("clipnorm", "clipvalue", "global_clipnorm", "weight_decay", "use_ema", "loss_scale_factor")
+    extras = (
+        "clipnorm",
+        "clipvalue",
+        "global_clipnorm",
+        "weight_decay",
+        "use_ema",
+        "loss_scale_factor",
+        "gradient_accumulation_steps",
+    )
     plain = isinstance(optimizer, keras.optimizers.SGD) and not optimizer.momentum
-    if not plain or any(getattr(optimizer, extra, None) for extra in extras):
+    rate = optimizer.get_config()["learning_rate"] if plain else None
+    if not isinstance(rate, float) or any(getattr(optimizer, extra, None) for extra in extras):
         raise ValueError(
-            "maml: the inner optimizer must be plain keras.optimizers.SGD (no momentum, clipping or decay): its step "
-            "is differentiated"
+            "maml: the inner optimizer must be plain keras.optimizers.SGD (no momentum, clipping, schedule, decay or "
+            "accumulation): its step is differentiated"
         )
-    return float(optimizer.learning_rate)
+    return rate

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from ..algorithms import ALGORITHMS
 from ..algorithms.classical_options import ClassicalOptions
 from ..algorithms.options import (
     Conv4Options,
@@ -99,6 +100,8 @@ def _untrained(experiment: Experiment) -> Iterator[Problem]:
             yield section, f"has no effect: {name} is not trained"
     if experiment.precision != "float32":
         yield "precision", f"has no effect: {name} has no network"
+    if experiment.jit not in (None, "auto"):
+        yield "jit", f"has no effect: {name} is not trained"
     options = experiment.algorithm
     assert isinstance(options, ClassicalOptions)
     if experiment.dataset.name not in options.grids and not isinstance(experiment.dataset, EPISODES):
@@ -138,7 +141,7 @@ def _tasks(experiment: Experiment) -> Iterator[Problem]:
 
 
 def _ways(experiment: Experiment) -> Iterator[Problem]:
-    if not isinstance(experiment.algorithm, MAMLOptions | ReptileOptions):
+    if not ALGORITHMS[experiment.algorithm.name].has_head:
         return
     way, name = experiment.train.way, experiment.algorithm.name
     reason = f"the last layer of {name} has train.way = {way} outputs, so train and test have the same way"
@@ -187,18 +190,18 @@ def _network(experiment: Experiment) -> Iterator[Problem]:
     network = experiment.network
     if not isinstance(network, NetworkOptions):
         return
-    has_head = isinstance(experiment.algorithm, MAMLOptions | ReptileOptions)
+    never_averages = isinstance(experiment.algorithm, MAMLOptions | ReptileOptions)
     if isinstance(network, Conv4Options):
         if network.downsample == "stride" and _said(network, "pool_padding"):
             yield "network.pool_padding", "has no effect with downsample: stride"
-        if not has_head and _said(network, "head_initializer"):
+        if not ALGORITHMS[experiment.algorithm.name].has_head and _said(network, "head_initializer"):
             yield "network.head_initializer", f"has no effect: {experiment.algorithm.name} has no last layer of its own"
     if not network.batch_norm:
         for option in ("norm_scale", "norm_epsilon", "norm_momentum"):
             if _said(network, option):
                 yield f"network.{option}", "has no effect with batch_norm: false"
-    elif _said(network, "norm_momentum") and (has_head or experiment.protocol == "transductive"):
-        who = experiment.algorithm.name if has_head else "the transductive protocol"
+    elif _said(network, "norm_momentum") and (never_averages or experiment.protocol == "transductive"):
+        who = experiment.algorithm.name if never_averages else "the transductive protocol"
         yield "network.norm_momentum", f"has no effect: {who} never uses running averages"
     if isinstance(experiment.algorithm, MAMLOptions) and not network.batch_norm and experiment.algorithm.adapt == "all":
         yield "algorithm.adapt", "all is the same as weights with batch_norm: false"

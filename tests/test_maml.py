@@ -9,6 +9,7 @@ import tensorflow as tf
 from quadratic import QuadraticProblem, quadratic_tasks, theta_network
 
 from metarun.algorithms import keras_network
+from metarun.algorithms.functional import mean_squared_error, regression_metrics
 from metarun.algorithms.keras_network import KerasNetwork
 from metarun.algorithms.learner import Problem, predict_queries, recorded_steps
 from metarun.algorithms.maml import MAML, adapted_parameters, maml
@@ -286,8 +287,11 @@ def test_the_plain_function_learns_and_refuses_what_it_cannot_differentiate():
     ]
     assert losses == sorted(losses, reverse=True) and losses[-1] < 0.9 * losses[0]
     batch = source.sample("train", 0, 2, Shape(1, 5, 5), 0)
-    with pytest.raises(ValueError, match="must be plain keras.optimizers.SGD"):
-        maml(model, keras.optimizers.SGD(0.05, momentum=0.9), outer, batch, loss="mean_squared_error")
+    schedule = keras.optimizers.schedules.ExponentialDecay(0.05, 10, 0.5)  # an inner optimizer counts no steps
+    for other in ({"momentum": 0.9}, {"learning_rate": schedule}, {"gradient_accumulation_steps": 4}):
+        with pytest.raises(ValueError, match="must be plain keras.optimizers.SGD"):
+            inner = keras.optimizers.SGD(**{"learning_rate": 0.05} | other)
+            maml(model, inner, outer, batch, loss="mean_squared_error")
     with pytest.raises(ValueError, match="expected 'cross_entropy' or 'mean_squared_error'"):
         maml(model, keras.optimizers.SGD(0.05), outer, batch, loss="mse")
     with pytest.raises(ValueError, match="build the model first"):
@@ -295,6 +299,16 @@ def test_the_plain_function_learns_and_refuses_what_it_cannot_differentiate():
     dropout = keras.layers.Dropout(0.5, name="drop")
     with pytest.raises(ValueError, match="leave drop out, it draws random numbers"):
         KerasNetwork(keras.Sequential([keras.Input((2,)), dropout, keras.layers.Dense(1)]))
+
+
+def test_targets_need_no_axis_of_one():
+    """Rejected: each prediction compared with every target, which `[T, N]` and `[T, N, 1]` broadcast to where N = T."""
+    predictions, targets = tf.constant([[[1.0], [2.0]], [[3.0], [5.0]]]), tf.constant([[1.0, 4.0], [3.0, 6.0]])
+    for told in (targets, targets[..., None]):
+        np.testing.assert_allclose(mean_squared_error(predictions, told), [2.0, 0.5])
+        np.testing.assert_allclose(regression_metrics(predictions[None], told)["mse"], [2.0, 0.5])
+    with pytest.raises(Exception, match="reshape"):
+        mean_squared_error(predictions, targets[:, :1])
 
 
 def test_a_keras_model_with_batch_norm_sees_one_task_at_a_time(make_source):

@@ -89,6 +89,17 @@ def test_optimistic_thompson_sampling_takes_the_densest_draw():
     assert abs(alone - 3 / 4) < 4 * np.sqrt(3 / 16 / TASKS)
 
 
+def test_gittins_finds_its_place_in_large_tables():
+    """16,800,001 is no float32: the next one has another index."""
+    counts, size = Counts(tf.constant([[4000.0]]), tf.constant([[1.0]])), 4200
+    table = tf.tensor_scatter_nd_update(tf.zeros((size, size)), [[4000, 1]], [7.0])
+    found = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bandit_policies, "_best", lambda index: found.append(float(index[0, 0])))
+        bandit_policies.gittins(counts, None, None, table)
+    assert found == [7.0]
+
+
 def test_gittins_prefers_the_arm_that_it_knows_less():
     source = bandits.build(BanditsOptions(arms=2, pulls=12))
     table = rule_parameter("gittins", 0.99, source)

@@ -86,6 +86,12 @@ class MyOptions(PrototypicalNetworkOptions):
     name: Literal["my_prototypes"] = "my_prototypes"
 
 
+class HeadedOptions(PrototypicalNetworkOptions):
+    """With a last layer of its own."""
+
+    name: Literal["headed"] = "headed"
+
+
 def learner():
     from metarun.algorithms.protonet import PrototypicalNetwork
 
@@ -93,6 +99,7 @@ def learner():
 
 
 entry = Algorithm(MyOptions, learner, has_head=False)
+headed = Algorithm(HeadedOptions, learner)
 bare = Algorithm(dict, learner)
 a_class = Algorithm(MyOptions, MyOptions)
 untrained = Algorithm(MyOptions, learner, kind="classical")
@@ -104,6 +111,7 @@ missing = corridors:Nothing
 any_name = corridors:AnyName
 [metarun.algorithms]
 my_prototypes = my_prototypes:entry
+headed = my_prototypes:headed
 bare = my_prototypes:bare
 a_class = my_prototypes:a_class
 untrained = my_prototypes:untrained
@@ -187,6 +195,18 @@ def test_an_algorithm_of_another_package(installed, tmp_path, session_cache, mon
     assert "my_prototypes" in done.stdout
     told = metarun(installed, "describe", "my_prototypes", cwd=tmp_path)
     assert "Prototypes, as we see them." in told.stdout and "distance" in told.stdout
+
+
+def test_a_plugin_says_whether_its_network_has_a_last_layer(installed, tmp_path):
+    spec = PROTOTYPES.replace("{name: mlp, hidden: [16]}", "{name: conv4, head_initializer: normal}")
+    told = {}
+    for name in ("my_prototypes", "headed"):
+        (tmp_path / "spec.yaml").write_text(
+            spec.replace("my_prototypes", name).replace("test: {way: 3", "test: {way: 5")
+        )
+        told[name] = metarun(installed, "validate", "spec.yaml", cwd=tmp_path).stderr
+    assert "head_initializer: has no effect" in told["my_prototypes"] and "test.way" not in told["my_prototypes"]
+    assert "test.way: is 5" in told["headed"] and "head_initializer" not in told["headed"]
 
 
 def test_an_option_that_is_null_stays_null(installed, tmp_path):
