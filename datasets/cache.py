@@ -206,5 +206,6 @@ def locked(name: str) -> Iterator[None]:
 
 def disk_message(error: OSError) -> str:
     """What to say where the disk refuses."""
-    reason = "the disk is full" if error.errno == errno.ENOSPC else error.strerror
+    full = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the quota is used up"}
+    reason = full.get(error.errno or 0) or error.strerror or error
     return f"cannot write to the cache {folder()}: {reason}; set METARUN_CACHE to a folder with room"

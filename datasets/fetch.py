@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import sys
 from collections.abc import Mapping
@@ -18,11 +19,14 @@ def download(address: str, archives: Mapping[str, str]) -> list[Path]:
     DataError where there is no network, or where what came is not what was asked for.
     """
     folder = cache.folder() / "downloads"
-    missing = [name for name in archives if not (folder / name).is_file()]
-    if missing and os.environ.get("METARUN_OFFLINE"):
+    if os.environ.get("METARUN_OFFLINE"):
+        paths = [folder / name for name, md5 in archives.items() if _md5(folder / name) == md5]
+        if len(paths) == len(archives):
+            return paths
+        missing = ", ".join(name for name in archives if folder / name not in paths)
         raise DataError(
-            f"{folder} lacks {', '.join(missing)} and this run is offline: `metarun data fetch` on a machine "
-            "with internet and the same METARUN_CACHE"
+            f"{folder} has no good copy of {missing} and this run is offline: `metarun data fetch` on a machine with "
+            "internet and the same METARUN_CACHE"
         )
     import pooch
     import requests
@@ -39,7 +43,8 @@ def download(address: str, archives: Mapping[str, str]) -> list[Path]:
                 progressbar=sys.stderr.isatty(),
             )
         except (requests.RequestException, OSError) as error:
-            if error.errno in (errno.ENOSPC, errno.EACCES):  # those of the network have none of these
+            refused = isinstance(error, PermissionError)  # pooch's own has no number
+            if refused or error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):  # those of the network have none
                 raise DataError(cache.disk_message(error)) from None
             raise DataError(
                 f"cannot download {address}{name} ({type(error).__name__}): on a machine without internet give "
@@ -52,3 +57,7 @@ def download(address: str, archives: Mapping[str, str]) -> list[Path]:
             ) from None
         paths.append(Path(fetched))
     return paths
+
+
+def _md5(path: Path) -> str | None:
+    return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest() if path.is_file() else None

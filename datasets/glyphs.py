@@ -5,8 +5,9 @@ oblique or italic, and both), then eight of them again, each with a small affine
 hash of the characters and applied in whole numbers, so the bits are the same on every machine with the same Pillow.
 
 Characters that look the same (Latin A, Greek Alpha, Cyrillic A) are found by their drawings and become one class. The
-split is by script, so the alphabets of the test are never seen: training has Latin, Greek, digits and modifier
-letters; validation Cyrillic; test Armenian and Georgian. A merged class belongs to the earliest of these.
+split is by script, so that the alphabets of the test are new: training has Latin, Greek, digits and modifier
+letters (two of which are small copies of a Cyrillic and of a Georgian one); validation Cyrillic; test Armenian and
+Georgian. A merged class belongs to the earliest of these.
 """
 
 from __future__ import annotations

@@ -140,6 +140,8 @@ def _collect(entries: Iterator[tuple[str, str, bytes]], label: str) -> Found:
         warnings.simplefilter("ignore")
         for name, where, data in tqdm(entries, desc=label, unit="image", delay=2, disable=not sys.stderr.isatty()):
             found.setdefault(name, []).append((where, images.decode(data, where, SIZE, 3)))
+            if len(found) > max(CLASSES.values()) or len(found[name]) > IMAGES:  # of ImageNet it would take hours
+                raise DataError(f"{label} has more than 64 classes, or more than 600 images of {name}: no miniImageNet")
     return {name: [image for _, image in sorted(each, key=lambda pair: pair[0])] for name, each in found.items()}
 
 

@@ -13,7 +13,7 @@ from .atomic import write_text_atomic
 from .interrupt import Interrupted
 
 LOST = re.compile(r"Collective ops is aborted.*?/task:(\d+)", re.DOTALL)  # as TensorFlow's collectives say it
-NO_SPACE = re.compile(r"([^\n{}]*); No space left on device")  # as TensorFlow's file system says it
+NO_SPACE = re.compile(r"([^\n{}]*); (?:No space left on device|Disk quota exceeded)")  # as TensorFlow says it
 
 
 class RunError(Exception):
@@ -47,10 +47,11 @@ def explain(error: Exception) -> tuple[str, int]:
         return str(error), 130
     if isinstance(error, DataError | RunError):
         return f"error: {error}", 1
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return _no_space(error.filename), 1
     if isinstance(error, OSError):
-        return f"error: {error.filename or ''}: {error.strerror or error}", 1
+        where = f"{error.filename}: " if error.filename else ""
+        return f"error: {where}{error.strerror or error}", 1
     if kind == "ResourceExhaustedError" and (full := NO_SPACE.search(str(error))):
         return _no_space(full[1].strip()), 1
     if "Could not start gRPC server" in str(error):
@@ -70,4 +71,5 @@ def explain(error: Exception) -> tuple[str, int]:
 
 
 def _no_space(path: str | None) -> str:
-    return f"error: no space left on the disk ({path or 'while writing'}): free some room, then run the same command"
+    where = path or "while writing"
+    return f"error: no space left on the disk, or in its quota ({where}): free some room, then run the same command"

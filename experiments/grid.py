@@ -96,5 +96,6 @@ def _short(keys: Sequence[str]) -> list[str]:
 
 
 def _safe(value: str) -> str:
-    """As a part of a name."""
+    """As a part of a name, in which 1, -1, 1e3 and 1e-3 differ."""
+    value = re.sub(r"(^|[\s,\[({:])-", r"\1minus", value.replace("e+", "e"))
     return re.sub(r"[^A-Za-z0-9._-]+", "-", value).strip("-") or "empty"

@@ -83,9 +83,10 @@ class Cluster(Options):
     ] = Field(
         default="1:00:00",
         pattern=r"^(\d+-)?\d{1,5}(:\d\d){0,2}$",
-        description="Limit of a job: minutes, H:MM:SS or D-HH:MM. A run that needs longer is requeued and goes on.",
+        description="Limit of a job in minutes, MM:SS, H:MM:SS, D-HH or D-HH:MM (4:00 is four minutes, 4:00:00 "
+        "four hours). A run that needs longer is requeued and goes on.",
     )
-    gpus: int = Field(default=0, ge=0, le=1024, description="Of each run; one for each of its workers.")
+    gpus: int = Field(default=0, ge=0, le=1024, description="GPUs of each run, one for each of its workers.")
     workers: int | None = Field(
         default=None,
         ge=1,
@@ -94,7 +95,7 @@ class Cluster(Options):
     )
     cpus: int = Field(default=1, ge=1, le=1024, description="Cores of each worker, and its threads.")
     memory: str | None = Field(default=None, pattern=r"^\d+[KMGT]?$", description="On each node, for example 8G.")
-    account: str | None = Field(default=None, description="Who pays.")
+    account: str | None = Field(default=None, description="Account that is charged.")
     signal: str = Field(
         default="USR2@90",
         pattern=r"^(INT|TERM|USR1|USR2)@\d+$",

@@ -53,7 +53,7 @@ EXPECTED = {
     "dict_type": "a section with keys of its own",
 }
 PATTERNS = {
-    "time": "minutes, H:MM:SS or D-HH:MM",
+    "time": "minutes, MM:SS, H:MM:SS, D-HH or D-HH:MM",
     "memory": "a size such as 8G",
     "signal": "INT, TERM, USR1 or USR2, and seconds before the end: USR2@90",
 }

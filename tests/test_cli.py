@@ -202,9 +202,14 @@ def test_a_full_disk_is_not_out_of_memory():
     from metarun.cli.errors import explain
 
     text = "{{function_node f}} runs/a b/events.out; No space left on device\n\tFailed to flush 3 events [Op:Flush]"
-    told = "error: no space left on the disk (runs/a b/events.out): free some room, then run the same command"
+    where = "on the disk, or in its quota (runs/a b/events.out)"
+    told = f"error: no space left {where}: free some room, then run the same command"
     assert explain(ResourceExhaustedError(None, None, text)) == (told, 1)
     assert explain(OSError(errno.ENOSPC, "No space left on device", "runs/a b/events.out")) == (told, 1)
+    quota = text.replace("No space left on device", "Disk quota exceeded")
+    assert explain(ResourceExhaustedError(None, None, quota)) == (told, 1)
+    assert explain(OSError(errno.EDQUOT, "Disk quota exceeded", "runs/a b/events.out")) == (told, 1)
+    assert explain(OSError(errno.EIO, "Input/output error")) == ("error: Input/output error", 1)
     assert "out of memory" in explain(ResourceExhaustedError(None, None, "OOM when allocating tensor"))[0]
 
 

@@ -167,6 +167,17 @@ class TestFetch:
         with pytest.raises(DataError, match="cannot download .*metarun data import omniglot"):
             download(address, {"b.zip": good})
 
+    def test_offline_a_damaged_copy_is_not_downloaded_again(self, address, monkeypatch):
+        monkeypatch.setenv("no_proxy", "127.0.0.1")
+        good = hashlib.md5(b"content").hexdigest()
+        (path,) = download(address, {"a.zip": good})
+        monkeypatch.setenv("METARUN_OFFLINE", "1")
+        assert download(address, {"a.zip": good}) == [path]
+        path.write_bytes(b"conten")
+        with pytest.raises(DataError, match="has no good copy of a.zip and this run is offline"):
+            download(address, {"a.zip": good})
+        assert path.read_bytes() == b"conten"
+
     def test_no_network_is_one_line(self, monkeypatch):
         monkeypatch.setenv("no_proxy", "127.0.0.1")
         with pytest.raises(DataError, match="on a machine without internet give your own copy"):

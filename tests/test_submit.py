@@ -56,6 +56,10 @@ def test_a_grid_is_every_combination_under_a_name_of_its_own():
     assert plain.experiment == load("tiny.yaml").experiment
     names = {run.experiment.name for run in grid(["tiny.yaml"], ["train.shot=1,2", "test.shot=3,4"], [], Path("o"))}
     assert "tiny-train.shot-1-test.shot-3" in names  # both end in shot
+    signs = grid(["tiny.yaml"], ["dataset.phase=[-1, 1],[1, 1.5]", "optimizer.learning_rate=1e-3,1e+3"], [], Path("o"))
+    assert [run.experiment.name for run in signs] == [
+        f"tiny-phase-{phase}-learning_rate-{rate}" for phase in ("minus1-1", "1-1.5") for rate in ("1e-3", "1e3")
+    ]
 
 
 @pytest.mark.parametrize(
@@ -98,7 +102,7 @@ def test_the_command_line_comes_before_the_spec_and_the_spec_before_the_file(tmp
         settled(None, {})
     assert sorted(error.value.problems) == [
         "cluster.yaml:1: partitoin: unknown key; did you mean partition?",
-        "cluster.yaml:2: time: expected minutes, H:MM:SS or D-HH:MM, got 'soon'",
+        "cluster.yaml:2: time: expected minutes, MM:SS, H:MM:SS, D-HH or D-HH:MM, got 'soon'",
         "cluster.yaml:3: gpus: expected a number at least 0, got -1",
     ]
     file.write_text("# partition: a\n")
