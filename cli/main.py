@@ -27,7 +27,7 @@ COMMANDS = {  # verb -> module, short help
     "table": ("table", "Print the results of runs as a table."),
     "validate": ("validate", "Check specs without running them."),
     "show": ("show", "Print a spec resolved, with where each value came from."),
-    "list": ("listing", "List algorithms, datasets or the specs that ship."),
+    "list": ("listing", "List algorithms, datasets, or the specs and tables that ship."),
     "describe": ("describe", "Explain every option of an algorithm, network, dataset or section."),
     "schema": ("schema", "Print the JSON Schema of specs, for editors."),
     "data": ("data", "Fetch, import and verify datasets."),

@@ -51,7 +51,7 @@ def cluster_options(executor: str | None) -> Callable[[Any], Any]:
     setting = partial(click.option, expose_value=False, callback=_only_told)
     told = [
         setting("--partition", help="Where jobs queue."),
-        setting("--gpus", type=int, help="Of each run."),
+        setting("--gpus", type=int, help="GPUs of each run."),
         setting(
             "--workers",
             type=int,
@@ -59,8 +59,8 @@ def cluster_options(executor: str | None) -> Callable[[Any], Any]:
         ),
         setting("--cpus", type=int, help="Cores of each worker."),
         setting("--memory", help="On each node, for example 8G."),
-        setting("--time", help="Limit of a job: H:MM:SS; then requeued."),
-        setting("--account", help="Who pays."),
+        setting("--time", help="Limit of a job: H:MM:SS. A run that needs longer is requeued and goes on."),
+        setting("--account", help="Account that is charged."),
         setting("--max-parallel", type=int, help="Runs at a time."),
         click.option(
             "--slurm",
