@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,6 +76,7 @@ def submit(
 ) -> None:
     """Submit what is neither finished nor alive, and say so; exit code 1 where a run of --executor local failed."""
     from ..experiments.cluster_settings import settled
+    from ..experiments.local import run_here, submitted_here
     from ..experiments.submit import alone, prepare, refuse_unshareable, refuse_without_slurm, to_slurm, todo
 
     if executor == "local" and (foreign := told.keys() - {"gpus", "max_parallel"}):
@@ -89,31 +91,29 @@ def submit(
         return
     if executor == "slurm":
         refuse_without_slurm()
-    with alone(out):
-        missing, alive = todo(runs, out, fresh)
-        _refuse_missing_data(missing)
-        free = _places(len(missing), clusters.values(), told) if missing and executor == "local" else []
-        prepare(missing, fresh)
-        beside = ", ".join(
-            f"{count} {state}"
-            for count, state in ((len(runs) - len(missing) - len(alive), "finished"), (len(alive), "queued or running"))
-            if count
-        )
-        os.environ["METARUN_OFFLINE"] = "1"  # two hundred jobs that download are one too many
-        if missing and executor == "slurm":
-            made = to_slurm([(run, clusters[run.experiment.name]) for run in missing], out, paper)
-            jobs = ", ".join(f"{one.job}" for one in made)
-            click.echo(
-                f"submitted {len(missing)} runs as job {jobs}{beside and f' ({beside})'}, then the table as job "
-                f"{made[-1].table}; follow with `metarun status {out}`, end with `metarun cancel {out}`"
-            )
-    failed: list[Path] = []
-    if not missing:
-        click.echo(f"nothing to submit: {beside}")
-    elif executor == "local":
-        from ..experiments.local import run_here
-
-        failed = run_here(missing, out, free, lambda line: click.echo(line, err=True))
+    failed, submission = [], None
+    with ExitStack() as held:
+        with alone(out):
+            missing, alive = todo(runs, out, fresh)
+            _refuse_missing_data(missing)
+            free = _places(len(missing), clusters.values(), told) if missing and executor == "local" else []
+            prepare(missing, fresh)
+            others = {"finished": len(runs) - len(missing) - len(alive), "queued or running": len(alive)}
+            beside = ", ".join(f"{count} {state}" for state, count in others.items() if count)
+            os.environ["METARUN_OFFLINE"] = "1"  # two hundred jobs that download are one too many
+            if missing and executor == "slurm":
+                made = to_slurm([(run, clusters[run.experiment.name]) for run in missing], out, paper)
+                jobs = ", ".join(f"{one.job}" for one in made)
+                click.echo(
+                    f"submitted {len(missing)} runs as job {jobs}{beside and f' ({beside})'}, then the table as job "
+                    f"{made[-1].table}; follow with `metarun status {out}`, end with `metarun cancel {out}`"
+                )
+            elif missing:  # before another command may look
+                submission = held.enter_context(submitted_here(missing, out))
+        if not missing:
+            click.echo(f"nothing to submit: {beside}")
+        elif submission:
+            failed = run_here(missing, submission, free, lambda line: click.echo(line, err=True))
     if executor == "local" or not missing and not alive:
         from ..experiments.job import write_table
 

@@ -9,7 +9,8 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import takewhile
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -19,6 +20,7 @@ from .environment import cores
 from .errors import RunError
 from .interrupt import Interrupted, StopSignal
 from .job import work
+from .queue import Submission
 from .runs import Run
 from .submit import new_submission
 
@@ -39,14 +41,23 @@ def places(runs: int, most: int | None, gpus: int) -> list[str | None]:
     return list(here[: min(runs, most or len(here))])
 
 
-def run_here(runs: Sequence[Run], out: Path, free: Sequence[str | None], tell: Callable[[str], object]) -> list[Path]:
+@contextmanager
+def submitted_here(runs: Sequence[Run], out: Path) -> Iterator[Submission]:
+    """What every other command takes for a submission that is alive, until the block ends."""
+    submission = new_submission(runs, out)
+    with lock.locked(submission.lock):
+        yield submission
+
+
+def run_here(
+    runs: Sequence[Run], submission: Submission, free: Sequence[str | None], tell: Callable[[str], object]
+) -> list[Path]:
     """Train every run in the `places` that are free; the folders of those that failed or were stopped one by one. A
     stop of all is passed on to the runs, which write their checkpoints; then Interrupted."""
     free, threads = list(free), max(1, cores() // len(free))
     waiting, running, failed = list(runs), {}, []
     spawn = multiprocessing.get_context("spawn")
-    submission = new_submission(runs, out)
-    with lock.locked(submission.lock), StopSignal() as stop, stop.held():
+    with StopSignal() as stop, stop.held():
         while waiting and not stop.requested or running:
             while waiting and free and not stop.requested:
                 run, gpu = waiting.pop(0), free.pop(0)
