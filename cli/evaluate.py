@@ -23,7 +23,7 @@ import click
     type=click.Choice(["test", "val", "train"]),
     default="test",
     show_default=True,
-    help="Whose classes; of train tasks that no training draws.",
+    help="Whose classes are drawn; of train, tasks that no training has seen.",
 )
 @click.option("--checkpoint", type=click.Choice(["best", "last"]), help="Of the run.")
 def command(run: Path, split: Literal["train", "val", "test"], **changes: int | str | None) -> None:
@@ -42,7 +42,7 @@ def command(run: Path, split: Literal["train", "val", "test"], **changes: int | 
     from ..experiments.results import merge
     from ..experiments.table import render, tabulate
 
-    with StopSignal():
+    with StopSignal("with the tasks that are left"):
         row, path, known = evaluate(run, split, asked)
     if known:
         click.echo(f"{path} has this measurement already", err=True)

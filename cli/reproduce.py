@@ -92,7 +92,7 @@ def command(
         from .submit import submit
 
         paper = (table if table in shipped_tables() else os.path.abspath(table), seeds, budget)
-        good = chosen if dry_run else _without_blocked(chosen, failed)
+        good = _without_blocked(chosen, failed)
         try:
             if good:
                 submit(trainings(good), out, executor, told, paper=paper, dry_run=dry_run)

@@ -140,8 +140,13 @@ def _collect(entries: Iterator[tuple[str, str, bytes]], label: str) -> Found:
         warnings.simplefilter("ignore")
         for name, where, data in tqdm(entries, desc=label, unit="image", delay=2, disable=not sys.stderr.isatty()):
             found.setdefault(name, []).append((where, images.decode(data, where, SIZE, 3)))
-            if len(found) > max(CLASSES.values()) or len(found[name]) > IMAGES:  # of ImageNet it would take hours
-                raise DataError(f"{label} has more than 64 classes, or more than 600 images of {name}: no miniImageNet")
+            most = max(CLASSES.values())  # all of ImageNet would take hours
+            if len(found) > most:
+                raise DataError(f"{label}: {where} is of class number {most + 1}: miniImageNet has {most} at most")
+            if len(found[name]) > IMAGES:
+                raise DataError(
+                    f"{label}: {where} is image number {IMAGES + 1} of its class: miniImageNet has {IMAGES}"
+                )
     return {name: [image for _, image in sorted(each, key=lambda pair: pair[0])] for name, each in found.items()}
 
 

@@ -73,7 +73,7 @@ class ImageSource:
     def check(self, split: Split, shape: Shape) -> None:
         """DataError unless `split` has enough classes, and every class enough images."""
         if split not in self.pools:
-            way_out = "its spec needs `validation: null`, or more classes in val" if split == "val" else "add classes"
+            way_out = "a spec needs `validation: null`, or more classes in val" if split == "val" else "add classes"
             raise DataError(f"{self.name} has no {split} classes: {way_out}")
         pool, need = self.pools[split], shape.shot + shape.query
         if self.classes(split) < shape.way:

@@ -130,6 +130,8 @@ def estimate_hours(experiment: Experiment, trained: bool = False) -> tuple[float
     train = experiment.train.model_copy(update={"meta_batch": size})
     small = experiment.model_copy(update={"train": train, "test": test})
     source, learner = build(small, seed, trained)
+    if trained and not isinstance(source, TrialSource):
+        source.check("test", shape_of(test))
     if isinstance(learner, ClassicalPolicy) and learner.grid:
         learner.chosen = learner.grid[0]
     evaluation = Evaluation(learner, source, "test", shape_of(test), test.episodes, 0).seconds_per_episode()

@@ -16,9 +16,10 @@ class Interrupted(Exception):
 
 class StopSignal:
     """While entered, the first signal of STOPPING sets `requested` and raises Interrupted; within `held` it only sets
-    `requested`. A second SIGINT interrupts at once."""
+    `requested`. A second SIGINT interrupts at once. `then` says with what the same command goes on."""
 
-    def __init__(self) -> None:
+    def __init__(self, then: str = "from the newest checkpoint") -> None:
+        self.then = then
         self.requested = self.holding = False
         self._former: dict[int, object] = {}
 
@@ -47,12 +48,10 @@ class StopSignal:
     def check(self) -> None:
         """Interrupted where a stop was requested while it was held."""
         if self.requested:
-            raise Interrupted("stopped; the same command goes on from the newest checkpoint")
+            raise Interrupted(f"stopped; the same command goes on {self.then}")
 
     def _request(self, number: int, frame: FrameType | None) -> None:
         first, self.requested = not self.requested, True
         signal.signal(signal.SIGINT, signal.default_int_handler)
         if first and not self.holding:
-            raise Interrupted(
-                f"stopped by {signal.Signals(number).name}; the same command goes on from the newest checkpoint"
-            )
+            raise Interrupted(f"stopped by {signal.Signals(number).name}; the same command goes on {self.then}")

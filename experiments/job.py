@@ -19,7 +19,7 @@ from typing import Any
 from . import verdict
 from .atomic import write_json_atomic, write_text_atomic
 from .cluster import find
-from .errors import RunError, noted
+from .errors import InUse, RunError, explain, noted
 from .interrupt import Interrupted, StopSignal
 from .load import load
 from .papers import load_table
@@ -70,10 +70,11 @@ def work(
                 for test in tests:
                     try:
                         evaluate(directory.path, "test", test)
-                    except Interrupted:
+                    except (Interrupted, InUse):
                         raise
-                    except Exception as error:  # the others need not wait for it
-                        failures.append(error)
+                    except Exception as error:  # keeps no other test from being done
+                        print(f"{path}, tested with {dict(test)}: {explain(error)[0]}", file=sys.stderr, flush=True)
+                        failures.append(error.with_traceback(None))  # which holds the model
                 if failures:
                     raise failures[0]
         except Interrupted as stopped:

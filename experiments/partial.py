@@ -22,7 +22,7 @@ class PartialTest:
         digest = hashlib.sha256(f"{experiment.digest} {content_digest}".encode())
         for variable in variables:
             digest.update(variable.numpy().tobytes())
-        self.path, self.digest = path, digest.hexdigest()
+        self.path, self.digest, self._saved = path, digest.hexdigest(), 0
         self._next = time.monotonic() + checkpoint.SECONDS_BETWEEN
 
     def restore(self, arrays: Sequence[np.ndarray]) -> int:
@@ -35,7 +35,8 @@ class PartialTest:
             return 0
         for array, values in zip(arrays, done, strict=True):
             array[:] = values
-        return state["calls"]
+        self._saved = state["calls"]
+        return self._saved
 
     def keep(self, arrays: Sequence[np.ndarray], calls: int) -> None:
         """Write what is done, where the last time was long ago."""
@@ -43,8 +44,10 @@ class PartialTest:
             self.save(arrays, calls)
 
     def save(self, arrays: Sequence[np.ndarray], calls: int) -> None:
-        """Write what is done."""
-        checkpoint.save(self.path, arrays, {"digest": self.digest, "calls": calls})
+        """Write what is done; nothing where the file has it, whose age tells whether a run makes progress."""
+        if calls > self._saved:
+            checkpoint.save(self.path, arrays, {"digest": self.digest, "calls": calls})
+            self._saved = calls
         self._next = time.monotonic() + checkpoint.SECONDS_BETWEEN
 
     def drop(self) -> None:

@@ -30,7 +30,7 @@ def reproduce(planned: Sequence[Planned], out: Path, failed: Callable[[str, Exce
         for one in cells:
             if one.state != "finished":
                 try:
-                    with StopSignal():
+                    with StopSignal("with the tasks that are left"):
                         evaluate(one.directory.path, "test", one.cell.changes)
                 except Interrupted:
                     merge(out)

@@ -54,12 +54,14 @@ def total_rewards(
     sample = program(lambda index: source.sample(split, index, batch, seed))
     rewards = np.zeros((-(-episodes // batch), values, batch))  # a call a batch and value
     calls = partial.restore([rewards]) if partial else 0
+    trials = None
     done = sum(min(batch, episodes - call // values * batch) for call in range(calls))
     try:
         with Progress(f"tuning {learner.options.parameter}", episodes * values, done, unit="trial") as progress:
             for call in range(calls, rewards.shape[0] * values):
                 number, value = divmod(call, values)
-                trials = sample(tf.constant(number * batch, tf.int64))
+                if value == 0 or trials is None:
+                    trials = sample(tf.constant(number * batch, tf.int64))
                 rewards[number, value] = learner.play(trials, learner.grid[value])["total_reward"]
                 calls = call + 1
                 progress.advance(min(batch, episodes - number * batch))

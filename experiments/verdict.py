@@ -23,7 +23,7 @@ from .compare import Compared, best_of, difference_of_tasks, with_episodes
 from .errors import RunError
 from .paired import compare
 from .plan import Planned, by_cell
-from .results import Row, published_columns
+from .results import Row, published_columns, read_row
 from .table import Bold, Line, average, digits_of, numbers, render_cells, unit_of
 
 LEVEL = 0.05  # of the paired test
@@ -125,10 +125,17 @@ def best(tests: Sequence[Compared], level: float = LEVEL) -> list[int]:
 
 
 def _further_seeds(seeds: Sequence[Planned]) -> list[int]:
-    """Finished seeds of a cell's model that the table was not asked for."""
-    asked = {one.directory.path.name for one in seeds}
-    found = {path.parent.name for path in seeds[0].directory.path.parent.glob("seed-*/result.json")} - asked
-    return sorted(int(name[5:]) for name in found if name[5:].isdecimal())
+    """Of a cell, whose row is there although the table was not asked for them."""
+    first, asked = seeds[0], {one.seed for one in seeds}
+    found = []
+    for path in first.directory.path.parent.glob(f"seed-*/{first.row_path.relative_to(first.directory.path)}"):
+        try:
+            row = read_row(path)
+        except RunError:
+            continue
+        if row.spec_digest == first.experiment.digest and row.seed not in asked:
+            found.append(row.seed)
+    return sorted(found)
 
 
 def _most_tested(rows: Sequence[Row]) -> list[bool]:

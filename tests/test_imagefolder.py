@@ -171,7 +171,7 @@ class TestImageFolder:
         with pytest.raises(DataError, match=r"has 6 images, fewer than shot \+ query = 5 \+ 2"):
             source.check("test", Shape(2, 5, 2))
         with pytest.raises(
-            DataError, match="has no val classes: its spec needs `validation: null`, or more classes in val"
+            DataError, match="has no val classes: a spec needs `validation: null`, or more classes in val"
         ):
             self.build(tmp_path, split=(0.8, 0.0, 0.2)).check("val", Shape(2, 1, 1))
         (tmp_path / "c03" / "2.png").write_bytes(png()[:-30])

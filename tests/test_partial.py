@@ -102,7 +102,7 @@ def test_the_signal_itself_keeps_what_is_done(tmp_path, monkeypatch, stop_after)
 
 
 def test_tuning_goes_on_with_the_values_that_are_left(tmp_path, monkeypatch, stop_after):
-    """Four batches of two values. Rejected: all again, after a stop in the tuning or in the test that follows it."""
+    """Four batches of eleven values. Rejected: all again, after a stop in the tuning or in the test that follows it."""
     monkeypatch.setattr(tuning, "TRIALS_AT_ONCE", 10)
     monkeypatch.setattr(measure, "TRIALS_AT_ONCE", 10)
     told = ["validation.episodes=35", "test.episodes=30", "algorithm.tuned_on=validation"]

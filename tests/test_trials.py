@@ -101,7 +101,7 @@ def test_rl2_leaves_a_whole_run(tmp_path):
 
 
 def test_a_schedule_ends_with_the_training(tmp_path):
-    """Of both networks, whatever the number of updates in an iteration, here ten. Rejected: an end after three."""
+    """Whatever the number of updates in an iteration, here ten. Rejected: an end in the first of three."""
     experiment = loaded(tmp_path, RL2, "optimizer.schedule=linear", "optimizer.learning_rate=0.3")
     run(experiment, 0, RunDirectory(tmp_path / "run"))
     with (tmp_path / "run" / "metrics.csv").open(newline="") as file:
