@@ -4,9 +4,10 @@
 
 RUNS are folders of `metarun reproduce`, on this machine or brought from others: the cells of their TABLE.csv and
 TABLE-budget-*.csv and the rows of their results.csv are taken over first. Of a cell that is there already, the one with
-the larger share of the paper's budget stays, and of equal ones that with more seeds. Then the text between `<!-- table NAME -->` and `<!-- end -->` is written
-anew, in both READMEs, from NAME.csv; where NAME is `all`, from all tables: one line a trained cell that the paper has a
-number for; where it is `others`, from the rows of those specs that belong to no paper's table.
+the larger share of the paper's budget stays, and of equal ones that with more seeds. Then the text between
+`<!-- table NAME -->` and `<!-- end -->` is written anew, in both READMEs, from NAME.csv; where NAME is `all`, from all
+tables: one line a trained cell that the paper has a number for; where it is `others`, from the rows of those specs that
+belong to no paper's table.
 """
 
 from __future__ import annotations
