@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import sys
 from collections.abc import Mapping
@@ -19,18 +18,17 @@ def download(address: str, archives: Mapping[str, str]) -> list[Path]:
     DataError where there is no network, or where what came is not what was asked for.
     """
     folder = cache.folder() / "downloads"
-    if os.environ.get("METARUN_OFFLINE"):
-        paths = [folder / name for name, md5 in archives.items() if _md5(folder / name) == md5]
-        if len(paths) == len(archives):
-            return paths
-        missing = ", ".join(name for name in archives if folder / name not in paths)
-        raise DataError(
-            f"{folder} has no good copy of {missing} and this run is offline: `metarun data fetch` on a machine with "
-            "internet and the same METARUN_CACHE"
-        )
     import pooch
     import requests
 
+    def good(name: str) -> bool:
+        return (folder / name).is_file() and pooch.file_hash(str(folder / name), "md5") == archives[name]
+
+    if os.environ.get("METARUN_OFFLINE") and (missing := [name for name in archives if not good(name)]):
+        raise DataError(
+            f"{folder} has no good copy of {', '.join(missing)} and this run is offline: `metarun data fetch` on a "
+            "machine with internet and the same METARUN_CACHE"
+        )
     pooch.get_logger().setLevel("ERROR")
     paths = []
     for name, md5 in archives.items():
@@ -57,7 +55,3 @@ def download(address: str, archives: Mapping[str, str]) -> list[Path]:
             ) from None
         paths.append(Path(fetched))
     return paths
-
-
-def _md5(path: Path) -> str | None:
-    return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest() if path.is_file() else None
