@@ -116,8 +116,7 @@ def benchmark(experiment: Experiment, steps: int | None, imports: float) -> Benc
         fraction=operations / step / 1e9 / float32_rate,
         memory=peak_memory(),
         evaluation=evaluation,
-        experiment_hours=_training_hours(experiment, source, step, evaluation)
-        + experiment.test.episodes * evaluation / 3600,
+        experiment_hours=sum(_hours(experiment, source, step, evaluation)),
     )
 
 
@@ -129,33 +128,30 @@ def estimate_hours(experiment: Experiment, trained: bool = False) -> tuple[float
     size = min(experiment.train.meta_batch, TRIALS) if trials else experiment.train.meta_batch
     train = experiment.train.model_copy(update={"meta_batch": size})
     small = experiment.model_copy(update={"train": train, "test": test})
-    source, learner = build(small, seed, trained)
-    if trained and not isinstance(source, TrialSource):
-        source.check("test", shape_of(test))
+    source, learner = build(small, seed, "test" if trained else None)
     if isinstance(learner, ClassicalPolicy) and learner.grid:
         learner.chosen = learner.grid[0]
     evaluation = Evaluation(learner, source, "test", shape_of(test), test.episodes, 0).seconds_per_episode()
     if isinstance(learner, ClassicalPolicy):
         tuning = trials_of(experiment)[1] * len(learner.grid or ())
         return 0.0, evaluation * (experiment.test.episodes + tuning) / 3600
-    testing = experiment.test.episodes * evaluation / 3600
     if trained:
-        return 0.0, testing
+        return 0.0, experiment.test.episodes * evaluation / 3600
     training = TrainingSteps(small, seed, source, learner)
     training.take(1)
     step = min(_timed(training.take, 1) for _ in range(2)) * experiment.train.meta_batch / size
-    return _training_hours(experiment, source, step, evaluation), testing
+    return _hours(experiment, source, step, evaluation)
 
 
-def _training_hours(experiment: Experiment, source: Source, step: float, evaluation: float) -> float:
-    """All steps and validations of one seed, from the seconds of a step and of a test task."""
+def _hours(experiment: Experiment, source: Source, step: float, evaluation: float) -> tuple[float, float]:
+    """Training with its validations, and test, of one seed, from the seconds of a step and of a test task."""
     total = experiment.train.steps * step
     if section := experiment.validation:
         shapes = validation_shape(experiment), shape_of(experiment.test)
         shape_ratio = _examples(source, shapes[0]) / _examples(source, shapes[1])
         validations = -(-experiment.train.steps // section.every)
         total += validations * section.episodes * evaluation * shape_ratio
-    return total / 3600
+    return total / 3600, experiment.test.episodes * evaluation / 3600
 
 
 def matrix_rate(dtype: tf.DType) -> float:

@@ -11,6 +11,7 @@ from .. import algorithms, datasets
 from ..algorithms.learner import Learner, Problem
 from ..algorithms.options import NetworkOptions
 from ..algorithms.workers import ALONE, Workers
+from ..datasets.tasks import Split
 from ..datasets.trials import TrialSource
 from .errors import RunError
 from .measure import Evaluation
@@ -18,8 +19,9 @@ from .spec import Experiment
 from .steps import Source, shape_of, training_shape, validation_shape
 
 
-def build(experiment: Experiment, seed: int, trained: bool = False) -> tuple[Source, Learner]:
-    """The task distribution, checked to hold enough for every split unless all is `trained`, and the learner."""
+def build(experiment: Experiment, seed: int, only: Split | None = None) -> tuple[Source, Learner]:
+    """The task distribution and the learner. The data are checked to hold enough for training, validation and test, or
+    for the test on the `only` split that is measured, where all is trained."""
     keras.utils.clear_session()
     keras.utils.set_random_seed(seed)
     if tf.config.list_physical_devices("GPU"):  # CPU kernels are deterministic as they are
@@ -49,11 +51,11 @@ def build(experiment: Experiment, seed: int, trained: bool = False) -> tuple[Sou
         raise RunError(
             f"{experiment.algorithm.name} is a classifier, and {source.name} regression: use maml or reptile"
         )
-    if not trained:
+    if not only:
         source.check("train", training_shape(experiment))
-        if experiment.validation:
-            source.check("val", validation_shape(experiment))
-        source.check("test", shape_of(experiment.test))
+    if not only and experiment.validation:
+        source.check("val", validation_shape(experiment))
+    source.check(only or "test", shape_of(experiment.test))
     learner = algorithms.build(
         experiment.algorithm,
         experiment.network,

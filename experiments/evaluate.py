@@ -8,7 +8,6 @@ from typing import Any
 
 from ..algorithms.learner import Learner
 from ..datasets.tasks import Split
-from ..datasets.trials import TrialSource
 from . import checkpoint
 from .atomic import write_json_atomic
 from .build import build
@@ -35,9 +34,7 @@ def evaluate(run: Path, split: Split, changes: Mapping[str, Any]) -> tuple[Row, 
     with directory.locked():
         if path.exists():
             return read_row(path), path, True
-        source, learner = restored(directory, experiment, trained.seed, chosen)
-        if not isinstance(source, TrialSource):
-            source.check(split, shape_of(experiment.test))
+        source, learner = restored(directory, experiment, trained.seed, chosen, split)
         evaluation = Evaluation(
             learner, source, split, shape_of(experiment.test), experiment.test.episodes, experiment.test.episode_seed
         )
@@ -63,10 +60,12 @@ def evaluate(run: Path, split: Split, changes: Mapping[str, Any]) -> tuple[Row, 
     return row, path, False
 
 
-def restored(directory: RunDirectory, experiment: Experiment, seed: int, chosen: str) -> tuple[Source, Learner]:
-    """The task distribution and the learner with the weights of a run's checkpoint, best or last; RunError where the
-    data are not those it was trained on."""
-    source, learner = build(experiment, seed, trained=True)
+def restored(
+    directory: RunDirectory, experiment: Experiment, seed: int, chosen: str, split: Split = "test"
+) -> tuple[Source, Learner]:
+    """The task distribution, for a test on `split`, and the learner with the weights of a run's checkpoint, best or
+    last; RunError where the data are not those it was trained on."""
+    source, learner = build(experiment, seed, split)
     refuse_other_images(checkpoint.restore(_weights(directory, chosen), learner.variables), source, directory)
     return source, learner
 
