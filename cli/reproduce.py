@@ -69,7 +69,7 @@ def command(
     """
     from ..experiments.errors import RunError
     from ..experiments.papers import load_table, shipped_tables
-    from ..experiments.plan import BLOCKED, choose, plan, suffix, trainings
+    from ..experiments.plan import choose, plan, suffix, trainings
     from ..experiments.queue import find_submissions, live
 
     planned = plan(load_table(table), out, seeds, budget)
@@ -97,7 +97,7 @@ def command(
             if good:
                 submit(trainings(good), out, executor, told, paper=paper, dry_run=dry_run)
         finally:
-            if not dry_run and (executor == "local" or all(one.state in ("finished", *BLOCKED) for one in chosen)):
+            if not dry_run and (executor == "local" or all(one.state == "finished" for one in good)):
                 _show(planned, path, form)
     if dry_run or executor:
         if failed:
@@ -118,15 +118,20 @@ def command(
 
 def _without_blocked(chosen: list[Planned], failed: list[str]) -> list[Planned]:
     """The cells that can be trained or are; the others are told, and noted in `failed`."""
-    from ..experiments.plan import BLOCKED
+    from ..experiments.errors import RunError
+    from ..experiments.results import read_row
+    from ..experiments.runs import refuse_another_spec
 
     good = []
     for one in chosen:
-        if (state := one.state) in BLOCKED:
-            failed.append(one.cell.name)
-            click.echo(f"{one.cell.name}, seed {one.seed}: {state}: {one.directory.path}", err=True)
-        else:
+        try:
+            refuse_another_spec(one.experiment, one.seed, one.directory)
+            if one.row_path.is_file():
+                read_row(one.row_path)
             good.append(one)
+        except RunError as error:
+            failed.append(one.cell.name)
+            report(error, f"{one.cell.name}, seed {one.seed}: ")
     return good
 
 

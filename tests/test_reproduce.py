@@ -304,7 +304,7 @@ def test_jobs_are_not_kept_by_a_cell_that_is_damaged(table, tmp_path, monkeypatc
     monkeypatch.setattr("metarun.cli.submit.submit", lambda runs, *_, **__: submitted.extend(runs))
     told = invoke(table, "--out", out, "--executor", "slurm", "--cells", "*e*", code=1)
     assert [run.experiment.name for run in submitted] == ["second"]
-    assert f"k5-more, seed 0: damaged: {more.directory.path}" in told.stderr
+    assert f"k5-more, seed 0: error: {more.row_path}" in told.stderr and "move it away" in told.stderr
     told = invoke(table, "--out", out, "--executor", "slurm", "--cells", "k5*", "--format", "csv", code=1)
     assert "k5,K = 5,MAML" in told.stdout  # all is there that can be: the table is printed
 
