@@ -9,13 +9,7 @@ import keras
 import tensorflow as tf
 
 from ..datasets.tasks import Episode, Shape
-from .functional import (
-    Loss,
-    classification_metrics,
-    cross_entropy,
-    mean_squared_error,
-    regression_metrics,
-)
+from .functional import Loss, classification_metrics, cross_entropy, mean_squared_error, regression_metrics
 from .networks import Network, Parameters
 from .options import OptimizerOptions
 from .workers import WHOLE, Share

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from metarun.experiments.quiet import fast_kernels
+from metarun.experiments.system.startup import fast_kernels
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.update(fast_kernels())
@@ -31,8 +31,8 @@ import tensorflow as tf
 from works import WORKS, Metarun, TrialsWork, Work, side
 
 from metarun.algorithms.options import MAMLOptions, OptimizerOptions, PrototypicalNetworkOptions, ReptileOptions
-from metarun.experiments.benchmark import matrix_rate
-from metarun.experiments.environment import cores
+from metarun.experiments.system.provenance import cores
+from metarun.experiments.training.benchmark import matrix_rate
 
 SECONDS_A_TURN = 1.0
 AGREE = 1e-6  # relative difference of the losses in float64

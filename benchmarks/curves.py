@@ -18,7 +18,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from metarun.experiments.quiet import fast_kernels
+from metarun.experiments.system.startup import fast_kernels
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.update(fast_kernels())
@@ -54,7 +54,7 @@ def measure(point: dict[str, Any]) -> dict[str, float]:
     """Of this process: seconds a task, and the peak of resident memory in MiB."""
     from compare import turn
 
-    from metarun.experiments.benchmark import peak_memory
+    from metarun.experiments.training.benchmark import peak_memory
 
     step = learner_of(point).step
     step()

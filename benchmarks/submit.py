@@ -19,9 +19,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 import slurm_cluster
 
-from metarun.experiments.grid import grid
-from metarun.experiments.load import load
-from metarun.experiments.submit import prepare
+from metarun.experiments.config.load import load
+from metarun.experiments.jobs.submit import prepare
+from metarun.experiments.runs.sweep import grid
 
 SPEC = """
 name: tiny

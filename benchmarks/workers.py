@@ -26,7 +26,7 @@ def work(name: str) -> None:
     import compare
 
     from metarun.algorithms.workers import ALONE, join
-    from metarun.experiments.steps import TrainingSteps
+    from metarun.experiments.training.steps import TrainingSteps
 
     workers = join(addresses, index) if len(addresses) > 1 else ALONE
     ours = compare.Metarun(compare.WORKS[name])

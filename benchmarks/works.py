@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
-from metarun.experiments.quiet import fast_kernels
+from metarun.experiments.system.startup import fast_kernels
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.update(fast_kernels())
@@ -30,8 +30,9 @@ from metarun.algorithms.options import (
 from metarun.datasets.bandits import BanditsSource
 from metarun.datasets.options import BanditsOptions, GlyphsOptions, Options
 from metarun.datasets.sampling import ClassPool, ImageSource
-from metarun.experiments.spec import Experiment, Train
-from metarun.experiments.steps import TrainingSteps, training_shape
+from metarun.experiments.config.experiment import Experiment, Train
+from metarun.experiments.model import training_shape
+from metarun.experiments.training.steps import TrainingSteps
 
 
 class Work(NamedTuple):

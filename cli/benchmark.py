@@ -16,13 +16,13 @@ from .options import overrides
 @click.option("--format", "form", type=click.Choice(["text", "json", "csv"]), default="text", show_default=True)
 def command(spec: str, overrides: tuple[str, ...], steps: int | None, form: str) -> None:
     """How fast SPEC trains here, how much of the machine that uses, how long the experiment takes; keeps nothing."""
-    from ..experiments.load import load
+    from ..experiments.config.load import load
 
     started = time.perf_counter()
     experiment = load(spec, overrides).experiment
-    from ..experiments.quiet import import_tensorflow
+    from ..experiments.system.startup import import_tensorflow
 
     import_tensorflow()
-    from ..experiments.benchmark import benchmark, render
+    from ..experiments.training.benchmark import benchmark, render
 
     click.echo(render(benchmark(experiment, steps, time.perf_counter() - started), form))

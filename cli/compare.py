@@ -27,8 +27,8 @@ def command(runs: tuple[Path, ...], against: str, test: str, form: str) -> None:
     """
     if len(runs) < 2:
         raise click.UsageError("give two runs or more")
-    from ..experiments.compare import best_of, refuse_other_episodes, render, with_episodes
-    from ..experiments.paired import TESTS
+    from ..experiments.reports.compare import best_of, refuse_other_episodes, render, with_episodes
+    from ..experiments.stats import TESTS
 
     measured = [with_episodes(run) for run in runs]
     refuse_other_episodes(measured)

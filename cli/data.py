@@ -49,7 +49,7 @@ def fetch(name: str) -> None:
     if cache.verify(name, cache.read(name)) == "good":
         click.echo(f"{name} is here already")
         return
-    from ..experiments.quiet import import_tensorflow
+    from ..experiments.system.startup import import_tensorflow
 
     import_tensorflow()
     from ..datasets import omniglot
@@ -74,7 +74,7 @@ def import_(name: str, paths: tuple[Path, ...]) -> None:
                      train.csv, val.csv, test.csv (Ravi) beside images/
                      mini-imagenet-cache-train.pkl, -val.pkl, -test.pkl
     """
-    from ..experiments.quiet import import_tensorflow
+    from ..experiments.system.startup import import_tensorflow
 
     import_tensorflow()
     from ..datasets import cache, miniimagenet, omniglot
@@ -90,7 +90,7 @@ def verify(names: tuple[str, ...]) -> None:
     """Read every byte of the prepared datasets and compare with their digests."""
     from ..datasets import cache
     from ..datasets.errors import DataError
-    from ..experiments.progress import Progress
+    from ..experiments.system.progress import Progress
 
     parts = [part for name in names or PARTS for part in PARTS[name]]
     found = {part: cache.read(part) for part in parts}

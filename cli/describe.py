@@ -18,8 +18,7 @@ def command(name: str) -> None:
     """
     import difflib
 
-    from ..experiments.spec import Experiment
-    from ..experiments.wording import CHOICES, SECTIONS
+    from ..experiments.config.experiment import CHOICES, SECTIONS, Experiment
 
     models = {
         "spec": Experiment,

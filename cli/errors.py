@@ -7,7 +7,7 @@ import traceback
 
 import click
 
-from ..experiments.errors import explain
+from ..experiments.system.failures import explain
 
 
 def resuming(message: str) -> str:

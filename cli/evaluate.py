@@ -31,16 +31,16 @@ def command(run: Path, split: Literal["train", "val", "test"], **changes: int | 
 
     What is not given stays as in the run's spec. Adds a row in RUN/evaluations, never overwrites one.
     """
-    from ..experiments.quiet import import_tensorflow
-    from ..experiments.runs import retest
+    from ..experiments.runs.run import retest
+    from ..experiments.system.startup import import_tensorflow
 
     asked = {name: value for name, value in changes.items() if value is not None}
     retest(run, split, asked)  # mistakes are told before the seconds that TensorFlow takes
     import_tensorflow()
-    from ..experiments.evaluate import evaluate
-    from ..experiments.interrupt import StopSignal
-    from ..experiments.results import merge
-    from ..experiments.table import render, tabulate
+    from ..experiments.evaluation.retest import evaluate
+    from ..experiments.reports.table import render, tabulate
+    from ..experiments.runs.rows import merge
+    from ..experiments.system.signals import StopSignal
 
     with StopSignal("with the tasks that are left"):
         row, path, known = evaluate(run, split, asked)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from ..experiments.spec import Experiment
+    from ..experiments.config.experiment import Experiment
 
 
 @click.command(name="list")
@@ -30,14 +30,14 @@ def command(what: str) -> None:
 
 
 def _tables() -> list[tuple[str, str]]:
-    from ..experiments.papers import load_table, shipped_tables
+    from ..experiments.papers.definition import load_table, shipped_tables
 
     tables = {name: load_table(name) for name in shipped_tables()}
     return [(name, f"{table.title}; {len(table.cells)} cells") for name, table in tables.items()]
 
 
 def _specs() -> list[tuple[str, str]]:
-    from ..experiments.load import load, shipped_specs
+    from ..experiments.config.load import load, shipped_specs
 
     entries = []
     for name in shipped_specs():

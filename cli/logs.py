@@ -14,7 +14,7 @@ import click
 def command(run: Path) -> None:
     """Print what the last job of RUN printed."""
     from ..experiments.errors import RunError
-    from ..experiments.rundir import RunDirectory
+    from ..experiments.runs.directory import RunDirectory
 
     log = RunDirectory(run).log
     if not log.is_file():

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from ..experiments.plot import FROM_FILES, FROM_WEIGHTS
+from ..experiments.figures.draw import FROM_FILES, FROM_WEIGHTS
 
 
 @click.command(name="plot")
@@ -41,11 +41,12 @@ def command(runs: tuple[Path, ...], kinds: tuple[str, ...], episode: int, out: P
     embedding    support, queries and prototypes in the plane (protonet)
     attention    of the queries over the support (matchingnet)
     """
-    from ..experiments.plot import draw_all, runs_below
+    from ..experiments.figures.draw import draw_all
+    from ..experiments.figures.finished import runs_below
 
     found = runs_below(runs)
     if any(kind in FROM_WEIGHTS for kind in kinds):
-        from ..experiments.quiet import import_tensorflow
+        from ..experiments.system.startup import import_tensorflow
 
         import_tensorflow()
     elif episode:

@@ -15,7 +15,7 @@ from .errors import report
 from .options import cluster_options, offline
 
 if TYPE_CHECKING:
-    from ..experiments.plan import Planned
+    from ..experiments.papers.plan import Planned
 
 
 def finite(context: click.Context, parameter: click.Parameter, value: float) -> float:
@@ -67,10 +67,11 @@ def command(
     A cell that fails does not stop the others. The table has every finished cell, chosen by --cells or not. With
     --executor the runs go to a cluster, or to parallel processes of this machine, as with `metarun submit`.
     """
+    from ..experiments.config.variants import suffix
     from ..experiments.errors import RunError
-    from ..experiments.papers import load_table, shipped_tables
-    from ..experiments.plan import choose, plan, suffix, trainings
-    from ..experiments.queue import find_submissions, live
+    from ..experiments.jobs.submission import find_submissions, live
+    from ..experiments.papers.definition import load_table, shipped_tables
+    from ..experiments.papers.plan import choose, plan, trainings
 
     planned = plan(load_table(table), out, seeds, budget)
     stem = Path(table).stem
@@ -89,7 +90,7 @@ def command(
         _list(chosen, alive)
     path, failed = out / f"{stem}{suffix(budget)}", []
     if executor:
-        from .submit import submit
+        from .submitting import submit
 
         paper = (table if table in shipped_tables() else os.path.abspath(table), seeds, budget)
         good = _without_blocked(chosen, failed)
@@ -119,8 +120,8 @@ def command(
 def _without_blocked(chosen: list[Planned], failed: list[str]) -> list[Planned]:
     """The cells that can be trained or are; the others are told, and noted in `failed`."""
     from ..experiments.errors import RunError
-    from ..experiments.results import read_row
-    from ..experiments.runs import refuse_another_spec
+    from ..experiments.runs.rows import read_row
+    from ..experiments.runs.run import refuse_another_spec
 
     good = []
     for one in chosen:
@@ -136,14 +137,14 @@ def _without_blocked(chosen: list[Planned], failed: list[str]) -> list[Planned]:
 
 
 def _list(chosen: list[Planned], alive: Collection[Path]) -> None:
-    from ..experiments.dry_run import listing
-    from ..experiments.spec import Experiment
+    from ..experiments.config.experiment import Experiment
+    from ..experiments.papers.dry_run import listing
 
     def hours(experiment: Experiment, trained: bool) -> tuple[float, float]:
-        from ..experiments.quiet import import_tensorflow
+        from ..experiments.system.startup import import_tensorflow
 
         import_tensorflow()
-        from ..experiments.benchmark import estimate_hours
+        from ..experiments.training.benchmark import estimate_hours
 
         return estimate_hours(experiment, trained)
 
@@ -152,10 +153,10 @@ def _list(chosen: list[Planned], alive: Collection[Path]) -> None:
 
 
 def _run(chosen: list[Planned], out: Path, failed: list[str]) -> None:
-    from ..experiments.quiet import import_tensorflow
+    from ..experiments.system.startup import import_tensorflow
 
     import_tensorflow()
-    from ..experiments.reproduce import reproduce
+    from ..experiments.papers.reproduce import reproduce
 
     def tell(cells: str, error: Exception) -> None:
         failed.append(cells)
@@ -165,7 +166,7 @@ def _run(chosen: list[Planned], out: Path, failed: list[str]) -> None:
 
 
 def _show(planned: list[Planned], path: Path, form: str) -> None:
-    from ..experiments.verdict import write
+    from ..experiments.papers.render import write
 
     if text := write(planned, path, form):
         click.echo(text)

@@ -13,7 +13,7 @@ def command() -> None:
 
     Save it, and begin a spec with `# yaml-language-server: $schema=metarun.json`: editors then complete and check it.
     """
-    from ..experiments.spec import Experiment
+    from ..experiments.config.experiment import Experiment
 
     schema = {"$schema": "https://json-schema.org/draft/2020-12/schema"} | Experiment.model_json_schema()
     click.echo(json.dumps(schema, indent=2))

@@ -14,7 +14,7 @@ from .options import overrides
 @overrides
 def command(spec: str, overrides: tuple[str, ...]) -> None:
     """Print SPEC with every default filled in, and where each value came from."""
-    from ..experiments.load import load, resolved_yaml
+    from ..experiments.config.load import load, resolved_yaml
 
     loaded = load(spec, overrides)
     lines = [(line, _origin(key, loaded.origins)) for line, key in _with_keys(resolved_yaml(loaded.experiment))]

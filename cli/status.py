@@ -12,7 +12,7 @@ import click
 def command(folder: Path) -> None:
     """A line for each run below DIR: waiting, running with step, rate and time left, finished with its number, failed
     with its reason. Known from the run folders and the scheduler alone."""
-    from ..experiments.status import lines, statuses
+    from ..experiments.jobs.status import lines, statuses
 
     for line in lines(statuses(folder), folder):
         click.echo(line)

@@ -21,10 +21,10 @@ def command(folders: tuple[Path, ...], form: str, out: Path | None) -> None:
     Runs of one spec that differ in the seed are one line: `ci95` is the interval over test episodes, `seed std` the
     spread over seeds.
     """
-    from ..experiments.atomic import write_text_atomic
     from ..experiments.errors import RunError
-    from ..experiments.results import read_rows
-    from ..experiments.table import render, tabulate
+    from ..experiments.reports.table import render, tabulate
+    from ..experiments.runs.rows import read_rows
+    from ..experiments.system.atomic import write_text_atomic
 
     rows = read_rows(folders)
     if not rows:

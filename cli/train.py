@@ -41,9 +41,11 @@ def command(specs: tuple[str, ...], overrides: tuple[str, ...], seeds: tuple[int
     Many processes train one run together, each with a part of every meta-batch, where TF_CONFIG names them, or where
     one `srun` starts them; then a run that fails ends the command.
     """
-    from ..experiments.cluster import find, unshareable
-    from ..experiments.load import SpecError, load, told_apart
-    from ..experiments.rundir import RunDirectory
+    from ..experiments.config.checks import unshareable
+    from ..experiments.config.load import load, told_apart
+    from ..experiments.errors import SpecError
+    from ..experiments.jobs.rendezvous import find
+    from ..experiments.runs.directory import RunDirectory
 
     loaded, problems = [], []
     for spec in specs:
@@ -61,18 +63,18 @@ def command(specs: tuple[str, ...], overrides: tuple[str, ...], seeds: tuple[int
         problems += [f"{name}: {reason}" for name, reason in reasons.items() if reason]
     if problems:
         raise SpecError(problems)
-    from ..experiments.quiet import import_tensorflow, silence_libraries
+    from ..experiments.system.startup import import_tensorflow, silence_libraries
 
     import_tensorflow()
     if cluster:
         silence_libraries()  # of a lost worker each of the others would print a page
     from ..algorithms.workers import ALONE, join
-    from ..experiments.follow import follow
-    from ..experiments.interrupt import Interrupted
-    from ..experiments.results import merge
-    from ..experiments.run import run
-    from ..experiments.runs import refuse_another_spec
-    from ..experiments.table import render, tabulate
+    from ..experiments.errors import Interrupted
+    from ..experiments.reports.table import render, tabulate
+    from ..experiments.runs.rows import merge
+    from ..experiments.runs.run import refuse_another_spec
+    from ..experiments.training.followers import follow
+    from ..experiments.training.train import run
 
     runs = [
         (each.experiment, seed, RunDirectory(out / each.experiment.name / f"seed-{seed}"))

@@ -12,7 +12,8 @@ from .options import overrides
 @overrides
 def command(specs: tuple[str, ...], overrides: tuple[str, ...]) -> None:
     """Check each SPEC and print every mistake with its file, line and key; nothing is run."""
-    from ..experiments.load import SpecError, load, told_apart
+    from ..experiments.config.load import load, told_apart
+    from ..experiments.errors import SpecError
 
     problems = []
     for spec in specs:

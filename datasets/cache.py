@@ -24,8 +24,6 @@ import numpy as np
 from .errors import DataError
 
 FORMAT = 1
-
-
 PARTS = {  # dataset -> names of what is prepared of it
     "omniglot": ("omniglot",),
     "miniimagenet": ("miniimagenet-train", "miniimagenet-val", "miniimagenet-test"),

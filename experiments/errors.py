@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import errno
-import re
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Sequence
 
-from ..datasets.errors import DataError
-from .atomic import write_text_atomic
-from .interrupt import Interrupted
 
-LOST = re.compile(r"Collective ops is aborted.*?/task:(\d+)", re.DOTALL)  # as TensorFlow's collectives say it
-NO_SPACE = re.compile(r"([^\n{}]*); (?:No space left on device|Disk quota exceeded)")  # as TensorFlow says it
+class Interrupted(Exception):
+    """A run that was asked to stop and has written its checkpoint."""
+
+
+class SpecError(Exception):
+    """A spec with mistakes; `problems` has one ready line for each."""
+
+    def __init__(self, problems: Sequence[str]):
+        super().__init__("\n".join(problems))
+        self.problems = list(problems)
 
 
 class RunError(Exception):
@@ -22,54 +23,3 @@ class RunError(Exception):
 
 class InUse(RunError):
     """Another process has the run: no failure of the run."""
-
-
-@contextmanager
-def noted(path: Path) -> Iterator[None]:
-    """The file at `path` says in one line why the block failed; it is gone where the block did not."""
-    path.unlink(missing_ok=True)
-    try:
-        yield
-    except (Interrupted, InUse):
-        raise
-    except Exception as error:
-        line = explain(error)[0].removeprefix("error: ")
-        write_text_atomic(path, line + "\n")
-        raise
-
-
-def explain(error: Exception) -> tuple[str, int]:
-    """What to say of an error, and the exit code."""
-    kind = type(error).__name__
-    if kind == "SpecError":
-        return str(error), 2
-    if kind == "Interrupted":
-        return str(error), 130
-    if isinstance(error, DataError | RunError):
-        return f"error: {error}", 1
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return _no_space(error.filename), 1
-    if isinstance(error, OSError):
-        where = f"{error.filename}: " if error.filename else ""
-        return f"error: {where}{error.strerror or error}", 1
-    if kind == "ResourceExhaustedError" and (full := NO_SPACE.search(str(error))):
-        return _no_space(full[1].strip()), 1
-    if "Could not start gRPC server" in str(error):
-        return "error: this worker's port (see TF_CONFIG) is in use, or its address is not of this host", 1
-    if lost := LOST.search(str(error)):
-        return (
-            f"error: worker {lost[1]} is lost (its own message, if there is one, says why); start all workers again: "
-            "they go on from the last checkpoint",
-            1,
-        )
-    if kind == "ResourceExhaustedError":
-        return "error: out of memory: lower train.meta_batch, the network's filters, or the number of queries", 1
-    return (
-        f"internal error, please report it: {kind}: {' '.join(str(error).split())[:300]} (`metarun -v` shows where)",
-        1,
-    )
-
-
-def _no_space(path: str | None) -> str:
-    where = path or "while writing"
-    return f"error: no space left on the disk, or in its quota ({where}): free some room, then run the same command"

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 from types import ModuleType
 
-from metarun.experiments.quiet import fast_kernels
+from metarun.experiments.system.startup import fast_kernels
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.update(fast_kernels())

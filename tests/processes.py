@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 CONTEXT = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
-CONTEXT.set_forkserver_preload(["tensorflow", "keras", "metarun.experiments.run"])
+CONTEXT.set_forkserver_preload(["tensorflow", "keras", "metarun.experiments.training.train"])
 
 
 class Started:

@@ -15,10 +15,10 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np
 
 from metarun.algorithms.workers import ALONE, Share, Workers, join
-from metarun.experiments.build import build
-from metarun.experiments.cluster import find
-from metarun.experiments.spec import Experiment
-from metarun.experiments.steps import TrainingSteps
+from metarun.experiments.config.experiment import Experiment
+from metarun.experiments.jobs.rendezvous import find
+from metarun.experiments.model import build
+from metarun.experiments.training.steps import TrainingSteps
 
 STEPS = 20
 MLP = {"network": {"name": "mlp", "hidden": [16]}, "dataset": {"name": "sinusoid"}, "protocol": "inductive"}

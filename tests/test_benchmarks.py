@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from metarun.experiments.benchmark import Benchmark, render
+from metarun.experiments.training.benchmark import Benchmark, render
 
 
 @pytest.fixture(scope="module")

@@ -11,10 +11,11 @@ import pytest
 import yaml
 
 from metarun.cli.main import COMMANDS
-from metarun.experiments.cluster_settings import settled, user_file
-from metarun.experiments.load import SpecError, load, resolved_yaml
-from metarun.experiments.quiet import fast_kernels
-from metarun.experiments.runs import retest
+from metarun.experiments.config.load import load, resolved_yaml
+from metarun.experiments.errors import SpecError
+from metarun.experiments.jobs.settings import settled, user_file
+from metarun.experiments.runs.run import retest
+from metarun.experiments.system.startup import fast_kernels
 
 QUICK = [
     ["--help"],
@@ -228,7 +229,7 @@ def test_mistakes_of_two_files_of_one_name_are_told_apart(tmp_path):
 def test_a_run_that_began_again_goes_on_without_fresh(monkeypatch, capsys):
     """Rejected: the words of a run without --fresh, whose command would throw away what was done."""
     from metarun.cli.errors import report
-    from metarun.experiments.interrupt import Interrupted
+    from metarun.experiments.errors import Interrupted
 
     stopped = Interrupted("stopped after step 5 of 9; the same command goes on from there")
     for arguments, told in (
@@ -244,12 +245,12 @@ def test_runs_that_were_not_begun_are_named(tmp_path, monkeypatch):
     from click.testing import CliRunner
 
     from metarun.cli.main import metarun as commands
-    from metarun.experiments.interrupt import Interrupted
+    from metarun.experiments.errors import Interrupted
 
     def stopped(*_):
         raise Interrupted("stopped after step 3 of 9")
 
-    monkeypatch.setattr("metarun.experiments.run.run", stopped)
+    monkeypatch.setattr("metarun.experiments.training.train.run", stopped)
     command = ["train", "quickstart/maml", "--seed", "0", "--seed", "1", "--out", str(tmp_path)]
     told = CliRunner().invoke(commands, [*command, "--fresh"]).stderr
     assert f"not begun yet, so give these --fresh again: {tmp_path / 'quickstart-maml/seed-1'}" in told

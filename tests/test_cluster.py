@@ -6,11 +6,11 @@ import fcntl
 import pytest
 import slurm_jobs
 
-from metarun.experiments import lock
+from metarun.experiments.config.experiment import Cluster
 from metarun.experiments.errors import RunError
-from metarun.experiments.results import merge
-from metarun.experiments.spec import Cluster
-from metarun.experiments.submit import for_table, options
+from metarun.experiments.jobs.arrays import for_table, options
+from metarun.experiments.runs.rows import merge
+from metarun.experiments.system import lock
 
 
 def test_the_job_that_writes_the_table_asks_for_little():

@@ -18,10 +18,11 @@ from metarun.datasets.errors import DataError
 from metarun.datasets.options import ImageFolderOptions
 from metarun.datasets.sampling import ClassPool, ImageSource
 from metarun.datasets.tasks import Shape
-from metarun.experiments.build import build as build_run
-from metarun.experiments.load import load
-from metarun.experiments.run import RunDirectory, run
-from metarun.experiments.steps import TrainingSteps, shape_of, training_shape
+from metarun.experiments.config.load import load
+from metarun.experiments.model import build as build_run
+from metarun.experiments.model import shape_of, training_shape
+from metarun.experiments.training.steps import TrainingSteps
+from metarun.experiments.training.train import RunDirectory, run
 
 SHAPE = Shape(way=3, shot=2, query=2)
 REGRESSORS = {"maml", "reptile"}

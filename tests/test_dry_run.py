@@ -4,11 +4,11 @@ import pytest
 from sines import write_table
 from test_reproduce import invoke, leave
 
-from metarun.experiments.dry_run import listing
-from metarun.experiments.load import load
-from metarun.experiments.papers import load_table
-from metarun.experiments.plan import plan
-from metarun.experiments.runs import write_spec
+from metarun.experiments.config.load import load
+from metarun.experiments.papers.definition import load_table
+from metarun.experiments.papers.dry_run import listing
+from metarun.experiments.papers.plan import plan
+from metarun.experiments.runs.run import write_spec
 
 
 @pytest.fixture

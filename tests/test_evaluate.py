@@ -9,13 +9,13 @@ from pictures import png
 
 from metarun.datasets.errors import DataError
 from metarun.datasets.tasks import Shape
-from metarun.experiments.build import build
-from metarun.experiments.evaluate import evaluate
-from metarun.experiments.load import load
-from metarun.experiments.measure import UNTRAINED
-from metarun.experiments.run import run
-from metarun.experiments.rundir import RunDirectory
-from metarun.experiments.steps import TrainingSteps
+from metarun.experiments.config.load import load
+from metarun.experiments.evaluation.measure import UNTRAINED
+from metarun.experiments.evaluation.retest import evaluate
+from metarun.experiments.model import build
+from metarun.experiments.runs.directory import RunDirectory
+from metarun.experiments.training.steps import TrainingSteps
+from metarun.experiments.training.train import run
 
 SPEC = """
 name: few

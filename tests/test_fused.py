@@ -9,13 +9,7 @@ from metarun.algorithms import networks
 from metarun.algorithms.compiled import compiled
 from metarun.algorithms.functional import per_task
 from metarun.algorithms.keras_network import KerasNetwork
-from metarun.algorithms.layers import (
-    TaskConvolution,
-    gathered_patches,
-    normalised_block,
-    patches,
-    patches_gradient,
-)
+from metarun.algorithms.layers import TaskConvolution, gathered_patches, normalised_block, patches, patches_gradient
 from metarun.algorithms.learner import Problem
 from metarun.algorithms.maml import MAML
 from metarun.algorithms.matchingnet import MatchingNetwork

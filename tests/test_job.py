@@ -3,11 +3,11 @@
 import pytest
 from sines import SPEC
 
-from metarun.experiments import job
+from metarun.experiments.config.load import load
 from metarun.experiments.errors import RunError
-from metarun.experiments.load import load
-from metarun.experiments.rundir import RunDirectory
-from metarun.experiments.runs import write_spec
+from metarun.experiments.jobs import job
+from metarun.experiments.runs.directory import RunDirectory
+from metarun.experiments.runs.run import write_spec
 
 
 def test_a_test_that_fails_keeps_no_other_one(tmp_path, monkeypatch):
@@ -23,8 +23,8 @@ def test_a_test_that_fails_keeps_no_other_one(tmp_path, monkeypatch):
         if changes == {"shot": 10}:
             raise RunError("it is broken")
 
-    monkeypatch.setattr("metarun.experiments.run.run", lambda *_, **__: None)
-    monkeypatch.setattr("metarun.experiments.evaluate.evaluate", evaluate)
+    monkeypatch.setattr("metarun.experiments.training.train.run", lambda *_, **__: None)
+    monkeypatch.setattr("metarun.experiments.evaluation.retest.evaluate", evaluate)
     changes = [{"shot": 5}, {"shot": 10}, {"shot": 15}]
     with pytest.raises(RunError, match="it is broken"):
         job.work(str(directory.path), changes, 1)

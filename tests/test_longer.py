@@ -6,16 +6,17 @@ import shutil
 import pytest
 from finished import results
 
-from metarun.experiments import checkpoint
+from metarun.experiments.config.load import load
+from metarun.experiments.config.variants import is_beginning
 from metarun.experiments.errors import RunError
-from metarun.experiments.evaluate import evaluate
-from metarun.experiments.load import load
-from metarun.experiments.longer import begun, go_on_from_shorter, is_beginning
-from metarun.experiments.papers import load_table
-from metarun.experiments.plan import plan
-from metarun.experiments.run import run
-from metarun.experiments.rundir import RunDirectory
-from metarun.experiments.runs import refuse_another_spec, write_spec
+from metarun.experiments.evaluation.retest import evaluate
+from metarun.experiments.papers.definition import load_table
+from metarun.experiments.papers.plan import plan
+from metarun.experiments.runs import checkpoint
+from metarun.experiments.runs.continuation import begun, go_on_from_shorter
+from metarun.experiments.runs.directory import RunDirectory
+from metarun.experiments.runs.run import refuse_another_spec, write_spec
+from metarun.experiments.training.train import run
 
 SPEC = """
 name: sines

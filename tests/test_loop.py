@@ -10,12 +10,13 @@ import tensorflow as tf
 from metarun.algorithms.learner import outer_optimizer
 from metarun.algorithms.options import OptimizerOptions
 from metarun.datasets.sinusoid import SinusoidSource
-from metarun.experiments import checkpoint
-from metarun.experiments.build import build
-from metarun.experiments.evaluate import evaluate
-from metarun.experiments.load import load
-from metarun.experiments.run import Training, run
-from metarun.experiments.rundir import RunDirectory
+from metarun.experiments.config.load import load
+from metarun.experiments.evaluation.retest import evaluate
+from metarun.experiments.model import build
+from metarun.experiments.runs import checkpoint
+from metarun.experiments.runs.directory import RunDirectory
+from metarun.experiments.training.loop import Training
+from metarun.experiments.training.train import run
 
 SMALL = ("network.hidden=[8]", "train.steps=4", "test.episodes=20", "test.episode_seed=5")
 

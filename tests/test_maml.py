@@ -18,7 +18,7 @@ from metarun.algorithms.options import Conv4Options, MAMLOptions, MLPOptions
 from metarun.datasets.options import SinusoidOptions
 from metarun.datasets.sinusoid import SinusoidSource
 from metarun.datasets.tasks import Episode, Shape
-from metarun.experiments.memory import peak_bytes
+from metarun.experiments.training.memory import peak_bytes
 
 CLASSIFY = Problem(regression=False, protocol="transductive")
 

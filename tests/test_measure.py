@@ -9,8 +9,8 @@ from metarun import algorithms
 from metarun.algorithms.learner import Problem
 from metarun.algorithms.options import Conv4Options, MAMLOptions, OptimizerOptions, PrototypicalNetworkOptions
 from metarun.datasets.tasks import Shape
-from metarun.experiments import measure
-from metarun.experiments.measure import Evaluation
+from metarun.experiments.evaluation import measure
+from metarun.experiments.evaluation.measure import Evaluation
 
 SHAPE = Shape(5, 1, 15)
 

@@ -5,10 +5,10 @@ import sys
 import pytest
 import tensorflow as tf
 
-from metarun.experiments import memory
+from metarun.experiments.config.load import load
 from metarun.experiments.errors import RunError
-from metarun.experiments.load import load
-from metarun.experiments.memory import foresee, peak_bytes
+from metarun.experiments.training import memory
+from metarun.experiments.training.memory import foresee, peak_bytes
 
 MIB = 2**20
 

@@ -7,11 +7,17 @@ import numpy as np
 import pytest
 from test_cli import ROW, metarun
 
-from metarun.experiments.compare import best_of, difference_of_tasks, refuse_other_episodes, render, with_episodes
+from metarun.experiments.config.load import load, resolved_yaml
 from metarun.experiments.errors import RunError
-from metarun.experiments.load import load, resolved_yaml
-from metarun.experiments.paired import compare, t_p, t_quantile, wilcoxon_p
-from metarun.experiments.results import Row
+from metarun.experiments.reports.compare import (
+    best_of,
+    difference_of_tasks,
+    refuse_other_episodes,
+    render,
+    with_episodes,
+)
+from metarun.experiments.runs.rows import Row
+from metarun.experiments.stats import compare, t_p, t_quantile, wilcoxon_p
 
 CLOSED = {  # two-sided p of Student's t
     1: lambda t: 1 - 2 / math.pi * math.atan(t),

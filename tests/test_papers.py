@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from sines import write_table
 
-from metarun.experiments.load import SpecError
-from metarun.experiments.papers import load_table, shipped_tables
-from metarun.experiments.plan import plan
+from metarun.experiments.errors import SpecError
+from metarun.experiments.papers.definition import load_table, shipped_tables
+from metarun.experiments.papers.plan import plan
 
 
 @pytest.fixture

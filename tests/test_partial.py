@@ -11,15 +11,16 @@ from metarun.algorithms import build
 from metarun.algorithms.learner import Problem
 from metarun.algorithms.options import Conv4Options, OptimizerOptions, PrototypicalNetworkOptions
 from metarun.datasets.tasks import Shape
-from metarun.experiments import checkpoint, measure, tuning
-from metarun.experiments.evaluate import evaluate
-from metarun.experiments.interrupt import Interrupted
-from metarun.experiments.load import load
-from metarun.experiments.measure import Evaluation
-from metarun.experiments.partial import PartialTest
-from metarun.experiments.progress import Progress
-from metarun.experiments.run import run
-from metarun.experiments.rundir import RunDirectory
+from metarun.experiments.config.load import load
+from metarun.experiments.errors import Interrupted
+from metarun.experiments.evaluation import measure, tuning
+from metarun.experiments.evaluation.measure import Evaluation
+from metarun.experiments.evaluation.partial import PartialTest
+from metarun.experiments.evaluation.retest import evaluate
+from metarun.experiments.runs import checkpoint
+from metarun.experiments.runs.directory import RunDirectory
+from metarun.experiments.system.progress import Progress
+from metarun.experiments.training.train import run
 
 SHAPE = Shape(way=3, shot=1, query=2)
 SINES = ("network.hidden=[8]", "train.steps=5", "validation=null", "test.episodes=30")

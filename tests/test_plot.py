@@ -6,12 +6,14 @@ import sys
 
 import pytest
 
-from metarun.experiments import plot
+from metarun.experiments.config.load import load
 from metarun.experiments.errors import RunError
-from metarun.experiments.load import load
-from metarun.experiments.plot import draw_all, runs_below
-from metarun.experiments.run import run
-from metarun.experiments.rundir import RunDirectory
+from metarun.experiments.figures import curves
+from metarun.experiments.figures.draw import draw_all
+from metarun.experiments.figures.finished import runs_below
+from metarun.experiments.figures.style import plain
+from metarun.experiments.runs.directory import RunDirectory
+from metarun.experiments.training.train import run
 
 RL2 = """
 name: learner
@@ -47,7 +49,7 @@ def lines_of(figure):
 def test_the_figures_hold_the_numbers_of_the_runs(runs):
     found = runs_below([runs])
     assert [one.label for one in found] == ["random", "rl2"]
-    learning, regret = lines_of(plot.learning(found)), lines_of(plot.regret(found))
+    learning, regret = lines_of(curves.learning(found)), lines_of(curves.regret(found))
     assert list(learning["rl2"].get_xdata()) == [1, 2] and set(learning) == {"rl2", "random (test)"}
     assert learning["random (test)"].get_ydata()[0] == pytest.approx(found[0].row.mean)
     assert regret["rl2"].get_ydata()[-1] == pytest.approx(found[1].row.regret, rel=1e-5)
@@ -79,17 +81,17 @@ def test_names_in_paths_collide_with_nothing(runs, tmp_path):
         shutil.copytree(runs / "learner", tmp_path / place)
     found = runs_below([tmp_path / "a-b", tmp_path / "a/b", tmp_path / "_$5_$6"])
     assert len({one.name for one in found}) == 3
-    figure = plot.learning(found)
+    figure = curves.learning(found)
     figure.savefig(tmp_path / "learning.svg")  # two dollars would be a formula that does not parse
     assert len(figure.axes[0].get_legend().get_texts()) == 3
-    labels = [plot.plain(text) for text in ("_old/seed-0", "cost_$5_$6", "plain")]
+    labels = [plain(text) for text in ("_old/seed-0", "cost_$5_$6", "plain")]
     assert labels == [" _old/seed-0", r"cost_\$5_\$6", "plain"]
 
 
 def test_many_runs_are_told_apart_and_one_point_is_seen(runs, tmp_path):
     (learner,) = runs_below([runs / "learner"])
     many = [learner._replace(label=f"run {number}") for number in range(20)]
-    figure = plot.learning(many)
+    figure = curves.learning(many)
     looks = {(line.get_color(), line._dash_pattern[0], line.get_marker()) for line in figure.axes[0].get_lines()}
     assert len(looks) == 20  # seven of each, taken together, are 7 looks
     figure.savefig(tmp_path / "many.png")
@@ -100,7 +102,7 @@ def test_many_runs_are_told_apart_and_one_point_is_seen(runs, tmp_path):
     lines = metrics.read_text().splitlines(True)
     last = [line for line in lines if ",val," in line][-1]
     metrics.write_text("".join(line for line in lines if ",val," not in line) + last)
-    (line, *interval) = plot.learning(runs_below([tmp_path / "one"])).axes[0].get_lines()
+    (line, *interval) = curves.learning(runs_below([tmp_path / "one"])).axes[0].get_lines()
     assert line.get_marker() not in ("", "None") and interval  # a line of one point is nothing
 
 

@@ -7,12 +7,14 @@ import sys
 import numpy as np
 import pytest
 
-from metarun.experiments import plot_model
+from metarun.experiments.config.load import load
 from metarun.experiments.errors import RunError
-from metarun.experiments.load import load
-from metarun.experiments.plot import FROM_FILES, FROM_WEIGHTS, adaptation, draw_all, reliability, runs_below
-from metarun.experiments.run import run
-from metarun.experiments.rundir import RunDirectory
+from metarun.experiments.figures import single_tasks
+from metarun.experiments.figures.curves import adaptation, reliability
+from metarun.experiments.figures.draw import FROM_FILES, FROM_WEIGHTS, draw_all
+from metarun.experiments.figures.finished import runs_below
+from metarun.experiments.runs.directory import RunDirectory
+from metarun.experiments.training.train import run
 
 IMAGES = """
 name: {name}
@@ -70,7 +72,7 @@ def episodes(found, column):
 
 
 def figure_of(found, kind, number=0):
-    from metarun.experiments.plot_model import figures
+    from metarun.experiments.figures.single_tasks import figures
 
     ((_, figure),) = figures(found, [kind], number)
     return figure
@@ -123,7 +125,7 @@ def test_the_sheet_frames_what_the_test_got_wrong(folder, name):
 
 
 def test_the_plane_is_that_of_the_largest_variance():
-    from metarun.experiments.plot_model import principal_plane
+    from metarun.experiments.figures.single_tasks import principal_plane
 
     points = np.random.default_rng(0).normal(size=(200, 5)) * [0.1, 3, 0.2, 5, 0.1] + 7
     plane, center, share = principal_plane(points)
@@ -134,7 +136,7 @@ def test_the_plane_is_that_of_the_largest_variance():
 
 
 def test_the_embedding_is_the_one_that_decides(folder):
-    from metarun.experiments.plot_model import figures
+    from metarun.experiments.figures.single_tasks import figures
 
     found = only(folder, "protonet")
     number, accuracy = telling(found)
@@ -190,13 +192,13 @@ def test_a_kind_that_no_run_has_is_one_line(folder, tmp_path):
 
 def test_models_that_cannot_have_a_figure_are_not_built(folder, tmp_path, monkeypatch):
     """Rejected: data that are not here, or too few test tasks, of a run that the kind is not for."""
-    real, built = plot_model.restored, []
+    real, built = single_tasks.restored, []
 
     def restored(directory, *told):
         built.append(directory.path.parent.name)
         return real(directory, *told)
 
-    monkeypatch.setattr(plot_model, "restored", restored)
+    monkeypatch.setattr(single_tasks, "restored", restored)
     names = [path.name for path in draw_all(runs_below([folder]), tmp_path, "png", ["fits", "embedding"])]
     assert built == ["protonet", "sinusoids"] and len(names) == 2
 

@@ -14,17 +14,19 @@ from sines import SPEC, write_table
 from test_cli import ROW
 
 from metarun.cli.main import metarun
-from metarun.experiments import lock
-from metarun.experiments import reproduce as acting
-from metarun.experiments.errors import RunError
-from metarun.experiments.interrupt import Interrupted
-from metarun.experiments.load import SpecError, load, resolved_yaml
-from metarun.experiments.papers import load_table
-from metarun.experiments.plan import choose, plan, trainings, within_budget
-from metarun.experiments.results import Row
-from metarun.experiments.runs import refuse_another_spec
-from metarun.experiments.submit import new_submission, prepare
-from metarun.experiments.verdict import collect, render
+from metarun.experiments.config.load import load, resolved_yaml
+from metarun.experiments.config.variants import within_budget
+from metarun.experiments.errors import Interrupted, RunError, SpecError
+from metarun.experiments.jobs.submission import new_submission
+from metarun.experiments.jobs.submit import prepare
+from metarun.experiments.papers import reproduce as acting
+from metarun.experiments.papers.definition import load_table
+from metarun.experiments.papers.filled import collect
+from metarun.experiments.papers.plan import choose, plan, trainings
+from metarun.experiments.papers.render import render
+from metarun.experiments.runs.rows import Row
+from metarun.experiments.runs.run import refuse_another_spec
+from metarun.experiments.system import lock
 
 
 @pytest.fixture
@@ -172,7 +174,7 @@ def test_the_job_that_writes_the_table_finds_it_where_it_is(table, tmp_path, mon
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "linked.yaml").symlink_to(table.rename(tmp_path / "elsewhere/results.yaml"))
     told = []
-    monkeypatch.setattr("metarun.cli.submit.submit", lambda *_, paper, **__: told.append(paper[0]))
+    monkeypatch.setattr("metarun.cli.submitting.submit", lambda *_, paper, **__: told.append(paper[0]))
     monkeypatch.chdir(tmp_path)
     invoke("linked.yaml", "--out", tmp_path / "runs", "--executor", "slurm")
     invoke("finn2017-sinusoid", "--out", tmp_path / "runs", "--executor", "slurm")
@@ -301,7 +303,7 @@ def test_jobs_are_not_kept_by_a_cell_that_is_damaged(table, tmp_path, monkeypatc
     (more,) = choose(plan(load_table(str(table)), out), "k5-more")
     more.row_path.write_text("{")
     submitted = []
-    monkeypatch.setattr("metarun.cli.submit.submit", lambda runs, *_, **__: submitted.extend(runs))
+    monkeypatch.setattr("metarun.cli.submitting.submit", lambda runs, *_, **__: submitted.extend(runs))
     told = invoke(table, "--out", out, "--executor", "slurm", "--cells", "*e*", code=1)
     assert [run.experiment.name for run in submitted] == ["second"]
     assert f"k5-more, seed 0: error: {more.row_path}" in told.stderr and "move it away" in told.stderr

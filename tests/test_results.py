@@ -10,16 +10,9 @@ import pytest
 from test_cli import ROW
 
 from metarun.experiments.errors import RunError
-from metarun.experiments.results import (
-    Row,
-    expected_calibration_error,
-    find_rows,
-    mean_and_ci95,
-    merge,
-    read_row,
-    rows_as_csv,
-)
-from metarun.experiments.table import render, tabulate
+from metarun.experiments.reports.table import render, tabulate
+from metarun.experiments.runs.rows import Row, find_rows, merge, read_row, rows_as_csv
+from metarun.experiments.stats import expected_calibration_error, mean_and_ci95
 
 
 def row(**changes):

@@ -16,11 +16,11 @@ import pytest
 from finished import results
 from processes import Started, dying, metarun
 
-from metarun.experiments import checkpoint, environment
-from metarun.experiments.errors import RunError
-from metarun.experiments.interrupt import Interrupted
-from metarun.experiments.load import load
-from metarun.experiments.rundir import RunDirectory
+from metarun.experiments.config.load import load
+from metarun.experiments.errors import Interrupted, RunError
+from metarun.experiments.runs import checkpoint
+from metarun.experiments.runs.directory import RunDirectory
+from metarun.experiments.system import provenance
 
 SINUSOID = """
 name: tiny
@@ -172,13 +172,11 @@ def test_tensorboard_has_the_numbers_of_metrics_csv(undisturbed):
 def test_the_environment_has_what_the_last_bits_depend_on(tmp_path, undisturbed):
     told = json.loads((undisturbed("maml") / "environment.json").read_text())
     assert {"packages", "processor", "onednn", "intra_op_threads"} <= told.keys()
-    assert told["processor"] == environment.processor() and told["onednn"] == os.environ.get(
-        "TF_ENABLE_ONEDNN_OPTS", ""
-    )
+    assert told["processor"] == provenance.processor() and told["onednn"] == os.environ.get("TF_ENABLE_ONEDNN_OPTS", "")
     (tmp_path / "cpuinfo").write_text(
         "processor\t: 0\nmodel name\t: Some 9 @ 2:4\nflags\t\t: fpu avx avx2 avx512fp16\n\nprocessor\t: 1\n"
     )
-    assert environment.processor(tmp_path / "cpuinfo") == "Some 9 @ 2:4 avx2"  # no avx512f
+    assert provenance.processor(tmp_path / "cpuinfo") == "Some 9 @ 2:4 avx2"  # no avx512f
 
 
 def test_a_finished_run_is_skipped_and_fresh_sets_it_aside(tmp_path, undisturbed):
@@ -326,7 +324,7 @@ def test_checkpoints_come_back_exactly_and_foreign_ones_change_nothing(tmp_path,
     "line", ["nonsense", "x,train,1,2,3", "4,test,1,2,3", "4,train,1,2,three", "4,train,1,2,3,4", "\0", ""]
 )
 def test_a_line_that_is_no_row_of_metrics_is_named(tmp_path, line):
-    from metarun.experiments.metrics_log import MetricsLog
+    from metarun.experiments.runs.metrics_log import MetricsLog
 
     directory = RunDirectory(tmp_path)
     for _ in range(2):  # the second one reads what the first one wrote
@@ -339,7 +337,7 @@ def test_a_line_that_is_no_row_of_metrics_is_named(tmp_path, line):
 
 
 def test_columns_of_an_earlier_version_stay_and_are_empty_from_then_on(tmp_path):
-    from metarun.experiments.metrics_log import MetricsLog
+    from metarun.experiments.runs.metrics_log import MetricsLog
 
     directory = RunDirectory(tmp_path)
     MetricsLog(directory, ["loss", "accuracy_3"], 0).write(1, "train", {"loss": 0.5, "accuracy_3": 0.25}, 1, 2)

@@ -11,11 +11,11 @@ from PIL import Image
 
 from metarun import datasets
 from metarun.datasets.imagefolder import divide, find_classes
-from metarun.experiments.errors import RunError
-from metarun.experiments.interrupt import Interrupted
-from metarun.experiments.load import load
-from metarun.experiments.run import Training, run
-from metarun.experiments.rundir import RunDirectory
+from metarun.experiments.config.load import load
+from metarun.experiments.errors import Interrupted, RunError
+from metarun.experiments.runs.directory import RunDirectory
+from metarun.experiments.training.loop import Training
+from metarun.experiments.training.train import run
 
 PICTURES = """
 name: pictures

@@ -53,7 +53,7 @@ def test_a_papers_table_is_filled_by_jobs(folder):
 
 def test_a_run_that_makes_no_progress_is_given_up(folder):
     """The job fails with its reason and is not requeued; a new submission starts to count anew."""
-    from metarun.experiments.job import MOST_RESTARTS
+    from metarun.experiments.jobs.job import MOST_RESTARTS
 
     run = folder / "runs/tiny/seed-0"
     metarun(folder, "submit", "tiny.yaml", "--slurm", "hold")

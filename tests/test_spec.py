@@ -8,8 +8,9 @@ import yaml
 
 from metarun.algorithms import ALGORITHMS
 from metarun.datasets import DATASETS
-from metarun.experiments.load import SpecError, load, resolved_yaml, shipped_specs
-from metarun.experiments.spec import Experiment
+from metarun.experiments.config.experiment import Experiment
+from metarun.experiments.config.load import load, resolved_yaml, shipped_specs
+from metarun.experiments.errors import SpecError
 
 SHIPPED = {name: load(name).experiment for name in shipped_specs()}
 ONE_OF_EACH = {(spec.algorithm.name, spec.dataset.name): name for name, spec in SHIPPED.items()}
@@ -255,7 +256,7 @@ def test_the_comparison_differs_in_the_learner_alone():
     ],
 )
 def test_a_test_that_does_not_fit_the_model_is_one_line(spec, changes, told):
-    from metarun.experiments.retest import changed
+    from metarun.experiments.config.variants import changed
 
     with pytest.raises(SpecError) as caught:
         changed(load(f"quickstart/{spec}").experiment, changes)
@@ -265,7 +266,7 @@ def test_a_test_that_does_not_fit_the_model_is_one_line(spec, changes, told):
 
 def test_a_trained_network_may_be_tested_in_either_protocol():
     """Its running averages have no effect in the transductive one: no mistake, they are there already."""
-    from metarun.experiments.retest import changed
+    from metarun.experiments.config.variants import changed
 
     trained = load("quickstart/protonet", ["network.norm_momentum=0.5", "protocol=inductive"]).experiment
     assert changed(trained, {"protocol": "transductive"}).protocol == "transductive"

@@ -8,20 +8,20 @@ import pytest
 import slurm_jobs
 from test_cli import ROW
 
-from metarun.experiments import lock
 from metarun.experiments.errors import RunError
-from metarun.experiments.grid import grid
-from metarun.experiments.queue import cancel
-from metarun.experiments.results import Row
-from metarun.experiments.status import statuses
-from metarun.experiments.submit import new_submission, prepare, todo
+from metarun.experiments.jobs.status import statuses
+from metarun.experiments.jobs.submission import cancel, new_submission
+from metarun.experiments.jobs.submit import prepare, todo
+from metarun.experiments.runs.rows import Row
+from metarun.experiments.runs.sweep import grid
+from metarun.experiments.system import lock
 
 
 @pytest.fixture(autouse=True)
 def no_scheduler(tmp_path, monkeypatch):
     """No process is ended either."""
     monkeypatch.setenv("PATH", "")
-    monkeypatch.setattr("metarun.experiments.queue._end", lambda holder: None)
+    monkeypatch.setattr("metarun.experiments.jobs.submission._end", lambda holder: None)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "tiny.yaml").write_text(slurm_jobs.SPEC)
 

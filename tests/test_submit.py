@@ -14,18 +14,22 @@ from pathlib import Path
 import pytest
 import slurm_jobs
 
-from metarun.experiments import job, lock
-from metarun.experiments.cluster_settings import minutes, settled
-from metarun.experiments.errors import RunError, noted
-from metarun.experiments.grid import grid, parse_seeds
-from metarun.experiments.job import MOST_RESTARTS, count_restarts
-from metarun.experiments.load import SpecError, load
-from metarun.experiments.local import places
-from metarun.experiments.queue import Submission, cancel, find_runs, find_submissions, live
-from metarun.experiments.rundir import RunDirectory
-from metarun.experiments.spec import Cluster
-from metarun.experiments.status import statuses
-from metarun.experiments.submit import arrays, new_submission, prepare, todo
+from metarun.experiments.config.experiment import Cluster
+from metarun.experiments.config.load import load
+from metarun.experiments.errors import RunError, SpecError
+from metarun.experiments.jobs import job
+from metarun.experiments.jobs.arrays import arrays
+from metarun.experiments.jobs.job import MOST_RESTARTS, count_restarts
+from metarun.experiments.jobs.local import places
+from metarun.experiments.jobs.settings import settled
+from metarun.experiments.jobs.slurm import minutes
+from metarun.experiments.jobs.status import statuses
+from metarun.experiments.jobs.submission import Submission, cancel, find_runs, find_submissions, live, new_submission
+from metarun.experiments.jobs.submit import prepare, todo
+from metarun.experiments.runs.directory import RunDirectory
+from metarun.experiments.runs.sweep import grid, parse_seeds
+from metarun.experiments.system import lock
+from metarun.experiments.system.failures import noted
 
 
 @pytest.fixture(autouse=True)
@@ -208,7 +212,7 @@ def test_runs_behind_a_link_are_those_that_were_submitted(tmp_path, monkeypatch)
         assert [len(some) for some in todo(runs, Path("runs"))] == [0, 1]
         ((path, state, _),) = statuses(Path("runs"))
         assert state == "waiting" and path == (tmp_path / "runs/tiny/seed-0")
-        monkeypatch.setattr("metarun.experiments.queue._end", lambda holder: None)
+        monkeypatch.setattr("metarun.experiments.jobs.submission._end", lambda holder: None)
         assert cancel(Path("runs")) == 1
 
 
@@ -358,7 +362,8 @@ def test_cancel_ends_runs_of_this_machine_after_a_checkpoint(tmp_path):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2])
 def test_a_signal_waits_for_the_step_and_for_nothing_else(number):
-    from metarun.experiments.interrupt import Interrupted, StopSignal
+    from metarun.experiments.errors import Interrupted
+    from metarun.experiments.system.signals import StopSignal
 
     with StopSignal() as stop, stop.held():
         os.kill(os.getpid(), number)

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from metarun.experiments.results import COLUMNS
-from metarun.experiments.verdict import FilledCell, read_table, render
+from metarun.experiments.papers.filled import FilledCell, read_table
+from metarun.experiments.papers.render import render
+from metarun.experiments.runs.rows import COLUMNS
 
 
 def write_cells(path, *cells):

@@ -8,13 +8,13 @@ import pytest
 import yaml
 
 from metarun.algorithms.classical import ClassicalPolicy
-from metarun.experiments.errors import RunError
-from metarun.experiments.evaluate import evaluate
-from metarun.experiments.load import SpecError, load, resolved_yaml, shipped_specs
-from metarun.experiments.results import Row
-from metarun.experiments.run import run
-from metarun.experiments.rundir import RunDirectory
-from metarun.experiments.table import render, tabulate
+from metarun.experiments.config.load import load, resolved_yaml, shipped_specs
+from metarun.experiments.errors import RunError, SpecError
+from metarun.experiments.evaluation.retest import evaluate
+from metarun.experiments.reports.table import render, tabulate
+from metarun.experiments.runs.directory import RunDirectory
+from metarun.experiments.runs.rows import Row
+from metarun.experiments.training.train import run
 
 UCB1 = """
 name: tiny
@@ -192,7 +192,7 @@ def test_shipped_specs_of_trials_run(name, tmp_path):
 
 
 def test_there_is_nothing_to_benchmark_in_a_classical_method(tmp_path):
-    from metarun.experiments.benchmark import benchmark
+    from metarun.experiments.training.benchmark import benchmark
 
     with pytest.raises(RunError, match="ucb1 is not trained"):
         benchmark(loaded(tmp_path, UCB1), None, 0.0)
@@ -203,11 +203,11 @@ def test_the_first_of_equal_values_is_chosen(tmp_path, monkeypatch):
     monkeypatch.setattr(ClassicalPolicy, "play", lambda self, trials, value: {"total_reward": trials.keys[:, 0] * 0})
     import tensorflow as tf
 
-    from metarun.experiments import tuning
+    from metarun.experiments.evaluation import tuning
 
     monkeypatch.setattr(tuning, "total_rewards", lambda *_: np.array([[1.0, 2.0]] * 11))
     experiment = loaded(tmp_path, UCB1)
-    from metarun.experiments.build import build
+    from metarun.experiments.model import build
 
     source, learner = build(experiment, 0)
     tuning.tune(learner, source, experiment, RunDirectory(tmp_path))

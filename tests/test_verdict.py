@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from test_cli import ROW
 
-from metarun.experiments.compare import Compared
-from metarun.experiments.results import Row
-from metarun.experiments.table import average
-from metarun.experiments.verdict import best, verdict
+from metarun.experiments.papers.filled import verdict
+from metarun.experiments.reports.compare import Compared, best
+from metarun.experiments.reports.table import average
+from metarun.experiments.runs.rows import Row
 
 LINE = {"metric": "accuracy", "published": 98.7, "published_ci95": 0.4}
 

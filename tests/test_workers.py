@@ -14,11 +14,12 @@ import sharing
 from processes import Started
 
 from metarun.algorithms import ALGORITHMS
-from metarun.experiments.cluster import find, unshareable
+from metarun.experiments.config.checks import unshareable
+from metarun.experiments.config.experiment import Experiment
 from metarun.experiments.errors import RunError
-from metarun.experiments.follow import start_together
-from metarun.experiments.rundir import RunDirectory
-from metarun.experiments.spec import Experiment
+from metarun.experiments.jobs.rendezvous import find
+from metarun.experiments.runs.directory import RunDirectory
+from metarun.experiments.training.followers import start_together
 
 TINY = """
 name: tiny
@@ -244,7 +245,9 @@ def test_a_wrong_cluster_is_refused_in_one_line(told, part):
 
 
 def test_the_cluster_of_srun(monkeypatch):
-    monkeypatch.setattr("metarun.experiments.cluster.reach", {"gpu08": "gpu08", "gpu09": "10.0.0.9", "login": "l"}.get)
+    monkeypatch.setattr(
+        "metarun.experiments.jobs.rendezvous.reach", {"gpu08": "gpu08", "gpu09": "10.0.0.9", "login": "l"}.get
+    )
     slurm = {
         "SLURM_STEP_NUM_TASKS": "4",
         "SLURM_JOB_ID": "17",

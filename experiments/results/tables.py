@@ -19,12 +19,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from metarun.experiments.atomic import write_text_atomic
-from metarun.experiments.papers import load_table, shipped_tables
-from metarun.experiments.results import COLUMNS, Row
-from metarun.experiments.table import numbers, render, render_cells, tabulate
-from metarun.experiments.verdict import FilledCell, percent, read_table
-from metarun.experiments.verdict import render as render_table
+from ..papers.definition import load_table, shipped_tables
+from ..papers.filled import FilledCell, read_table
+from ..papers.render import percent
+from ..papers.render import render as render_table
+from ..reports.formats import render_cells
+from ..reports.table import numbers, render, tabulate
+from ..runs.rows import COLUMNS, Row
+from ..system.atomic import write_text_atomic
 
 HERE = Path(__file__).parent
 ROWS = HERE / "results.csv"

@@ -1,0 +1,28 @@
+"""Say which data a dataset needs, and whether they are on this machine."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from . import cache
+from .options import ImageFolderOptions
+
+
+def needs(dataset: Any) -> str:
+    """What data the options of a dataset ask for, and how they come where they are not here."""
+    name = dataset.name
+    if isinstance(dataset, ImageFolderOptions) and absent(dataset):
+        return f"{name}, not here: {dataset.path} is not a folder"
+    if name not in cache.PARTS:
+        return f"{name}, nothing to fetch"
+    if not absent(dataset):
+        return f"{name}, ready"
+    way = "`metarun data fetch` or `import`" if name == "omniglot" else "`metarun data import`"
+    return f"{name}, not here: {way} {name}"
+
+
+def absent(dataset: Any) -> bool:
+    """Whether the options of a dataset ask for data that are not in the cache, or in no folder."""
+    if isinstance(dataset, ImageFolderOptions):
+        return not dataset.path.is_dir()
+    return not all(map(cache.read, cache.PARTS.get(dataset.name, ())))

@@ -1,0 +1,184 @@
+"""Read a YAML file with the line of every key, and apply overrides to it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ..errors import SpecError
+from .messages import show
+
+MAXIMUM_BYTES = 1 << 17  # which PyYAML reads in seconds; a spec has a hundredth of it
+DEEPEST = 50  # levels of nesting; a spec has three
+OPENING = (yaml.BlockMappingStartToken, yaml.BlockSequenceStartToken)
+OPENING += (yaml.FlowMappingStartToken, yaml.FlowSequenceStartToken)
+CLOSING = (yaml.BlockEndToken, yaml.FlowMappingEndToken, yaml.FlowSequenceEndToken)
+Key = tuple[str | int, ...]
+
+
+@dataclass
+class Document:
+    """What a YAML file says, where it says it, and what is wrong with it already."""
+
+    name: str
+    values: dict[str, Any] = field(default_factory=dict)
+    places: dict[Key, str] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+    unreadable: set[Key] = field(default_factory=set)  # complained of, and None in `values`
+
+    def complain(self, key: Key, message: str, place: str | None = None) -> None:
+        """Note a mistake, with where it stands."""
+        where = place or self.place(key)
+        self.problems.append(f"{where}: {'.'.join(map(str, key))}{': ' if key else ''}{message}")
+
+    def place(self, key: Key) -> str:
+        """Of the key, or of the nearest one around it that the file has."""
+        while key and key not in self.places:
+            key = key[:-1]
+        return self.places.get(key, self.name)
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML's safe subset, with the numbers and booleans of YAML 1.2: 1e-3 is a number, `no` is a word."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith((":bool", ":float", ":int", ":timestamp"))]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:bool", re.compile(r"^(true|True|TRUE|false|False|FALSE)$"), list("tTfF")
+)
+
+
+_Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"^[-+]?(0|[1-9][0-9_]*)$"), list("-+0123456789"))
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^([-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN))$"),
+    list("-+.0123456789"),
+)
+
+
+class Dumper(yaml.SafeDumper):
+    """Quotes what `_Loader` would not read as text; every value is on one line, so that a comment may follow it."""
+
+
+Dumper.yaml_implicit_resolvers = _Loader.yaml_implicit_resolvers
+
+
+Dumper.add_representer(
+    str,
+    lambda dumper, text: dumper.represent_scalar(
+        "tag:yaml.org,2002:str", text, style=None if text == "".join(text.splitlines()) else '"'
+    ),
+)
+
+
+def read(path: Path, may_be_empty: bool = False) -> Document:
+    """What a YAML file says; SpecError where it is none, or no mapping."""
+    document = Document(path.name)
+    node = _compose(path)
+    document.places[()] = f"{document.name}:1"
+    if node is None and may_be_empty:
+        return document
+    if not isinstance(node, yaml.MappingNode):
+        raise SpecError([f"{path}: a spec is a mapping, `key: value`; this file is {_kind(node)}"])
+    document.values = _construct(document, node, ())
+    return document
+
+
+def _compose(path: Path) -> yaml.Node | None:
+    try:
+        if path.stat().st_size > MAXIMUM_BYTES:
+            raise SpecError([f"{path} is larger than {MAXIMUM_BYTES} bytes: not a spec"])
+        text = path.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise SpecError([f"{path} cannot be read: {error.strerror}"]) from None
+    except UnicodeDecodeError as error:
+        raise SpecError([f"{path} is not UTF-8 text (byte {error.start}): save it as UTF-8"]) from None
+    return _parse(text, path.name)
+
+
+def _parse(text: str, name: str) -> yaml.Node | None:
+    depth = 0
+    try:
+        for token in yaml.scan(text, Loader=_Loader):
+            if isinstance(token, yaml.AliasToken):
+                raise SpecError([f"{name}: YAML aliases (*name) are not understood in specs: write the values out"])
+            depth += isinstance(token, OPENING) - isinstance(token, CLOSING)
+            if depth > DEEPEST:  # the next levels cost PyYAML seconds, and then minutes
+                raise SpecError([f"{name}:{token.start_mark.line + 1}: nested too deeply for a spec"])
+        return yaml.compose(text, Loader=_Loader)
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise SpecError([f"{name}:{line}: not YAML: {error.problem or error.context}"]) from None
+    except (yaml.YAMLError, ValueError, OverflowError) as error:  # the last ones of escapes that are no character
+        raise SpecError([f"{name}: not YAML: {' '.join(str(error).split())}"]) from None
+
+
+def _construct(document: Document, node: yaml.Node, key: Key, place: str | None = None) -> Any:
+    """Plain data of a node; notes where each key stands; duplicate and odd keys are complaints."""
+    if isinstance(node, yaml.SequenceNode):
+        for number, each in enumerate(node.value):
+            if isinstance(each, yaml.MappingNode):
+                document.places[(*key, number)] = place or f"{document.name}:{each.start_mark.line + 1}"
+        return [_construct(document, each, (*key, number), place) for number, each in enumerate(node.value)]
+    if isinstance(node, yaml.ScalarNode):
+        try:
+            return _Loader("").construct_object(node)
+        except (yaml.YAMLError, ValueError, LookupError, AttributeError) as error:  # what PyYAML raises for a bad value
+            reason = getattr(error, "problem", None) or f"{show(node.value)} is no {node.tag.rpartition(':')[2]}"
+            document.complain(key, f"cannot be read: {reason}", place or f"{document.name}:{node.start_mark.line + 1}")
+            document.unreadable.add(key)
+            return None
+    values: dict[str, Any] = {}
+    for name, value in node.value:
+        where = place or f"{document.name}:{name.start_mark.line + 1}"
+        if not isinstance(name, yaml.ScalarNode) or name.value == "<<":
+            document.complain(key, "keys are plain words; merge keys and others are not understood", where)
+        elif name.value in values:
+            first = document.places[(*key, name.value)]
+            document.complain((*key, name.value), f"is given twice, first at {first}", where)
+        else:
+            document.places[(*key, name.value)] = where
+            values[name.value] = _construct(document, value, (*key, name.value), place)
+    return values
+
+
+def override_value(document: Document, override: str, given: str) -> None:
+    """Replace one value; the key may be new, its sections too."""
+    place = f"-s {override}" if given == "command line" else f"{given}: {override}"
+    dotted, equals, text = override.partition("=")
+    key = tuple(dotted.strip().split("."))
+    if not equals or not all(key):
+        document.problems.append(f"{place}: expected key=value, for example -s train.steps=100")
+        return
+    section = document.values
+    for part in key[:-1]:
+        if section.get(part) is None:
+            section[part] = {}
+        section = section[part]
+        if not isinstance(section, dict):
+            document.problems.append(f"{place}: {part} is a value, it has no keys in it")
+            return
+    for known in [known for known in document.places if known[: len(key)] == key]:
+        del document.places[known]
+    try:
+        node = _parse(text, place)
+    except SpecError as error:
+        document.problems.extend(error.problems)
+        return
+    document.places[key] = given
+    section[key[-1]] = None if node is None else _construct(document, node, key, given)
+
+
+def _kind(node: yaml.Node | None) -> str:
+    return {None: "empty", yaml.SequenceNode: "a list", yaml.ScalarNode: "a single value"}[node and type(node)]

@@ -1,0 +1,233 @@
+"""What an experiment is: a frozen, validated description, read from YAML by `load.py`. No TensorFlow."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
+from pydantic_core import PydanticCustomError
+
+from ...algorithms import ALGORITHMS
+from ...algorithms.options import (
+    AlgorithmOptions,
+    Conv4Options,
+    GRUOptions,
+    MLPOptions,
+    NetworkChoice,
+    OptimizerOptions,
+)
+from ...datasets import DATASETS
+from ...datasets.options import DatasetOptions, Options
+
+if not TYPE_CHECKING:  # with those of other packages
+    AlgorithmOptions = Annotated[Union[tuple(one.options for one in ALGORITHMS.values())], Field(discriminator="name")]  # noqa: UP007
+    DatasetOptions = Annotated[Union[tuple(DATASETS.values())], Field(discriminator="name")]  # noqa: UP007
+
+# Compiling takes seconds; a small network's step saves milliseconds.
+REPAYING_STEPS = {"conv4": 30, "mlp": 1000, "gru": 1}
+NAMES = {"name", "description", "seeds", "published", "cluster"}  # what decides no result
+Protocol = Literal["transductive", "inductive"]
+
+
+class Train(Options):
+    """Meta-training."""
+
+    way: int = Field(default=5, ge=1, le=1000, description="Classes a task; 1 in regression.")
+    shot: int = Field(default=1, ge=1, le=1000, description="Support images a class (regression: points a task).")
+    query: int = Field(default=15, ge=1, le=1000, description="Query images a class (regression: points a task).")
+    meta_batch: int = Field(
+        default=1, ge=1, le=1_000_000, description="Tasks in a meta-update; for rl2 the trials of an iteration."
+    )
+    steps: int = Field(ge=0, description="Meta-updates; for rl2 iterations.")
+    log_every: int = Field(default=100, ge=1, description="Steps between two rows of metrics.csv.")
+
+
+class Validation(Options):
+    """Validation during training, always on the same tasks of the validation split."""
+
+    way: int | None = Field(default=None, ge=1, le=1000, description="Default: test.way.")
+    shot: int | None = Field(default=None, ge=1, le=1000, description="Default: test.shot.")
+    query: int | None = Field(default=None, ge=1, le=1000, description="Default: test.query.")
+    episodes: int = Field(default=100, ge=2, le=10_000_000, description="Tasks.")
+    every: int = Field(default=500, ge=1, description="Steps between two validations; a checkpoint follows each.")
+
+
+class Test(Options):
+    """The final test, on fixed tasks of the test split: the same for every method and seed."""
+
+    way: int = Field(default=5, ge=1, le=1000, description="Classes a task; 1 in regression.")
+    shot: int = Field(default=1, ge=1, le=1000, description="Support images a class (regression: points a task).")
+    query: int = Field(default=15, ge=1, le=1000, description="Query images a class (regression: points a task).")
+    episodes: int = Field(default=600, ge=2, le=10_000_000, description="Tasks.")
+    checkpoint: Literal["best", "last"] = Field(default="best", description="best by validation, or the last one.")
+    episode_seed: int = Field(default=0, ge=0, lt=2**31, description="Which fixed validation and test tasks.")
+
+
+class Published(Options):
+    """The number in the paper that the experiment is to be compared with."""
+
+    value: float = Field(description="In the unit of the table: percent for accuracy.")
+    ci95: float | None = Field(default=None, ge=0, description="Half-width of the printed interval.")
+    source: str = Field(min_length=3, description="Paper and table.")
+
+
+def _some_time(told: str) -> str:
+    """Slurm takes 0 for no limit, and a run without one is never asked to write a checkpoint."""
+    if not told.strip("0:-"):
+        raise PydanticCustomError("string_pattern_mismatch", "0 is no limit")
+    return told
+
+
+class Cluster(Options):
+    """How a batch system is asked for a run. What the spec leaves open comes from METARUN_CLUSTER or from
+    ~/.config/metarun/cluster.yaml, which has these same keys."""
+
+    partition: str | None = Field(default=None, description="Where jobs queue; default: the cluster's own.")
+    time: Annotated[
+        str, BeforeValidator(lambda told: str(told) if type(told) is int else told), AfterValidator(_some_time)
+    ] = Field(
+        default="1:00:00",
+        pattern=r"^(\d+-)?\d{1,5}(:\d\d){0,2}$",
+        description="Limit of a job in minutes, MM:SS, H:MM:SS, D-HH or D-HH:MM (4:00 is four minutes, 4:00:00 "
+        "four hours). A run that needs longer is requeued and goes on.",
+    )
+    gpus: int = Field(default=0, ge=0, le=1024, description="GPUs of each run, one for each of its workers.")
+    workers: int | None = Field(
+        default=None,
+        ge=1,
+        le=1024,
+        description="Processes that train a run together, on as many nodes as they take; default: one for each GPU.",
+    )
+    cpus: int = Field(default=1, ge=1, le=1024, description="Cores of each worker, and its threads.")
+    memory: str | None = Field(default=None, pattern=r"^\d+[KMGT]?$", description="On each node, for example 8G.")
+    account: str | None = Field(default=None, description="Account that is charged.")
+    signal: str = Field(
+        default="USR2@90",
+        pattern=r"^(INT|TERM|USR1|USR2)@\d+$",
+        description="Sent so many seconds before the time limit; the run then writes a checkpoint and is requeued.",
+    )
+    max_parallel: int | None = Field(default=None, ge=1, description="Runs at the same time; default: no limit.")
+    setup: tuple[str, ...] = Field(
+        default=(), strict=False, description="Shell lines before the run, such as `module load cuda`."
+    )
+    slurm: dict[str, str | int | bool] = Field(
+        default={}, description="Other options of sbatch by their long names, for example {qos: low, exclusive: true}."
+    )
+
+    @property
+    def count(self) -> int:
+        """Workers of each run."""
+        return self.workers or max(1, self.gpus)
+
+
+class Experiment(Options):
+    """One experiment: what is learnt, on which tasks, how it is tested, and the number to compare with."""
+
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$",
+        description="Names the folder of the runs; letters, digits, '.', '_' and '-'.",
+    )
+    description: str = Field(default="", description="For people.")
+    algorithm: AlgorithmOptions
+    network: NetworkChoice | None = Field(default=None, description="Every algorithm that learns has one.")
+    dataset: DatasetOptions
+    protocol: Protocol | None = Field(
+        default=None,
+        description="How batch norm sees the queries: transductive (all queries of a task together) or "
+        "inductive (each on its own). Every few-shot spec says it; trials have none.",
+    )
+    optimizer: OptimizerOptions = OptimizerOptions()
+    train: Train = Field(default=Train(steps=0), description="Every algorithm that learns has one.")
+    validation: Validation | None = Field(
+        default=Validation(), description="null: no validation, test the last checkpoint."
+    )
+    test: Test = Test()
+    seeds: tuple[Annotated[int, Field(ge=0, lt=2**31)], ...] = Field(
+        default=(0,), strict=False, min_length=1, description="One run for each: first weights and training tasks."
+    )
+    precision: Literal["float32", "bfloat16", "float64"] = Field(
+        default="float32",
+        description="Of all arithmetic. bfloat16: of the layers' activations and products alone (faster where the "
+        "processor has the instructions); weights, batch-norm statistics, the last layer and losses stay float32.",
+    )
+    jit: Literal["auto", "on", "off"] | None = Field(
+        default=None,
+        description="Compile with XLA: on, off, or auto (the default): on where the steps of the training repay the "
+        "seconds that it takes. The bits of a result depend on it, its value does not.",
+    )
+    published: Published | None = None
+    cluster: Cluster | None = Field(default=None, description="For `metarun submit`; decides no result.")
+
+    @property
+    def compiles(self) -> bool:
+        """Whether `jit` comes out as on: a function of the spec alone, so that a resumed run computes the same bits."""
+        if self.jit in (None, "auto"):
+            return self.network is not None and self.train.steps >= REPAYING_STEPS[self.network.name]
+        return self.jit == "on"
+
+    @property
+    def kind(self) -> Literal["few-shot", "trials", "classical"]:
+        """Of task and learner, see `Algorithm`."""
+        return ALGORITHMS[self.algorithm.name].kind
+
+    @property
+    def digest(self) -> str:
+        """Sixteen hexadecimal digits that name everything that decides a result, the seed aside.
+
+        Options that are unset do not count, so that a version with a new one gives old specs their old digest.
+        """
+        told = self.model_dump(mode="json", exclude=NAMES, exclude_none=True)
+        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
+
+
+class Section(Options):
+    """A file that holds a section of a spec."""
+
+    cluster: Cluster
+
+
+NETWORKS: dict[str, type[BaseModel]] = {"conv4": Conv4Options, "mlp": MLPOptions, "gru": GRUOptions}
+CHOICES: dict[str, dict[str, type[BaseModel]]] = {
+    "algorithm": {name: entry.options for name, entry in ALGORITHMS.items()},
+    "network": NETWORKS,
+    "dataset": dict(DATASETS),
+}
+SECTIONS: dict[str, type[BaseModel]] = {
+    "optimizer": OptimizerOptions,
+    "train": Train,
+    "validation": Validation,
+    "test": Test,
+    "published": Published,
+    "cluster": Cluster,
+}
+
+
+def section_model(section: str, told: Mapping[str, Any]) -> type[BaseModel] | None:
+    """The options of a section that says `told`; None where there is no such section, or nothing of its name."""
+    return CHOICES[section].get(str(told.get("name"))) if section in CHOICES else SECTIONS.get(section)
+
+
+def effective(experiment: Experiment) -> dict[str, Any]:
+    """Every value as plain data; options that are unset and mean "not there" are left away: those that are null where
+    that is their default."""
+
+    def pruned(value: Any, told_by: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        fields = type(told_by).model_fields if isinstance(told_by, BaseModel) else {}
+        kept = {key for key, field in fields.items() if field.default is not None} | {"validation"}
+        return {
+            key: pruned(each, getattr(told_by, key, None))
+            for key, each in value.items()
+            if each is not None or key in kept
+        }
+
+    told = experiment.model_dump(mode="json")
+    for section in ("train", "validation", "test") if experiment.kind != "few-shot" else ():
+        told[section] = told[section] and {k: v for k, v in told[section].items() if k not in ("way", "shot", "query")}
+    for section in ("train", "optimizer") if experiment.kind == "classical" else ():
+        del told[section]
+    return pruned(told, experiment)

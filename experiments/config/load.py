@@ -1,0 +1,132 @@
+"""From YAML and overrides to an Experiment: every mistake found, all at once, with file, line and key."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from ...datasets.options import ImageFolderOptions
+from ..errors import SpecError
+from .checks import problems
+from .document import Document, Dumper, Key, override_value, read
+from .experiment import Experiment, effective, section_model
+from .messages import explain
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A spec that is right, and where each value came from."""
+
+    experiment: Experiment
+    origins: Mapping[str, str]  # dotted key -> "spec.yaml:12", "command line"; keys not there are defaults
+    path: Path
+
+
+def load(spec: str | Path, overrides: Sequence[str] = (), given: str = "command line") -> Loaded:
+    """Read a spec (a path, or the name of one that ships) with `key=value` overrides; SpecError lists all mistakes,
+    those of the overrides with where they were `given`."""
+    path = find(spec)
+    document = read(path)
+    for override in overrides:
+        override_value(document, override, given)
+    experiment = _settled(_validate(document), path.parent)
+    origins = {".".join(map(str, key)): place for key, place in document.places.items() if key}
+    return Loaded(experiment, origins, path)
+
+
+def told_apart(spec: str | Path, problems: Sequence[str], specs: Sequence[str | Path]) -> list[str]:
+    """The problems of one of several specs, each with the name that it was given by."""
+    return [each if len(specs) == 1 or each.startswith(str(spec)) else f"{spec}: {each}" for each in problems]
+
+
+def find(spec: str | Path) -> Path:
+    """The file of a spec; SpecError with the nearest names where there is none."""
+    path = Path(spec)
+    try:
+        if path.is_dir():
+            raise SpecError([f"{spec} is a folder: give a spec file, or the name of a spec that ships"])
+        if path.exists():
+            return path
+    except OSError as error:
+        raise SpecError([f"{spec}: {error.strerror}"]) from None
+    shipped = shipped_specs()
+    if str(spec) in shipped:
+        return shipped[str(spec)]
+    near = difflib.get_close_matches(str(spec), shipped, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}?" if near else "`metarun list specs` shows those that ship"
+    raise SpecError([f"{spec}: no such file, and no spec that ships has this name; {hint}"])
+
+
+def shipped_specs() -> dict[str, Path]:
+    """Name -> file of the specs in the package."""
+    root = Path(str(files("metarun.experiments") / "specs"))
+    return {path.relative_to(root).with_suffix("").as_posix(): path for path in sorted(root.rglob("*.yaml"))}
+
+
+def resolved_yaml(experiment: Experiment) -> str:
+    """The spec with every default filled in; itself a valid spec with the same digest."""
+    return yaml.dump(effective(experiment), Dumper=Dumper, sort_keys=False, allow_unicode=True, width=math.inf)
+
+
+def _validate(document: Document) -> Experiment:
+    try:
+        experiment, wrong = Experiment.model_validate(document.values), {}
+    except ValidationError as error:
+        wrong = dict(explain(error, document.values))
+        experiment = _right_part(document.values, wrong)
+    for key, message in wrong.items():
+        if key not in document.unreadable:
+            document.complain(key, message)
+    for key, message in problems(experiment, partial=bool(wrong)):
+        document.complain(tuple(key.split(".")), message)
+    if document.problems:
+        raise SpecError(_in_order(document.problems))
+    return experiment
+
+
+def _right_part(values: Mapping[str, Any], wrong: Collection[Key]) -> Experiment:
+    """A spec with mistakes, for checks only: what is wrong, missing or misspelt is no attribute of it."""
+
+    def part(model: type[BaseModel], told: Mapping[str, Any], wrong: set[str | int]) -> Any:
+        known = {name: value for name, value in told.items() if name in model.model_fields}
+        made = model.model_construct(set(known), **known)
+        misspelt = (difflib.get_close_matches(name, model.model_fields, n=1) for name in told if name not in known)
+        for name in wrong.union(*misspelt):
+            vars(made).pop(str(name), None)
+        return made
+
+    sections = {}
+    for section, told in values.items():
+        if isinstance(told, dict) and (model := section_model(section, told)):
+            sections[section] = part(model, told, {key[1] for key in wrong if key[0] == section and len(key) > 1})
+    lost = {key[0] for key in wrong if len(key) == 1 or key[0] not in sections}
+    return part(Experiment, {**values, **sections}, lost)
+
+
+def _settled(experiment: Experiment, folder: Path) -> Experiment:
+    """What a spec may leave open: a relative dataset path starts at its folder; without validation the last
+    checkpoint is tested."""
+    changes: dict[str, Any] = {}
+    if isinstance(experiment.dataset, ImageFolderOptions):
+        path = (folder / experiment.dataset.path.expanduser()).resolve()
+        changes["dataset"] = experiment.dataset.model_copy(update={"path": path})
+    if experiment.validation is None:
+        changes["test"] = experiment.test.model_copy(update={"checkpoint": "last"})
+    return experiment.model_copy(update=changes)
+
+
+def _in_order(lines: Sequence[str]) -> list[str]:
+    def position(line: str) -> tuple[int, str]:
+        match = re.match(r"[^:]*:(\d+): ", line)
+        return (int(match[1]) if match else 1 << 30, "")
+
+    return sorted(dict.fromkeys(lines), key=position)

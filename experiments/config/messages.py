@@ -1,0 +1,130 @@
+"""Validation errors in plain words: what was expected, what was given, what was probably meant."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from .experiment import CHOICES, SECTIONS, Experiment, section_model
+
+EXPECTED = {
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "int_parsing": "a whole number",
+    "float_type": "a number",
+    "float_parsing": "a number",
+    "bool_type": "true or false",
+    "bool_parsing": "true or false",
+    "string_type": "text",
+    "finite_number": "a finite number",
+    "tuple_type": "a list",
+    "list_type": "a list",
+    "path_type": "a path",
+    "model_type": "a section with keys of its own",
+    "model_attributes_type": "a section with keys of its own",
+    "dict_type": "a section with keys of its own",
+}
+PATTERNS = {
+    "time": "minutes, MM:SS, H:MM:SS, D-HH or D-HH:MM",
+    "memory": "a size such as 8G",
+    "signal": "INT, TERM, USR1 or USR2, and seconds before the end: USR2@90",
+}
+BOUNDS = {
+    "greater_than": ("gt", "greater than"),
+    "greater_than_equal": ("ge", "at least"),
+    "less_than": ("lt", "less than"),
+    "less_than_equal": ("le", "at most"),
+}
+
+
+def explain(error: ValidationError, values: Mapping[str, Any]) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    """(key, message) for each mistake that pydantic found in `values`."""
+    told: set[tuple[str | int, ...]] = set()
+    for detail in error.errors(include_url=False):
+        key = _key(detail["loc"], values) + (("name",) if detail["type"] == "union_tag_invalid" else ())
+        message = _message(detail, key, values)
+        if key not in told:
+            told.add(key)
+            yield key, message
+
+
+def _key(location: tuple[str | int, ...], values: Mapping[str, Any]) -> tuple[str | int, ...]:
+    """Pydantic's location without the names of union members and of alternatives of a type."""
+    key: list[str | int] = list(location)
+    if len(key) > 1 and key[0] in CHOICES and key[1] in CHOICES[str(key[0])]:
+        del key[1]
+    value: Any = values
+    for depth, part in enumerate(key):
+        if isinstance(value, Mapping):
+            value = value.get(part)
+        elif isinstance(value, list) and isinstance(part, int):
+            value = value[part] if part < len(value) else None
+        else:
+            return tuple(key[:depth])
+    return tuple(key)
+
+
+def _message(detail: Any, key: tuple[str | int, ...], values: Mapping[str, Any]) -> str:
+    kind, context, given = detail["type"], detail.get("ctx", {}), show(detail["input"])
+    if kind == "extra_forbidden":
+        return _unknown(key, values)
+    if kind == "missing":
+        return "is missing" + _meaning(key, values)
+    if kind == "union_tag_not_found":
+        return f"has no name: expected `name: ` and one of {', '.join(CHOICES[str(key[0])])}"
+    if kind == "union_tag_invalid":
+        return f"unknown {key[0]} {show(context['tag'])}; {_nearest(context['tag'], CHOICES[str(key[0])])}"
+    if kind == "literal_error":
+        return f"expected {context['expected'].replace(chr(39), '')}, got {given}"
+    if kind in BOUNDS:
+        bound, words = BOUNDS[kind]
+        return f"expected a number {words} {context[bound]}, got {given}"
+    if kind in EXPECTED:
+        return f"expected {EXPECTED[kind]}, got {given}"
+    if kind in ("too_short", "too_long", "missing_positional_only_argument"):
+        return f"has {context.get('actual_length', 'the wrong number of')} values: {detail['msg'].lower()}"
+    if kind == "string_pattern_mismatch" and key[0] == "cluster":
+        return f"expected {PATTERNS[str(key[-1])]}, got {given}"
+    if kind == "string_pattern_mismatch":
+        return f"expected letters, digits, '.', '_' and '-', at most 100, got {given}"
+    return f"{detail['msg'][0].lower()}{detail['msg'][1:]}, got {given}"
+
+
+def _unknown(key: tuple[str | int, ...], values: Mapping[str, Any]) -> str:
+    name, section = str(key[-1]), str(key[0])
+    if len(key) == 1:
+        return f"unknown key; {_nearest(name, Experiment.model_fields)}"
+    if section in CHOICES:
+        chosen = str(values[section].get("name"))
+        owners = [other for other, model in CHOICES[section].items() if name in model.model_fields]
+        if owners:
+            return f"has no effect: {chosen} has no option {name}; it belongs to {', '.join(owners)}"
+        return f"unknown key of {chosen}; {_nearest(name, CHOICES[section][chosen].model_fields)}"
+    return f"unknown key; {_nearest(name, SECTIONS[section].model_fields)}"
+
+
+def _nearest(name: Any, known: Mapping[str, Any]) -> str:
+    near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.6)
+    return f"did you mean {near[0]}?" if near else f"expected one of {', '.join(known)}"
+
+
+def _meaning(key: tuple[str | int, ...], values: Mapping[str, Any]) -> str:
+    """What a missing key is for."""
+    model = Experiment if len(key) == 1 else section_model(str(key[0]), values[str(key[0])])
+    field = model.model_fields.get(str(key[-1])) if model else None
+    return f": {field.description}" if field is not None and field.description else ""
+
+
+def show(value: Any) -> str:
+    """A value as a person would write it in YAML, cut short."""
+    if value is None:
+        return "nothing"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, Mapping):
+        return "a section"
+    text = repr(value) if isinstance(value, str) else str(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,0 +1,74 @@
+"""Another test of a trained model: what may change, and where its row is. No TensorFlow."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import ValidationError
+
+from ..errors import SpecError
+from .checks import problems
+from .experiment import Experiment, effective
+from .load import load
+from .messages import explain
+
+
+def changed(experiment: Experiment, changes: Mapping[str, Any]) -> Experiment:
+    """The experiment with another test; SpecError where the trained model cannot be tested so."""
+    told = effective(experiment)
+    changes = dict(changes)
+    if (protocol := changes.pop("protocol", experiment.protocol)) is not None:
+        told["protocol"] = protocol
+    if (inner_steps := changes.pop("inner_steps", None)) is not None:
+        if not hasattr(experiment.algorithm, "test_inner_steps"):
+            raise SpecError([f"--inner-steps has no effect: {experiment.algorithm.name} has no inner loop"])
+        told["algorithm"]["test_inner_steps"] = inner_steps
+    told["test"].update(changes)
+    try:
+        result = Experiment.model_validate(told)
+    except ValidationError as error:
+        raise SpecError([f"{'.'.join(map(str, key))}: {message}" for key, message in explain(error, told)]) from None
+    tested = [(key, message) for key, message in problems(result) if not key.startswith("network.")]  # that is trained
+    if tested:
+        raise SpecError([f"{key}: {message}" for key, message in tested])
+    return result
+
+
+def is_beginning(shorter: Experiment, longer: Experiment) -> bool:
+    """Whether a training is the first part of another: all but its length is the same, nothing depends on where it
+    ends, and its last step is one after which the longer one has a row and a validation too."""
+    steps = shorter.train.steps
+    every = [longer.train.log_every, *([longer.validation.every] if longer.validation else [])]
+    cut = longer.model_copy(update={"train": longer.train.model_copy(update={"steps": steps})})
+    return (
+        steps < longer.train.steps
+        and cut.digest == shorter.digest
+        and cut.compiles == longer.compiles
+        and not longer.optimizer.depends_on_length
+        and not any(steps % each for each in every)
+    )
+
+
+def within_budget(spec: str, budget: float, overrides: Sequence[str] = ()) -> tuple[Experiment, Experiment]:
+    """The spec, changed by `overrides`, with its share of the training steps, under a name of its own; and the spec as
+    it ships. Schedules follow: linear and cosine end with the last step, and the steps of `step` shrink with the
+    training."""
+    full = load(spec).experiment
+    whole = load(spec, overrides, "overrides").experiment if overrides else full
+    if budget == 1 or whole.train.steps == 0:
+        return whole, full
+    less = [f"name={whole.name}{suffix(budget)}", f"train.steps={share(whole.train.steps, budget)}"]
+    if whole.optimizer.decay_every is not None:
+        less.append(f"optimizer.decay_every={share(whole.optimizer.decay_every, budget)}")
+    return load(spec, [*overrides, *less], "overrides").experiment, full
+
+
+def suffix(budget: float) -> str:
+    """Of the names of runs and tables that had a part of the training."""
+    return "" if budget == 1 else f"-budget-{budget:g}"
+
+
+def share(steps: int, budget: float) -> int:
+    """So much of the steps, at least one."""
+    return max(1, round(steps * budget))

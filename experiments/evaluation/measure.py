@@ -1,0 +1,230 @@
+"""Measuring a learner on fixed tasks: one value a task, and what follows from all of them."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import math
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from ...algorithms.embedding import EmbeddingLearner
+from ...algorithms.learner import Learner, Metrics
+from ...algorithms.program import program, untouched
+from ...algorithms.workers import ALONE, Workers
+from ...datasets.tasks import Shape, Split
+from ...datasets.trials import TrialSource
+from ..config.experiment import Experiment
+from ..errors import Interrupted
+from ..model import Source, draw, shape_of, validation_shape
+from ..stats import exact_sum, expected_calibration_error, mean_and_ci95
+from ..system.atomic import write_text_atomic
+from ..system.progress import Progress
+from .partial import PartialTest
+
+PIXELS_AT_ONCE = 1_000_000  # inputs of one evaluation call; bounds its memory
+TRIALS_AT_ONCE = 1000
+UNTRAINED = 2**62  # number of the first task where training's own split is measured; training never comes so far
+
+
+class Measurement(NamedTuple):
+    """Values of E tasks."""
+
+    values: dict[str, np.ndarray]  # [E] float64 each
+    calibration: np.ndarray | None  # [3, 15] sums over tasks; of classifiers
+    curves: dict[str, np.ndarray]  # [E, N], step by step, of trials
+    episodes_digest: str  # of what every task has drawn: equal digests, identical tasks
+
+    @property
+    def metric(self) -> Literal["accuracy", "mse", "total_reward"]:
+        """Name of the main metric."""
+        return main_metric(self.values)
+
+    def summary(self) -> dict[str, float]:
+        """Mean of every value, the main metric's ci95, and the expected calibration error."""
+        means = {name: exact_sum(values) / len(values) for name, values in self.values.items()}
+        summary = means | {"ci95": mean_and_ci95(self.values[self.metric].tolist())[1]}
+        if self.calibration is not None:
+            summary["expected_calibration_error"] = expected_calibration_error(*self.calibration.tolist())
+        return summary
+
+    def write_csv(self, path: Path) -> None:
+        """One line a task: episode, then its values."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(["episode", *self.values])
+        for episode, row in enumerate(zip(*self.values.values(), strict=True)):
+            writer.writerow([episode, *(f"{value:.9g}" for value in row)])
+        write_text_atomic(path, text.getvalue())
+
+    def write_calibration(self, path: Path) -> None:
+        """One line a bin of confidence: queries, the sum of their confidences, how many were right."""
+        assert self.calibration is not None
+        lines = ["bin,queries,confidence,right"]
+        for number, (count, confidence, right) in enumerate(self.calibration.T.tolist()):
+            lines.append(f"{number},{count:.0f},{confidence:.9g},{right:.0f}")
+        write_text_atomic(path, "\n".join(lines) + "\n")
+
+    def write_curves(self, path: Path) -> None:
+        """One line a step: step (from 1), then the mean over tasks and its 95% interval of each curve."""
+        columns = {}
+        for name, curve in self.curves.items():
+            columns[name] = curve.mean(axis=0)
+            columns[f"{name}_ci95"] = 1.96 * curve.std(axis=0, ddof=1) / math.sqrt(len(curve))
+        lines = [",".join(["step", *columns])]
+        for step, row in enumerate(zip(*columns.values(), strict=True), start=1):
+            lines.append(",".join([str(step), *(f"{value:.9g}" for value in row)]))
+        write_text_atomic(path, "\n".join(lines) + "\n")
+
+
+class Evaluation:
+    """`episodes` fixed tasks of `split`; traced once, however often it is measured.
+
+    Tasks are drawn in batches whose size depends on the spec alone, so that a number never depends on the
+    machine; the last batch may draw tasks that are then ignored. Many workers take the batches in turn.
+    """
+
+    def __init__(
+        self,
+        learner: Learner,
+        source: Source,
+        split: Split,
+        shape: Shape,
+        episodes: int,
+        seed: int,
+        workers: Workers = ALONE,
+    ):
+        self.split, self.episodes, self.workers = split, episodes, workers
+        first = UNTRAINED if split == "train" else 0
+        if isinstance(source, TrialSource):
+            self.batch = min(episodes, TRIALS_AT_ONCE)
+        else:
+            self.batch = tasks_at_once(shape, source.input_shape, queries_beside_supports(learner), episodes)
+
+        def sample(number: tf.Tensor):
+            return draw(source, split, first + number * self.batch, self.batch, shape, seed)
+
+        def evaluate(task: Any) -> tuple[Metrics, tf.Tensor]:
+            batch = sample(task) if source.in_memory else task
+            return learner.evaluate(batch), batch.drawn
+
+        self.step = program(evaluate)
+        self.calls = -(-episodes // self.batch)  # batches that hold all tasks
+        self.own = range(workers.index, self.calls, workers.count)  # numbers of this worker's batches
+        if source.in_memory:
+            self.batches: Callable[[range], Any] = lambda numbers: map(_int64, numbers)
+            self._example: Any = _int64(0)
+        else:
+            sampled = untouched(sample)
+
+            def read(numbers: range) -> tf.data.Dataset:
+                own = tf.data.Dataset.range(numbers.start, numbers.stop, numbers.step)
+                return own.map(sampled, 2, deterministic=True).prefetch(2)
+
+            stream = read(self.own)  # traced once for all validations
+            self.batches = lambda numbers: stream if numbers == self.own else read(numbers)
+            self._example = stream.element_spec
+
+    def names(self) -> list[str]:
+        """Names in a `Measurement.summary`, without measuring anything."""
+        metrics, _ = self._outputs()
+        calibrated = ["expected_calibration_error"] if "calibration" in metrics else []
+        return [*(name for name, value in metrics.items() if value.shape.rank == 1), "ci95", *calibrated]
+
+    def measure(self, label: str, partial: PartialTest | None = None) -> Measurement:
+        """Measure all tasks, with a progress bar; every worker gets the values of all. With `partial`, of one worker,
+        those that are left."""
+        metrics, drawn = self._outputs()
+        values = {name: np.zeros((self.calls, *value.shape)) for name, value in metrics.items()}
+        chosen = np.zeros((self.calls, *drawn.shape))
+        arrays = [*values.values(), chosen]
+        calls = partial.restore(arrays) if partial else 0
+        left = self.own[calls:]
+        try:
+            with Progress(label, self.episodes, min(calls * self.batch, self.episodes), unit="episode") as progress:
+                for number, task in zip(left, self.batches(left), strict=True):
+                    metrics, drawn = self.step(task)
+                    for name, value in metrics.items():
+                        values[name][number] = value
+                    chosen[number] = drawn
+                    calls = number + 1
+                    progress.advance(min((number + self.workers.count) * self.batch, self.episodes) - progress.done)
+                    if partial:
+                        partial.keep(arrays, calls)
+        except (Interrupted, KeyboardInterrupt):
+            if partial and calls:
+                partial.save(arrays, calls)
+            raise
+        values, chosen = tf.nest.map_structure(self._whole, self.workers.total((values, chosen)))
+        calibration = values.pop("calibration", None)
+        curves = {name: values.pop(name) for name, value in list(values.items()) if value.ndim == 2}
+        return Measurement(
+            values,
+            None if calibration is None else calibration.sum(axis=0),
+            curves,
+            hashlib.sha256(chosen.astype("<i4").tobytes()).hexdigest()[:16],
+        )
+
+    def _whole(self, values: np.ndarray | tf.Tensor) -> np.ndarray:
+        """`[calls, batch, ...]` -> `[episodes, ...]`."""
+        values = np.asarray(values)
+        return values.reshape(-1, *values.shape[2:])[: self.episodes]
+
+    def _outputs(self) -> tuple[Metrics, tf.Tensor]:
+        """What `step` returns, without running it."""
+        return self.step.get_concrete_function(self._example).structured_outputs
+
+    def seconds_per_episode(self) -> float:
+        """Of one call, after a first one that compiles it."""
+        first, seconds = next(iter(self.batches(self.own))), 0.0
+        for _ in range(2):
+            started = time.perf_counter()
+            metrics, _ = self.step(first)
+            next(iter(metrics.values())).numpy()
+            seconds = time.perf_counter() - started
+        return seconds / self.batch
+
+
+def main_metric(names: Iterable[str]) -> Literal["accuracy", "mse", "total_reward"]:
+    """The metric that a table shows: accuracy of a classifier, mse of a regression, the total reward of trials."""
+    names = set(names)
+    return "accuracy" if "accuracy" in names else "mse" if "mse" in names else "total_reward"
+
+
+def queries_beside_supports(learner: Learner) -> bool:
+    """Whether each query passes the network in a batch of its own with the whole support set: the inductive protocol of
+    gradient-based learners. Those that compare embeddings use running averages."""
+    return learner.problem.protocol == "inductive" and not isinstance(learner, EmbeddingLearner)
+
+
+def tasks_at_once(shape: Shape, input_shape: tuple[int, ...], beside_supports: bool, episodes: int) -> int:
+    """Tasks in one evaluation call, so that their inputs stay below `PIXELS_AT_ONCE`."""
+    supports, queries = shape.way * shape.shot, shape.way * shape.query
+    images = supports + queries * (supports + 1 if beside_supports else 1)
+    return max(1, min(episodes, 100, PIXELS_AT_ONCE // (images * math.prod(input_shape[:2]))))
+
+
+def _int64(number: int) -> tf.Tensor:
+    return tf.constant(number, tf.int64)
+
+
+def validation_of(
+    experiment: Experiment, learner: Learner, source: Source, workers: Workers = ALONE
+) -> Evaluation | None:
+    """The validation, if there is one."""
+    section, seed = experiment.validation, experiment.test.episode_seed
+    if section is None or experiment.kind == "classical":
+        return None
+    return Evaluation(learner, source, "val", validation_shape(experiment), section.episodes, seed, workers)
+
+
+def test_of(experiment: Experiment, learner: Learner, source: Source, workers: Workers = ALONE) -> Evaluation:
+    """The final test."""
+    test = experiment.test
+    return Evaluation(learner, source, "test", shape_of(test), test.episodes, test.episode_seed, workers)

@@ -1,0 +1,237 @@
+"""Figures of what a trained model makes of single test tasks, the same that its row was measured on."""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+from matplotlib import pyplot
+from matplotlib.patches import Rectangle
+
+from ...algorithms import BUILT_IN
+from ...algorithms.matchingnet import MatchingNetwork
+from ...algorithms.protonet import PrototypicalNetwork
+from ...datasets.options import SinusoidOptions
+from ...datasets.sampling import ImageSource
+from ...datasets.sinusoid import SinusoidSource
+from ...datasets.tasks import Episode
+from ..config.experiment import Experiment
+from ..errors import RunError
+from ..evaluation.retest import restored
+from ..model import draw, shape_of
+from ..runs.run import spec_of
+from .finished import Run
+from .style import COLORS, STYLES, plain
+
+FITS = 3  # tasks side by side
+RIGHT, WRONG = COLORS[0], COLORS[1]
+
+
+class Trained(NamedTuple):
+    """A run with its tested weights, and the test task to show."""
+
+    experiment: Experiment
+    source: Any
+    learner: Any
+    number: int
+
+    def tasks(self, count: int = 1) -> Episode:
+        """`count` test tasks from `number` on."""
+        test = self.experiment.test
+        index = tf.constant(self.number, tf.int64)
+        drawn = draw(self.source, "test", index, count, shape_of(test), test.episode_seed)
+        assert isinstance(drawn, Episode)
+        return drawn
+
+
+def figures(run: Run, kinds: Sequence[str], number: int) -> Iterator[tuple[str, Any]]:
+    """(kind, figure) for those kinds that the run's model can show; RunError where the test has no task `number`."""
+    experiment = spec_of(run.directory)
+    kinds = [kind for kind in kinds if _possible(experiment, kind)]
+    if experiment.kind != "few-shot" or not kinds:
+        return
+    if number >= experiment.test.episodes:
+        raise RunError(f"--episode {number}: the test of {run.directory.path} has tasks 0 to {run.row.episodes - 1}")
+    model = Trained(experiment, *restored(run.directory, experiment, run.row.seed, run.row.checkpoint), number)
+    draws: dict[str, tuple[bool, Any]] = {
+        "fits": (isinstance(model.source, SinusoidSource), fits),
+        "episode": (isinstance(model.source, ImageSource), episode),
+        "embedding": (isinstance(model.learner, PrototypicalNetwork), embedding),
+        "attention": (isinstance(model.learner, MatchingNetwork), attention),
+    }
+    for kind in kinds:
+        fitting, draw_one = draws[kind]
+        if fitting:
+            figure = draw_one(model)
+            pyplot.close(figure)
+            yield kind, figure
+
+
+def _possible(experiment: Experiment, kind: str) -> bool:
+    """Whether it is worth building the model: known of what comes with metarun, asked of the model itself later."""
+    of = {"embedding": "protonet", "attention": "matchingnet"}.get(kind, experiment.algorithm.name)
+    fitting = experiment.algorithm.name == of or experiment.algorithm.name not in BUILT_IN
+    return fitting and isinstance(experiment.dataset, SinusoidOptions) == (kind == "fits")
+
+
+def fits(model: Trained) -> Any:
+    """Sinusoids, their support points, and the model's curve before and after adaptation."""
+    tasks = min(FITS, model.experiment.test.episodes - model.number)
+    batch = model.tasks(tasks)
+    errors = model.learner.evaluate(batch)["mse"].numpy()
+    low, high = model.source.options.x
+    x = np.linspace(low, high, 200).astype(batch.support_x.dtype.name)
+    truth = model.source.wave(batch, x)  # [T, N]
+    grid = tf.tile(tf.constant(x)[None, :, None], (tasks, 1, 1))
+    curves = model.learner.predict(batch._replace(query_x=grid))[..., 0].numpy()  # [R, T, N]
+    recorded = model.learner.recorded
+    last = len(recorded) - 1
+    figure, panels = pyplot.subplots(
+        1, tasks, figsize=(3 * tasks, 3.2), sharey=True, squeeze=False, layout="constrained"
+    )
+    for task, axes in enumerate(panels[0]):
+        axes.plot(x, truth[task], color="0.6", linewidth=3, label="truth")
+        for place, look in enumerate(dict.fromkeys((0, min(1, last), last))):
+            step = recorded[look]
+            name = "before adaptation" if step == 0 else f"after {step} step{'s' * (step > 1)}"
+            axes.plot(x, curves[look, task], color=COLORS[place], linestyle=STYLES[(2, 1, 0)[place]], label=name)
+        points = (batch.support_x[task, :, 0], batch.support_y[task, :, 0])
+        axes.plot(*points, "k^", markersize=6, label="support")
+        axes.set_title(f"test task {model.number + task}: MSE {errors[task]:.3g}", fontsize="medium")
+        axes.set_xlabel("x")
+        axes.grid(alpha=0.3)
+    panels[0, 0].set_ylabel("y")
+    columns = 5 if tasks > 1 else 2
+    figure.legend(
+        *panels[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=columns, fontsize="small"
+    )
+    return figure
+
+
+def episode(model: Trained) -> Any:
+    """A test task: support and queries class by class, and with what confidence each query was taken for what."""
+    batch = model.tasks()
+    way, (shot, query) = model.experiment.test.way, (model.experiment.test.shot, model.experiment.test.query)
+    supports = model.source.pixels(batch.support_x[0]).reshape(way, shot, *model.source.input_shape)
+    queries = model.source.pixels(batch.query_x[0]).reshape(way, query, *model.source.input_shape)
+    chosen, confidence = (each.reshape(way, query) for each in _answers(model, batch))
+    right = chosen == np.arange(way)[:, None]
+    names = [plain(name) for name in model.source.class_names("test", batch)[0]]
+    wide, high, gap = 1.15, 1.5, 0.4
+    width, left, head = max(5.0, wide * (shot + query) + gap), 4.0, 1.2
+    figure = pyplot.figure(figsize=(0.8 * (width + left), 0.8 * (high * way + head)))
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set(xlim=(-left, width), ylim=(-high * way, head))
+    axes.axis("off")
+    drawn = model.experiment.dataset.name in ("glyphs", "omniglot")
+    look: dict[str, Any] = {"cmap": "gray_r" if drawn else "gray", "vmin": 0, "vmax": 1, "interpolation": "nearest"}
+    look["aspect"] = "auto"  # the limits above make squares
+    for row in range(way):
+        top = -high * row
+        axes.text(-0.15, top - 0.5, f"{names[row]}  {_letter(row)}", ha="right", va="center", fontsize=8, wrap=True)
+        for column, image in enumerate([*supports[row], *queries[row]]):
+            at = wide * column + gap * (column >= shot)
+            axes.imshow(image.squeeze(), extent=(at, at + 1, top - 1, top), **look)
+            if column >= shot:
+                place = (row, column - shot)
+                _answer(axes, at, top, _letter(chosen[place]), confidence[place], bool(right[place]))
+            else:
+                axes.add_patch(Rectangle((at, top - 1), 1, 1, fill=False, edgecolor="0.6", linewidth=0.8))
+    axes.text(0, 0.15, "support", fontsize=9)
+    axes.text(wide * shot + gap, 0.15, "queries, with the confidence", fontsize=9)
+    told = (
+        f"test task {model.number}: {right.sum()} of {right.size} right; framed: wrong, with what they were taken for"
+    )
+    axes.text(0.1 - left, 0.75, told, fontsize=10)
+    return figure
+
+
+def embedding(model: Trained) -> Any:
+    """Support, queries and prototypes of a test task in the plane in which its embeddings vary most."""
+    batch = model.tasks()
+    way, shot = model.experiment.test.way, model.experiment.test.shot
+    supports, queries = (each[0].numpy() for each in model.learner.embed(batch))
+    prototypes = supports.reshape(way, shot, -1).mean(axis=1)
+    plane, center, share = principal_plane(np.concatenate([supports, queries]))
+    figure, axes = pyplot.subplots(figsize=(6, 5.5), layout="constrained")
+    labels, chosen = batch.query_y[0].numpy(), _answers(model, batch)[0]
+    at = {name: (each - center) @ plane.T for name, each in (("s", supports), ("q", queries), ("p", prototypes))}
+    for place in range(way):
+        color, letter = COLORS[place % len(COLORS)], f"${_letter(place)}$"
+        axes.plot(*at["q"][labels == place].T, linestyle="", marker=letter, markersize=7, color=color, alpha=0.8)
+        axes.plot(*at["p"][place], "o", markersize=20, fillstyle="none", color=color, markeredgewidth=2)
+        axes.plot(*at["p"][place], marker=letter, markersize=10, color=color)
+        if shot > 1:
+            own = at["s"][place * shot : (place + 1) * shot].T
+            axes.plot(*own, "s", markersize=10, color=color, fillstyle="none")
+            axes.plot(*own, linestyle="", marker=letter, markersize=5, color=color)
+    wrong = at["q"][labels != chosen]
+    axes.plot(*wrong.T, "o", markersize=13, fillstyle="none", color="black", linestyle="", markeredgewidth=0.8)
+    for axis, number, part in ((axes.xaxis, 1, share[0]), (axes.yaxis, 2, share[1])):
+        axis.set_label_text(f"principal component {number} ({100 * part:.0f}% of the variance)")
+    squares = ", squares supports" if shot > 1 else ""
+    axes.set_title(
+        f"test task {model.number}: letters are queries{squares}, large circles prototypes;\n"
+        f"in small black circles: the {len(wrong)} of {len(labels)} that went wrong",
+        fontsize="medium",
+    )
+    axes.set_aspect("equal", adjustable="datalim")
+    axes.grid(alpha=0.3)
+    return figure
+
+
+def attention(model: Trained) -> Any:
+    """How much each query of a test task attends to each support image."""
+    batch = model.tasks()
+    weights = model.learner.attention(batch)[0].numpy()  # [Q, S]
+    test, right = model.experiment.test, _answers(model, batch)[0] == batch.query_y[0].numpy()
+    figure, axes = pyplot.subplots(figsize=(5.5, 6), layout="constrained")
+    image = axes.imshow(weights, cmap="Blues", vmin=0, aspect="auto", interpolation="nearest")
+    letters = [_letter(place) for place in range(test.way)]
+    for place in range(test.way):
+        corner = (place * test.shot - 0.5, place * test.query - 0.5)
+        axes.add_patch(
+            Rectangle(corner, test.shot, test.query, fill=False, edgecolor=WRONG, linewidth=1.5, clip_on=False)
+        )
+    middles = np.arange(test.way) + 0.5
+    axes.set_xticks(middles * test.shot - 0.5, letters)
+    axes.set_yticks(middles * test.query - 0.5, letters)
+    axes.set_xlabel("support images, class by class")
+    axes.set_ylabel("queries, class by class")
+    axes.set_title(
+        f"test task {model.number}: {right.sum()} of {right.size} right; framed: a query's own class", fontsize="medium"
+    )
+    figure.colorbar(image, ax=axes, label="attention")
+    return figure
+
+
+def principal_plane(points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The two directions `[2, D]` in which points `[N, D]` vary most, their mean `[D]`, and the share of the variance
+    along each `[2]`."""
+    center = points.mean(axis=0)
+    _, lengths, directions = np.linalg.svd(points - center, full_matrices=False)
+    variances = lengths**2
+    return directions[:2], center, variances[:2] / max(variances.sum(), np.finfo(np.float32).tiny)
+
+
+def _answers(model: Trained, batch: Episode) -> tuple[np.ndarray, np.ndarray]:
+    """The chosen class of each query of the first task and its probability, `[Q]` each."""
+    probabilities = tf.nn.softmax(model.learner.predict(batch)[-1, 0]).numpy()
+    return probabilities.argmax(axis=1), probabilities.max(axis=1)
+
+
+def _answer(axes: Any, left: float, top: float, letter: str, confidence: float, right: bool) -> None:
+    frame = {"edgecolor": "0.8", "linewidth": 0.5} if right else {"edgecolor": WRONG, "linewidth": 2.5}
+    axes.add_patch(Rectangle((left, top - 1), 1, 1, fill=False, **frame))
+    told, weight = (f"{confidence:.2f}", "normal") if right else (f"{letter} {confidence:.2f}", "bold")
+    color = RIGHT if right else WRONG
+    axes.text(left + 0.5, top - 1.06, told, ha="center", va="top", fontsize=8, color=color, weight=weight)
+
+
+def _letter(place: int) -> str:
+    """A, B, ...; numbers where there are more classes than letters."""
+    place = int(place)
+    return string.ascii_uppercase[place] if place < 26 else str(place + 1)

@@ -1,0 +1,155 @@
+"""Submit runs to Slurm as job arrays."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ...datasets.cache import folder
+from ..config.experiment import Cluster
+from ..errors import RunError
+from ..runs.run import Run
+from .job import Paper, work, write_table
+from .slurm import largest_array, minutes
+from .submission import Submission, find_submissions, live, new_submission
+
+if TYPE_CHECKING:
+    import submitit
+
+
+TABLE_MINUTES = 30
+
+# how options of sbatch begin: for what the runs wait, and what only they need
+WAITING = ("dependency", "begin")
+OF_RUNS = ("signal", "gres", "gpu", "tres", "mem", "exclusive", "node", "ntasks", "cpu", "core", "thread", "sockets")
+
+
+def arrays(runs: Sequence[tuple[Run, Cluster]]) -> list[tuple[Cluster, list[Run], int]]:
+    """One array for all runs of the same settings, several where Slurm's are shorter; and how many of its runs at once:
+    all arrays together keep to `max_parallel`."""
+    longest = largest_array()
+    chunks: list[tuple[Cluster, list[Run]]] = []
+    for cluster, group in groupby(sorted(runs, key=_settings), key=lambda each: each[1]):
+        same = [run for run, _ in group]
+        chunks += [(cluster, same[start : start + longest]) for start in range(0, len(same), longest)]
+    return [
+        (cluster, some, min(len(some), max(1, (cluster.max_parallel or len(runs) * len(chunks)) // len(chunks))))
+        for cluster, some in chunks
+    ]
+
+
+def to_slurm(runs: Sequence[tuple[Run, Cluster]], out: Path, paper: Paper | None = None) -> list[Submission]:
+    """Submit the arrays, and the job that writes the table once they are over. RunError in the words of sbatch; what
+    was submitted before stays."""
+    planned = arrays(runs)
+    # some sites export nothing to jobs
+    environment = {"METARUN_OFFLINE": "1", "METARUN_CACHE": str(folder().absolute())}
+    submissions = []
+    for cluster, some, at_once in planned:
+        one = new_submission(some, out)
+        executor = _executor(one, cluster)
+        executor.update_parameters(array_parallelism=at_once)
+        with _sbatch(one, submissions), executor.batch():
+            jobs = [
+                executor.submit(work, str(path), run.tests, cluster.cpus, environment)
+                for run, path in zip(some, one.runs, strict=True)
+            ]
+        one.job = jobs[0].job_id.partition("_")[0]
+        one.write()
+        for run, job in zip(some, jobs, strict=True):
+            _link(run.directory.log, job.paths.stdout)
+        submissions.append(one)
+    last = submissions[-1]
+    try:
+        alive = live([each for each in find_submissions(out) if each.job]).values()
+    except RunError:  # the scheduler is busy: the table waits for what was submitted now
+        alive = ()
+    numbers = sorted({*(one.job for one in submissions), *(each.job.partition("_")[0] for each in alive)})
+    small, whole = for_table(planned[-1][0])
+    for cluster in (small, whole):
+        executor = _executor(last, cluster)
+        executor.update_parameters(job_name=f"{last.name}-table", dependency="afterany:" + ":".join(numbers))
+        try:
+            with _sbatch(last, submissions):
+                last.table = executor.submit(write_table, str(out.resolve()), paper).job_id
+            break
+        except RunError:
+            if cluster is whole:
+                raise
+    last.write()
+    return submissions
+
+
+def for_table(cluster: Cluster) -> tuple[Cluster, Cluster]:
+    """What the job that writes the table asks for: where the runs are, but nothing that only they need, and no other
+    jobs to wait for than them; and all that they ask for, for sites that refuse less."""
+
+    def without(some: tuple[str, ...], **changes: Any) -> Cluster:
+        slurm = {name: told for name, told in cluster.slurm.items() if not name.startswith(some)}
+        return cluster.model_copy(update={"time": str(TABLE_MINUTES), "slurm": slurm} | changes)
+
+    return without(WAITING + OF_RUNS, gpus=0, workers=1, cpus=1, memory=None), without(WAITING)
+
+
+def options(cluster: Cluster) -> dict[str, Any]:
+    """The settings as submitit names them."""
+    told = {"partition": cluster.partition, "mem": cluster.memory, "account": cluster.account}
+    extra: dict[str, Any] = {"signal": cluster.signal, "requeue": True}
+    srun = [f"--cpus-per-task={cluster.cpus}"]  # srun does not take it from sbatch
+    gpus = {"gpus_per_node": cluster.gpus}
+    if cluster.count > 1:
+        extra |= {"nodes": f"1-{cluster.count}", "ntasks": cluster.count}
+        srun += ["--distribution=block", "--kill-on-bad-exit=1"]
+        gpus = {"gpus_per_task": 1}
+    extra |= cluster.slurm
+    return {name: value for name, value in told.items() if value is not None} | {
+        "time": minutes(cluster.time),
+        "cpus_per_task": cluster.cpus,
+        "setup": list(cluster.setup),
+        "stderr_to_stdout": True,
+        "srun_args": srun,
+        **(gpus if cluster.gpus else {}),
+        "additional_parameters": {name: value for name, value in extra.items() if value is not False},
+    }
+
+
+def _settings(each: tuple[Run, Cluster]) -> str:
+    return each[1].model_dump_json()
+
+
+def _executor(submission: Submission, cluster: Cluster) -> submitit.SlurmExecutor:
+    import submitit
+
+    executor = submitit.SlurmExecutor(submission.folder)
+    executor.update_parameters(job_name=submission.name, **options(cluster))
+    return executor
+
+
+@contextmanager
+def _sbatch(submission: Submission, before: Sequence[Submission]) -> Iterator[None]:
+    """RunError where it refuses; a submission that nothing came of is forgotten."""
+    from submitit.core.utils import FailedJobError, FailedSubmissionError
+
+    try:
+        yield
+    except (FailedJobError, FailedSubmissionError) as error:
+        if submission not in before:
+            shutil.rmtree(submission.folder)
+        reason = " ".join(str(error).replace("sbatch: error: ", "").split())
+        stays = f"; {sum(len(one.runs) for one in before)} runs were submitted before and stay" if before else ""
+        raise RunError(f"sbatch refuses: {reason}{stays}") from None
+
+
+def _link(log: Path, target: Path) -> None:
+    """The log beside the run; the file of an earlier job stays where it is."""
+    if log.exists() and not log.is_symlink():
+        log.replace(log.with_name(f"{log.name}~"))
+    new = log.with_name(f".{log.name}.new")
+    new.unlink(missing_ok=True)
+    new.symlink_to(os.path.relpath(target, log.parent.resolve()))
+    new.replace(log)

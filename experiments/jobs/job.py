@@ -1,0 +1,139 @@
+"""What a job does: train and test one run, be requeued when it is stopped, give up when that leads nowhere.
+
+No TensorFlow before a run starts.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from ..config.load import load
+from ..config.variants import suffix
+from ..errors import Interrupted, InUse, RunError
+from ..papers import render as papers_render
+from ..papers.definition import load_table
+from ..papers.plan import plan
+from ..reports.table import render, tabulate
+from ..runs.directory import RunDirectory
+from ..runs.rows import merge, read_rows
+from ..system.atomic import write_json_atomic, write_text_atomic
+from ..system.failures import explain, noted
+from ..system.signals import StopSignal
+from .rendezvous import find
+from .slurm import slurm
+
+Paper = tuple[str, int | None, float]  # table, seeds, budget
+
+MOST_RESTARTS = 5  # at one step
+PATIENCE = (0, 3, 10)  # seconds before each attempt to be requeued: many jobs that are stopped together ask together
+
+
+def work(
+    path: str, tests: Sequence[Mapping[str, Any]], threads: int, environment: Mapping[str, str] = MappingProxyType({})
+) -> None:
+    """Train the run whose spec is in the folder, alone or as one of its workers, then test it in further ways. Raises
+    what the run raises, and SystemExit where it was stopped, after it has asked to be requeued."""
+    for name, value in environment.items():
+        os.environ.setdefault(name, value)  # the site's own setup comes first
+    directory, cluster = RunDirectory(Path(path)), find()
+    follows = cluster is not None and cluster.index > 0
+    print(f"{path}: started as process {os.getpid()} on {socket.gethostname()}", file=sys.stderr, flush=True)
+    for name in ("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS"):
+        os.environ[name] = str(threads)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    with StopSignal() as stop:
+        try:
+            with nullcontext() if follows else noted(directory.failure):
+                if not follows:
+                    count_restarts(directory)
+                experiment = load(directory.spec).experiment
+                with stop.held():  # a module that is left in the middle cannot be imported again
+                    from ..system.startup import import_tensorflow
+
+                    import_tensorflow()
+                    from ...algorithms.workers import ALONE, join
+                    from ..evaluation.retest import evaluate
+                    from ..training.followers import follow
+                    from ..training.train import run
+                stop.check()
+                workers = join(cluster.addresses, cluster.index) if cluster else ALONE
+                if follows:
+                    follow(experiment, experiment.seeds[0], workers)
+                    return
+                run(experiment, experiment.seeds[0], directory, workers=workers)
+                failures = []
+                for test in tests:
+                    try:
+                        evaluate(directory.path, "test", test)
+                    except (Interrupted, InUse):
+                        raise
+                    except Exception as error:  # keeps no other test from being done
+                        print(f"{path}, tested with {dict(test)}: {explain(error)[0]}", file=sys.stderr, flush=True)
+                        failures.append(error.with_traceback(None))  # which holds the model
+                if failures:
+                    raise failures[0]
+        except Interrupted as stopped:
+            with stop.held():  # batch systems send more than one signal
+                print(f"{directory.path}: {stopped}", file=sys.stderr)
+                if requeued():
+                    print("requeued", file=sys.stderr)
+            raise SystemExit(130) from None
+
+
+def count_restarts(directory: RunDirectory) -> None:
+    """Note that the scheduler starts the run once more; RunError after too many starts at one step of the training, or
+    one part of a test."""
+    done = {"step": directory.step, "tested": directory.tested}
+    try:
+        told = json.loads(directory.restarts.read_text(encoding="utf-8"))
+        count = told["restarts"] + 1 if done == {"step": told["step"], "tested": told.get("tested", 0)} else 0
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        count = 0
+    if count > MOST_RESTARTS:
+        raise RunError(
+            f"started {count} times at step {directory.step} without progress, so not again: see {directory.log}; "
+            "submit it again with a longer --time or more memory"
+        )
+    write_json_atomic(directory.restarts, done | {"restarts": count})
+
+
+def requeued() -> bool:
+    """Ask Slurm to run this job again, where it is still meant to run: a job that is being cancelled is not, and one
+    that Slurm requeues by itself need not ask."""
+    task = os.environ.get("SLURM_ARRAY_TASK_ID")
+    job = os.environ.get("SLURM_JOB_ID") if task is None else f"{os.environ['SLURM_ARRAY_JOB_ID']}_{task}"
+    if job is None or os.environ.get("SLURM_PROCID", "0") != "0":
+        return False
+    for wait in PATIENCE:
+        time.sleep(wait)
+        try:
+            if slurm("squeue", "--noheader", f"--jobs={job}", "--format=%T", timeout=10).strip() != "RUNNING":
+                return False
+            slurm("scontrol", "requeue", job, timeout=10)
+            return True
+        except RunError as error:
+            print(f"not requeued yet: {error}", file=sys.stderr, flush=True)
+    return False
+
+
+def write_table(out: str, paper: tuple[str, int | None, float] | None) -> None:
+    """Rebuild OUT/results.csv and write OUT/table, or that of a paper's (table, seeds, budget), as .csv, .md, .tex."""
+    folder = Path(out)
+    merge(folder)
+    if paper:
+        table, seeds, budget = paper
+        planned = plan(load_table(table), folder, seeds, budget)
+        papers_render.write(planned, folder / f"{Path(table).stem}{suffix(budget)}")
+    elif rows := read_rows([folder]):
+        lines = tabulate(rows)
+        for ending, form in (("csv", "csv"), ("md", "markdown"), ("tex", "latex"), ("txt", "text")):
+            write_text_atomic(folder / f"table.{ending}", render(lines, form) + "\n")

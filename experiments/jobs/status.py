@@ -1,0 +1,112 @@
+"""What becomes of runs: a state and a few words for each, from its folder and the scheduler. No TensorFlow."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from tqdm import tqdm
+
+from ..errors import RunError
+from ..reports.table import average, result_cells, unit_of
+from ..runs.directory import RunDirectory
+from ..runs.rows import read_row
+from ..system import lock
+from .submission import Live, find_runs, find_submissions, live
+
+STATES = ("running", "waiting", "finished", "interrupted", "failed", "missing")
+
+
+class Status(NamedTuple):
+    """One run."""
+
+    path: Path
+    state: str  # one of STATES
+    words: str
+
+
+def statuses(folder: Path) -> list[Status]:
+    """Of every run below the folder, sorted."""
+    submissions = find_submissions(folder)
+    alive = live(submissions)
+    submitted = {run for one in submissions for run in one.runs}
+    found = [(run, run.path.resolve()) for run in find_runs(folder)]
+    return [_status(run, alive.get(path), path in submitted) for run, path in found]
+
+
+def lines(found: Sequence[Status], folder: Path) -> Iterator[str]:
+    """One a run, then how many there are of each state."""
+    names = [str(one.path.relative_to(folder.resolve())) for one in found]
+    width = max(map(len, names), default=0)
+    for name, one in zip(names, found, strict=True):
+        yield f"{name:<{width}}  {one.state:<11}  {one.words}".rstrip()
+    counts = Counter(one.state for one in found)
+    yield f"{len(found)} runs: " + ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
+
+
+def _status(run: RunDirectory, job: Live | None, submitted: bool) -> Status:
+    process = lock.holder(run.lock) if job is None or job.submission.local else None
+    busy = process or (f"job {job.job}" if job and not job.waiting else None)
+    if busy:
+        doing = "a further test" if run.finished else _progress(run) or "starting"
+        return Status(run.path, "running", f"{doing} ({busy})")
+    if job:
+        by = job.job if job.submission.local else f"job {job.job}"
+        return Status(run.path, "waiting", f"for {job.reason} ({by})")
+    failure = run.failure.read_text(encoding="utf-8", errors="replace").strip() if run.failure.is_file() else ""
+    if run.finished:
+        state, words = _finished(run)
+        return Status(run.path, state, words + (failure and f"; a further test failed: {failure}"))
+    if failure:
+        return Status(run.path, "failed", failure)
+    told = _last_words(run)
+    stopped = any(": stopped" in line or "CANCELLED AT" in line and "DUE TO" not in line for line in told)
+    if submitted and told and not stopped:
+        last = [line for line in told if line.startswith("slurmstepd")] or told
+        return Status(run.path, "failed", f"its job ended without a result; its log ends with: {last[-1][:200]}")
+    if run.step:
+        return Status(run.path, "interrupted", f"after step {run.step}")
+    if run.environment.is_file():
+        return Status(run.path, "interrupted", "before its first checkpoint")
+    return Status(run.path, "missing", "its job ended before it started" if submitted else "")
+
+
+def _finished(run: RunDirectory) -> tuple[str, str]:
+    try:
+        row = read_row(run.result)
+    except RunError as error:
+        return "failed", str(error)
+    cells = result_cells(average([row]))
+    spread = f" ± {cells['ci95']}" if cells["ci95"] else ""
+    return "finished", f"{unit_of(row.metric)} {cells['result']}{spread}"
+
+
+def _progress(run: RunDirectory) -> str:
+    try:
+        told = json.loads(run.progress.read_text(encoding="utf-8"))
+        done, total, rate = told["done"], told["total"], told["per_second"]
+        if done == total:
+            return f"step {done} of {total}, testing"
+        left = f", {tqdm.format_interval((total - done) / rate)} left" if rate else ""
+        return f"step {done} of {total}, {rate:.3g}/s{left}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+
+
+def _last_words(run: RunDirectory) -> list[str]:
+    """The last lines of its log since it was started last; Slurm says there what it did. None where it was started by
+    hand since."""
+    try:
+        if run.environment.is_file() and run.log.stat().st_mtime < run.environment.stat().st_mtime:
+            return []
+        with open(run.log, "rb") as file:
+            file.seek(max(0, file.seek(0, 2) - 4096))
+            lines = file.read().decode(errors="replace").splitlines()
+    except OSError:
+        return []
+    told = [line.strip() for line in lines if line.strip()]
+    starts = [number for number, line in enumerate(told) if ": started as process " in line]
+    return told[starts[-1] + 1 :] if starts else told

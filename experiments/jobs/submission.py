@@ -1,0 +1,176 @@
+"""What was submitted below a folder of runs, and what of it is still alive. No TensorFlow.
+
+A submission is a folder OUT/.jobs/NAME: `runs.json`, written before anything starts, lists its runs in the order of the
+job array; beside it are the files of submitit, or the lock of the process that starts the runs on this machine. NAME is
+also the name of the jobs, so that the scheduler knows which they are even if their numbers could not be written down.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+import signal
+import socket
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import NamedTuple
+
+from ..errors import RunError
+from ..runs.directory import RunDirectory, folders_below
+from ..runs.run import Run
+from ..system import lock
+from ..system.atomic import write_json_atomic
+from .slurm import slurm, squeue
+
+JOBS = ".jobs"
+
+
+@dataclass
+class Submission:
+    """Runs that were submitted together."""
+
+    folder: Path  # OUT/.jobs/NAME
+    runs: list[Path] = field(default_factory=list)  # by their number in the array
+    ended: list[Path] = field(default_factory=list)  # of those that a process of this machine has started
+    job: str | None = None
+    table: str | None = None  # the job that merges the results
+
+    @property
+    def name(self) -> str:
+        """Of its jobs."""
+        return self.folder.name
+
+    @property
+    def local(self) -> bool:
+        """Whether a process of this machine was to start the runs."""
+        return self.lock.exists()
+
+    @property
+    def lock(self) -> Path:
+        """Held while a process of this machine starts the runs."""
+        return self.folder / ".lock"
+
+    def write(self) -> None:
+        """Note what is known of it."""
+        out = self.folder.parents[1]
+        runs, ended = ([os.path.relpath(run, out) for run in some] for some in (self.runs, self.ended))
+        told = {"runs": runs, "job": self.job, "table": self.table} | ({"ended": ended} if ended else {})
+        write_json_atomic(self.folder / "runs.json", told)
+
+
+class Live(NamedTuple):
+    """A job that is not over."""
+
+    job: str  # its number, or `process N on HOST`
+    waiting: bool
+    reason: str  # why it waits, in the scheduler's word
+    submission: Submission
+
+
+def find_runs(folder: Path) -> list[RunDirectory]:
+    """Every run below the folder, itself included, sorted; those that --fresh set aside do not count."""
+    return [RunDirectory(path) for path in sorted(path for path, files in _walk(folder) if _is_run(path, files))]
+
+
+def find_submissions(folder: Path) -> list[Submission]:
+    """Those of the folder, of the folders in it, and of the folder of runs that it is a part of; the oldest first."""
+    names = (folder.resolve(), Path(os.path.abspath(folder)))  # which differ by symbolic links
+    above = [each / JOBS for name in names for each in list(name.parents)[:2]]
+    below = [path / JOBS for path, _ in _walk(folder)]
+    records = {record for each in {*above, *below} for record in each.glob("*/runs.json")}
+    return [_read(record) for record in sorted(records, key=lambda path: path.parent.name)]
+
+
+def _walk(folder: Path) -> Iterator[tuple[Path, list[str]]]:
+    """Folders and their files, the insides of runs and submissions left out."""
+    for path, below, files in folders_below(folder.resolve()):
+        yield path, files
+        if _is_run(path, files):
+            below.clear()
+        elif JOBS in below:
+            below.remove(JOBS)
+
+
+def _is_run(path: Path, files: Sequence[str]) -> bool:
+    """Whether it is the folder of a run, with its spec or with the reason why it never had one."""
+    return bool(re.fullmatch(r"seed-\d+", path.name)) and ("spec.yaml" in files or "failure.txt" in files)
+
+
+def _read(record: Path) -> Submission:
+    try:
+        told = json.loads(record.read_text(encoding="utf-8"))
+        out = record.parents[2]
+        runs, ended = ([(out / run).resolve() for run in some] for some in (told["runs"], told.get("ended", [])))
+        return Submission(record.parent, runs, ended, told["job"], told["table"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(f"{record} is no record of a submission ({error}): delete its folder") from None
+
+
+def live(submissions: Sequence[Submission]) -> dict[Path, Live]:
+    """The runs whose job is queued or running, or whose turn comes in a process of this machine; by folder."""
+    found: dict[Path, Live] = {}
+    for one in submissions:
+        if one.local and (holder := lock.holder(one.lock)):
+            to_come = [run for run in one.runs if run not in one.ended]
+            found |= dict.fromkeys(to_come, Live(holder, True, "its turn", one))
+    known = {one.name: one for one in submissions if not one.local}
+    for job, name, state, reason in squeue(known):
+        one, (_, _, number) = known[name], job.partition("_")
+        if (place := int(number or 0)) < len(one.runs):
+            run = RunDirectory(one.runs[place])
+            if state == "COMPLETING" and (run.finished or run.failure.exists()):
+                continue  # over; others that Slurm requeues look the same for a while
+            found[run.path] = Live(job, state == "PENDING", reason, one)
+    return found
+
+
+def cancel(folder: Path) -> int:
+    """End every job and process of the runs below the folder; how many runs were alive. They go on when submitted
+    again. RunError for one that has not begun and is to be started by a process that starts others too."""
+    here, submissions = folder.resolve(), find_submissions(folder)
+    below = {run.path.resolve() for run in find_runs(folder)}  # some by symbolic links
+
+    def inside(run: Path) -> bool:
+        return run in below or run.is_relative_to(here)
+
+    alive = {path: job for path, job in live(submissions).items() if inside(path)}
+    whole = [one for one in submissions if all(map(inside, one.runs))]
+    names = {name for one in whole if not one.local for name in (one.name, f"{one.name}-table")}
+    arrays = {job.partition("_")[0] for job, *_ in squeue(names)}
+    single = {each.job for each in alive.values() if not each.submission.local and each.submission not in whole}
+    if arrays or single:
+        slurm("scancel", *sorted(arrays | single))
+    for holder in filter(None, (lock.holder(one.lock) for one in whole)):
+        _end(holder)  # and it ends its runs
+    ended = {path for path, job in alive.items() if not job.submission.local or job.submission in whole}
+    for path in below - ended:
+        if holder := lock.holder(RunDirectory(path).lock):
+            ended.add(path)
+            _end(holder)
+    for path, job in alive.items():
+        run = RunDirectory(path)
+        if path not in ended and not run.failure.exists():
+            raise RunError(f"{path} waits for its turn in {job.job}, which starts other runs too: cancel their folder")
+    return len(ended)
+
+
+def _end(holder: str) -> None:
+    """Ask the process that holds a lock to stop."""
+    match = re.fullmatch(r"process (\d+) on (.+)", holder)
+    if not match or match[2] != socket.gethostname():
+        raise RunError(f"{holder} is not on this machine: cancel it there")
+    with suppress(ProcessLookupError):
+        os.kill(int(match[1]), signal.SIGTERM)
+
+
+def new_submission(runs: Sequence[Run], out: Path) -> Submission:
+    """Noted before anything starts."""
+    name = f"metarun-{datetime.now():%Y%m%d-%H%M%S-%f}-{secrets.token_hex(2)}"
+    submission = Submission((out / JOBS / name).resolve(), [run.directory.path.resolve() for run in runs])
+    submission.write()
+    return submission

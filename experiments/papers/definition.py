@@ -1,0 +1,170 @@
+"""A paper's table as data: which model fills which cell, how it is tested, and the number in the paper. No TensorFlow.
+
+One model fills several cells: cells that name the same spec, with the same `overrides` if any, share its training, and
+`test` says how each of them tests it, in the words of `metarun evaluate`. Cells of one `column` are compared with each
+other.
+"""
+
+from __future__ import annotations
+
+import difflib
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import AfterValidator, Field, ValidationError
+from pydantic_core import PydanticCustomError
+
+from ...datasets.options import Options
+from ..config.document import Document, read
+from ..config.experiment import Protocol, Published
+from ..config.messages import EXPECTED, show
+from ..errors import SpecError
+
+
+class Changes(Options):
+    """How a cell's test differs from the one in its spec."""
+
+    way: int | None = Field(default=None, ge=1, le=1000)
+    shot: int | None = Field(default=None, ge=1, le=1000)
+    query: int | None = Field(default=None, ge=1, le=1000)
+    episodes: int | None = Field(default=None, ge=2)
+    episode_seed: int | None = Field(default=None, ge=0, lt=2**31)
+    inner_steps: int | None = Field(default=None, ge=0, le=1000)
+    protocol: Protocol | None = None
+    checkpoint: Literal["best", "last"] | None = None
+
+
+def _named(overrides: tuple[str, ...]) -> tuple[str, ...]:
+    if overrides and not any(one.startswith("name=") for one in overrides):
+        raise PydanticCustomError("unnamed", "name=... is missing: such a run needs a name of its own")
+    return overrides
+
+
+Overrides = Annotated[tuple[str, ...], Field(strict=False), AfterValidator(_named)]  # as `metarun train -s` takes them
+
+
+class Cell(Options):
+    """One number of the table."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")
+    column: str = Field(min_length=1)
+    method: str = Field(min_length=1)
+    spec: str = Field(min_length=1)
+    overrides: Overrides = ()  # of the spec
+    test: Changes = Changes()
+    published: Published | None = None
+
+    @property
+    def changes(self) -> dict[str, Any]:
+        """What `evaluate` is asked for; nothing where the run's own test fills the cell."""
+        return self.test.model_dump(exclude_none=True)
+
+
+class PaperTable(Options):
+    """A table: what it is, and its cells in the paper's order."""
+
+    title: str = Field(min_length=3)
+    cells: tuple[Cell, ...] = Field(strict=False, min_length=1)
+
+
+class PartOfTable(Options):
+    """Some columns of another table, with overrides of the specs of some of their cells, by name."""
+
+    title: str = Field(min_length=3)
+    part_of: str
+    columns: tuple[str, ...] = Field(strict=False, min_length=1)
+    overrides: dict[str, Overrides] = {}
+
+
+def shipped_tables() -> dict[str, Path]:
+    """Name -> file of the tables in the package."""
+    root = Path(str(files("metarun.experiments") / "tables"))
+    return {path.stem: path for path in sorted(root.glob("*.yaml"))}
+
+
+def load_table(name: str) -> PaperTable:
+    """A table that ships, or one in a file, or a part of one; SpecError lists all mistakes. Files that it names are
+    looked for beside it first."""
+    path = _find(name)
+    document = read(path)
+    if "part_of" not in document.values:
+        return _whole(document, path.parent)
+    part = _validated(document, PartOfTable)
+    path = _find(_beside(part.part_of, path.parent))
+    other = read(path)
+    if "part_of" in other.values:
+        document.complain(("part_of",), f"{part.part_of} is itself a part of another table: name that one")
+        raise SpecError(document.problems)
+    whole = _whole(other, path.parent)
+    cells = {cell.name: cell for cell in whole.cells if cell.column in part.columns}
+    for number, column in enumerate(part.columns):
+        if column not in {cell.column for cell in whole.cells}:
+            document.complain(("columns", number), f"{part.part_of} has no such column")
+    for cell in part.overrides:
+        if cell not in cells:
+            document.complain(("overrides", cell), f"these columns of {part.part_of} have no such cell")
+    if document.problems:
+        raise SpecError(document.problems)
+    changed = {name: cells[name].model_copy(update={"overrides": told}) for name, told in part.overrides.items()}
+    return PaperTable(title=part.title, cells=tuple((cells | changed).values()))
+
+
+def _find(name: str) -> Path:
+    shipped = shipped_tables()
+    path = shipped.get(name, Path(name))
+    if not path.is_file():
+        near = difflib.get_close_matches(name, shipped, n=1, cutoff=0.6)
+        hint = f"did you mean {near[0]}?" if near else f"the tables are {', '.join(shipped)}"
+        raise SpecError([f"no table {name}; {hint}"])
+    return path
+
+
+def _beside(name: str, folder: Path) -> str:
+    """The file of this name in the folder, or else the name as it is."""
+    path = folder / name
+    return str(path) if path.is_file() else name
+
+
+def _whole(document: Document, folder: Path) -> PaperTable:
+    table = _validated(document, PaperTable)
+    _complain_of_doubles(document, table)
+    if document.problems:
+        raise SpecError(document.problems)
+    cells = (cell.model_copy(update={"spec": _beside(cell.spec, folder)}) for cell in table.cells)
+    return table.model_copy(update={"cells": tuple(cells)})
+
+
+Kind = TypeVar("Kind", bound=Options)
+
+
+def _validated(document: Document, kind: type[Kind]) -> Kind:
+    try:
+        return kind.model_validate(document.values)
+    except ValidationError as error:
+        details = error.errors(include_url=False)
+        for detail in details:
+            if detail["type"] == "too_short" and any(len(other["loc"]) > len(detail["loc"]) for other in details):
+                continue  # its members have mistakes, and do not count
+            document.complain(detail["loc"], _message(detail))
+        raise SpecError(document.problems) from None
+
+
+def _complain_of_doubles(document: Document, table: PaperTable) -> None:
+    """Two cells of one name, or of one test of one model."""
+    names: dict[Any, str] = {}
+    for number, cell in enumerate(table.cells):
+        for key in (cell.name, (cell.spec, cell.overrides, cell.test)):
+            if key in names:
+                document.complain(("cells", number), f"{cell.name} is the same cell as {names[key]}")
+            names.setdefault(key, cell.name)
+
+
+def _message(detail: Any) -> str:
+    if detail["type"] == "extra_forbidden":
+        return "unknown key"
+    if detail["type"] == "missing":
+        return "is missing"
+    if detail["type"] in EXPECTED:
+        return f"expected {EXPECTED[detail['type']]}, got {show(detail['input'])}"
+    return f"{detail['msg'][0].lower()}{detail['msg'][1:]}, got {show(detail['input'])}"

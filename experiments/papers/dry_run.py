@@ -1,0 +1,68 @@
+"""What filling a paper's table would take: state, hours and data of each cell. No TensorFlow, but in what measures."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Sequence
+from pathlib import Path
+
+from ...datasets.availability import absent, needs
+from ...datasets.errors import DataError
+from ..config.experiment import Experiment
+from ..config.variants import changed
+from ..errors import RunError
+from .plan import BLOCKED, Planned, by_cell
+
+Hours = Callable[[Experiment, bool], tuple[float, float]]
+
+
+def listing(planned: Sequence[Planned], hours: Hours, alive: Collection[Path] = ()) -> Iterator[str]:
+    """One line a cell as soon as it is known, then the sum. `hours` measures one seed of an experiment, training and
+    test, or the test alone where it is told that all is trained; it is asked once for each model that is not finished
+    and once for each further test, where the data are here. `alive` are the folders of submitted runs."""
+    cells = by_cell(planned)
+    width = max(map(len, cells))
+    names = {one.directory.path: one.cell.name for one in reversed(planned)}  # the first cell of each model
+    yield f"{'cell':<{width}}  {'hours':>6}  state; data"
+    total, unknown = 0.0, []
+    for name, seeds in cells.items():
+        first = seeds[0]
+        states = [
+            "queued or running" if one.directory.path.resolve() in alive and not one.directory.finished else one.state
+            for one in seeds
+        ]
+        state = ", ".join(told if len(seeds) == 1 else f"{count} {told}" for told, count in Counter(states).items())
+        todo = [one for one, told in zip(seeds, states, strict=True) if told not in BLOCKED]
+        shared, data, shown = names[first.directory.path], needs(first.experiment.dataset), ""
+        models = [one for one in todo if shared == name and not one.directory.finished]
+        tests = [one for one in todo if one.row_path != one.directory.result and not one.row_path.is_file()]
+        if shared != name:
+            state += f" (the model of {shared})"
+        if (models or tests) and absent(first.experiment.dataset):
+            unknown.append(name)
+            shown = "?"
+        elif models or tests:
+            try:
+                took = _hours(models, tests, hours)
+            except (DataError, RunError) as error:
+                unknown.append(name)
+                shown, state = "?", f"{state}; cannot start: {error}"
+            else:
+                total += took
+                shown = f"{took:.2f}" if took >= 0.005 else "<0.01"
+        yield f"{name:<{width}}  {shown:>6}  {state}; {data}"
+    missing = f", without {', '.join(unknown)}" if unknown else ""
+    yield f"about {total:.2f} hours on this machine, by short measurements{missing}"
+
+
+def _hours(models: Sequence[Planned], tests: Sequence[Planned], hours: Hours) -> float:
+    """Of what is left of the trainings of some models, their own tests, and further tests of one cell."""
+    total = 0.0
+    if models:
+        experiment = models[0].experiment
+        left = [1 - one.step / experiment.train.steps if experiment.train.steps else 1.0 for one in models]
+        training, test = hours(experiment, not any(left))
+        total += sum(left) * training + len(models) * test
+    if tests:
+        total += len(tests) * hours(changed(tests[0].experiment, tests[0].cell.changes), True)[1]
+    return total

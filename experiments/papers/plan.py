@@ -1,0 +1,147 @@
+"""What is there of a paper's table, and what is missing: decided before anything runs. No TensorFlow."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from ..config.experiment import Experiment
+from ..config.variants import changed, within_budget
+from ..errors import RunError, SpecError
+from ..runs.continuation import begun
+from ..runs.directory import RunDirectory, place
+from ..runs.rows import Row, read_row
+from ..runs.run import Run, held
+from ..system import lock
+from .definition import Cell, PaperTable
+
+DAMAGED = "damaged"
+OTHER_SPEC, OTHER_SEED = "another spec in its folder", "another seed in its folder"
+BLOCKED = (DAMAGED, OTHER_SPEC, OTHER_SEED)  # states of cells that cannot be trained
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One cell, one seed: the run that fills it, and where."""
+
+    cell: Cell
+    experiment: Experiment  # trained within the budget
+    full: Experiment  # the spec as it ships
+    seed: int
+    directory: RunDirectory
+
+    @cached_property
+    def row_path(self) -> Path:
+        """Where the cell's row is, or will be."""
+        return place(self.directory, self.experiment, changed(self.experiment, self.cell.changes))
+
+    @property
+    def state(self) -> str:
+        """finished, trained but not tested so, interrupted at step N of M, missing, damaged, or what else its folder
+        holds."""
+        try:
+            digest, seeds = held(self.directory) or (self.experiment.digest, (self.seed,))
+            if self.directory.finished and self.row_path.is_file():
+                read_row(self.row_path)
+        except RunError:
+            return DAMAGED
+        if digest != self.experiment.digest:
+            return OTHER_SPEC
+        if self.seed not in seeds:
+            return OTHER_SEED
+        if self.directory.finished:
+            return "finished" if self.row_path.is_file() else "trained, not tested so"
+        if holder := lock.holder(self.directory.lock):
+            return f"in use by {holder}"
+        if self.directory.spec.exists():
+            return f"interrupted at step {self.step} of {self.experiment.train.steps}"
+        if shorter := begun(self.experiment, self.directory):
+            return f"missing, goes on from step {shorter.step} of {shorter.path.parent.name}"
+        return "missing"
+
+    @property
+    def step(self) -> int:
+        """Meta-updates that need not be done again."""
+        if self.directory.finished:
+            return self.experiment.train.steps
+        shorter = begun(self.experiment, self.directory)
+        return (shorter or self.directory).step
+
+    @property
+    def row(self) -> Row | None:
+        """The cell's row, where it is finished."""
+        return read_row(self.row_path) if self.state == "finished" else None
+
+    @property
+    def budget(self) -> float | None:
+        """Tasks trained on, of those of the spec as it ships; None where nothing is trained."""
+        whole = self.full.train.steps * self.full.train.meta_batch
+        return self.experiment.train.steps * self.experiment.train.meta_batch / whole if whole else None
+
+
+def plan(table: PaperTable, out: Path, seeds: int | None = None, budget: float = 1.0) -> list[Planned]:
+    """Every cell and seed, in the table's order; SpecError where a spec is missing, or cannot be tested so."""
+    specs: dict[tuple[str, tuple[str, ...]], tuple[Experiment, Experiment]] = {}
+    names: dict[str, tuple[str, str]] = {}  # of experiments -> digest, cell
+    planned, problems = [], []
+    for cell in table.cells:
+        try:
+            model = cell.spec, cell.overrides
+            if model not in specs:
+                specs[model] = within_budget(cell.spec, budget, cell.overrides)
+            experiment, full = specs[model]
+            changed(experiment, cell.changes)
+        except SpecError as error:
+            problems += [f"{cell.name}: {problem}" for problem in error.problems]
+            continue
+        digest, first = names.setdefault(experiment.name, (experiment.digest, cell.name))
+        if digest != experiment.digest:
+            problems.append(f"{first} and {cell.name} are two models of one name, {experiment.name}: rename one")
+        classical = experiment.kind == "classical"  # no seed changes its result
+        for seed in experiment.seeds if seeds is None or classical else range(seeds):
+            directory = RunDirectory(out / experiment.name / f"seed-{seed}")
+            planned.append(Planned(cell, experiment, full, seed, directory))
+    if problems:
+        raise SpecError(list(dict.fromkeys(problems)))
+    return planned
+
+
+def choose(planned: Sequence[Planned], pattern: str) -> list[Planned]:
+    """Those whose cell's name matches the glob; SpecError with all names where none does."""
+    chosen = [one for one in planned if fnmatch.fnmatchcase(one.cell.name, pattern)]
+    if not chosen:
+        names = dict.fromkeys(one.cell.name for one in planned)
+        raise SpecError([f"--cells {pattern}: no cell has such a name; the cells are {', '.join(names)}"])
+    return chosen
+
+
+def by_model(planned: Sequence[Planned]) -> Mapping[Path, list[Planned]]:
+    """Cells that one trained model fills, by its folder."""
+    models: dict[Path, list[Planned]] = {}
+    for one in planned:
+        models.setdefault(one.directory.path, []).append(one)
+    return models
+
+
+def trainings(planned: Sequence[Planned]) -> list[Run]:
+    """One run a model, with the tests of its cells that its own is not."""
+    return [
+        Run(
+            cells[0].experiment,
+            cells[0].seed,
+            cells[0].directory,
+            tuple(one.cell.changes for one in cells if one.row_path != one.directory.result),
+        )
+        for cells in by_model(planned).values()
+    ]
+
+
+def by_cell(planned: Sequence[Planned]) -> Mapping[str, list[Planned]]:
+    """The seeds of each cell, by its name."""
+    cells: dict[str, list[Planned]] = {}
+    for one in planned:
+        cells.setdefault(one.cell.name, []).append(one)
+    return cells

@@ -1,0 +1,41 @@
+"""Fill a paper's table: train each model once, test it for every cell that it fills."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from ..errors import Interrupted
+from ..evaluation.retest import evaluate
+from ..runs.rows import merge
+from ..system.signals import StopSignal
+from ..training.train import run
+from .plan import Planned, by_model
+
+
+def reproduce(planned: Sequence[Planned], out: Path, failed: Callable[[str, Exception], object]) -> None:
+    """Run what is missing and go on with what was interrupted; `failed` hears of each cell that cannot be filled, and
+    the others go on. Interrupted and KeyboardInterrupt end it; what is finished stays."""
+    for cells in by_model(planned).values():
+        first = cells[0]
+        if all(one.state == "finished" for one in cells):
+            continue
+        try:
+            run(first.experiment, first.seed, first.directory)
+            merge(out)  # now: the tests that follow may be stopped
+        except Interrupted:
+            raise
+        except Exception as error:
+            failed(", ".join(one.cell.name for one in cells) + f", seed {first.seed}", error)
+            continue
+        for one in cells:
+            if one.state != "finished":
+                try:
+                    with StopSignal("with the tasks that are left"):
+                        evaluate(one.directory.path, "test", one.cell.changes)
+                except Interrupted:
+                    merge(out)
+                    raise
+                except Exception as error:
+                    failed(f"{one.cell.name}, seed {one.seed}", error)
+        merge(out)

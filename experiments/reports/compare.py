@@ -1,0 +1,165 @@
+"""Measurements on identical episodes, compared episode by episode. No TensorFlow."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from itertools import combinations
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..errors import RunError
+from ..runs.directory import RunDirectory
+from ..runs.rows import Row, read_row
+from ..runs.run import spec_of
+from ..stats import Paired, Test, compare
+from .formats import render_cells
+from .table import digits_of, unit_of
+
+LEVEL = 0.05  # of the paired test
+
+LOOKS = {"in_memory", "ink", "normalisation"}  # options of a dataset that change no task, only how it is shown
+TASKS = ("split", "trial", "way", "shot", "query", "episodes")
+
+
+class Compared(NamedTuple):
+    """A measurement with its episodes."""
+
+    path: Path  # of the row
+    row: Row
+    dataset: dict[str, Any]  # the section of the spec
+    values: np.ndarray  # [E] the main metric; accuracies in percent
+
+
+def with_episodes(path: Path) -> Compared:
+    """A finished run by its folder or its result.json, or another test of one by its file in evaluations/."""
+    result = RunDirectory(path).result if path.is_dir() else path
+    if not result.is_file():
+        raise RunError(f"{path} has no result.json: give the folder of a finished run, such as runs/NAME/seed-0")
+    if result.suffix != ".json":
+        raise RunError(f"{path} is no row: give the folder of a run, or a .json file in its evaluations")
+    row, own = read_row(result), result.name == "result.json"
+    directory = RunDirectory(result.parent if own else result.parent.parent)
+    episodes = directory.episodes if own else result.with_suffix(".csv")
+    values = read_episodes(episodes, row.metric)
+    if len(values) != row.episodes or not np.isfinite(values).all():
+        raise RunError(f"{episodes} has not {row.episodes} finite values of {row.metric}: nothing can be compared")
+    if row.mean is None or not np.isclose(values.mean(), row.mean, rtol=1e-6, atol=1e-9):
+        raise RunError(f"{episodes} was changed: its mean is {values.mean():.9g}, that of its row {row.mean}")
+    if row.metric == "accuracy":
+        values = 100 * _as_counted(values, row)
+    dataset = spec_of(directory).dataset.model_dump(mode="json", exclude=LOOKS)
+    return Compared(result, row, dataset, values)
+
+
+def _as_counted(accuracies: np.ndarray, row: Row) -> np.ndarray:
+    """Right answers by the number of queries, which single precision and nine digits have rounded: equal differences
+    must be equal, or Wilcoxon's ranks have no ties."""
+    queries = (row.way or 1) * (row.query or 1)
+    right = np.round(accuracies * queries)
+    return right / queries if np.allclose(right, accuracies * queries, rtol=0, atol=1e-3) else accuracies
+
+
+def read_episodes(path: Path, metric: str) -> np.ndarray:
+    """A column of an episodes.csv, whose lines are in the order of the episodes."""
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            lines = list(csv.DictReader(file))
+        if any(line["episode"] != str(number) for number, line in enumerate(lines)):
+            raise ValueError("its lines are not in the order of the episodes")
+        return np.array([float(line[metric]) for line in lines])
+    except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
+        raise RunError(
+            f"{path} has no whole column of {metric} ({error}): move the row of this test away (result.json, or the "
+            ".json beside it), and the command that made it tests again"
+        ) from None
+
+
+def difference_of_tasks(one: Compared, other: Compared) -> str | None:
+    """Why the two were not measured on the same episodes; None where they were.
+
+    The digest alone does not tell: it has the numbers of what was drawn, so two splits of one size agree in it.
+    """
+    if one.row.metric != other.row.metric:
+        return f"one is measured by {one.row.metric}, the other by {other.row.metric}"
+    for name in sorted(one.dataset.keys() | other.dataset.keys()):
+        mine, theirs = one.dataset.get(name), other.dataset.get(name)
+        moved = name == "path" and one.row.content_digest and other.row.content_digest  # these tell images apart
+        if mine != theirs and not moved:
+            return f"dataset.{name} is {mine} and {theirs}"
+    for name in TASKS:
+        mine, theirs = getattr(one.row, name), getattr(other.row, name)
+        if mine != theirs:
+            return f"{name} is {mine} and {theirs}"
+    if one.row.episodes_digest != other.row.episodes_digest:
+        return f"the episodes differ (digests {one.row.episodes_digest} and {other.row.episodes_digest})"
+    images = {one.row.content_digest, other.row.content_digest} - {""}  # of older versions, which did not note it
+    if len(images) > 1:
+        return f"the images differ (digests {one.row.content_digest} and {other.row.content_digest})"
+    return None
+
+
+def refuse_other_episodes(runs: Sequence[Compared]) -> None:
+    """RunError unless all were measured on the same episodes."""
+    for one, other in combinations(runs, 2):
+        if reason := difference_of_tasks(one, other):
+            raise RunError(
+                f"{one.path} and {other.path} cannot be compared: {reason}. `metarun evaluate` tests one of them "
+                "as the other was"
+            )
+
+
+def best_of(runs: Sequence[Compared]) -> int:
+    """Place of the best mean: the lowest mse, otherwise the highest."""
+    means = [float(run.values.mean()) for run in runs]
+    return int(np.argmin(means) if runs[0].row.metric == "mse" else np.argmax(means))
+
+
+def against(runs: Sequence[Compared], reference: int, test: Test) -> list[Paired | None]:
+    """Each run minus the one at `reference`, which itself is None."""
+    return [
+        None if place == reference else compare(run.values, runs[reference].values, test)
+        for place, run in enumerate(runs)
+    ]
+
+
+def render(runs: Sequence[Compared], reference: int, test: Test, form: str) -> str:
+    """A line for each run, and what was tested."""
+    row = runs[reference].row
+    digits = digits_of(row.metric) + 1
+    names = ["run", "algorithm", "protocol", "result", "difference", "ci95", "p"]
+    table = []
+    for run, paired in zip(runs, against(runs, reference, test), strict=True):
+        label = run.path.parent if run.path.name == "result.json" else run.path
+        told = [str(label), run.row.algorithm, run.row.protocol or "", f"{run.values.mean():.{digits}f}"]
+        if paired is None:
+            table.append([*told, "", "", ""])
+        else:
+            table.append(
+                [*told, f"{paired.difference:+.{digits}f}", f"{paired.ci95:.{digits}f}", probability(paired.p)]
+            )
+    kept = [place for place in range(len(names)) if any(cells[place] for cells in table)]
+    shown = render_cells([names[place] for place in kept], [[cells[place] for place in kept] for cells in table], form)
+    note = f"difference to {table[reference][0]} on {row.episodes} identical episodes; {test} test"
+    comment = "% " if form == "latex" else ""
+    return f"{shown}\n\n{comment}{unit_of(row.metric)}; {note}"
+
+
+def probability(p: float) -> str:
+    """As people write it."""
+    return "<0.0001" if p < 0.0001 else f"{p:.4f}"
+
+
+def seed_mean(tests: Sequence[Compared]) -> Compared:
+    """Episode by episode the mean over seeds."""
+    return tests[0]._replace(values=np.mean([test.values for test in tests], axis=0))
+
+
+def best(tests: Sequence[Compared], level: float = LEVEL) -> list[int]:
+    """Places of the best measurement and of those that a paired t-test does not separate from it."""
+    top = best_of(tests)
+    return [
+        place for place, test in enumerate(tests) if place == top or compare(test.values, tests[top].values).p > level
+    ]

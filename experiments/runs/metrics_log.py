@@ -1,0 +1,98 @@
+"""metrics.csv, and the same numbers as TensorBoard scalars.
+
+The file is the record: a resumed run cuts off the lines after its checkpoint and writes the TensorBoard folder
+anew from what is left, so both end as those of a run that was never disturbed (times aside).
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+
+import tensorflow as tf
+
+from ..errors import RunError
+from ..system.atomic import write_text_atomic
+from .directory import RunDirectory
+
+FIXED = ("step", "split")
+SPLITS = ("train", "val")
+SCALAR = tf.compat.v1.SummaryMetadata(plugin_data={"plugin_name": "scalars"})  # tf.summary.scalar needs TensorBoard
+TIMES = ("seconds", "tasks_per_second")
+
+
+class MetricsLog:
+    """Appends rows; each row is on the disk before `write` returns."""
+
+    def __init__(self, directory: RunDirectory, names: Sequence[str], step: int):
+        """Go on after `step`: later rows are dropped. `names` are the metric columns."""
+        self.path = directory.metrics
+        self.columns = [*FIXED, *names, *TIMES]
+        kept = [row for row in self._read() if int(row["step"]) <= step]
+        write_text_atomic(self.path, self._lines(kept, header=True))
+        shutil.rmtree(directory.tensorboard, ignore_errors=True)
+        self.writers = {split: tf.summary.create_file_writer(str(directory.tensorboard / split)) for split in SPLITS}
+        for row in kept:
+            self._summarise(row)
+
+    def write(
+        self, step: int, split: str, values: Mapping[str, float], seconds: float, tasks_per_second: float
+    ) -> None:
+        """Append one row; numbers keep nine significant digits, enough for a float32 to come back exactly."""
+        numbers = {**values, "seconds": round(seconds, 1), "tasks_per_second": round(tasks_per_second, 1)}
+        row = {"step": str(step), "split": split} | {name: f"{number:.9g}" for name, number in numbers.items()}
+        with open(self.path, "a", encoding="utf-8", newline="") as file:
+            file.write(self._lines([row]))
+            file.flush()
+            os.fsync(file.fileno())
+        self._summarise(row)
+
+    def flush(self) -> None:
+        """Put the TensorBoard scalars on the disk."""
+        for writer in self.writers.values():
+            writer.flush()
+
+    def _read(self) -> list[dict[str, str]]:
+        """Whole rows of the file; a last line that a crash cut short is dropped."""
+        if not self.path.exists():
+            return []
+        lines = self.path.read_text(encoding="utf-8", errors="replace").split("\n")[:-1]
+        found = lines[0].split(",") if lines else self.columns
+        if len(found) == len({*found}) and {*found} >= {*self.columns}:
+            self.columns = found  # those of an earlier version that wrote more stay, empty from here on
+        else:
+            raise RunError(f"{self.path} has other columns than this version writes: use --fresh")
+        rows = []
+        for number, line in enumerate(lines[1:], 2):
+            try:
+                rows.append(self._row(line))
+            except ValueError:
+                raise RunError(f"{self.path}:{number} is no row of metrics: delete that line, or use --fresh") from None
+        return rows
+
+    def _row(self, line: str) -> dict[str, str]:
+        """ValueError for what is none."""
+        row = dict(zip(self.columns, line.split(","), strict=True))
+        if row["split"] not in SPLITS or int(row["step"]) < 1:
+            raise ValueError(line)
+        for name, text in row.items():
+            if name not in FIXED and text:
+                float(text)
+        return row
+
+    def _lines(self, rows: Sequence[Mapping[str, str]], header: bool = False) -> str:
+        text = io.StringIO()
+        writer = csv.DictWriter(text, self.columns, restval="", lineterminator="\n")
+        if header:
+            writer.writeheader()
+        writer.writerows(rows)
+        return text.getvalue()
+
+    def _summarise(self, row: Mapping[str, str]) -> None:
+        with self.writers[row["split"]].as_default(step=int(row["step"])):
+            for name, text in row.items():
+                if name not in FIXED and text:
+                    tf.summary.write(name, tf.constant(float(text)), metadata=SCALAR)

@@ -1,0 +1,114 @@
+"""A run that is to be: its spec, seed and folder, and what stands there already. No TensorFlow."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ..config.experiment import Experiment
+from ..config.load import load, resolved_yaml
+from ..config.variants import changed, is_beginning
+from ..errors import RunError, SpecError
+from ..system.atomic import write_text_atomic
+from .directory import RunDirectory, place
+from .rows import Row, read_row
+
+
+@dataclass(frozen=True)
+class Run:
+    """A training, its own test, and the further tests that follow it."""
+
+    experiment: Experiment
+    seed: int
+    directory: RunDirectory
+    tests: tuple[Mapping[str, Any], ...] = ()  # changes, in the words of `evaluate`
+
+    @property
+    def finished(self) -> bool:
+        """Whether every row is there."""
+        return self.directory.finished and all(
+            place(self.directory, self.experiment, changed(self.experiment, test)).is_file() for test in self.tests
+        )
+
+
+def write_spec(experiment: Experiment, seed: int, directory: RunDirectory) -> None:
+    """The resolved spec of this one seed, where it is not there yet."""
+    text = _spec_text(experiment, seed)
+    if _told(directory.spec) != text:
+        write_text_atomic(directory.spec, text)
+
+
+def spec_of(directory: RunDirectory) -> Experiment:
+    """What the run in a folder was told; RunError where that cannot be read."""
+    try:
+        return load(directory.spec).experiment
+    except SpecError as error:
+        raise RunError(f"{directory.path} cannot be read: {'; '.join(error.problems)}") from None
+
+
+class Retest(NamedTuple):
+    """Another test of a finished run."""
+
+    directory: RunDirectory
+    trained: Row
+    spec: Experiment  # as it was trained
+    experiment: Experiment  # with the other test
+    path: Path  # of its row
+
+
+def retest(run: Path, split: str, changes: Mapping[str, Any]) -> Retest:
+    """What `metarun evaluate` is asked for; RunError for a run that is not trained, SpecError for changes that do not
+    fit it."""
+    directory = RunDirectory(run)
+    if not directory.finished:
+        raise RunError(f"{run} has no result.json: give the folder of a finished run, such as runs/NAME/seed-0")
+    trained, spec = read_row(directory.result), spec_of(directory)
+    if spec.kind == "classical":
+        raise RunError(f"{run}: {spec.algorithm.name} is not trained: give `metarun train` a spec with another test")
+    if spec.digest != trained.spec_digest and spec.dataset.name != "imagefolder":  # whose folder may have been moved
+        raise RunError(
+            f"{directory.spec} is not what the run was trained with (digest {spec.digest}, its row has "
+            f"{trained.spec_digest}): bring it back; what to test otherwise is for options of `metarun evaluate`"
+        )
+    experiment = changed(spec, changes)
+    return Retest(directory, trained, spec, experiment, place(directory, spec, experiment, split))
+
+
+def held(directory: RunDirectory) -> tuple[str, tuple[int, ...]] | None:
+    """Spec digest and seeds of the run in a folder, finished or not; None without one, RunError for a damaged one."""
+    if directory.finished:
+        row = read_row(directory.result)
+        return row.spec_digest, (row.seed,)
+    if not directory.spec.exists():
+        return None
+    told = spec_of(directory)
+    return told.digest, told.seeds
+
+
+def refuse_another_spec(experiment: Experiment, seed: int, directory: RunDirectory) -> None:
+    """RunError where the directory holds a run, finished or not, of a spec with another digest, or of another seed."""
+    found = held(directory)
+    if found is None:
+        return
+    state = "the finished run" if directory.finished else "an unfinished run"
+    digest, seeds = found
+    if seed not in seeds:
+        raise RunError(f"{directory.path} holds {state} of seed {seeds[0]}: move it to its own folder")
+    if digest != experiment.digest:
+        way_out = "rename the experiment, choose another --out, or set it aside (--fresh of train and submit)"
+        if directory.spec.is_file() and is_beginning(spec_of(directory), experiment):
+            way_out = "give this longer one a name of its own (-s name=...), and it goes on from there"
+        raise RunError(
+            f"{directory.path} holds {state} of another spec (digest {digest}, this one has {experiment.digest}): "
+            + way_out
+        )
+
+
+def _spec_text(experiment: Experiment, seed: int) -> str:
+    return resolved_yaml(experiment.model_copy(update={"seeds": (seed,), "cluster": None}))
+
+
+def _told(path: Path) -> str | None:
+    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else None

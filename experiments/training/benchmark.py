@@ -1,0 +1,212 @@
+"""How fast a spec trains on this machine, how much of the machine that uses, and how long the experiment will take."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+from pydantic import BaseModel, ConfigDict
+
+from ...algorithms.classical import ClassicalPolicy
+from ...datasets.tasks import Shape
+from ...datasets.trials import TrialSource
+from ..config.experiment import Experiment
+from ..errors import RunError
+from ..evaluation.measure import Evaluation
+from ..evaluation.tuning import trials_of
+from ..model import Source, build, shape_of, training_shape, validation_shape
+from ..system.provenance import cores, device_name
+from .steps import CALL_SECONDS, TrainingSteps
+
+CALLS = 16  # of training steps that are measured
+TRIALS = 100  # that `estimate_hours` plays at once
+MATRIX = 2048  # rows and columns of the products that measure the machine
+
+
+class Benchmark(BaseModel):
+    """What was measured. Times in seconds, rates in 10^9 floating-point operations a second."""
+
+    model_config = ConfigDict(frozen=True)
+
+    experiment: str
+    algorithm: str
+    spec_digest: str
+    device: str
+    cores: int
+    precision: str
+    imports: float  # from the command to a ready TensorFlow
+    data: float  # reading the dataset
+    tracing: float
+    compiling: float  # the first step without the time of a later one
+    first_step: float  # all of these: from the command to the end of the first step
+    steps: int  # measured, after two
+    step: float  # median
+    step_low: float  # first quartile
+    step_high: float  # third quartile
+    tasks_per_second: float
+    examples_per_second: float  # images, points or steps of trials that enter the learner, each counted once
+    operations: int  # of a step, by formula
+    rate: float  # operations / step
+    float32_rate: float  # of a 2048 x 2048 matrix product, measured a moment before
+    bfloat16_rate: float
+    fraction: float  # rate / that of float32
+    memory: int  # bytes, the most that were resident at once
+    evaluation: float  # a task of the test
+    experiment_hours: float  # estimate: all steps, validations and tests of one seed
+
+
+def benchmark(experiment: Experiment, steps: int | None, imports: float) -> Benchmark:
+    """Measure `steps` training steps after the first two, by default as many as fill `CALLS` calls.
+
+    `imports` is what the command took up to here.
+    """
+    if experiment.kind == "classical":
+        raise RunError(f"{experiment.name}: {experiment.algorithm.name} is not trained, there is nothing to measure")
+    float32_rate, bfloat16_rate = matrix_rate(tf.float32), matrix_rate(tf.bfloat16)
+    started = time.perf_counter()
+    seed = experiment.seeds[0]
+    source, learner = build(experiment, seed)
+    data = time.perf_counter() - started
+    training = TrainingSteps(experiment, seed, source, learner)
+    started = time.perf_counter()
+    training.trace()
+    tracing = time.perf_counter() - started
+    first, second = _timed(training.take, 1), _timed(training.take, 1)
+    at_once = max(1, int(CALL_SECONDS / second))
+    if steps is not None:
+        at_once = max(1, min(at_once, steps // CALLS))
+    times = [_timed(training.take, at_once) / at_once for _ in range(steps // at_once if steps else CALLS)]
+    low, step, high = statistics.quantiles(times, n=4)
+    shape, meta_batch = training_shape(experiment), experiment.train.meta_batch
+    operations = meta_batch * learner.operations(shape)
+    test = Evaluation(learner, source, "test", shape_of(experiment.test), experiment.test.episodes, 0)
+    evaluation = test.seconds_per_episode()
+    return Benchmark(
+        experiment=experiment.name,
+        algorithm=experiment.algorithm.name,
+        spec_digest=experiment.digest,
+        device=device_name(),
+        cores=cores(),
+        precision=experiment.precision,
+        imports=imports,
+        data=data,
+        tracing=tracing,
+        compiling=first - step,
+        first_step=imports + data + tracing + first,
+        steps=at_once * len(times),
+        step=step,
+        step_low=low,
+        step_high=high,
+        tasks_per_second=meta_batch / step,
+        examples_per_second=meta_batch * _examples(source, shape) / step,
+        operations=operations,
+        rate=operations / step / 1e9,
+        float32_rate=float32_rate,
+        bfloat16_rate=bfloat16_rate,
+        fraction=operations / step / 1e9 / float32_rate,
+        memory=peak_memory(),
+        evaluation=evaluation,
+        experiment_hours=sum(_hours(experiment, source, step, evaluation)),
+    )
+
+
+def estimate_hours(experiment: Experiment, trained: bool = False) -> tuple[float, float]:
+    """Training (with validations) and test of one seed; the test alone where all is `trained`. From three steps and a
+    few test tasks; of trials from few ones in a step. A method that is not trained is tuned in its test."""
+    seed, trials = experiment.seeds[0], experiment.kind != "few-shot"
+    test = experiment.test.model_copy(update={"episodes": min(experiment.test.episodes, TRIALS if trials else 100)})
+    size = min(experiment.train.meta_batch, TRIALS) if trials else experiment.train.meta_batch
+    train = experiment.train.model_copy(update={"meta_batch": size})
+    small = experiment.model_copy(update={"train": train, "test": test})
+    source, learner = build(small, seed, "test" if trained else None)
+    if isinstance(learner, ClassicalPolicy) and learner.grid:
+        learner.chosen = learner.grid[0]
+    evaluation = Evaluation(learner, source, "test", shape_of(test), test.episodes, 0).seconds_per_episode()
+    if isinstance(learner, ClassicalPolicy):
+        tuning = trials_of(experiment)[1] * len(learner.grid or ())
+        return 0.0, evaluation * (experiment.test.episodes + tuning) / 3600
+    if trained:
+        return 0.0, experiment.test.episodes * evaluation / 3600
+    training = TrainingSteps(small, seed, source, learner)
+    training.take(1)
+    step = min(_timed(training.take, 1) for _ in range(2)) * experiment.train.meta_batch / size
+    return _hours(experiment, source, step, evaluation)
+
+
+def _hours(experiment: Experiment, source: Source, step: float, evaluation: float) -> tuple[float, float]:
+    """Training with its validations, and test, of one seed, from the seconds of a step and of a test task."""
+    total = experiment.train.steps * step
+    if section := experiment.validation:
+        shapes = validation_shape(experiment), shape_of(experiment.test)
+        shape_ratio = _examples(source, shapes[0]) / _examples(source, shapes[1])
+        validations = -(-experiment.train.steps // section.every)
+        total += validations * section.episodes * evaluation * shape_ratio
+    return total / 3600, experiment.test.episodes * evaluation / 3600
+
+
+def matrix_rate(dtype: tf.DType) -> float:
+    """The machine's best at products of two 2048 x 2048 matrices, 10^9 operations a second; the best of some."""
+    a = tf.cast(tf.random.stateless_uniform((MATRIX, MATRIX), (0, 0)), dtype)
+    product = tf.function(lambda a: tf.reduce_sum(tf.cast(tf.matmul(a, a), tf.float32)))
+    product(a)
+    return 2 * MATRIX**3 / min(_timed(lambda: product(a).numpy()) for _ in range(8)) / 1e9
+
+
+def peak_memory() -> int:
+    """Bytes of the process that were resident at once, at most."""
+    told = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return told if sys.platform == "darwin" else told * 1024
+
+
+def render(result: Benchmark, form: str) -> str:
+    """As text for people, as json, or as csv with a header."""
+    told = result.model_dump()
+    if form == "json":
+        return json.dumps(told, indent=2)
+    if form == "csv":
+        text = io.StringIO()
+        writer = csv.DictWriter(text, told, lineterminator="\n")
+        writer.writeheader()
+        writer.writerow(told)
+        return text.getvalue().rstrip("\n")
+    lines = {
+        "experiment": f"{result.experiment} ({result.precision}, {result.device}, {result.cores} cores)",
+        "first step after": f"{result.first_step:.1f} s: imports {result.imports:.1f}, data {result.data:.1f}, "
+        f"tracing {result.tracing:.1f}, compiling {result.compiling:.1f}, the step {result.step:.3f}",
+        "a step": f"{result.step:.4f} s (quartiles {result.step_low:.4f} to {result.step_high:.4f}, "
+        f"{result.steps} steps)",
+        "throughput": f"{result.tasks_per_second:.1f} tasks/s, {result.examples_per_second:.0f} examples/s",
+        "operations": f"{result.operations / 1e9:.2f} x 10^9 a step, {result.rate:.0f} GFLOP/s",
+        "of the machine": f"{result.fraction:.0%} of the {result.float32_rate:.0f} GFLOP/s of a float32 matrix product "
+        f"(bfloat16: {result.bfloat16_rate:.0f})",
+        "memory": f"{result.memory / 2**20:.0f} MiB at most",
+        "test": f"{result.evaluation * 1000:.2f} ms a task",
+        "whole experiment": f"about {_duration(result.experiment_hours * 3600)} a seed",
+    }
+    return "\n".join(f"{name:<18}{text}" for name, text in lines.items())
+
+
+def _timed(function: Callable[..., Any], *arguments: int) -> float:
+    """Seconds of a call."""
+    started = time.perf_counter()
+    function(*arguments)
+    return time.perf_counter() - started
+
+
+def _examples(source: Source, shape: Shape) -> int:
+    if isinstance(source, TrialSource):
+        return source.episodes * source.horizon
+    return shape.way * (shape.shot + shape.query)
+
+
+def _duration(seconds: float) -> str:
+    minutes = seconds / 60
+    return f"{minutes:.1f} minutes" if minutes < 90 else f"{minutes / 60:.1f} hours"

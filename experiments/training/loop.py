@@ -1,0 +1,241 @@
+"""The training loop of one run, its validations and its test."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...algorithms.classical import ClassicalPolicy
+from ...algorithms.learner import Learner
+from ...algorithms.workers import ALONE, Workers
+from ...datasets.trials import TrialSource
+from ..config.experiment import Experiment
+from ..errors import Interrupted, RunError
+from ..evaluation.measure import main_metric, test_of, validation_of
+from ..evaluation.partial import PartialTest
+from ..evaluation.record import make_row
+from ..evaluation.tuning import tune
+from ..model import Source, refuse_other_images
+from ..runs import checkpoint
+from ..runs.directory import RunDirectory
+from ..runs.metrics_log import MetricsLog
+from ..runs.rows import Row
+from ..system.atomic import write_json_atomic
+from ..system.progress import Progress
+from ..system.signals import StopSignal
+from .followers import start_together
+from .memory import foresee
+from .steps import CALL_SECONDS, TrainingSteps, validates_at
+
+
+class Training:
+    """One run in progress: what the loop carries from step to step, all of it in the checkpoint."""
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        seed: int,
+        directory: RunDirectory,
+        source: Source,
+        learner: Learner,
+        workers: Workers = ALONE,
+    ):
+        self.experiment, self.seed, self.directory = experiment, seed, directory
+        self.source, self.learner, self.workers = source, learner, workers
+        self.variables = learner.variables
+        self.step, self.seconds = 0, 0.0
+        self.best_step, self.best_value = 0, math.nan
+        self.window: dict[str, float] = {}  # sums of the training metrics since the last row
+        self.window_steps, self.window_seconds = 0, 0.0
+        self.evaluation = validation_of(experiment, learner, source, workers)
+
+    def train(self, stop: StopSignal) -> None:
+        """Meta-train from the newest checkpoint, or from the start, to the last step; classical methods have none."""
+        train, batch = self.experiment.train, self.experiment.train.meta_batch
+        self._restore()
+        start_together(self.experiment, self.seed, self.source, self.learner, self.workers, self.step)
+        if self.step == train.steps:
+            self._refuse_to_test(stop)
+            return
+        steps = TrainingSteps(self.experiment, self.seed, self.source, self.learner, self.step, self.workers)
+        foresee(self.experiment, steps.traced_update())
+        log = MetricsLog(self.directory, self._metric_names(steps), self.step)
+        saved_at, count = time.monotonic(), 1
+        label, file = f"{self.experiment.name} seed {self.seed}", self.directory.progress
+        with Progress(label, train.steps, self.step, file=file) as progress, stop.held():
+            while self.step < train.steps:
+                count = self.workers.agree(min(count, self._until_event()), stop.requested)
+                if not count:
+                    self._save()
+                    log.flush()
+                    raise Interrupted(
+                        f"stopped after step {self.step} of {train.steps}; the same command goes on from there"
+                    )
+                started = time.monotonic()
+                metrics = steps.take(count)
+                seconds = (time.monotonic() - started) / count
+                for number in range(count):
+                    self.step += 1
+                    self._count({name: float(values[number]) for name, values in metrics.items()}, seconds)
+                if self.step % train.log_every == 0 or self.step == train.steps:
+                    self._log_window(log, batch)
+                validate = self.evaluation is not None and validates_at(self.step, self.experiment)
+                if validate:
+                    with stop.held(self.workers.count > 1):  # one that left would be lost to the others
+                        self._validate(log)
+                progress.advance(count, f"loss {metrics['loss'][-1]:.3f}" + self._best_note())
+                if validate or self.step == train.steps or time.monotonic() - saved_at > checkpoint.SECONDS_BETWEEN:
+                    self._save()
+                    log.flush()
+                    saved_at = time.monotonic()
+                count = max(1, min(2 * count, int(CALL_SECONDS / seconds)))
+        self._refuse_to_test(stop)
+
+    def _refuse_to_test(self, stop: StopSignal) -> None:
+        """Interrupted where a worker was asked to stop in the last steps or the validation after them."""
+        if not self.workers.agree(1, stop.requested):
+            raise Interrupted(f"stopped after step {self.step}, before the test; the same command goes on with it")
+
+    def test(self) -> Row:
+        """Measure the chosen checkpoint on the fixed test tasks; write the episodes, then the row."""
+        experiment = self.experiment
+        chosen = experiment.test.checkpoint if self.evaluation else "last"
+        if isinstance(self.learner, ClassicalPolicy) and isinstance(self.source, TrialSource):
+            chosen = "last"
+            tune(self.learner, self.source, experiment, self.directory)
+        elif chosen == "best":
+            checkpoint.restore(self.directory.best, self.variables)
+        self.workers.spread(self.variables)
+        evaluation = test_of(experiment, self.learner, self.source, self.workers)
+        partial = None
+        if self.workers.count == 1:
+            digest = self.source.content_digest
+            partial = PartialTest(self.directory.partial_test, experiment, self.variables, digest)
+        measurement = evaluation.measure(f"{experiment.name} seed {self.seed} test", partial)
+        measurement.write_csv(self.directory.episodes)
+        if measurement.calibration is not None:
+            measurement.write_calibration(self.directory.calibration)
+        if measurement.curves:
+            measurement.write_curves(self.directory.curves)
+        row = make_row(
+            experiment,
+            self.seed,
+            self.source,
+            self.learner,
+            measurement,
+            split="test",
+            checkpoint=chosen,
+            step=self.step,
+            seconds=self.seconds,
+            workers=self.workers.count,
+        )
+        write_json_atomic(self.directory.result, row.as_json())
+        if partial:
+            partial.drop()
+        self.directory.partial_tuning.unlink(missing_ok=True)
+        return row
+
+    def _validate(self, log: MetricsLog) -> None:
+        assert self.evaluation is not None
+        started = time.monotonic()
+        summary = self.evaluation.measure(f"validation at step {self.step}").summary()
+        seconds = time.monotonic() - started
+        self.seconds += seconds
+        log.write(self.step, "val", summary, self.seconds, self.evaluation.episodes / seconds)
+        value = summary[main_metric(summary)]
+        if math.isnan(self.best_value) or self._better(value):
+            self.best_step, self.best_value = self.step, value
+            self._save_to(self.directory.best)
+
+    def _better(self, value: float) -> bool:
+        lower_is_better = getattr(self.source, "regression", False)
+        return value < self.best_value if lower_is_better else value > self.best_value
+
+    def _best_note(self) -> str:
+        return "" if math.isnan(self.best_value) else f", best validation {self.best_value:.4f} at {self.best_step}"
+
+    def _until_event(self) -> int:
+        """Steps to the next row, validation or end."""
+        every = [self.experiment.train.log_every]
+        if self.experiment.validation:
+            every.append(self.experiment.validation.every)
+        return min(self.experiment.train.steps - self.step, *(each - self.step % each for each in every))
+
+    def _metric_names(self, steps: TrainingSteps) -> list[str]:
+        """Columns of metrics.csv: training's, the learning rate, validation's."""
+        validation = self.evaluation.names() if self.evaluation else []
+        return list(dict.fromkeys([*steps.names(), "learning_rate", *validation]))
+
+    def _count(self, metrics: dict[str, float], seconds: float) -> None:
+        self._refuse_nonfinite(metrics["loss"])
+        for name, value in metrics.items():
+            self.window[name] = self.window.get(name, 0.0) + value
+        self.window_steps += 1
+        self.window_seconds += seconds
+        self.seconds += seconds
+
+    def _log_window(self, log: MetricsLog, batch: int) -> None:
+        means = {name: total / self.window_steps for name, total in self.window.items()}
+        means["learning_rate"] = float(self.learner.optimizer.learning_rate)
+        log.write(self.step, "train", means, self.seconds, batch * self.window_steps / self.window_seconds)
+        self.window, self.window_steps, self.window_seconds = {}, 0, 0.0
+
+    def _refuse_nonfinite(self, loss: float) -> None:
+        if math.isfinite(loss):
+            return
+        good = self.directory.newest_checkpoints()
+        saved = f"the last good checkpoint is {good[0]}" if good else "no checkpoint was written yet"
+        raise RunError(
+            f"{self.directory.path}: the loss is {loss} at step {self.step}; {saved}. Lower the learning rates or clip "
+            "the gradient, then train with --fresh"
+        )
+
+    def _save(self) -> None:
+        self._save_to(self.directory.checkpoint(self.step))
+        self.directory.drop_old_checkpoints()
+
+    def _save_to(self, path: Path) -> None:
+        if not all(np.isfinite(variable.numpy()).all() for variable in self.variables):
+            self._refuse_nonfinite(math.nan)
+        checkpoint.save(path, self.variables, self._state())
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "digest": self.experiment.digest,
+            "seed": self.seed,
+            "step": self.step,
+            "seconds": self.seconds,
+            "best_step": self.best_step,
+            "best_value": None if math.isnan(self.best_value) else self.best_value,
+            "window": self.window,
+            "window_steps": self.window_steps,
+            "window_seconds": self.window_seconds,
+            "content_digest": self.source.content_digest,
+        }
+
+    def _restore(self) -> None:
+        """Go on from the newest whole checkpoint; a damaged or foreign one is named and set aside, so that it is not
+        among the newest that are kept."""
+        for path in self.directory.newest_checkpoints():
+            try:
+                state = checkpoint.restore(path, self.variables, self._state().keys() - {"content_digest"})
+            except RunError as error:
+                aside = self.directory.set_checkpoint_aside(path)
+                print(f"warning: going on without this checkpoint, now {aside.name}: {error}", file=sys.stderr)
+                continue
+            if state["digest"] != self.experiment.digest:
+                raise RunError(f"{path} is of another spec: move it away, or use --fresh")
+            refuse_other_images(state, self.source, self.directory)
+            if state["seed"] != self.seed:
+                raise RunError(f"{path} is of seed {state['seed']}, not of {self.seed}: move it away, or use --fresh")
+            self.step, self.seconds = state["step"], state["seconds"]
+            self.best_step = state["best_step"]
+            self.best_value = math.nan if state["best_value"] is None else state["best_value"]
+            self.window, self.window_steps = state["window"], state["window_steps"]
+            self.window_seconds = state["window_seconds"]
+            return

@@ -1,0 +1,130 @@
+"""How much memory training will need, before it starts."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import re
+import sys
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+
+from ...algorithms.options import MAMLOptions, ReptileOptions
+from ..config.experiment import Experiment
+from ..errors import RunError
+
+COMPILER = 300 * 2**20  # bytes that programs and their compiler take besides
+SURELY = 2.0  # estimates are too high by up to this factor where kernels work in place
+CALLED = {"PartitionedCall": "f", "StatefulPartitionedCall": "f", "While": "body", "StatelessWhile": "body"}
+CGROUPS = Path("/sys/fs/cgroup")
+NO_MEMORY = {"Const", "Placeholder", "Reshape", "Identity", "StopGradient", "ExpandDims", "Squeeze", "ReadVariableOp"}
+
+
+def foresee(experiment: Experiment, update: Any) -> None:
+    """A warning where a training step (a concrete function) seems to need more memory than there is; RunError where it
+    surely does."""
+    need, available = peak_bytes(update) + COMPILER, available_bytes()
+    if available is None or need <= available:
+        return
+    line = (
+        f"a training step needs about {need / 2**30:.1f} GiB and {available / 2**30:.1f} GiB are free: "
+        f"{' or '.join(_savings(experiment, available / need))}"
+    )
+    if need > SURELY * available:
+        raise RunError(line)
+    print(f"warning: {line}", file=sys.stderr)
+
+
+def _savings(experiment: Experiment, share: float) -> Iterator[str]:
+    """Settings that need less memory, of which `share` is there; those that leave the result as it is first."""
+    algorithm, meta_batch = experiment.algorithm, experiment.train.meta_batch
+    if isinstance(algorithm, MAMLOptions):
+        chunk = algorithm.tasks_per_chunk or meta_batch
+        if chunk > 1:
+            smaller = max(n for n in range(1, chunk) if meta_batch % n == 0 and n <= max(1, share * chunk))
+            yield f"set algorithm.tasks_per_chunk: {smaller}"
+        if algorithm.inner_steps > 1 and not algorithm.first_order and not algorithm.recompute_inner:
+            yield "set algorithm.recompute_inner: true"
+    if meta_batch > 1:
+        yield "lower train.meta_batch"
+    yield "lower algorithm.inner_batch" if isinstance(algorithm, ReptileOptions) else "lower train.way or train.query"
+
+
+def peak_bytes(function: Any) -> int:
+    """Most bytes of tensors that are alive at once when the operations of a concrete function run as they were traced.
+
+    A tensor lives from the operation that makes it to the last one that reads it; what a called function needs comes
+    on top while it runs. What XLA's programs hold inside is not seen, nor is what runs beside.
+    """
+    definition = function.graph.as_graph_def(add_shapes=True)
+    library = {each.signature.name: each.node_def for each in definition.library.function}
+    return _peak(definition.node, library)
+
+
+def _peak(nodes: Sequence[Any], library: dict[str, Sequence[Any]]) -> int:
+    maker: dict[str, str] = {}  # whose memory a node's output is: its own, or that of its input
+    last_use: dict[str, int] = {}
+    for place, node in enumerate(nodes):
+        inputs = [maker[name] for name in _inputs(node) if name in maker]
+        last_use.update(dict.fromkeys(inputs, place))
+        maker[node.name] = inputs[0] if node.op in NO_MEMORY and inputs else node.name
+        last_use.setdefault(maker[node.name], place)
+    ends: dict[int, list[str]] = defaultdict(list)
+    for name, place in last_use.items():
+        ends[place].append(name)
+    size = {node.name: _bytes(node) for node in nodes}
+    alive = peak = 0
+    for place, node in enumerate(nodes):
+        alive += size[node.name]
+        peak = max(peak, alive + _inside(node, library))
+        alive -= sum(size[name] for name in ends[place])
+    return peak
+
+
+def _inputs(node: Any) -> list[str]:
+    return [name.split(":")[0] for name in node.input if not name.startswith("^")]
+
+
+def _inside(node: Any, library: dict[str, Sequence[Any]]) -> int:
+    if node.op not in CALLED or node.attr["_XlaMustCompile"].b:
+        return 0
+    return _peak(library[node.attr[CALLED[node.op]].func.name], library)
+
+
+def _bytes(node: Any) -> int:
+    if node.op in NO_MEMORY:
+        return 0
+    kind = node.attr["T"].type or node.attr["dtype"].type or node.attr["DstT"].type
+    width = tf.as_dtype(kind).size if kind and tf.as_dtype(kind).is_numpy_compatible else 4
+    shapes = node.attr["_output_shapes"].list.shape
+    return sum(width * math.prod(axis.size for axis in shape.dim) for shape in shapes if not _unknown(shape))
+
+
+def _unknown(shape: Any) -> bool:
+    return shape.unknown_rank or any(axis.size < 0 for axis in shape.dim)
+
+
+def available_bytes() -> int | None:
+    """What this process may still take by the kernel's word and the limits of its control groups; None if not told."""
+    try:
+        told = dict(re.findall(r"^(\w+):\s+(\d+) kB", Path("/proc/meminfo").read_text(), re.MULTILINE))
+        status = dict(re.findall(r"^(\w+):\s+(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE))
+        return min([int(told["MemAvailable"]) * 1024, *(each - int(status["VmRSS"]) * 1024 for each in _limits())])
+    except (OSError, KeyError):
+        return None
+
+
+def _limits() -> Iterator[int]:
+    """Of the control groups that this process is in, and of those around them."""
+    for line in Path("/proc/self/cgroup").read_text().splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers not in ("", "memory"):
+            continue
+        root, name = (CGROUPS, "memory.max") if not controllers else (CGROUPS / "memory", "memory.limit_in_bytes")
+        for group in [root / path.lstrip("/"), *(root / path.lstrip("/")).parents]:
+            with contextlib.suppress(OSError, ValueError):  # not there, or "max"
+                yield int((group / name).read_text())
