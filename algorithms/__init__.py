@@ -5,23 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from ..datasets.plugins import misnamed, plugins
-from .classical_options import CLASSICAL
+from .classical.options import CLASSICAL
 from .options import (
     MAMLOptions,
     MatchingNetworkOptions,
-    OptimizerOptions,
     Options,
     PrototypicalNetworkOptions,
     ReptileOptions,
     RL2Options,
 )
-
-if TYPE_CHECKING:
-    from ..datasets.trials import TrialSource
-    from .learner import Learner, Problem
 
 
 def _one(options: Any, meta_batch: int) -> int:
@@ -62,7 +57,7 @@ BUILT_IN: dict[str, Algorithm] = {
     ),
     **{
         options.model_fields["name"].default: Algorithm(
-            options, _named("classical", "ClassicalPolicy"), kind="classical"
+            options, _named("classical.policy", "ClassicalPolicy"), kind="classical"
         )
         for options in CLASSICAL
     },
@@ -81,60 +76,3 @@ def _problem(name: str, loaded: Any) -> str | None:
 
 
 ALGORITHMS = BUILT_IN | plugins("metarun.algorithms", BUILT_IN, _problem)
-
-
-def build(
-    algorithm: Any,
-    network: Any,
-    optimizer: OptimizerOptions,
-    *,
-    problem: Problem,
-    input_shape: tuple[int, ...],
-    outputs: int,
-    steps: int,
-    meta_batch: int = 1,
-    precision: str,
-    seed: int,
-    jit: bool = True,
-) -> Learner:
-    """The few-shot learner of a spec: its network (`outputs` wide where the algorithm has a last layer), its optimizer.
-
-    With `jit` XLA compiles: the whole step on a GPU and for fully connected networks, and what lies between the
-    convolutions, whose library kernels it cannot match, on a CPU.
-    """
-    import tensorflow as tf
-
-    from . import networks
-    from .learner import outer_optimizer
-
-    entry = ALGORITHMS[algorithm.name]
-    fuse = jit and network.name == "conv4" and not tf.config.list_physical_devices("GPU")
-    net = networks.build(network, input_shape, outputs if entry.has_head else None, precision, seed, fuse)
-    outer = outer_optimizer(optimizer, steps, entry.updates(algorithm, meta_batch))
-    return entry.learner()(net, outer, algorithm, problem, jit_compile=jit)
-
-
-def build_player(
-    algorithm: Any,
-    network: Any,
-    optimizer: OptimizerOptions,
-    source: TrialSource,
-    *,
-    steps: int,
-    meta_batch: int = 1,
-    precision: str,
-    seed: int,
-    jit: bool = True,
-) -> Learner:
-    """The learner of a spec whose tasks are trials."""
-    from .learner import outer_optimizer
-
-    entry = ALGORITHMS[algorithm.name]
-    if entry.kind == "classical":
-        return entry.learner()(algorithm, source)
-    jit, updates = jit and source.compiles, entry.updates(algorithm, meta_batch)
-
-    def outer() -> Any:
-        return outer_optimizer(optimizer, steps, updates)
-
-    return entry.learner()(source, network, outer, algorithm, precision, seed, jit_compile=jit)

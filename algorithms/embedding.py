@@ -10,12 +10,12 @@ import keras
 import tensorflow as tf
 
 from ..datasets.tasks import Episode, Shape
-from .compiled import compiled
-from .functional import cross_entropy
 from .learner import Metrics, Problem, apply_meta_gradients, state_of
-from .networks import BuiltInNetwork, Moments, Parameters
-from .operations import forward, gradient
+from .metrics import cross_entropy
+from .networks.feedforward import BuiltInNetwork, Moments, Parameters
+from .networks.operations import forward, gradient
 from .options import Options
+from .programs import compiled
 from .workers import WHOLE, Share
 
 
@@ -107,3 +107,14 @@ class EmbeddingLearner(abc.ABC):
 
     def _program(self, way: int) -> Callable[..., tf.Tensor]:
         return compiled(self._plain(way))
+
+
+def squared_distances(queries: tf.Tensor, prototypes: tf.Tensor) -> tf.Tensor:
+    """`[T, Q, D]` and `[T, P, D]` -> `[T, Q, P]`, summed over the dimensions."""
+    return tf.reduce_sum(tf.math.squared_difference(queries[:, :, None], prototypes[:, None]), axis=-1)
+
+
+def cosine_similarities(queries: tf.Tensor, supports: tf.Tensor) -> tf.Tensor:
+    """`[T, Q, D]` and `[T, P, D]` -> `[T, Q, P]` in [-1, 1]; 0 for a vector of zeros."""
+    unit_queries = tf.math.l2_normalize(queries, axis=-1)
+    return tf.matmul(unit_queries, tf.math.l2_normalize(supports, axis=-1), transpose_b=True)

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple, Protocol, TypeVar
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple, Protocol
 
 import keras
 import tensorflow as tf
 
-from ..datasets.tasks import Episode, Shape
-from .functional import Loss, classification_metrics, cross_entropy, mean_squared_error, regression_metrics
-from .networks import Network, Parameters
+from ..datasets.tasks import Shape
+from .metrics import Loss, classification_metrics, cross_entropy, mean_squared_error, regression_metrics
 from .options import OptimizerOptions
 from .workers import WHOLE, Share
 
 Metrics = dict[str, tf.Tensor]
-State = TypeVar("State")  # of an adaptation, a structure of tensors
 
 
 class Problem(NamedTuple):
@@ -84,56 +82,6 @@ def outer_optimizer(options: OptimizerOptions, steps: int, updates: int = 1) -> 
     if options.name == "adam":
         return keras.optimizers.Adam(rate, epsilon=1e-8, **clip)
     return keras.optimizers.SGD(rate, **clip)
-
-
-def predict_queries(network: Network, parameters: Parameters, batch: Episode, protocol: str) -> tf.Tensor:
-    """Outputs `[T, Q, outputs]` for the queries of gradient-based learners.
-
-    transductive: all queries of a task are one batch. inductive: each query is in a batch with the whole
-    support set and no other query (Nichol et al. 2018, section 5), so that it cannot profit from the others;
-    without batch norm it cannot anyway.
-    """
-    if protocol == "transductive" or not network.batch_norm:
-        return network(parameters, batch.query_x)
-    tasks, supports = batch.support_x.shape[:2]
-    queries, example = batch.query_x.shape[1], batch.query_x.shape[2:]
-    beside = tf.repeat(batch.support_x[:, None], queries, axis=1)  # [T, Q, S, *x]
-    groups = tf.concat([beside, batch.query_x[:, :, None]], axis=2)  # [T, Q, S + 1, *x]
-    flat = tf.reshape(groups, (tasks, queries * (supports + 1), *example))
-    outputs = network(parameters, flat, groups=queries)
-    return tf.reshape(outputs, (tasks, queries, supports + 1, outputs.shape[-1]))[:, :, -1]
-
-
-def recorded_steps(steps: int) -> list[int]:
-    """Numbers of inner steps after which a test looks at the queries: 0, 1, 2, 3, ... up to ten steps; else 0, 1, 2, 5,
-    10, 20, 50, ... and `steps`. A look is no part of the adaptation, and can cost more than its step."""
-    if steps <= 10:
-        return list(range(steps + 1))
-    series = (digit * 10**power for power in range(len(str(steps))) for digit in (1, 2, 5))
-    return [0, *(number for number in series if number < steps), steps]
-
-
-def outputs_along(
-    recorded: Sequence[int],
-    state: State,
-    inner_step: Callable[[tf.Tensor, State], State],
-    predict: Callable[[State], tf.Tensor],
-) -> tf.Tensor:
-    """Outputs `[R, T, Q, outputs]` of `predict` after each of the R `recorded` numbers of inner steps, which ascend
-    from 0; `inner_step` takes the number of the step, from 0."""
-    first, ends = predict(state), tf.constant(recorded)
-    outputs = tf.TensorArray(first.dtype, len(recorded), element_shape=first.shape).write(0, first)
-
-    def stretch(place: tf.Tensor, number: tf.Tensor, state: State, outputs: tf.TensorArray):
-        number, state = tf.while_loop(
-            lambda number, _: number < ends[place],
-            lambda number, state: (number + 1, inner_step(number, state)),
-            (number, state),
-        )
-        return place + 1, number, state, outputs.write(place, predict(state))
-
-    *_, outputs = tf.while_loop(lambda place, *_: place < len(recorded), stretch, (1, 0, state, outputs))
-    return outputs.stack()
 
 
 def apply_meta_gradients(

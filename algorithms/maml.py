@@ -18,13 +18,22 @@ import keras
 import tensorflow as tf
 
 from ..datasets.tasks import Episode, Shape
-from .functional import Params, gradient_descent, mean_over_chunks, per_task, recomputed, task_gradients
-from .keras_network import KerasNetwork, plain_learning_rate
-from .learner import Metrics, Problem, apply_meta_gradients, outputs_along, predict_queries, recorded_steps, state_of
-from .networks import Network
-from .operations import gradient, gradient_through_gradient, gradient_through_last_gradient
+from .adaptation import (
+    gradient_descent,
+    mean_over_chunks,
+    outputs_along,
+    per_task,
+    predict_queries,
+    recomputed,
+    recorded_steps,
+    task_gradients,
+)
+from .learner import Metrics, Problem, apply_meta_gradients, state_of
+from .networks.feedforward import Network, Params
+from .networks.keras_network import KerasNetwork, plain_learning_rate
+from .networks.operations import gradient, gradient_through_gradient, gradient_through_last_gradient
 from .options import MAMLOptions
-from .program import program
+from .programs import program
 from .workers import WHOLE, Share
 
 

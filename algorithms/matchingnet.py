@@ -21,9 +21,8 @@ import keras
 import tensorflow as tf
 
 from ..datasets.tasks import Episode
-from .embedding import EmbeddingLearner
-from .functional import cosine_similarities
-from .networks import Parameters
+from .embedding import EmbeddingLearner, cosine_similarities
+from .networks.feedforward import Parameters
 from .options import MatchingNetworkOptions
 
 DEFAULT_ATTENTION_STEPS = 5

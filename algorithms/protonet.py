@@ -16,9 +16,8 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from .embedding import EmbeddingLearner
-from .functional import cosine_similarities, squared_distances
-from .networks import Parameters
+from .embedding import EmbeddingLearner, cosine_similarities, squared_distances
+from .networks.feedforward import Parameters
 from .options import PrototypicalNetworkOptions
 
 

@@ -25,12 +25,12 @@ import tensorflow as tf
 
 from ..datasets.random import TaskKeys
 from ..datasets.tasks import Episode, Shape
-from .functional import Params, per_task, task_gradients
-from .learner import Metrics, Problem, apply_meta_gradients, outputs_along, predict_queries, recorded_steps, state_of
-from .networks import Network
-from .operations import gradient
+from .adaptation import outputs_along, per_task, predict_queries, recorded_steps, task_gradients
+from .learner import Metrics, Problem, apply_meta_gradients, state_of
+from .networks.feedforward import Network, Params
+from .networks.operations import gradient
 from .options import ReptileOptions
-from .program import program
+from .programs import program
 from .workers import WHOLE, Share
 
 BETA2, EPSILON = 0.999, 1e-8

@@ -34,15 +34,16 @@ import tensorflow as tf
 from ..datasets.random import TaskKeys
 from ..datasets.tasks import Shape
 from ..datasets.trials import Space, Trials, TrialSource
-from . import distributions
-from .functional import Params
 from .learner import Metrics, apply_meta_gradients, state_of
-from .minibatches import Minibatches, mean_of_each, weighted_mean
-from .operations import forward, gradient
-from .options import GRUOptions, RL2Options
-from .program import program
-from .recurrent import GRU, Weights
-from .rollout import Rollout, Seen, roll_out, trial_metrics
+from .networks.feedforward import Params
+from .networks.gru import GRU, Weights
+from .networks.operations import forward, gradient
+from .networks.options import GRUOptions
+from .options import RL2Options
+from .programs import program
+from .rl import distributions
+from .rl.minibatches import Minibatches, mean_of_each, weighted_mean
+from .rl.rollout import Rollout, Seen, roll_out, trial_metrics
 from .workers import ALONE, WHOLE, Share, Workers
 
 

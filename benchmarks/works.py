@@ -16,10 +16,9 @@ import tensorflow as tf
 
 from metarun import algorithms
 from metarun.algorithms.learner import Problem
-from metarun.algorithms.operations import forward
+from metarun.algorithms.networks.operations import forward
+from metarun.algorithms.networks.options import Conv4Options, GRUOptions
 from metarun.algorithms.options import (
-    Conv4Options,
-    GRUOptions,
     MAMLOptions,
     MatchingNetworkOptions,
     OptimizerOptions,
@@ -28,8 +27,8 @@ from metarun.algorithms.options import (
     RL2Options,
 )
 from metarun.datasets.bandits import BanditsSource
+from metarun.datasets.images.source import ClassPool, ImageSource
 from metarun.datasets.options import BanditsOptions, GlyphsOptions, Options
-from metarun.datasets.sampling import ClassPool, ImageSource
 from metarun.experiments.config.experiment import Experiment, Train
 from metarun.experiments.model import training_shape
 from metarun.experiments.training.steps import TrainingSteps

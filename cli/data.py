@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from ..datasets.cache import PARTS
+from ..datasets.images.cache import PARTS
 
 WITHOUT_FILES = {
     "glyphs": "drawn from matplotlib's fonts when first used",
@@ -25,7 +25,7 @@ def command() -> None:
 @command.command(name="list")
 def list_() -> None:
     """Each dataset and whether it is here."""
-    from ..datasets import cache
+    from ..datasets.images import cache
 
     for name, parts in PARTS.items():
         found = [cache.read(part) for part in parts]
@@ -44,7 +44,7 @@ def list_() -> None:
 @click.argument("name", type=click.Choice(["omniglot"]))
 def fetch(name: str) -> None:
     """Download NAME from its public address, check it, prepare it."""
-    from ..datasets import cache
+    from ..datasets.images import cache
 
     if cache.verify(name, cache.read(name)) == "good":
         click.echo(f"{name} is here already")
@@ -77,7 +77,8 @@ def import_(name: str, paths: tuple[Path, ...]) -> None:
     from ..experiments.system.startup import import_tensorflow
 
     import_tensorflow()
-    from ..datasets import cache, miniimagenet, omniglot
+    from ..datasets import miniimagenet, omniglot
+    from ..datasets.images import cache
 
     click.echo(f"preparing {name} from {', '.join(map(str, paths))}", err=True)
     {"omniglot": omniglot, "miniimagenet": miniimagenet}[name].import_from(paths)
@@ -88,8 +89,8 @@ def import_(name: str, paths: tuple[Path, ...]) -> None:
 @click.argument("names", nargs=-1, type=click.Choice(sorted(PARTS)), metavar="[NAME]...")
 def verify(names: tuple[str, ...]) -> None:
     """Read every byte of the prepared datasets and compare with their digests."""
-    from ..datasets import cache
     from ..datasets.errors import DataError
+    from ..datasets.images import cache
     from ..experiments.system.progress import Progress
 
     parts = [part for name in names or PARTS for part in PARTS[name]]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import cache
+from .images import cache
 from .options import ImageFolderOptions
 
 

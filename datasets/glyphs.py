@@ -22,9 +22,9 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
-from . import cache
+from .images import cache
+from .images.source import ClassPool, ImageSource
 from .options import GlyphsOptions
-from .sampling import ClassPool, ImageSource
 from .tasks import Split
 
 SAMPLES, SIZE, OVERSAMPLING, FONT_SIZE = 20, 28, 4, 84

@@ -20,10 +20,10 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from . import cache, images
 from .errors import DataError
+from .images import cache, decode
+from .images.source import ClassPool, ImageSource
 from .options import ImageFolderOptions
-from .sampling import ClassPool, ImageSource
 from .tasks import Split
 
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
@@ -99,7 +99,7 @@ def find_classes(folder: Path) -> dict[str, Classes]:
         others = ", ".join(sorted(names - set(SPLITS)))
         raise DataError(f"{folder} has other folders beside train, val and test: move {others} elsewhere")
     if not classes:
-        endings = ", ".join(images.FORMATS)
+        endings = ", ".join(decode.FORMATS)
         raise DataError(f"{folder} has no class folders with images ({endings}): expected {folder}/<class>/<image>")
     return {"all": classes}
 
@@ -117,7 +117,7 @@ def divide(classes: Classes, shares: Sequence[float], seed: int) -> dict[str, Cl
 def _classes(folder: Path, prefix: str) -> Classes:
     found = []
     for each in _folders(folder):
-        files = sorted(path for path in each.iterdir() if images.is_image(path.name) and path.is_file())
+        files = sorted(path for path in each.iterdir() if decode.is_image(path.name) and path.is_file())
         if files:
             found.append((prefix + each.name, files))
     return found
@@ -151,7 +151,7 @@ def _prepare(options: ImageFolderOptions, classes: Classes) -> cache.Prepared:
             warnings.simplefilter("ignore")
             for start in range(0, len(files), AT_ONCE):
                 some = files[start : start + AT_ONCE]
-                yield from pool.map(lambda path: images.read(path, size, options.channels), some)
+                yield from pool.map(lambda path: decode.read(path, size, options.channels), some)
                 bar.update(len(some))
 
     counts = np.asarray([len(paths) for _, paths in classes])

@@ -24,10 +24,10 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from . import cache, images, pickles
 from .errors import DataError
+from .images import cache, decode, pickles
+from .images.source import ClassPool, ImageSource
 from .options import MiniImagenetOptions
-from .sampling import ClassPool, ImageSource
 from .tasks import Split
 
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
@@ -139,7 +139,7 @@ def _collect(entries: Iterator[tuple[str, str, bytes]], label: str) -> Found:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for name, where, data in tqdm(entries, desc=label, unit="image", delay=2, disable=not sys.stderr.isatty()):
-            found.setdefault(name, []).append((where, images.decode(data, where, SIZE, 3)))
+            found.setdefault(name, []).append((where, decode.decode(data, where, SIZE, 3)))
             most = max(CLASSES.values())  # all of ImageNet would take hours
             if len(found) > most:
                 raise DataError(f"{label}: {where} is of class number {most + 1}: miniImageNet has {most} at most")
@@ -153,7 +153,7 @@ def _collect(entries: Iterator[tuple[str, str, bytes]], label: str) -> Found:
 def _from_folder(folder: Path) -> Found:
     def entries() -> Iterator[tuple[str, str, bytes]]:
         for path in sorted(folder.glob("*/*")):
-            if images.is_image(path.name) and path.is_file():
+            if decode.is_image(path.name) and path.is_file():
                 yield path.parent.name, str(path), path.read_bytes()
 
     return _collect(entries(), folder.name)
@@ -166,7 +166,7 @@ def _from_tar(path: Path) -> Found:
         with tarfile.open(path) as archive:
             for member in archive:
                 inner = PurePosixPath(member.name)
-                if member.isfile() and images.is_image(inner.name) and member.size <= MAXIMUM_FILE:
+                if member.isfile() and decode.is_image(inner.name) and member.size <= MAXIMUM_FILE:
                     file = archive.extractfile(member)
                     yield inner.parent.name, f"{path}: {member.name}", file.read() if file else b""
 

@@ -23,11 +23,11 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from . import cache
 from .errors import DataError
-from .fetch import download
+from .images import cache
+from .images.download import download
+from .images.source import ClassPool, ImageSource, Rotations
 from .options import OmniglotOptions
-from .sampling import ClassPool, ImageSource, Rotations
 from .tasks import Split
 
 ADDRESS = "https://raw.githubusercontent.com/brendenlake/omniglot/master/python/"

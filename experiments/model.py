@@ -9,9 +9,12 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from .. import algorithms, datasets
+from .. import datasets
+from ..algorithms import ALGORITHMS
+from ..algorithms.build import build as build_learner
+from ..algorithms.build import build_player
 from ..algorithms.learner import Learner, Problem
-from ..algorithms.options import NetworkOptions
+from ..algorithms.networks.options import NetworkOptions
 from ..datasets.tasks import Episode, Shape, Split, TaskSource
 from ..datasets.trials import Trials, TrialSource
 from .config.experiment import Experiment, Test, Train, Validation
@@ -38,7 +41,7 @@ def build(experiment: Experiment, seed: int, only: Split | None = None) -> tuple
             f"{experiment.algorithm.name} cannot learn from {source.name}: one has trials, the other has not"
         )
     if isinstance(source, TrialSource):
-        return source, algorithms.build_player(
+        return source, build_player(
             experiment.algorithm,
             experiment.network,
             experiment.optimizer,
@@ -50,7 +53,7 @@ def build(experiment: Experiment, seed: int, only: Split | None = None) -> tuple
             jit=experiment.compiles,
         )
     assert isinstance(experiment.network, NetworkOptions) and experiment.protocol
-    if source.regression and not algorithms.ALGORITHMS[experiment.algorithm.name].has_head:
+    if source.regression and not ALGORITHMS[experiment.algorithm.name].has_head:
         raise RunError(
             f"{experiment.algorithm.name} is a classifier, and {source.name} regression: use maml or reptile"
         )
@@ -59,7 +62,7 @@ def build(experiment: Experiment, seed: int, only: Split | None = None) -> tuple
     if not only and experiment.validation:
         source.check("val", validation_shape(experiment))
     source.check(only or "test", shape_of(experiment.test))
-    learner = algorithms.build(
+    learner = build_learner(
         experiment.algorithm,
         experiment.network,
         experiment.optimizer,
@@ -100,7 +103,7 @@ def shape_of(section: Train | Test) -> Shape:
 def training_shape(experiment: Experiment) -> Shape:
     """As the train section says; no queries for a learner that has no use for them."""
     shape = shape_of(experiment.train)
-    return shape if algorithms.ALGORITHMS[experiment.algorithm.name].trains_on_queries else shape._replace(query=0)
+    return shape if ALGORITHMS[experiment.algorithm.name].trains_on_queries else shape._replace(query=0)
 
 
 def validation_shape(experiment: Experiment) -> Shape:

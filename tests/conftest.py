@@ -75,7 +75,7 @@ def make_source():
     """An ImageSource of random images whose classes differ; image n of class c has the pixel value of its row in it."""
 
     def make(classes: int = 12, images: int = 6, size: int = 16, channels: int = 1, **options):
-        from metarun.datasets.sampling import ClassPool, ImageSource
+        from metarun.datasets.images.source import ClassPool, ImageSource
 
         generator = np.random.default_rng(0)
         patterns = generator.integers(0, 2, (classes, 1, size, size, channels)) * 150

@@ -10,8 +10,8 @@ import pytest
 from click.testing import CliRunner
 
 from metarun.cli.data import fetch
-from metarun.datasets import cache
 from metarun.datasets.errors import DataError
+from metarun.datasets.images import cache
 
 
 @pytest.fixture(autouse=True)

@@ -9,14 +9,17 @@ import tensorflow as tf
 from test_protocol import OPTIONS
 from test_spec import SHIPPED
 
-from metarun.algorithms import ALGORITHMS, bandit_policies, build, mdp_policies
+from metarun.algorithms import ALGORITHMS
+from metarun.algorithms.build import build
+from metarun.algorithms.classical import bandits, mdps
 from metarun.algorithms.learner import Problem
-from metarun.algorithms.options import Conv4Options, MLPOptions, OptimizerOptions
+from metarun.algorithms.networks.options import Conv4Options, MLPOptions
+from metarun.algorithms.options import OptimizerOptions
 from metarun.datasets import DATASETS
 from metarun.datasets import build as build_source
 from metarun.datasets.errors import DataError
+from metarun.datasets.images.source import ClassPool, ImageSource
 from metarun.datasets.options import ImageFolderOptions
-from metarun.datasets.sampling import ClassPool, ImageSource
 from metarun.datasets.tasks import Shape
 from metarun.experiments.config.load import load
 from metarun.experiments.model import build as build_run
@@ -131,7 +134,7 @@ def test_every_algorithm_is_in_the_suite():
     assert OPTIONS.keys() == FEW_SHOT.keys() == {SHIPPED[name].algorithm.name for name in QUICK}
     others = {name: entry.kind for name, entry in ALGORITHMS.items() if name not in FEW_SHOT}
     assert others.pop("rl2") == "trials" and set(others.values()) == {"classical"}
-    assert set(others) == {*bandit_policies.RULES, *mdp_policies.PLANS, "random"}
+    assert set(others) == {*bandits.RULES, *mdps.PLANS, "random"}
 
 
 @pytest.fixture
@@ -151,7 +154,8 @@ def source_of(request, cache_folder, tmp_path):
 
 def import_real(name, folder):
     """Fill the session's cache once."""
-    from metarun.datasets import cache, miniimagenet, omniglot
+    from metarun.datasets import miniimagenet, omniglot
+    from metarun.datasets.images import cache
 
     parts, module = {
         "omniglot": (["omniglot"], omniglot),

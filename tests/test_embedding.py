@@ -7,8 +7,9 @@ import tensorflow as tf
 
 from metarun.algorithms.learner import Problem
 from metarun.algorithms.matchingnet import MatchingNetwork
-from metarun.algorithms.networks import build
-from metarun.algorithms.options import Conv4Options, MatchingNetworkOptions, MLPOptions, PrototypicalNetworkOptions
+from metarun.algorithms.networks.feedforward import build
+from metarun.algorithms.networks.options import Conv4Options, MLPOptions
+from metarun.algorithms.options import MatchingNetworkOptions, PrototypicalNetworkOptions
 from metarun.algorithms.protonet import PrototypicalNetwork
 from metarun.datasets.tasks import Shape
 

@@ -5,22 +5,22 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from metarun.algorithms import networks
-from metarun.algorithms.compiled import compiled
-from metarun.algorithms.functional import per_task
-from metarun.algorithms.keras_network import KerasNetwork
-from metarun.algorithms.layers import TaskConvolution, gathered_patches, normalised_block, patches, patches_gradient
+from metarun.algorithms.adaptation import per_task
 from metarun.algorithms.learner import Problem
 from metarun.algorithms.maml import MAML
 from metarun.algorithms.matchingnet import MatchingNetwork
-from metarun.algorithms.options import (
-    Conv4Options,
-    MAMLOptions,
-    MatchingNetworkOptions,
-    MLPOptions,
-    PrototypicalNetworkOptions,
-    ReptileOptions,
+from metarun.algorithms.networks import feedforward
+from metarun.algorithms.networks.keras_network import KerasNetwork
+from metarun.algorithms.networks.layers import (
+    TaskConvolution,
+    gathered_patches,
+    normalised_block,
+    patches,
+    patches_gradient,
 )
+from metarun.algorithms.networks.options import Conv4Options, MLPOptions
+from metarun.algorithms.options import MAMLOptions, MatchingNetworkOptions, PrototypicalNetworkOptions, ReptileOptions
+from metarun.algorithms.programs import compiled
 from metarun.algorithms.protonet import PrototypicalNetwork
 from metarun.algorithms.reptile import Reptile
 from metarun.datasets.tasks import Shape
@@ -121,7 +121,7 @@ EVERY = [
 def test_gradient_learners_equal_the_keras_path(make_source, algorithm, name, dtype):
     options = NETWORKS[name]
     batch = make_source(dtype=dtype).sample("train", 0, 2, Shape(3, 2, 2), seed=0)
-    fast = networks.build(options, (16, 16, 1), 3, dtype, seed=0, fuse=name != "mlp")
+    fast = feedforward.build(options, (16, 16, 1), 3, dtype, seed=0, fuse=name != "mlp")
     slow = general(options, fast, (16, 16, 1), 3, dtype)
     kind = MAML if isinstance(algorithm, MAMLOptions) else Reptile
     problem, optimizer = Problem(False, "transductive"), keras.optimizers.SGD
@@ -148,7 +148,7 @@ def test_gradient_learners_equal_the_keras_path(make_source, algorithm, name, dt
 )
 def test_embedding_learners_equal_the_keras_path(make_source, kind, options, dtype):
     batch = make_source(dtype=dtype).sample("train", 0, 2, Shape(3, 2, 2), seed=0)
-    fast = networks.build(NETWORKS["pool"], (16, 16, 1), None, dtype, seed=0, fuse=True)
+    fast = feedforward.build(NETWORKS["pool"], (16, 16, 1), None, dtype, seed=0, fuse=True)
     model = keras_model(NETWORKS["pool"], (16, 16, 1), None, dtype)
     for variable, value in zip(model.trainable_variables, _in_keras_order(fast), strict=True):
         variable.assign(value)
@@ -217,7 +217,7 @@ def test_patches_and_their_adjoint(stride, size):
 @pytest.mark.parametrize("pool", [None, "valid"])
 def test_a_large_block_is_left_to_the_library(monkeypatch, pool):
     """Value, gradient, and the gradient of the gradient, against the plain formula in float64."""
-    monkeypatch.setattr("metarun.algorithms.layers.LARGE", 1)
+    monkeypatch.setattr("metarun.algorithms.networks.layers.LARGE", 1)
     x, offset, scale = random(2, 3, 6, 6, 4), random(2, 4), random(2, 4)
 
     def values(dtype, fuse):
@@ -256,8 +256,8 @@ def test_compiled_programs_have_two_derivatives():
 @pytest.mark.parametrize("name", ["stride", "pool"])
 def test_bfloat16_is_near_float32_and_keeps_what_is_exact(name):
     """Outputs and statistics are float32; a network whose last layer were bfloat16 would have coarser outputs."""
-    half = networks.build(NETWORKS[name], (16, 16, 1), 3, "bfloat16", seed=0, fuse=True)
-    full = networks.build(NETWORKS[name], (16, 16, 1), 3, "float32", seed=0, fuse=True)
+    half = feedforward.build(NETWORKS[name], (16, 16, 1), 3, "bfloat16", seed=0, fuse=True)
+    full = feedforward.build(NETWORKS[name], (16, 16, 1), 3, "float32", seed=0, fuse=True)
     assert {value.dtype for value in half.parameters.values()} == {tf.float32}
     x = random(2, 6, 16, 16, 1, dtype="float32")
     outputs, moments = half.apply(per_task(half.parameters, 2), x)

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from metarun.algorithms import gittins
-from metarun.algorithms.gittins import gittins_indices, pulls_beyond
+from metarun.algorithms.classical import gittins
+from metarun.algorithms.classical.gittins import gittins_indices, pulls_beyond
 
 
 @pytest.mark.parametrize(

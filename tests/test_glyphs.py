@@ -7,7 +7,8 @@ from importlib.metadata import version
 import numpy as np
 import pytest
 
-from metarun.datasets import cache, glyphs
+from metarun.datasets import glyphs
+from metarun.datasets.images import cache
 from metarun.datasets.options import GlyphsOptions
 
 DIGEST = "01fb6178a08f340b90983c7112b46e5310b3b32c528ceb56e345342c894d8c4b"

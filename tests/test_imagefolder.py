@@ -10,8 +10,9 @@ import pytest
 from pictures import png
 from PIL import Image
 
-from metarun.datasets import imagefolder, images
+from metarun.datasets import imagefolder
 from metarun.datasets.errors import DataError
+from metarun.datasets.images import decode
 from metarun.datasets.options import ImageFolderOptions
 from metarun.datasets.tasks import Shape
 
@@ -90,16 +91,16 @@ class TestImageFolder:
         picture.paste((0, 0, 255), (0, 0, 10, 10))
         data = io.BytesIO()
         picture.save(data, "JPEG", exif=exif, quality=100)
-        upright = images.decode(data.getvalue(), "x", (20, 10), 3)
+        upright = decode.decode(data.getvalue(), "x", (20, 10), 3)
         assert upright[2, 5, 2] > 200 and upright[17, 5, 0] > 200  # blue above red, not beside it
         for mode in ("1", "L", "LA", "P", "RGBA", "CMYK", "I;16"):
             data = io.BytesIO()
             Image.new(mode, (9, 9)).save(data, "TIFF" if mode == "CMYK" else "PNG")
             if mode == "CMYK":
                 with pytest.raises(DataError, match="not a readable image"):
-                    images.decode(data.getvalue(), "x", (9, 9), 3)
+                    decode.decode(data.getvalue(), "x", (9, 9), 3)
             else:
-                assert images.decode(data.getvalue(), "x", (9, 9), 3).shape == (9, 9, 3)
+                assert decode.decode(data.getvalue(), "x", (9, 9), 3).shape == (9, 9, 3)
 
     @pytest.mark.parametrize(("mode", "ink"), [("RGBA", (0, 0, 0, 255)), ("LA", (0, 255))])
     @pytest.mark.parametrize("channels", [1, 3])
@@ -108,14 +109,14 @@ class TestImageFolder:
         picture, data = Image.new(mode, (9, 9)), io.BytesIO()
         picture.paste(ink, (0, 0, 9, 4))
         picture.save(data, "PNG")
-        rows = images.decode(data.getvalue(), "x", (9, 9), channels).mean(axis=(1, 2))
+        rows = decode.decode(data.getvalue(), "x", (9, 9), channels).mean(axis=(1, 2))
         assert rows.tolist() == [0] * 4 + [255] * 5
 
     def test_damaged_exif_data_are_told_with_the_file(self, monkeypatch):
         """They raise TypeError, struct.error or AttributeError, as the byte that is wrong."""
         monkeypatch.setattr("PIL.ImageOps.exif_transpose", lambda image: abs(b""))
         with pytest.raises(DataError, match=r"a/b\.jpg is not a readable image \(bad operand"):
-            images.decode(png(255, (9, 9)), "a/b.jpg", (9, 9), 3)
+            decode.decode(png(255, (9, 9)), "a/b.jpg", (9, 9), 3)
 
     def test_sixteen_bits_are_the_picture_of_eight(self):
         ramp = np.arange(256, dtype=np.uint8).reshape(16, 16)
@@ -124,7 +125,7 @@ class TestImageFolder:
         Image.fromarray(ramp).save(flat, "PNG")
         assert Image.open(deep).mode.startswith("I")
         for channels in (1, 3):
-            pictures = [images.decode(each.getvalue(), "x", (16, 16), channels) for each in (deep, flat)]
+            pictures = [decode.decode(each.getvalue(), "x", (16, 16), channels) for each in (deep, flat)]
             np.testing.assert_array_equal(*pictures)
 
     def test_hidden_folders_and_files_are_passed_over(self, tmp_path):
@@ -179,6 +180,6 @@ class TestImageFolder:
             self.build(tmp_path)
 
     def test_a_picture_bomb_is_refused(self, monkeypatch):
-        monkeypatch.setattr(images, "MAXIMUM_PIXELS", 50)
+        monkeypatch.setattr(decode, "MAXIMUM_PIXELS", 50)
         with pytest.raises(DataError, match="84x84 pixels: shrink it first"):
-            images.decode(png(), "x", (8, 8), 3)
+            decode.decode(png(), "x", (8, 8), 3)

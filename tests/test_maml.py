@@ -8,13 +8,15 @@ import pytest
 import tensorflow as tf
 from quadratic import QuadraticProblem, quadratic_tasks, theta_network
 
-from metarun.algorithms import keras_network
-from metarun.algorithms.functional import mean_squared_error, regression_metrics
-from metarun.algorithms.keras_network import KerasNetwork
-from metarun.algorithms.learner import Problem, predict_queries, recorded_steps
+from metarun.algorithms.adaptation import predict_queries, recorded_steps
+from metarun.algorithms.learner import Problem
 from metarun.algorithms.maml import MAML, adapted_parameters, maml
-from metarun.algorithms.networks import build
-from metarun.algorithms.options import Conv4Options, MAMLOptions, MLPOptions
+from metarun.algorithms.metrics import mean_squared_error, regression_metrics
+from metarun.algorithms.networks import keras_network
+from metarun.algorithms.networks.feedforward import build
+from metarun.algorithms.networks.keras_network import KerasNetwork
+from metarun.algorithms.networks.options import Conv4Options, MLPOptions
+from metarun.algorithms.options import MAMLOptions
 from metarun.datasets.options import SinusoidOptions
 from metarun.datasets.sinusoid import SinusoidSource
 from metarun.datasets.tasks import Episode, Shape

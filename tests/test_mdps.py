@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from metarun.algorithms.rollout import roll_out
+from metarun.algorithms.rl.rollout import roll_out
 from metarun.datasets.mdps import build
 from metarun.datasets.options import MDPsOptions
 

@@ -7,7 +7,8 @@ import pytest
 
 from metarun import algorithms
 from metarun.algorithms.learner import Problem
-from metarun.algorithms.options import Conv4Options, MAMLOptions, OptimizerOptions, PrototypicalNetworkOptions
+from metarun.algorithms.networks.options import Conv4Options
+from metarun.algorithms.options import MAMLOptions, OptimizerOptions, PrototypicalNetworkOptions
 from metarun.datasets.tasks import Shape
 from metarun.experiments.evaluation import measure
 from metarun.experiments.evaluation.measure import Evaluation

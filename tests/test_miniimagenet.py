@@ -11,8 +11,9 @@ import pytest
 from pictures import png
 from PIL import Image
 
-from metarun.datasets import cache, miniimagenet
+from metarun.datasets import miniimagenet
 from metarun.datasets.errors import DataError
+from metarun.datasets.images import cache
 from metarun.datasets.options import MiniImagenetOptions
 from metarun.datasets.tasks import Shape
 

@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from metarun.algorithms.functional import per_task
-from metarun.algorithms.keras_network import KerasNetwork
-from metarun.algorithms.layers import batch_norm, convolution, max_pool
-from metarun.algorithms.networks import build
-from metarun.algorithms.options import Conv4Options, MLPOptions
+from metarun.algorithms.adaptation import per_task
+from metarun.algorithms.networks.feedforward import build
+from metarun.algorithms.networks.keras_network import KerasNetwork
+from metarun.algorithms.networks.layers import batch_norm, convolution, max_pool
+from metarun.algorithms.networks.options import Conv4Options, MLPOptions
 from metarun.datasets.errors import DataError
 
 GENERATOR = np.random.default_rng(0)

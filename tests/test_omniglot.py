@@ -13,9 +13,10 @@ import pytest
 from pictures import png
 from PIL import Image
 
-from metarun.datasets import cache, omniglot
+from metarun.datasets import omniglot
 from metarun.datasets.errors import DataError
-from metarun.datasets.fetch import download
+from metarun.datasets.images import cache
+from metarun.datasets.images.download import download
 from metarun.datasets.options import OmniglotOptions
 from metarun.datasets.tasks import Shape
 

@@ -6,9 +6,11 @@ import pytest
 import tensorflow as tf
 from test_protocol import OPTIONS
 
-from metarun.algorithms import ALGORITHMS, build
+from metarun.algorithms import ALGORITHMS
+from metarun.algorithms.build import build
 from metarun.algorithms.learner import Problem
-from metarun.algorithms.options import Conv4Options, MAMLOptions, MatchingNetworkOptions, MLPOptions, OptimizerOptions
+from metarun.algorithms.networks.options import Conv4Options, MLPOptions
+from metarun.algorithms.options import MAMLOptions, MatchingNetworkOptions, OptimizerOptions
 from metarun.datasets.tasks import Shape
 
 SHAPE = Shape(3, 2, 4)

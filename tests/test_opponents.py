@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from metarun.algorithms import bandit_policies, mdp_policies
-from metarun.algorithms import classical_options as options
-from metarun.algorithms.bandit_policies import RULES, Counts, rule_parameter
-from metarun.algorithms.classical import ClassicalPolicy
-from metarun.algorithms.mdp_policies import PLANS, Experience, MDPPolicy, Situation, optimistic_expectation
-from metarun.algorithms.rollout import Seen
+from metarun.algorithms.classical import bandits as bandit_policies
+from metarun.algorithms.classical import mdps as mdp_policies
+from metarun.algorithms.classical import options
+from metarun.algorithms.classical.bandits import RULES, Counts, rule_parameter
+from metarun.algorithms.classical.mdps import PLANS, Experience, MDPPolicy, Situation, optimistic_expectation
+from metarun.algorithms.classical.policy import ClassicalPolicy
+from metarun.algorithms.rl.rollout import Seen
 from metarun.datasets import bandits, mdps
 from metarun.datasets.options import BanditsOptions, MDPsOptions
 from metarun.datasets.random import TaskKeys

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from finished import results
 
-from metarun.algorithms import build
+from metarun.algorithms.build import build
 from metarun.algorithms.learner import Problem
-from metarun.algorithms.options import Conv4Options, OptimizerOptions, PrototypicalNetworkOptions
+from metarun.algorithms.networks.options import Conv4Options
+from metarun.algorithms.options import OptimizerOptions, PrototypicalNetworkOptions
 from metarun.datasets.tasks import Shape
 from metarun.experiments.config.load import load
 from metarun.experiments.errors import Interrupted

@@ -9,8 +9,8 @@ import sys
 import numpy as np
 import pytest
 
-from metarun.datasets import pickles
 from metarun.datasets.errors import DataError
+from metarun.datasets.images import pickles
 
 
 class Hostile:

@@ -3,10 +3,13 @@
 import numpy as np
 import pytest
 
-from metarun.algorithms import ALGORITHMS, build, networks
-from metarun.algorithms.learner import Problem, predict_queries
+from metarun.algorithms import ALGORITHMS
+from metarun.algorithms.adaptation import predict_queries
+from metarun.algorithms.build import build
+from metarun.algorithms.learner import Problem
+from metarun.algorithms.networks import feedforward
+from metarun.algorithms.networks.options import Conv4Options
 from metarun.algorithms.options import (
-    Conv4Options,
     MAMLOptions,
     MatchingNetworkOptions,
     OptimizerOptions,
@@ -51,7 +54,7 @@ def test_one_query_and_the_others(make_source, name, protocol):
 def test_inductive_is_each_query_beside_all_supports(make_source):
     """Rejected: the answer for another image of its batch, here the first support image."""
     batch = make_source(dtype="float64").sample("test", 0, 2, Shape(3, 2, 2), seed=0)
-    network = networks.build(Conv4Options(filters=4), (16, 16, 1), 3, "float64", seed=0)
+    network = feedforward.build(Conv4Options(filters=4), (16, 16, 1), 3, "float64", seed=0)
     found = predict_queries(network, network.parameters, batch, "inductive").numpy()
     for query in range(6):
         beside = np.concatenate([batch.support_x, batch.query_x[:, query : query + 1]], axis=1)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from metarun.algorithms.options import GRUOptions
-from metarun.algorithms.recurrent import GRU
+from metarun.algorithms.networks.gru import GRU
+from metarun.algorithms.networks.options import GRUOptions
 
 STEPS, BATCH, INPUTS, OUTPUTS = 6, 3, 4, 2
 KINDS = [{"activation": kind, "weight_norm": norm} for kind in ("relu", "tanh") for norm in (True, False)]

@@ -8,8 +8,9 @@ from quadratic import QuadraticProblem, quadratic_tasks, theta_network
 
 from metarun.algorithms import ALGORITHMS
 from metarun.algorithms.learner import Problem, outer_optimizer
-from metarun.algorithms.networks import build
-from metarun.algorithms.options import MLPOptions, OptimizerOptions, ReptileOptions
+from metarun.algorithms.networks.feedforward import build
+from metarun.algorithms.networks.options import MLPOptions
+from metarun.algorithms.options import OptimizerOptions, ReptileOptions
 from metarun.algorithms.reptile import BETA2, EPSILON, Reptile, added_moment
 from metarun.datasets.options import SinusoidOptions
 from metarun.datasets.sinusoid import SinusoidSource

@@ -6,8 +6,9 @@ import pytest
 import tensorflow as tf
 from recurrent_bandit import DependentBandit
 
-from metarun.algorithms.minibatches import Minibatches, mean_of_each, weighted_mean
-from metarun.algorithms.options import GRUOptions, RL2Options
+from metarun.algorithms.networks.options import GRUOptions
+from metarun.algorithms.options import RL2Options
+from metarun.algorithms.rl.minibatches import Minibatches, mean_of_each, weighted_mean
 from metarun.algorithms.rl2 import RL2, advantages, discounted_sums, encode
 from metarun.algorithms.workers import Workers
 
@@ -234,7 +235,7 @@ def test_the_pass_that_is_kept_is_the_best_within_the_limit(source, monkeypatch)
 
 def test_kl_and_entropy_agree_with_samples_of_the_gaussian():
     """KL(old || new) as a mean of log-ratios. Rejected: KL(new || old)."""
-    from metarun.algorithms.distributions import DiagonalGaussian
+    from metarun.algorithms.rl.distributions import DiagonalGaussian
 
     of, generator = DiagonalGaussian(), np.random.default_rng(0)
     old, new = tf.constant([0.3, -1.0, 0.2, -0.5], tf.float64), tf.constant([0.0, -0.5, -0.3, 0.1], tf.float64)

@@ -8,8 +8,8 @@ import pytest
 import tensorflow as tf
 
 from metarun.datasets.errors import DataError
+from metarun.datasets.images.source import ClassPool, ImageSource
 from metarun.datasets.options import SinusoidOptions
-from metarun.datasets.sampling import ClassPool, ImageSource
 from metarun.datasets.sinusoid import SinusoidSource
 from metarun.datasets.tasks import Shape
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import yaml
 
-from metarun.algorithms.classical import ClassicalPolicy
+from metarun.algorithms.classical.policy import ClassicalPolicy
 from metarun.experiments.config.load import load, resolved_yaml, shipped_specs
 from metarun.experiments.errors import RunError, SpecError
 from metarun.experiments.evaluation.retest import evaluate

@@ -11,13 +11,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from ...algorithms import ALGORITHMS
-from ...algorithms.classical_options import ClassicalOptions
+from ...algorithms.classical.options import ClassicalOptions
+from ...algorithms.networks.options import Conv4Options, GRUOptions, NetworkOptions
 from ...algorithms.options import (
-    Conv4Options,
-    GRUOptions,
     MAMLOptions,
     MatchingNetworkOptions,
-    NetworkOptions,
     OptimizerOptions,
     PrototypicalNetworkOptions,
     ReptileOptions,

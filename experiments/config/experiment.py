@@ -11,14 +11,8 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
 from ...algorithms import ALGORITHMS
-from ...algorithms.options import (
-    AlgorithmOptions,
-    Conv4Options,
-    GRUOptions,
-    MLPOptions,
-    NetworkChoice,
-    OptimizerOptions,
-)
+from ...algorithms.networks.options import Conv4Options, GRUOptions, MLPOptions, NetworkChoice
+from ...algorithms.options import AlgorithmOptions, OptimizerOptions
 from ...datasets import DATASETS
 from ...datasets.options import DatasetOptions, Options
 

@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from ...algorithms.embedding import EmbeddingLearner
 from ...algorithms.learner import Learner, Metrics
-from ...algorithms.program import program, untouched
+from ...algorithms.programs import program, untouched
 from ...algorithms.workers import ALONE, Workers
 from ...datasets.tasks import Shape, Split
 from ...datasets.trials import TrialSource

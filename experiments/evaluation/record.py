@@ -6,7 +6,7 @@ import math
 from importlib.metadata import version
 from typing import Literal
 
-from ...algorithms.classical import ClassicalPolicy
+from ...algorithms.classical.policy import ClassicalPolicy
 from ...algorithms.learner import Learner
 from ...datasets.tasks import Split
 from ...datasets.trials import TrialSource

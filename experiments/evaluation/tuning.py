@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
-from ...algorithms.classical import ClassicalPolicy
-from ...algorithms.program import program
+from ...algorithms.classical.policy import ClassicalPolicy
+from ...algorithms.programs import program
 from ...datasets.tasks import Split
 from ...datasets.trials import TrialSource
 from ..config.experiment import Experiment

@@ -14,8 +14,8 @@ from matplotlib.patches import Rectangle
 from ...algorithms import BUILT_IN
 from ...algorithms.matchingnet import MatchingNetwork
 from ...algorithms.protonet import PrototypicalNetwork
+from ...datasets.images.source import ImageSource
 from ...datasets.options import SinusoidOptions
-from ...datasets.sampling import ImageSource
 from ...datasets.sinusoid import SinusoidSource
 from ...datasets.tasks import Episode
 from ..config.experiment import Experiment

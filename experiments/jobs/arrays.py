@@ -10,7 +10,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...datasets.cache import folder
+from ...datasets.images.cache import folder
 from ..config.experiment import Cluster
 from ..errors import RunError
 from ..runs.run import Run

@@ -15,7 +15,7 @@ from typing import Any
 import tensorflow as tf
 from pydantic import BaseModel, ConfigDict
 
-from ...algorithms.classical import ClassicalPolicy
+from ...algorithms.classical.policy import ClassicalPolicy
 from ...datasets.tasks import Shape
 from ...datasets.trials import TrialSource
 from ..config.experiment import Experiment

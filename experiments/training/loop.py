@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ...algorithms.classical import ClassicalPolicy
+from ...algorithms.classical.policy import ClassicalPolicy
 from ...algorithms.learner import Learner
 from ...algorithms.workers import ALONE, Workers
 from ...datasets.trials import TrialSource

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from ...algorithms.learner import Learner, Metrics
-from ...algorithms.program import program, untouched
+from ...algorithms.programs import program, untouched
 from ...algorithms.workers import ALONE, Share, Workers
 from ...datasets.trials import TrialSource
 from ..config.experiment import Experiment

@@ -6,7 +6,7 @@ from typing import ClassVar, Literal, get_args
 
 from pydantic import Field
 
-from ..datasets.options import Options
+from ...datasets.options import Options
 
 
 class ClassicalOptions(Options):

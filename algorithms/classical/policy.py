@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from ..datasets.bandits import BanditsSource
-from ..datasets.mdps import MDPsSource
-from ..datasets.random import TaskKeys
-from ..datasets.trials import Trials
-from .bandit_policies import RULES, BanditPolicy, random_action, rule_parameter
-from .classical_options import ClassicalMethod, PlanningOptions
-from .mdp_policies import PLANS, MDPPolicy
-from .program import program
-from .rollout import Policy, Seen, roll_out, trial_metrics
+from ...datasets.bandits import BanditsSource
+from ...datasets.mdps import MDPsSource
+from ...datasets.random import TaskKeys
+from ...datasets.trials import Trials
+from ..programs import program
+from ..rl.rollout import Policy, Seen, roll_out, trial_metrics
+from .bandits import RULES, BanditPolicy, random_action, rule_parameter
+from .mdps import PLANS, MDPPolicy
+from .options import ClassicalMethod, PlanningOptions
 
 
 class RandomPolicy:

@@ -25,9 +25,11 @@ from typing import Protocol
 import keras
 import tensorflow as tf
 
-from ..datasets.errors import DataError
+from ...datasets.errors import DataError
 from .layers import batch_norm, convolution, normalised_block, over_examples, rectify_and_pool
 from .options import Conv4Options, MLPOptions, NetworkOptions
+
+Params = dict[str, tf.Tensor]
 
 Parameters = Mapping[str, tf.Tensor | tf.Variable]
 Moments = dict[str, tf.Tensor]  # "norm1/mean" and "norm1/variance", [T, G, C]

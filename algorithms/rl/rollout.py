@@ -6,9 +6,9 @@ from typing import Any, NamedTuple, Protocol
 
 import tensorflow as tf
 
-from ..datasets.random import TaskKeys
-from ..datasets.trials import Trials, TrialSource
-from .program import program
+from ...datasets.random import TaskKeys
+from ...datasets.trials import Trials, TrialSource
+from ..programs import program
 
 
 class Seen(NamedTuple):

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 import keras
 import tensorflow as tf
 
-from .networks import Parameters
+from .feedforward import Parameters
 
 
 class KerasNetwork:

@@ -1,9 +1,13 @@
-"""Small programs inside a training step: one function, fused by XLA, with derivatives to second order.
+"""How TensorFlow programs are traced and fused.
 
-On a CPU the products of a step are fastest in the library's own kernels (oneDNN), and everything between two products
-(normalisation, activation, pooling) is fastest as one fused program. `compiled(function)` is such a program. Its
-derivative is a program of its own, which computes again what it needs, so that nothing but inputs is kept; and so is
-the derivative of that derivative, which second-order meta-gradients ask for. Third derivatives are not there.
+`program` traces without AutoGraph, which would read and rewrite the source of every function below it, seconds at the
+start of a run. So control flow that depends on a tensor's value is written with tf.cond, tf.where and tf.while_loop.
+
+`compiled(function)` is a small program inside a training step, fused by XLA, with derivatives to second order. On a CPU
+the products of a step are fastest in the library's own kernels (oneDNN), and everything between two products
+(normalisation, activation, pooling) is fastest as one fused program. Its derivative is a program of its own, which
+computes again what it needs, so that nothing but inputs is kept; and so is the derivative of that derivative, which
+second-order meta-gradients ask for. Third derivatives are not there.
 """
 
 from __future__ import annotations
@@ -14,8 +18,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from .program import program
-
+program = functools.partial(tf.function, autograph=False)
+untouched = tf.autograph.experimental.do_not_convert  # for functions that tf.data traces
 Function = Callable[..., Any]
 ZERO = tf.UnconnectedGradients.ZERO
 

@@ -11,10 +11,10 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from ..datasets.bandits import BanditsSource
-from ..datasets.random import TaskKeys
+from ...datasets.bandits import BanditsSource
+from ...datasets.random import TaskKeys
+from ..rl.rollout import Seen
 from .gittins import gittins_indices
-from .rollout import Seen
 
 
 class Counts(NamedTuple):

@@ -10,8 +10,8 @@ from typing import Protocol
 
 import tensorflow as tf
 
-from ..datasets.random import TaskKeys
-from ..datasets.trials import Space
+from ...datasets.random import TaskKeys
+from ...datasets.trials import Space
 
 
 class Distribution(Protocol):

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from .workers import ALONE, Workers
+from ..workers import ALONE, Workers
 
 
 class Minibatches(NamedTuple):

@@ -14,10 +14,10 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from ..datasets.mdps import MDPsSource, backward_induction, expected_backup
-from ..datasets.random import TaskKeys
-from .bandit_policies import random_action
-from .rollout import Seen
+from ...datasets.mdps import MDPsSource, backward_induction, expected_backup
+from ...datasets.random import TaskKeys
+from ..rl.rollout import Seen
+from .bandits import random_action
 
 VANISHING = 1e-4  # weight of a prior that only decides until something is seen
 CONFIDENCE = 0.05  # UCRL2's delta

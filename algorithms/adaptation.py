@@ -1,33 +1,17 @@
-"""The mathematics that learners share: pure functions of explicit parameters.
-
-A parameter may carry a leading task axis, `[T, *shape]`, or be shared by all tasks, `[*shape]`.
-"""
+"""Adapt a network to tasks by gradient descent, and predict their queries: what maml and reptile share."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import tensorflow as tf
 
 from ..datasets.tasks import Episode
-from .program import program
+from .networks.feedforward import Network, Parameters, Params
+from .programs import program
 
-Params = dict[str, tf.Tensor]
-Loss = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
-
-CALIBRATION_BINS = 15  # Guo et al. 2017
-
-
-def cross_entropy(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-    """Mean over the examples of each task: logits `[T, N, way]`, labels `[T, N]` -> `[T]`."""
-    return tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits), axis=1)
-
-
-def mean_squared_error(predictions: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
-    """Mean over the points of each task: `[T, N, D]` and as many targets, also `[T, N]` where D is 1 -> `[T]`."""
-    targets = tf.reshape(targets, predictions.shape)  # or they would be compared each with each
-    return tf.reduce_mean(tf.math.squared_difference(predictions, targets), axis=[1, 2])
+State = TypeVar("State")  # of an adaptation, a structure of tensors
 
 
 def per_task(parameters: Mapping[str, tf.Tensor | tf.Variable], tasks: int) -> Params:
@@ -104,43 +88,51 @@ def mean_over_chunks(function: Callable[[Episode], Any], batch: Episode, size: i
     return tf.nest.map_structure(lambda result: tf.reduce_mean(result, axis=0), results)
 
 
-def squared_distances(queries: tf.Tensor, prototypes: tf.Tensor) -> tf.Tensor:
-    """`[T, Q, D]` and `[T, P, D]` -> `[T, Q, P]`, summed over the dimensions."""
-    return tf.reduce_sum(tf.math.squared_difference(queries[:, :, None], prototypes[:, None]), axis=-1)
+def predict_queries(network: Network, parameters: Parameters, batch: Episode, protocol: str) -> tf.Tensor:
+    """Outputs `[T, Q, outputs]` for the queries of gradient-based learners.
 
-
-def cosine_similarities(queries: tf.Tensor, supports: tf.Tensor) -> tf.Tensor:
-    """`[T, Q, D]` and `[T, P, D]` -> `[T, Q, P]` in [-1, 1]; 0 for a vector of zeros."""
-    unit_queries = tf.math.l2_normalize(queries, axis=-1)
-    return tf.matmul(unit_queries, tf.math.l2_normalize(supports, axis=-1), transpose_b=True)
-
-
-def classification_metrics(logits: tf.Tensor, labels: tf.Tensor, steps: Sequence[int] = (0,)) -> dict[str, tf.Tensor]:
-    """What a test measures, one value a task, from logits `[R, T, Q, way]` after each of R numbers of inner `steps`.
-
-    accuracy and negative_log_likelihood `[T]` after the last; accuracy_0, accuracy_1, ... where there are inner steps;
-    and `calibration` `[T, 3, 15]`: for 15 equal bins of confidence the number of queries, the sum of their
-    confidences and the number of right answers, from which the expected calibration error over all tasks
-    follows.
+    transductive: all queries of a task are one batch. inductive: each query is in a batch with the whole
+    support set and no other query (Nichol et al. 2018, section 5), so that it cannot profit from the others;
+    without batch norm it cannot anyway.
     """
-    right = tf.cast(tf.equal(tf.argmax(logits, axis=-1, output_type=tf.int32), labels[None]), logits.dtype)
-    accuracy = tf.reduce_mean(right, axis=2)  # [R, T]
-    confidence = tf.reduce_max(tf.nn.softmax(logits[-1]), axis=-1)  # [T, Q]
-    bins = tf.minimum(tf.cast(confidence * CALIBRATION_BINS, tf.int32), CALIBRATION_BINS - 1)
-    member = tf.one_hot(bins, CALIBRATION_BINS, dtype=logits.dtype)  # [T, Q, bins]
-    sums = tf.stack([tf.ones_like(confidence), confidence, right[-1]], axis=1)  # [T, 3, Q]
-    return _by_step("accuracy", accuracy, steps) | {
-        "negative_log_likelihood": cross_entropy(logits[-1], labels),
-        "calibration": tf.matmul(sums, member),
-    }
+    if protocol == "transductive" or not network.batch_norm:
+        return network(parameters, batch.query_x)
+    tasks, supports = batch.support_x.shape[:2]
+    queries, example = batch.query_x.shape[1], batch.query_x.shape[2:]
+    beside = tf.repeat(batch.support_x[:, None], queries, axis=1)  # [T, Q, S, *x]
+    groups = tf.concat([beside, batch.query_x[:, :, None]], axis=2)  # [T, Q, S + 1, *x]
+    flat = tf.reshape(groups, (tasks, queries * (supports + 1), *example))
+    outputs = network(parameters, flat, groups=queries)
+    return tf.reshape(outputs, (tasks, queries, supports + 1, outputs.shape[-1]))[:, :, -1]
 
 
-def regression_metrics(predictions: tf.Tensor, targets: tf.Tensor, steps: Sequence[int] = (0,)) -> dict[str, tf.Tensor]:
-    """mse `[T]` after the last of the `steps`, and mse_0, mse_1, ..., from predictions `[R, T, Q, D]`."""
-    targets = tf.reshape(targets, predictions.shape[1:])
-    return _by_step("mse", tf.reduce_mean(tf.math.squared_difference(predictions, targets[None]), axis=[2, 3]), steps)
+def recorded_steps(steps: int) -> list[int]:
+    """Numbers of inner steps after which a test looks at the queries: 0, 1, 2, 3, ... up to ten steps; else 0, 1, 2, 5,
+    10, 20, 50, ... and `steps`. A look is no part of the adaptation, and can cost more than its step."""
+    if steps <= 10:
+        return list(range(steps + 1))
+    series = (digit * 10**power for power in range(len(str(steps))) for digit in (1, 2, 5))
+    return [0, *(number for number in series if number < steps), steps]
 
 
-def _by_step(name: str, values: tf.Tensor, steps: Sequence[int]) -> dict[str, tf.Tensor]:
-    curve = {f"{name}_{step}": values[place] for place, step in enumerate(steps)} if len(steps) > 1 else {}
-    return {name: values[-1]} | curve
+def outputs_along(
+    recorded: Sequence[int],
+    state: State,
+    inner_step: Callable[[tf.Tensor, State], State],
+    predict: Callable[[State], tf.Tensor],
+) -> tf.Tensor:
+    """Outputs `[R, T, Q, outputs]` of `predict` after each of the R `recorded` numbers of inner steps, which ascend
+    from 0; `inner_step` takes the number of the step, from 0."""
+    first, ends = predict(state), tf.constant(recorded)
+    outputs = tf.TensorArray(first.dtype, len(recorded), element_shape=first.shape).write(0, first)
+
+    def stretch(place: tf.Tensor, number: tf.Tensor, state: State, outputs: tf.TensorArray):
+        number, state = tf.while_loop(
+            lambda number, _: number < ends[place],
+            lambda number, state: (number + 1, inner_step(number, state)),
+            (number, state),
+        )
+        return place + 1, number, state, outputs.write(place, predict(state))
+
+    *_, outputs = tf.while_loop(lambda place, *_: place < len(recorded), stretch, (1, 0, state, outputs))
+    return outputs.stack()

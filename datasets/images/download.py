@@ -8,8 +8,8 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from ..errors import DataError
 from . import cache
-from .errors import DataError
 
 
 def download(address: str, archives: Mapping[str, str]) -> list[Path]:

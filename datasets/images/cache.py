@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .errors import DataError
+from ..errors import DataError
 
 FORMAT = 1
 PARTS = {  # dataset -> names of what is prepared of it

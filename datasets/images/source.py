@@ -13,9 +13,9 @@ from typing import Literal, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from .errors import DataError
-from .random import TaskKeys
-from .tasks import Episode, Shape, Split
+from ..errors import DataError
+from ..random import TaskKeys
+from ..tasks import Episode, Shape, Split
 
 Rotations = Literal["none", "classes", "per-task"]
 DEVICE_BYTES = 4 * 2**30  # "auto": a pool up to this size is held in memory as one tensor

@@ -9,8 +9,7 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
-from .compiled import compiled
-from .program import program
+from ..programs import compiled, program
 
 SMALL = 750_000  # values of one task that its convolution reads as patches: 3 MB
 LARGE = 1_000_000  # values of one task that one batch norm normalises

@@ -1,0 +1,56 @@
+"""The mathematics that learners share: pure functions of explicit parameters.
+
+A parameter may carry a leading task axis, `[T, *shape]`, or be shared by all tasks, `[*shape]`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import tensorflow as tf
+
+Loss = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+
+CALIBRATION_BINS = 15  # Guo et al. 2017
+
+
+def cross_entropy(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    """Mean over the examples of each task: logits `[T, N, way]`, labels `[T, N]` -> `[T]`."""
+    return tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits), axis=1)
+
+
+def mean_squared_error(predictions: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
+    """Mean over the points of each task: `[T, N, D]` and as many targets, also `[T, N]` where D is 1 -> `[T]`."""
+    targets = tf.reshape(targets, predictions.shape)  # or they would be compared each with each
+    return tf.reduce_mean(tf.math.squared_difference(predictions, targets), axis=[1, 2])
+
+
+def classification_metrics(logits: tf.Tensor, labels: tf.Tensor, steps: Sequence[int] = (0,)) -> dict[str, tf.Tensor]:
+    """What a test measures, one value a task, from logits `[R, T, Q, way]` after each of R numbers of inner `steps`.
+
+    accuracy and negative_log_likelihood `[T]` after the last; accuracy_0, accuracy_1, ... where there are inner steps;
+    and `calibration` `[T, 3, 15]`: for 15 equal bins of confidence the number of queries, the sum of their
+    confidences and the number of right answers, from which the expected calibration error over all tasks
+    follows.
+    """
+    right = tf.cast(tf.equal(tf.argmax(logits, axis=-1, output_type=tf.int32), labels[None]), logits.dtype)
+    accuracy = tf.reduce_mean(right, axis=2)  # [R, T]
+    confidence = tf.reduce_max(tf.nn.softmax(logits[-1]), axis=-1)  # [T, Q]
+    bins = tf.minimum(tf.cast(confidence * CALIBRATION_BINS, tf.int32), CALIBRATION_BINS - 1)
+    member = tf.one_hot(bins, CALIBRATION_BINS, dtype=logits.dtype)  # [T, Q, bins]
+    sums = tf.stack([tf.ones_like(confidence), confidence, right[-1]], axis=1)  # [T, 3, Q]
+    return _by_step("accuracy", accuracy, steps) | {
+        "negative_log_likelihood": cross_entropy(logits[-1], labels),
+        "calibration": tf.matmul(sums, member),
+    }
+
+
+def regression_metrics(predictions: tf.Tensor, targets: tf.Tensor, steps: Sequence[int] = (0,)) -> dict[str, tf.Tensor]:
+    """mse `[T]` after the last of the `steps`, and mse_0, mse_1, ..., from predictions `[R, T, Q, D]`."""
+    targets = tf.reshape(targets, predictions.shape[1:])
+    return _by_step("mse", tf.reduce_mean(tf.math.squared_difference(predictions, targets[None]), axis=[2, 3]), steps)
+
+
+def _by_step(name: str, values: tf.Tensor, steps: Sequence[int]) -> dict[str, tf.Tensor]:
+    curve = {f"{name}_{step}": values[place] for place, step in enumerate(steps)} if len(steps) > 1 else {}
+    return {name: values[-1]} | curve

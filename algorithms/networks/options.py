@@ -1,0 +1,80 @@
+"""What a spec may say of its network."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from ...datasets.options import Options
+
+
+class NetworkOptions(Options):
+    """What conv4 and mlp share: batch normalisation."""
+
+    batch_norm: bool = Field(default=True, description="Batch normalisation after each hidden layer.")
+    norm_scale: bool = Field(default=True, description="Learn batch norm's scale gamma (Finn's code has none).")
+    norm_epsilon: float = Field(default=1e-3, gt=0, description="Added to the variance in batch norm.")
+    norm_momentum: float = Field(
+        default=0.9,
+        ge=0,
+        lt=1,
+        description="Weight of the past in batch norm's running averages, which only the "
+        "inductive protocol of protonet and matchingnet uses.",
+    )
+
+
+class Conv4Options(NetworkOptions):
+    """Four 3x3 convolutions (Vinyals et al. 2016), each with batch norm and ReLU."""
+
+    name: Literal["conv4"] = "conv4"
+    filters: int = Field(default=64, ge=1, le=4096, description="Filters of each convolution.")
+    downsample: Literal["max_pool", "stride"] = Field(
+        default="max_pool", description="Halve the image by 2x2 max-pooling or by convolutions of stride 2."
+    )
+    pool_padding: Literal["valid", "same"] = Field(
+        default="valid", description="Padding of the max-pooling: 84 pixels end as 5 (valid) or 6 (same)."
+    )
+    features: Literal["flatten", "mean"] = Field(
+        default="flatten", description="From the last feature map to a vector: flatten, or the mean over space."
+    )
+    initializer: Literal["pytorch"] | None = Field(
+        default=None,
+        description="First values of the convolutions and of batch norm's scales. pytorch: as PyTorch had them when "
+        "the papers were written (until 1.1), convolutions within 1/sqrt(9 x channels) of 0, scales between 0 and 1, "
+        "both uniform. Default: convolutions of Glorot's uniform distribution, scales of 1.",
+    )
+    head_initializer: Literal["glorot_uniform", "normal"] = Field(
+        default="glorot_uniform",
+        description="First values of the last layer of maml and reptile; normal has "
+        "standard deviation 1 (Finn's code on Omniglot).",
+    )
+
+
+class MLPOptions(NetworkOptions):
+    """Fully connected layers with ReLU; a linear last layer."""
+
+    name: Literal["mlp"] = "mlp"
+    hidden: tuple[Annotated[int, Field(ge=1, le=65536)], ...] = Field(
+        default=(40, 40), strict=False, description="Widths of the hidden layers."
+    )
+    batch_norm: bool = Field(default=False, description="Batch normalisation after each hidden layer.")
+    initializer: Literal["glorot_uniform", "truncated_normal"] = Field(
+        default="glorot_uniform",
+        description="First values of the weights; truncated_normal has standard deviation "
+        "0.01 (Finn's code on sinusoids).",
+    )
+
+
+class GRUOptions(Options):
+    """A gated recurrent network with a linear last layer (Duan et al. 2016)."""
+
+    name: Literal["gru"] = "gru"
+    units: int = Field(default=256, ge=1, le=65536, description="Hidden units.")
+    activation: Literal["relu", "tanh"] = Field(
+        default="relu", description="Of the candidate; the paper's code has relu, the usual GRU tanh."
+    )
+    weight_norm: bool = Field(default=True, description="Weight normalisation (Salimans and Kingma 2016).")
+
+
+NetworkChoice = Annotated[Conv4Options | MLPOptions | GRUOptions, Field(discriminator="name")]
