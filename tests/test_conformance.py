@@ -6,8 +6,8 @@ from functools import cache
 import numpy as np
 import pytest
 import tensorflow as tf
-from test_protocol import OPTIONS
-from test_spec import SHIPPED
+from few_shot import OPTIONS
+from shipped import SHIPPED
 
 from metarun.algorithms import ALGORITHMS
 from metarun.algorithms.build import build

@@ -9,6 +9,8 @@ import sys
 
 import pytest
 import yaml
+from command import metarun
+from rows import ROW
 
 from metarun.cli.main import COMMANDS
 from metarun.experiments.config.load import load, resolved_yaml
@@ -31,14 +33,6 @@ QUICK = [
     ["schema"],
     ["data", "list"],
 ]
-
-
-def metarun(*arguments, code=0, **environment):
-    command = [sys.executable, "-m", "metarun.cli.main", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env={**os.environ, **environment})
-    assert done.returncode == code, (arguments, done.stdout, done.stderr)
-    assert "Traceback" not in done.stderr
-    return done
 
 
 def test_quick_verbs_never_import_tensorflow(tmp_path):
@@ -67,23 +61,13 @@ for arguments in json.loads(sys.argv[1]):
 
 @pytest.mark.skipif(platform.machine() != "x86_64" or sys.platform != "linux", reason="oneDNN is for x86")
 def test_onednn_is_on_whatever_the_processor_unless_it_is_told_off(monkeypatch):
-    program = "from metarun.experiments.quiet import import_tensorflow; import_tensorflow()"
+    program = "from metarun.experiments.system.startup import import_tensorflow; import_tensorflow()"
     environment = {name: value for name, value in os.environ.items() if name != "TF_ENABLE_ONEDNN_OPTS"}
     environment |= {"TF_CPP_MIN_LOG_LEVEL": "0"}
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
     assert "oneDNN custom operations are on" in done.stderr
     monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "0")
     assert not fast_kernels()
-
-
-ROW = {
-    "experiment": "e", "algorithm": "maml", "dataset": "omniglot", "split": "test", "way": 5, "shot": 1, "query": 15,
-    "protocol": "inductive", "metric": "accuracy", "mean": 0.5, "ci95": 0.01, "episodes": 600, "seed": 0,
-    "checkpoint": "best", "train_steps": 10, "inner_steps": 1, "parameters": 5, "expected_calibration_error": 0.1,
-    "negative_log_likelihood": 1.0, "precision": "float32", "device": "CPU", "seconds": 6.0, "tasks_per_second": 1.0,
-    "version": "0", "git_commit": "", "spec_digest": "0" * 16, "episodes_digest": "1" * 16, "published": 51.0,
-    "published_ci95": None, "published_source": "somewhere",
-}  # fmt: skip
 
 
 def test_help_names_every_verb_and_hints_at_mistyped_ones():

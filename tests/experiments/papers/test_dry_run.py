@@ -1,8 +1,9 @@
 """What filling a table would take, told before anything runs."""
 
 import pytest
+from command import reproduce
+from rows import leave
 from sines import write_table
-from test_reproduce import invoke, leave
 
 from metarun.experiments.config.load import load
 from metarun.experiments.papers.definition import load_table
@@ -59,5 +60,5 @@ def test_dry_run_says_what_data_are_missing(tmp_path, monkeypatch):
 
 
 def test_dry_run_measures(table, tmp_path):
-    told = invoke(table, "--out", tmp_path / "runs", "--dry-run").output
+    told = reproduce(table, "--out", tmp_path / "runs", "--dry-run").output
     assert "<0.01  missing; sinusoid" in told and not (tmp_path / "runs").exists()

@@ -5,7 +5,8 @@ import math
 
 import numpy as np
 import pytest
-from test_cli import ROW, metarun
+from command import metarun
+from rows import ROW
 
 from metarun.experiments.config.load import load, resolved_yaml
 from metarun.experiments.errors import RunError

@@ -5,14 +5,14 @@ import re
 
 import pytest
 import yaml
+from shipped import SHIPPED
 
 from metarun.algorithms import ALGORITHMS
 from metarun.datasets import DATASETS
 from metarun.experiments.config.experiment import Experiment
-from metarun.experiments.config.load import load, resolved_yaml, shipped_specs
+from metarun.experiments.config.load import load, resolved_yaml
 from metarun.experiments.errors import SpecError
 
-SHIPPED = {name: load(name).experiment for name in shipped_specs()}
 ONE_OF_EACH = {(spec.algorithm.name, spec.dataset.name): name for name, spec in SHIPPED.items()}
 GOOD = """\
 name: good

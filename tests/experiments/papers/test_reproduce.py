@@ -1,6 +1,5 @@
 """Papers' tables: what is planned, what runs, once, and what is said of it."""
 
-import json
 import math
 import os
 import shutil
@@ -10,8 +9,9 @@ from collections import Counter
 
 import pytest
 from click.testing import CliRunner
+from command import reproduce
+from rows import leave
 from sines import SPEC, write_table
-from test_cli import ROW
 
 from metarun.cli.main import metarun
 from metarun.experiments.config.load import load, resolved_yaml
@@ -24,7 +24,6 @@ from metarun.experiments.papers.definition import load_table
 from metarun.experiments.papers.filled import collect
 from metarun.experiments.papers.plan import choose, plan, trainings
 from metarun.experiments.papers.render import render
-from metarun.experiments.runs.rows import Row
 from metarun.experiments.runs.run import refuse_another_spec
 from metarun.experiments.system import lock
 
@@ -52,12 +51,6 @@ def calls(monkeypatch):
     return counted
 
 
-def invoke(*arguments, code=0):
-    done = CliRunner().invoke(metarun, ["reproduce", *map(str, arguments)])
-    assert done.exit_code == code, (done.output, done.exception)
-    return done
-
-
 def states(table, out, **options):
     return [one.state for one in plan(load_table(str(table)), out, **options)]
 
@@ -66,14 +59,14 @@ def test_one_model_is_trained_once_for_all_its_cells(table, tmp_path, calls):
     """Training for each cell, the wrong variant, would count three."""
     out = tmp_path / "runs"
     assert states(table, out) == ["missing"] * 3
-    told = invoke(table, "--out", out)
+    told = reproduce(table, "--out", out)
     assert calls == {"run": 1, "evaluate": 2}
     assert states(table, out) == ["finished"] * 3
     assert "MAML with more steps" in told.output and "p > 0.05" in told.output
     lines = (out / "paper.csv").read_text().splitlines()
     assert [line.split(",")[0] for line in lines] == ["cell", "k5", "k10", "k5-more"]
     assert "| K = 5 |" in (out / "paper.md").read_text() and r"\toprule" in (out / "paper.tex").read_text()
-    again = invoke(table, "--out", out)
+    again = reproduce(table, "--out", out)
     assert calls == {"run": 1, "evaluate": 2}  # finished: nothing is done again
     assert again.stdout == told.stdout
     (out / "sines/seed-0/result.json").unlink()
@@ -87,7 +80,7 @@ def test_the_number_of_another_test_is_its_own(table, tmp_path, calls):
         "test: {inner_steps: 3}", "test: {inner_steps: 3}, published: {value: 7.0, source: another}"
     )
     table.write_text(text)
-    invoke(table, "--out", out, "--cells", "k5*")
+    reproduce(table, "--out", out, "--cells", "k5*")
     assert calls == {"run": 1, "evaluate": 1}
     filled, _ = collect(plan(load_table(str(table)), out))
     assert [(one.cell, one.published) for one in filled] == [("k5", 3.0), ("k5-more", 7.0)]
@@ -98,14 +91,14 @@ def test_cells_are_chosen_by_glob(table, tmp_path):
     planned = plan(load_table(str(table)), tmp_path, seeds=2)
     assert [one.cell.name for one in choose(planned, "*5*")] == ["k5", "k5", "k5-more", "k5-more"]
     assert "no cell has such a name; the cells are k5, k10, k5-more" in str(
-        CliRunner().invoke(metarun, ["reproduce", str(table), "--cells", "q*"]).exception
+        CliRunner().reproduce(metarun, ["reproduce", str(table), "--cells", "q*"]).exception
     )
 
 
 def test_a_budget_is_told_and_collides_with_nothing(table, tmp_path, calls):
     out = tmp_path / "runs"
-    invoke(table, "--out", out, "--cells", "k5")
-    told = invoke(table, "--out", out, "--cells", "k5", "--budget", "0.1")
+    reproduce(table, "--out", out, "--cells", "k5")
+    told = reproduce(table, "--out", out, "--cells", "k5", "--budget", "0.1")
     assert calls["run"] == 2 and {path.name for path in out.iterdir() if path.is_dir()} == {"sines", "sines-budget-0.1"}
     assert "10 %" in told.output and "100 %" not in told.output
     assert "100 %" in (out / "paper.md").read_text() and " 10 % |" in (out / "paper-budget-0.1.md").read_text()
@@ -118,7 +111,7 @@ def test_overrides_of_a_cell_are_a_model_of_its_own(table, tmp_path, calls):
     less = "method: MAML with more steps, overrides: [name=sines-of-one, train.meta_batch=1]"
     table.write_text(text.replace("method: MAML with more steps", less))
     out = tmp_path / "runs"
-    invoke(table, "--out", out)
+    reproduce(table, "--out", out)
     assert calls == {"run": 2, "evaluate": 2}
     assert " 50 % |" in (out / "paper.md").read_text()
     (one,) = choose(plan(load_table(str(table)), out, budget=0.1), "k5-more")
@@ -138,16 +131,6 @@ def test_schedules_follow_the_budget(tmp_path):
     assert (tiny.train.steps, tiny.optimizer.decay_every) == (1, 1)
     untrained, same = within_budget("duan2016/bandits-n10-k5-random", 0.1)
     assert untrained is same and untrained.name == "duan2016-bandits-n10-k5-random"
-
-
-def leave(one, mean=0.5, values=(0.4, 0.5, 0.6), **changes):
-    """What a finished run of a planned cell leaves."""
-    one.directory.path.mkdir(parents=True, exist_ok=True)
-    one.directory.spec.write_text(resolved_yaml(one.experiment))
-    told = {"mean": mean, "episodes": len(values), "spec_digest": one.experiment.digest, "seed": one.seed}
-    one.directory.result.write_text(json.dumps(Row(**ROW | told | changes).as_json()))
-    lines = ["episode,accuracy", *(f"{number},{value}" for number, value in enumerate(values))]
-    one.directory.episodes.write_text("\n".join(lines) + "\n")
 
 
 def test_states_of_cells(table, tmp_path):
@@ -176,8 +159,8 @@ def test_the_job_that_writes_the_table_finds_it_where_it_is(table, tmp_path, mon
     told = []
     monkeypatch.setattr("metarun.cli.submitting.submit", lambda *_, paper, **__: told.append(paper[0]))
     monkeypatch.chdir(tmp_path)
-    invoke("linked.yaml", "--out", tmp_path / "runs", "--executor", "slurm")
-    invoke("finn2017-sinusoid", "--out", tmp_path / "runs", "--executor", "slurm")
+    reproduce("linked.yaml", "--out", tmp_path / "runs", "--executor", "slurm")
+    reproduce("finn2017-sinusoid", "--out", tmp_path / "runs", "--executor", "slurm")
     assert told == [str(tmp_path / "linked.yaml"), "finn2017-sinusoid"]
 
 
@@ -194,7 +177,7 @@ def test_a_cell_that_fails_is_told_and_the_others_go_on(table, tmp_path, monkeyp
         return real(experiment, *arguments)
 
     monkeypatch.setattr(acting, "run", run)
-    told = invoke(table, "--out", tmp_path / "runs", code=1)
+    told = reproduce(table, "--out", tmp_path / "runs", code=1)
     assert told.stderr.count("it is broken") == 1
     assert "k5, k10, k5-more, seed 0: error: it is broken" in told.stderr
     assert [one.state for one in plan(load_table(str(table)), tmp_path / "runs")] == ["missing"] * 3 + ["finished"]
@@ -202,13 +185,13 @@ def test_a_cell_that_fails_is_told_and_the_others_go_on(table, tmp_path, monkeyp
 
 
 def test_an_interruption_keeps_what_is_finished(table, tmp_path, monkeypatch):
-    invoke(table, "--out", tmp_path / "runs", "--cells", "k5")
+    reproduce(table, "--out", tmp_path / "runs", "--cells", "k5")
 
     def run(*_):
         raise Interrupted("stopped after step 3 of 40")
 
     monkeypatch.setattr(acting, "run", run)
-    done = CliRunner().invoke(metarun, ["reproduce", str(table), "--out", str(tmp_path / "runs"), "--seeds", "2"])
+    done = CliRunner().reproduce(metarun, ["reproduce", str(table), "--out", str(tmp_path / "runs"), "--seeds", "2"])
     assert isinstance(done.exception, Interrupted)  # exit code 130, see `explain`
     assert "K = 5" in done.stdout  # the table of what is finished
 
@@ -299,15 +282,15 @@ def test_jobs_are_not_kept_by_a_cell_that_is_damaged(table, tmp_path, monkeypatc
     second.write_text(SPEC.replace("name: sines", "name: second"))
     table.write_text(table.read_text() + f"  - {{name: other, column: K = 5, method: X, spec: {second}}}\n")
     out = tmp_path / "runs"
-    invoke(table, "--out", out, "--cells", "k5*")
+    reproduce(table, "--out", out, "--cells", "k5*")
     (more,) = choose(plan(load_table(str(table)), out), "k5-more")
     more.row_path.write_text("{")
     submitted = []
     monkeypatch.setattr("metarun.cli.submitting.submit", lambda runs, *_, **__: submitted.extend(runs))
-    told = invoke(table, "--out", out, "--executor", "slurm", "--cells", "*e*", code=1)
+    told = reproduce(table, "--out", out, "--executor", "slurm", "--cells", "*e*", code=1)
     assert [run.experiment.name for run in submitted] == ["second"]
     assert f"k5-more, seed 0: error: {more.row_path}" in told.stderr and "move it away" in told.stderr
-    told = invoke(table, "--out", out, "--executor", "slurm", "--cells", "k5*", "--format", "csv", code=1)
+    told = reproduce(table, "--out", out, "--executor", "slurm", "--cells", "k5*", "--format", "csv", code=1)
     assert "k5,K = 5,MAML" in told.stdout  # all is there that can be: the table is printed
 
 
@@ -330,9 +313,9 @@ def test_cells_in_the_queue_are_left_alone(table, tmp_path, monkeypatch):
     runs = trainings(plan(load_table(str(table)), out))
     prepare(runs)
     with lock.locked(new_submission(runs, out).lock):
-        told = invoke(table, "--out", out, "--dry-run").output
+        told = reproduce(table, "--out", out, "--dry-run").output
         assert told.count("queued or running") == 3 and "interrupted" not in told
-        told = invoke(table, "--out", out)
+        told = reproduce(table, "--out", out)
         assert "queued or running, and left alone: k5, k10, k5-more; see `metarun status" in told.stderr
     with runs[0].directory.locked():
         assert all(state.startswith("in use by process ") for state in states(table, out))
@@ -354,10 +337,10 @@ def test_no_seed_changes_a_classical_method(tmp_path):
 
 
 def test_names_and_budgets_that_are_none(table, tmp_path):
-    assert "nan is no share" in invoke(table, "--budget", "nan", code=2).stderr
+    assert "nan is no share" in reproduce(table, "--budget", "nan", code=2).stderr
     for name in ("results", "table", "finn2017-sinusoid"):
         taken = table.rename(table.with_name(f"{name}.yaml"))
-        assert "is the name of another table" in invoke(taken, "--out", tmp_path, code=2).stderr
+        assert "is the name of another table" in reproduce(taken, "--out", tmp_path, code=2).stderr
         taken.rename(table)
 
 
@@ -372,6 +355,6 @@ def test_seeds_are_a_spread_and_their_mean_is_tested(table, tmp_path):
 
 
 def test_a_cell_of_a_shipped_table_from_nothing_to_its_line(tmp_path):
-    told = invoke("duan2016-bandits", "--cells", "n10-k5-random", "--out", tmp_path)
+    told = reproduce("duan2016-bandits", "--cells", "n10-k5-random", "--out", tmp_path)
     assert "n = 10, k = 5  Random" in told.stdout and " 5.00 " in told.stdout
     assert "duan2016/bandits-n10-k5-random,5.0,," in (tmp_path / "duan2016-bandits.csv").read_text()

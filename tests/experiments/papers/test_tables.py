@@ -147,7 +147,7 @@ def test_a_row_of_more_episodes_is_another_one(tables, folders):
 
 @pytest.mark.parametrize("name", ["README.md", "experiments/results/README.md"])
 def test_the_readmes_are_those_that_it_writes(tables, name):
-    before = (Path(__file__).parents[1] / name).read_text()
+    before = (Path(__file__).parents[3] / name).read_text()
     assert "<!-- table " in before and tables.filled(before) == before
 
 

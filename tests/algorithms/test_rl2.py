@@ -317,7 +317,7 @@ def test_the_same_calls_give_the_same_bits_and_resume(source):
 
 def test_operations_are_the_products_of_the_graph():
     """One pass and one mini-batch: the loops' bodies are in the graph once, those over steps too."""
-    from test_operations import products
+    from products import products
 
     source = DependentBandit(episodes=1)
     one = learner(source, epochs=1, minibatch=16, backtracks=0)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import slurm_jobs
-from test_cli import ROW
+from rows import ROW
 
 from metarun.experiments.errors import RunError
 from metarun.experiments.jobs.status import statuses

@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 import pytest
-from test_cli import ROW
+from rows import ROW
 
 from metarun.experiments.errors import RunError
 from metarun.experiments.reports.table import render, tabulate

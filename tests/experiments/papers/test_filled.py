@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from test_cli import ROW
+from rows import ROW
 
 from metarun.experiments.papers.filled import verdict
 from metarun.experiments.reports.compare import Compared, best

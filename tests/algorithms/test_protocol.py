@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from few_shot import OPTIONS
 
 from metarun.algorithms import ALGORITHMS
 from metarun.algorithms.adaptation import predict_queries
@@ -10,20 +11,9 @@ from metarun.algorithms.learner import Problem
 from metarun.algorithms.networks import feedforward
 from metarun.algorithms.networks.options import Conv4Options
 from metarun.algorithms.options import (
-    MAMLOptions,
-    MatchingNetworkOptions,
     OptimizerOptions,
-    PrototypicalNetworkOptions,
-    ReptileOptions,
 )
 from metarun.datasets.tasks import Shape
-
-OPTIONS = {
-    "maml": MAMLOptions(inner_lr=0.3, inner_steps=2),
-    "reptile": ReptileOptions(inner_lr=0.01, inner_steps=3, inner_batch=3),
-    "protonet": PrototypicalNetworkOptions(),
-    "matchingnet": MatchingNetworkOptions(full_context_embeddings=True),
-}
 
 
 def test_every_algorithm_is_tested():
