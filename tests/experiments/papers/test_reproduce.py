@@ -91,7 +91,7 @@ def test_cells_are_chosen_by_glob(table, tmp_path):
     planned = plan(load_table(str(table)), tmp_path, seeds=2)
     assert [one.cell.name for one in choose(planned, "*5*")] == ["k5", "k5", "k5-more", "k5-more"]
     assert "no cell has such a name; the cells are k5, k10, k5-more" in str(
-        CliRunner().reproduce(metarun, ["reproduce", str(table), "--cells", "q*"]).exception
+        CliRunner().invoke(metarun, ["reproduce", str(table), "--cells", "q*"]).exception
     )
 
 
@@ -191,7 +191,7 @@ def test_an_interruption_keeps_what_is_finished(table, tmp_path, monkeypatch):
         raise Interrupted("stopped after step 3 of 40")
 
     monkeypatch.setattr(acting, "run", run)
-    done = CliRunner().reproduce(metarun, ["reproduce", str(table), "--out", str(tmp_path / "runs"), "--seeds", "2"])
+    done = CliRunner().invoke(metarun, ["reproduce", str(table), "--out", str(tmp_path / "runs"), "--seeds", "2"])
     assert isinstance(done.exception, Interrupted)  # exit code 130, see `explain`
     assert "K = 5" in done.stdout  # the table of what is finished
 
