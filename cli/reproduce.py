@@ -121,12 +121,11 @@ def _without_blocked(chosen: list[Planned], failed: list[str]) -> list[Planned]:
     """The cells that can be trained or are; the others are told, and noted in `failed`."""
     from ..experiments.errors import RunError
     from ..experiments.runs.rows import read_row
-    from ..experiments.runs.run import refuse_another_spec
 
     good = []
     for one in chosen:
         try:
-            refuse_another_spec(one.experiment, one.seed, one.directory)
+            one.run.refuse_another_spec()
             if one.row_path.is_file():
                 read_row(one.row_path)
             good.append(one)

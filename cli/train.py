@@ -45,7 +45,6 @@ def command(specs: tuple[str, ...], overrides: tuple[str, ...], seeds: tuple[int
     from ..experiments.config.load import load, told_apart
     from ..experiments.errors import SpecError
     from ..experiments.jobs.rendezvous import find
-    from ..experiments.runs.directory import RunDirectory
 
     loaded, problems = [], []
     for spec in specs:
@@ -72,37 +71,36 @@ def command(specs: tuple[str, ...], overrides: tuple[str, ...], seeds: tuple[int
     from ..experiments.errors import Interrupted
     from ..experiments.reports.table import render, tabulate
     from ..experiments.runs.rows import merge
-    from ..experiments.runs.run import refuse_another_spec
+    from ..experiments.runs.run import Run
     from ..experiments.training.followers import follow
-    from ..experiments.training.train import run
+    from ..experiments.training.train import train
 
     runs = [
-        (each.experiment, seed, RunDirectory(out / each.experiment.name / f"seed-{seed}"))
-        for each in loaded
-        for seed in dict.fromkeys(seeds) or each.experiment.seeds
+        Run.at(out, each.experiment, seed) for each in loaded for seed in dict.fromkeys(seeds) or each.experiment.seeds
     ]
     workers = join(cluster.addresses, cluster.index) if cluster else ALONE
     if workers.index > 0:
         try:
             with open(os.devnull, "w") as nowhere, contextlib.redirect_stderr(nowhere):  # progress is the chief's
-                for experiment, seed, _ in runs:
-                    follow(experiment, seed, workers)
+                for one in runs:
+                    follow(one, workers)
         except Interrupted:
             sys.exit(130)
         return
     if not fresh:
-        for experiment, seed, directory in runs:
-            refuse_another_spec(experiment, seed, directory)  # now, not after the hours of the runs before it
+        for one in runs:
+            one.refuse_another_spec()  # now, not after the hours of the runs before it
     rows, failed = [], {}
     try:
-        for experiment, seed, directory in runs:
+        for one in runs:
+            directory = one.directory
             if directory.finished and not fresh:
                 click.echo(f"{directory.path} is finished; --fresh trains it again", err=True)
             try:
-                rows.append(run(experiment, seed, directory, fresh, workers))
+                rows.append(train(one, fresh, workers))
                 merge(out)
             except Interrupted:
-                later = [str(path.path) for *_, path in runs[runs.index((experiment, seed, directory)) + 1 :]]
+                later = [str(other.directory.path) for other in runs[runs.index(one) + 1 :]]
                 if fresh and later:
                     click.echo(f"not begun yet, so give these --fresh again: {', '.join(later)}", err=True)
                 raise
@@ -110,7 +108,7 @@ def command(specs: tuple[str, ...], overrides: tuple[str, ...], seeds: tuple[int
                 failed[directory.path] = error
                 if workers.count > 1:
                     break
-                if directory is not runs[-1][2]:
+                if one is not runs[-1]:
                     click.echo(f"{directory.path} failed; going on with the others", err=True)
     finally:
         if rows:

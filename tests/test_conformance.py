@@ -24,8 +24,10 @@ from metarun.datasets.tasks import Shape
 from metarun.experiments.config.load import load
 from metarun.experiments.model import build as build_run
 from metarun.experiments.model import shape_of, training_shape
+from metarun.experiments.runs.directory import RunDirectory
+from metarun.experiments.runs.run import Run
 from metarun.experiments.training.steps import TrainingSteps
-from metarun.experiments.training.train import RunDirectory, run
+from metarun.experiments.training.train import train
 
 SHAPE = Shape(way=3, shot=2, query=2)
 REGRESSORS = {"maml", "reptile"}
@@ -274,7 +276,7 @@ def test_shipped_specs_train_three_steps_in_one_trace(name, cache_folder, tmp_pa
     dataset = loaded.experiment.dataset.name
     if dataset in ("omniglot", "miniimagenet"):
         import_real(dataset, request.getfixturevalue("real_data"))
-    row = run(loaded.experiment, 0, RunDirectory(tmp_path / "run"))
+    row = train(Run(loaded.experiment, 0, RunDirectory(tmp_path / "run")))
     assert row.train_steps == 3 and row.episodes == 4 and math.isfinite(row.mean)
     assert len(traces) == 1, "Python ran in the training loop"
     lines = (tmp_path / "run" / "metrics.csv").read_text().splitlines()

@@ -25,6 +25,7 @@ from ..papers.plan import plan
 from ..reports.table import render, tabulate
 from ..runs.directory import RunDirectory
 from ..runs.rows import merge, read_rows
+from ..runs.run import Run
 from ..system.atomic import write_json_atomic, write_text_atomic
 from ..system.failures import explain, noted
 from ..system.signals import StopSignal
@@ -56,6 +57,7 @@ def work(
                 if not follows:
                     count_restarts(directory)
                 experiment = load(directory.spec).experiment
+                run = Run(experiment, experiment.seeds[0], directory)
                 with stop.held():  # a module that is left in the middle cannot be imported again
                     from ..system.startup import import_tensorflow
 
@@ -63,13 +65,13 @@ def work(
                     from ...algorithms.workers import ALONE, join
                     from ..evaluation.retest import evaluate
                     from ..training.followers import follow
-                    from ..training.train import run
+                    from ..training.train import train
                 stop.check()
                 workers = join(cluster.addresses, cluster.index) if cluster else ALONE
                 if follows:
-                    follow(experiment, experiment.seeds[0], workers)
+                    follow(run, workers)
                     return
-                run(experiment, experiment.seeds[0], directory, workers=workers)
+                train(run, workers=workers)
                 failures = []
                 for test in tests:
                     try:

@@ -11,7 +11,7 @@ from typing import Any
 from ..config.checks import unshareable
 from ..config.experiment import Cluster, Experiment
 from ..errors import RunError, SpecError
-from ..runs.run import Run, held, refuse_another_spec, write_spec
+from ..runs.run import Run
 from ..system import lock
 from .submission import JOBS, find_submissions, live
 
@@ -20,14 +20,14 @@ def todo(runs: Sequence[Run], out: Path, fresh: bool = False) -> tuple[list[Run]
     """The runs that are neither finished (or are to be trained afresh) nor alive, and those that are alive; RunError
     where a folder holds a run of another spec, which --fresh sets aside unless it is alive."""
     for run in () if fresh else runs:
-        refuse_another_spec(run.experiment, run.seed, run.directory)
+        run.refuse_another_spec()
     queued = live(find_submissions(out))
     missing, alive = [], []
     for run in runs:
         if run.finished and not fresh:
             continue
         busy = run.directory.path.resolve() in queued or lock.holder(run.directory.lock)
-        if busy and fresh and (found := held(run.directory)) and found[0] != run.experiment.digest:
+        if busy and fresh and (found := run.stored()) and found[0] != run.experiment.digest:
             raise RunError(f"{run.directory.path} is queued or running with another spec: `metarun cancel` it first")
         (alive if busy else missing).append(run)
     return missing, alive
@@ -49,7 +49,7 @@ def prepare(runs: Sequence[Run], fresh: bool = False) -> None:
         if fresh and run.directory.path.exists():
             with run.directory.locked():
                 run.directory.set_aside()
-        write_spec(run.experiment, run.seed, run.directory)
+        run.write_spec()
         if fresh:
             run.directory.afresh.touch()
         for path in (run.directory.failure, run.directory.restarts):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from ..errors import RunError, SpecError
 from ..runs.continuation import begun
 from ..runs.directory import RunDirectory, place
 from ..runs.rows import Row, read_row
-from ..runs.run import Run, held
+from ..runs.run import Run
 from ..system import lock
 from .definition import Cell, PaperTable
 
@@ -28,10 +28,23 @@ class Planned:
     """One cell, one seed: the run that fills it, and where."""
 
     cell: Cell
-    experiment: Experiment  # trained within the budget
+    run: Run  # trained within the budget
     full: Experiment  # the spec as it ships
-    seed: int
-    directory: RunDirectory
+
+    @property
+    def experiment(self) -> Experiment:
+        """Return what is trained."""
+        return self.run.experiment
+
+    @property
+    def seed(self) -> int:
+        """Return the seed of the run."""
+        return self.run.seed
+
+    @property
+    def directory(self) -> RunDirectory:
+        """Return the folder of the run."""
+        return self.run.directory
 
     @cached_property
     def row_path(self) -> Path:
@@ -43,7 +56,7 @@ class Planned:
         """finished, trained but not tested so, interrupted at step N of M, missing, damaged, or what else its folder
         holds."""
         try:
-            digest, seeds = held(self.directory) or (self.experiment.digest, (self.seed,))
+            digest, seeds = self.run.stored() or (self.experiment.digest, (self.seed,))
             if self.directory.finished and self.row_path.is_file():
                 read_row(self.row_path)
         except RunError:
@@ -102,8 +115,7 @@ def plan(table: PaperTable, out: Path, seeds: int | None = None, budget: float =
             problems.append(f"{first} and {cell.name} are two models of one name, {experiment.name}: rename one")
         classical = experiment.kind == "classical"  # no seed changes its result
         for seed in experiment.seeds if seeds is None or classical else range(seeds):
-            directory = RunDirectory(out / experiment.name / f"seed-{seed}")
-            planned.append(Planned(cell, experiment, full, seed, directory))
+            planned.append(Planned(cell, Run.at(out, experiment, seed), full))
     if problems:
         raise SpecError(list(dict.fromkeys(problems)))
     return planned
@@ -129,12 +141,7 @@ def by_model(planned: Sequence[Planned]) -> Mapping[Path, list[Planned]]:
 def trainings(planned: Sequence[Planned]) -> list[Run]:
     """One run a model, with the tests of its cells that its own is not."""
     return [
-        Run(
-            cells[0].experiment,
-            cells[0].seed,
-            cells[0].directory,
-            tuple(one.cell.changes for one in cells if one.row_path != one.directory.result),
-        )
+        replace(cells[0].run, tests=tuple(one.cell.changes for one in cells if one.row_path != one.directory.result))
         for cells in by_model(planned).values()
     ]
 

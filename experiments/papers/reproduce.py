@@ -9,7 +9,7 @@ from ..errors import Interrupted
 from ..evaluation.retest import evaluate
 from ..runs.rows import merge
 from ..system.signals import StopSignal
-from ..training.train import run
+from ..training.train import train
 from .plan import Planned, by_model
 
 
@@ -21,7 +21,7 @@ def reproduce(planned: Sequence[Planned], out: Path, failed: Callable[[str, Exce
         if all(one.state == "finished" for one in cells):
             continue
         try:
-            run(first.experiment, first.seed, first.directory)
+            train(first.run)
             merge(out)  # now: the tests that follow may be stopped
         except Interrupted:
             raise

@@ -19,14 +19,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..papers.definition import load_table, shipped_tables
-from ..papers.filled import FilledCell, read_table
-from ..papers.render import percent
-from ..papers.render import render as render_table
-from ..reports.formats import render_cells
-from ..reports.table import numbers, render, tabulate
-from ..runs.rows import COLUMNS, Row
-from ..system.atomic import write_text_atomic
+from metarun.experiments.papers.definition import load_table, shipped_tables
+from metarun.experiments.papers.filled import FilledCell, read_table
+from metarun.experiments.papers.render import percent
+from metarun.experiments.papers.render import render as render_table
+from metarun.experiments.reports.formats import render_cells
+from metarun.experiments.reports.table import numbers, render, tabulate
+from metarun.experiments.runs.rows import COLUMNS, Row
+from metarun.experiments.system.atomic import write_text_atomic
 
 HERE = Path(__file__).parent
 ROWS = HERE / "results.csv"

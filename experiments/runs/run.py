@@ -25,6 +25,11 @@ class Run:
     directory: RunDirectory
     tests: tuple[Mapping[str, Any], ...] = ()  # changes, in the words of `evaluate`
 
+    @classmethod
+    def at(cls, out: Path, experiment: Experiment, seed: int) -> Run:
+        """Return the run of an experiment and a seed in its folder below `out`: OUT/<experiment>/seed-<n>."""
+        return cls(experiment, seed, RunDirectory(out / experiment.name / f"seed-{seed}"))
+
     @property
     def finished(self) -> bool:
         """Whether every row is there."""
@@ -32,12 +37,43 @@ class Run:
             place(self.directory, self.experiment, changed(self.experiment, test)).is_file() for test in self.tests
         )
 
+    def write_spec(self) -> None:
+        """Write the resolved spec of this one seed to spec.yaml, unless it is there already."""
+        text = resolved_yaml(self.experiment.model_copy(update={"seeds": (self.seed,), "cluster": None}))
+        path = self.directory.spec
+        if not path.is_file() or path.read_text(encoding="utf-8", errors="replace") != text:
+            write_text_atomic(path, text)
 
-def write_spec(experiment: Experiment, seed: int, directory: RunDirectory) -> None:
-    """The resolved spec of this one seed, where it is not there yet."""
-    text = _spec_text(experiment, seed)
-    if _told(directory.spec) != text:
-        write_text_atomic(directory.spec, text)
+    def stored(self) -> tuple[str, tuple[int, ...]] | None:
+        """Return spec digest and seeds of the run that the folder holds, finished or not, or None without one.
+
+        Raises RunError where its files are damaged.
+        """
+        if self.directory.finished:
+            row = read_row(self.directory.result)
+            return row.spec_digest, (row.seed,)
+        if not self.directory.spec.exists():
+            return None
+        spec = spec_of(self.directory)
+        return spec.digest, spec.seeds
+
+    def refuse_another_spec(self) -> None:
+        """Raise RunError if the folder holds a run, finished or not, of another spec digest or another seed."""
+        found, path = self.stored(), self.directory.path
+        if found is None:
+            return
+        state = "the finished run" if self.directory.finished else "an unfinished run"
+        digest, seeds = found
+        if self.seed not in seeds:
+            raise RunError(f"{path} holds {state} of seed {seeds[0]}: move it to its own folder")
+        if digest != self.experiment.digest:
+            way_out = "rename the experiment, choose another --out, or set it aside (--fresh of train and submit)"
+            if self.directory.spec.is_file() and is_beginning(spec_of(self.directory), self.experiment):
+                way_out = "give this longer one a name of its own (-s name=...), and it goes on from there"
+            raise RunError(
+                f"{path} holds {state} of another spec (digest {digest}, this one has {self.experiment.digest}): "
+                + way_out
+            )
 
 
 def spec_of(directory: RunDirectory) -> Experiment:
@@ -74,41 +110,3 @@ def retest(run: Path, split: str, changes: Mapping[str, Any]) -> Retest:
         )
     experiment = changed(spec, changes)
     return Retest(directory, trained, spec, experiment, place(directory, spec, experiment, split))
-
-
-def held(directory: RunDirectory) -> tuple[str, tuple[int, ...]] | None:
-    """Spec digest and seeds of the run in a folder, finished or not; None without one, RunError for a damaged one."""
-    if directory.finished:
-        row = read_row(directory.result)
-        return row.spec_digest, (row.seed,)
-    if not directory.spec.exists():
-        return None
-    told = spec_of(directory)
-    return told.digest, told.seeds
-
-
-def refuse_another_spec(experiment: Experiment, seed: int, directory: RunDirectory) -> None:
-    """RunError where the directory holds a run, finished or not, of a spec with another digest, or of another seed."""
-    found = held(directory)
-    if found is None:
-        return
-    state = "the finished run" if directory.finished else "an unfinished run"
-    digest, seeds = found
-    if seed not in seeds:
-        raise RunError(f"{directory.path} holds {state} of seed {seeds[0]}: move it to its own folder")
-    if digest != experiment.digest:
-        way_out = "rename the experiment, choose another --out, or set it aside (--fresh of train and submit)"
-        if directory.spec.is_file() and is_beginning(spec_of(directory), experiment):
-            way_out = "give this longer one a name of its own (-s name=...), and it goes on from there"
-        raise RunError(
-            f"{directory.path} holds {state} of another spec (digest {digest}, this one has {experiment.digest}): "
-            + way_out
-        )
-
-
-def _spec_text(experiment: Experiment, seed: int) -> str:
-    return resolved_yaml(experiment.model_copy(update={"seeds": (seed,), "cluster": None}))
-
-
-def _told(path: Path) -> str | None:
-    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else None

@@ -11,7 +11,6 @@ from pathlib import Path
 
 from ..config.load import load, told_apart
 from ..errors import SpecError
-from .directory import RunDirectory
 from .run import Run
 
 LARGEST = 100_000  # runs; more is a mistyped range
@@ -40,7 +39,7 @@ def grid(specs: Sequence[str], overrides: Sequence[str], seeds: Sequence[int], o
                 problems += told_apart(spec, error.problems, specs)
                 continue
             for seed in dict.fromkeys(seeds) or experiment.seeds:
-                runs.append(Run(experiment, seed, RunDirectory(out / experiment.name / f"seed-{seed}")))
+                runs.append(Run.at(out, experiment, seed))
     twice = [path for path, count in Counter(run.directory.path for run in runs).items() if count > 1]
     problems += [f"two runs would be in {path}: rename a spec, or leave one value out" for path in twice]
     if problems:

@@ -11,15 +11,19 @@ from ..config.experiment import Experiment
 from ..errors import Interrupted, RunError
 from ..evaluation.measure import test_of, validation_of
 from ..model import Source, build
+from ..runs.run import Run
 from ..system.signals import StopSignal
 from .steps import TrainingSteps, validates_at
 
 
-def follow(experiment: Experiment, seed: int, workers: Workers) -> None:
-    """What the other workers do while the chief does `run`: the same steps and evaluations, from the chief's checkpoint
-    on. They write nothing and read no run. Raises as `run` does."""
+def follow(run: Run, workers: Workers) -> None:
+    """Take part in the chief's `train` as another worker: the same steps and evaluations, from its checkpoint.
+
+    Writes nothing and reads no run. Raises as `train` does.
+    """
     if not workers.agree(0):
         return
+    experiment, seed = run.experiment, run.seed
     with StopSignal() as stop:
         source, learner = build(experiment, seed)
         validation = validation_of(experiment, learner, source, workers)

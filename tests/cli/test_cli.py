@@ -234,7 +234,7 @@ def test_runs_that_were_not_begun_are_named(tmp_path, monkeypatch):
     def stopped(*_):
         raise Interrupted("stopped after step 3 of 9")
 
-    monkeypatch.setattr("metarun.experiments.training.train.run", stopped)
+    monkeypatch.setattr("metarun.experiments.training.train.train", stopped)
     command = ["train", "quickstart/maml", "--seed", "0", "--seed", "1", "--out", str(tmp_path)]
     told = CliRunner().invoke(commands, [*command, "--fresh"]).stderr
     assert f"not begun yet, so give these --fresh again: {tmp_path / 'quickstart-maml/seed-1'}" in told

@@ -20,8 +20,9 @@ from metarun.experiments.evaluation.partial import PartialTest
 from metarun.experiments.evaluation.retest import evaluate
 from metarun.experiments.runs import checkpoint
 from metarun.experiments.runs.directory import RunDirectory
+from metarun.experiments.runs.run import Run
 from metarun.experiments.system.progress import Progress
-from metarun.experiments.training.train import run
+from metarun.experiments.training.train import train
 
 SHAPE = Shape(way=3, shot=1, query=2)
 SINES = ("network.hidden=[8]", "train.steps=5", "validation=null", "test.episodes=30")
@@ -57,13 +58,13 @@ def stop_after(monkeypatch):
 def test_a_run_that_is_stopped_in_its_test(tmp_path, stop_after):
     experiment = load("finn2017/sinusoid", SINES).experiment
     whole, stopped = RunDirectory(tmp_path / "whole"), RunDirectory(tmp_path / "stopped")
-    run(experiment, 0, whole)
+    train(Run(experiment, 0, whole))
     stop_after(3)
     with pytest.raises(Interrupted):
-        run(experiment, 0, stopped)
+        train(Run(experiment, 0, stopped))
     assert stopped.partial_test.exists() and stopped.tested and not stopped.finished
     kept = stop_after(None)
-    run(experiment, 0, stopped)
+    train(Run(experiment, 0, stopped))
     assert kept == [4, 5, 6, 7, 8]  # wrong: all eight
     assert results(stopped.path) == results(whole.path) and not stopped.partial_test.exists()
 
@@ -84,7 +85,7 @@ def test_the_signal_itself_keeps_what_is_done(tmp_path, monkeypatch, stop_after)
     """Rejected: what was done since the file was last written, here all, is done again."""
     experiment = load("finn2017/sinusoid", SINES).experiment
     whole, stopped = RunDirectory(tmp_path / "whole"), RunDirectory(tmp_path / "stopped")
-    run(experiment, 0, whole)
+    train(Run(experiment, 0, whole))
 
     class StoppedAfterThreeCalls(Progress):
         def advance(self, *arguments):
@@ -96,9 +97,9 @@ def test_the_signal_itself_keeps_what_is_done(tmp_path, monkeypatch, stop_after)
         now.setattr(checkpoint, "SECONDS_BETWEEN", 1e9)
         now.setattr(measure, "Progress", StoppedAfterThreeCalls)
         with pytest.raises(Interrupted):
-            run(experiment, 0, stopped)
+            train(Run(experiment, 0, stopped))
     kept = stop_after(None)
-    run(experiment, 0, stopped)
+    train(Run(experiment, 0, stopped))
     assert kept == [4, 5, 6, 7, 8]
     assert results(stopped.path) == results(whole.path) and not stopped.partial_test.exists()
 
@@ -110,18 +111,18 @@ def test_tuning_goes_on_with_the_values_that_are_left(tmp_path, monkeypatch, sto
     told = ["validation.episodes=35", "test.episodes=30", "algorithm.tuned_on=validation"]
     experiment = load("duan2016/bandits-n10-k5-ucb1", told).experiment
     whole, stopped = RunDirectory(tmp_path / "whole"), RunDirectory(tmp_path / "stopped")
-    run(experiment, 0, whole)
+    train(Run(experiment, 0, whole))
     kept = stop_after(13)
     with pytest.raises(Interrupted):
-        run(experiment, 0, stopped)
+        train(Run(experiment, 0, stopped))
     calls = 4 * 11  # values of the grid
     assert kept == list(range(1, 14)) and stopped.tested
     kept = stop_after(2)  # of the test: the tuning is beyond
     with pytest.raises(Interrupted):
-        run(experiment, 0, stopped)
+        train(Run(experiment, 0, stopped))
     assert kept == [*range(14, calls + 1), 1, 2]
     kept = stop_after(None)
-    run(experiment, 0, stopped)
+    train(Run(experiment, 0, stopped))
     assert kept == [3] and not stopped.partial_tuning.exists()
     for name in ("tuning.csv", "episodes.csv", "curves.csv"):
         assert (stopped.path / name).read_text() == (whole.path / name).read_text()

@@ -14,8 +14,9 @@ from metarun.experiments.evaluation.measure import UNTRAINED
 from metarun.experiments.evaluation.retest import evaluate
 from metarun.experiments.model import build
 from metarun.experiments.runs.directory import RunDirectory
+from metarun.experiments.runs.run import Run
 from metarun.experiments.training.steps import TrainingSteps
-from metarun.experiments.training.train import run
+from metarun.experiments.training.train import train
 
 SPEC = """
 name: few
@@ -41,7 +42,7 @@ def trained(tmp_path, own_cache):
                 (folder / f"{image}.png").write_bytes(png(40 * number + image, (8, 8)))
     (tmp_path / "few.yaml").write_text(SPEC.replace("PATH", str(tmp_path / "images")))
     directory = RunDirectory(tmp_path / "few" / "seed-0")
-    run(load(tmp_path / "few.yaml").experiment, 0, directory)
+    train(Run(load(tmp_path / "few.yaml").experiment, 0, directory))
     return directory
 
 

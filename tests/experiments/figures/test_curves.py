@@ -13,7 +13,8 @@ from metarun.experiments.figures.draw import draw_all
 from metarun.experiments.figures.finished import runs_below
 from metarun.experiments.figures.style import plain
 from metarun.experiments.runs.directory import RunDirectory
-from metarun.experiments.training.train import run
+from metarun.experiments.runs.run import Run
+from metarun.experiments.training.train import train
 
 RL2 = """
 name: learner
@@ -38,7 +39,7 @@ def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     for name, text in (("learner", RL2), ("chance", RANDOM)):
         (folder / f"{name}.yaml").write_text(text)
-        run(load(folder / f"{name}.yaml").experiment, 0, RunDirectory(folder / name / "seed-0"))
+        train(Run(load(folder / f"{name}.yaml").experiment, 0, RunDirectory(folder / name / "seed-0")))
     return folder
 
 

@@ -14,7 +14,8 @@ from metarun.experiments.figures.curves import adaptation, reliability
 from metarun.experiments.figures.draw import FROM_FILES, FROM_WEIGHTS, draw_all
 from metarun.experiments.figures.finished import runs_below
 from metarun.experiments.runs.directory import RunDirectory
-from metarun.experiments.training.train import run
+from metarun.experiments.runs.run import Run
+from metarun.experiments.training.train import train
 
 IMAGES = """
 name: {name}
@@ -57,7 +58,7 @@ def folder(tmp_path_factory, session_cache):
         patch.setenv("METARUN_CACHE", str(session_cache))
         for name, text in specs.items():
             (folder / f"{name}.yaml").write_text(text)
-            run(load(folder / f"{name}.yaml").experiment, 0, RunDirectory(folder / name / "seed-0"))
+            train(Run(load(folder / f"{name}.yaml").experiment, 0, RunDirectory(folder / name / "seed-0")))
         yield folder
 
 

@@ -9,7 +9,7 @@ from metarun.experiments.config.load import load
 from metarun.experiments.papers.definition import load_table
 from metarun.experiments.papers.dry_run import listing
 from metarun.experiments.papers.plan import plan
-from metarun.experiments.runs.run import write_spec
+from metarun.experiments.runs.run import Run
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def test_dry_run_tells_state_hours_and_data(table, tmp_path):
     planned = plan(load_table(str(table)), tmp_path, seeds=2)
     leave(planned[0])
     planned[1].directory.checkpoints.mkdir(parents=True)
-    write_spec(planned[1].experiment, 1, planned[1].directory)
+    Run(planned[1].experiment, 1, planned[1].directory).write_spec()
     planned[1].directory.checkpoint(30).touch()
     lines = list(listing(planned, hours))
     assert asked == [("sines", 5, False), ("sines", 10, True), ("sines", 5, True)]  # one model, measured once
@@ -43,7 +43,7 @@ def test_dry_run_tells_state_hours_and_data(table, tmp_path):
     assert lines[1].split()[1] == "0.50" and asked[0] == ("sines", 5, True)  # stopped in its test: that is left
 
     longer = load(table.parent / "sines.yaml", ["train.steps=400"]).experiment
-    write_spec(longer, 1, planned[1].directory)
+    Run(longer, 1, planned[1].directory).write_spec()
     planned[1].directory.checkpoint(390).touch()
     lines = list(listing(planned, hours))
     assert "1 another spec in its folder" in lines[1]

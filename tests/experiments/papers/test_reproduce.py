@@ -24,7 +24,7 @@ from metarun.experiments.papers.definition import load_table
 from metarun.experiments.papers.filled import collect
 from metarun.experiments.papers.plan import choose, plan, trainings
 from metarun.experiments.papers.render import render
-from metarun.experiments.runs.run import refuse_another_spec
+from metarun.experiments.runs.run import Run
 from metarun.experiments.system import lock
 
 
@@ -37,7 +37,7 @@ def table(tmp_path):
 @pytest.fixture
 def calls(monkeypatch):
     """Counts trainings and evaluations that reproduce does; they stay the real ones."""
-    counted = {"run": 0, "evaluate": 0}
+    counted = {"train": 0, "evaluate": 0}
 
     def counting(name, real):
         def call(*arguments):
@@ -60,14 +60,14 @@ def test_one_model_is_trained_once_for_all_its_cells(table, tmp_path, calls):
     out = tmp_path / "runs"
     assert states(table, out) == ["missing"] * 3
     told = reproduce(table, "--out", out)
-    assert calls == {"run": 1, "evaluate": 2}
+    assert calls == {"train": 1, "evaluate": 2}
     assert states(table, out) == ["finished"] * 3
     assert "MAML with more steps" in told.output and "p > 0.05" in told.output
     lines = (out / "paper.csv").read_text().splitlines()
     assert [line.split(",")[0] for line in lines] == ["cell", "k5", "k10", "k5-more"]
     assert "| K = 5 |" in (out / "paper.md").read_text() and r"\toprule" in (out / "paper.tex").read_text()
     again = reproduce(table, "--out", out)
-    assert calls == {"run": 1, "evaluate": 2}  # finished: nothing is done again
+    assert calls == {"train": 1, "evaluate": 2}  # finished: nothing is done again
     assert again.stdout == told.stdout
     (out / "sines/seed-0/result.json").unlink()
     assert states(table, out) == ["interrupted at step 40 of 40"] * 3
@@ -81,7 +81,7 @@ def test_the_number_of_another_test_is_its_own(table, tmp_path, calls):
     )
     table.write_text(text)
     reproduce(table, "--out", out, "--cells", "k5*")
-    assert calls == {"run": 1, "evaluate": 1}
+    assert calls == {"train": 1, "evaluate": 1}
     filled, _ = collect(plan(load_table(str(table)), out))
     assert [(one.cell, one.published) for one in filled] == [("k5", 3.0), ("k5-more", 7.0)]
     assert filled[0].result != filled[1].result
@@ -99,7 +99,10 @@ def test_a_budget_is_told_and_collides_with_nothing(table, tmp_path, calls):
     out = tmp_path / "runs"
     reproduce(table, "--out", out, "--cells", "k5")
     told = reproduce(table, "--out", out, "--cells", "k5", "--budget", "0.1")
-    assert calls["run"] == 2 and {path.name for path in out.iterdir() if path.is_dir()} == {"sines", "sines-budget-0.1"}
+    assert calls["train"] == 2 and {path.name for path in out.iterdir() if path.is_dir()} == {
+        "sines",
+        "sines-budget-0.1",
+    }
     assert "10 %" in told.output and "100 %" not in told.output
     assert "100 %" in (out / "paper.md").read_text() and " 10 % |" in (out / "paper-budget-0.1.md").read_text()
     (one, *_) = plan(load_table(str(table)), out, budget=0.1)
@@ -112,7 +115,7 @@ def test_overrides_of_a_cell_are_a_model_of_its_own(table, tmp_path, calls):
     table.write_text(text.replace("method: MAML with more steps", less))
     out = tmp_path / "runs"
     reproduce(table, "--out", out)
-    assert calls == {"run": 2, "evaluate": 2}
+    assert calls == {"train": 2, "evaluate": 2}
     assert " 50 % |" in (out / "paper.md").read_text()
     (one,) = choose(plan(load_table(str(table)), out, budget=0.1), "k5-more")
     assert one.experiment.name == "sines-of-one-budget-0.1" and one.budget == 0.05
@@ -169,14 +172,14 @@ def test_a_cell_that_fails_is_told_and_the_others_go_on(table, tmp_path, monkeyp
     second.write_text(SPEC.replace("name: sines", "name: second"))
     more = f"  - {{name: later, column: K = 5, method: MAML, spec: {second}}}\n"
     table.write_text(table.read_text() + more)
-    real = acting.run
+    real = acting.train
 
-    def run(experiment, *arguments):
-        if experiment.name == "sines":
+    def train(run):
+        if run.experiment.name == "sines":
             raise RunError("it is broken")
-        return real(experiment, *arguments)
+        return real(run)
 
-    monkeypatch.setattr(acting, "run", run)
+    monkeypatch.setattr(acting, "train", train)
     told = reproduce(table, "--out", tmp_path / "runs", code=1)
     assert told.stderr.count("it is broken") == 1
     assert "k5, k10, k5-more, seed 0: error: it is broken" in told.stderr
@@ -187,10 +190,10 @@ def test_a_cell_that_fails_is_told_and_the_others_go_on(table, tmp_path, monkeyp
 def test_an_interruption_keeps_what_is_finished(table, tmp_path, monkeypatch):
     reproduce(table, "--out", tmp_path / "runs", "--cells", "k5")
 
-    def run(*_):
+    def train(*_):
         raise Interrupted("stopped after step 3 of 40")
 
-    monkeypatch.setattr(acting, "run", run)
+    monkeypatch.setattr(acting, "train", train)
     done = CliRunner().invoke(metarun, ["reproduce", str(table), "--out", str(tmp_path / "runs"), "--seeds", "2"])
     assert isinstance(done.exception, Interrupted)  # exit code 130, see `explain`
     assert "K = 5" in done.stdout  # the table of what is finished
@@ -243,7 +246,7 @@ def test_another_seed_is_not_taken_for_this_one(table, tmp_path):
     assert [one.state for one in planned] == ["finished", "another seed in its folder"]
     assert collect(planned)[0][0].seeds == 1
     with pytest.raises(RunError, match="holds the finished run of seed 0"):
-        refuse_another_spec(planned[1].experiment, 1, planned[1].directory)
+        Run(planned[1].experiment, 1, planned[1].directory).refuse_another_spec()
 
 
 def test_seeds_tested_on_other_tasks_are_not_averaged(table, tmp_path):
@@ -308,7 +311,7 @@ def test_a_signal_in_a_further_test_is_a_stop(table, tmp_path, monkeypatch):
 
 def test_cells_in_the_queue_are_left_alone(table, tmp_path, monkeypatch):
     """Rejected: "interrupted at step 0", and a second training of what waits for its turn."""
-    monkeypatch.setattr(acting, "run", lambda *_: pytest.fail("trained beside its job"))
+    monkeypatch.setattr(acting, "train", lambda *_: pytest.fail("trained beside its job"))
     out = tmp_path / "runs"
     runs = trainings(plan(load_table(str(table)), out))
     prepare(runs)

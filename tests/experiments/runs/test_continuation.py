@@ -15,8 +15,8 @@ from metarun.experiments.papers.plan import plan
 from metarun.experiments.runs import checkpoint
 from metarun.experiments.runs.continuation import begun, go_on_from_shorter
 from metarun.experiments.runs.directory import RunDirectory
-from metarun.experiments.runs.run import refuse_another_spec, write_spec
-from metarun.experiments.training.train import run
+from metarun.experiments.runs.run import Run
+from metarun.experiments.training.train import train
 
 SPEC = """
 name: sines
@@ -45,7 +45,7 @@ def sines(tmp_path):
 
 def leave(experiment, directory, step, images="images"):
     """What `begun` and `go_on_from_shorter` read of a run that has done so many steps."""
-    write_spec(experiment, 0, directory)
+    Run(experiment, 0, directory).write_spec()
     checkpoint.save(directory.checkpoint(step), [], {"content_digest": images, "step": step})
     checkpoint.save(directory.best, [], {"best": step})
     return directory.path
@@ -60,11 +60,11 @@ def test_it_ends_as_an_undisturbed_one(sines, capsys):
     """Rejected: weights without Adam's moments, the tasks from number 0 again, training from the first step."""
     undisturbed = sines("name=long", "train.steps=160", out="alone")
     shorter, whole = sines(), sines("name=long", "train.steps=160")
-    run(undisturbed[0], 0, undisturbed[1])
-    run(shorter[0], 0, shorter[1])
+    train(Run(undisturbed[0], 0, undisturbed[1]))
+    train(Run(shorter[0], 0, shorter[1]))
     stamp = shorter[1].result.stat().st_mtime_ns
     assert "goes on" not in capsys.readouterr().err
-    run(whole[0], 0, whole[1])
+    train(Run(whole[0], 0, whole[1]))
     told = f"{whole[1].path} goes on from {shorter[1].path}, the same training up to step 80"
     assert told in capsys.readouterr().err
     assert results(whole[1].path) == results(undisturbed[1].path)
@@ -158,9 +158,9 @@ def test_what_is_taken_over(sines, capsys):
 def test_in_the_folder_of_a_shorter_one_the_way_out_is_a_name(sines):
     leave(*sines(), 40)
     with pytest.raises(RunError, match="name of its own .* goes on from there"):
-        refuse_another_spec(sines("train.steps=160")[0], 0, sines()[1])
+        Run(sines("train.steps=160")[0], 0, sines()[1]).refuse_another_spec()
     with pytest.raises(RunError, match="rename the experiment"):
-        refuse_another_spec(sines("train.steps=40")[0], 0, sines()[1])
+        Run(sines("train.steps=40")[0], 0, sines()[1]).refuse_another_spec()
 
 
 def test_a_larger_budget_counts_what_a_smaller_one_did(sines, tmp_path):
@@ -177,14 +177,14 @@ def test_a_larger_budget_counts_what_a_smaller_one_did(sines, tmp_path):
 def test_the_weights_are_those_of_the_last_step_and_of_this_run(sines):
     """Rejected: an older checkpoint for the last one, another seed's or another spec's for this one."""
     whole, other = sines(), sines(seed=1)
-    run(whole[0], 0, whole[1])
+    train(Run(whole[0], 0, whole[1]))
     shutil.copytree(whole[1].checkpoints, other[1].checkpoints)
     with pytest.raises(RunError, match=r"step-80\.npz is of seed 0, not of 1"):
-        run(other[0], 1, other[1])
+        train(Run(other[0], 1, other[1]))
     changed = sines("algorithm.inner_lr=0.02", out="changed")
     shutil.copytree(whole[1].checkpoints, changed[1].checkpoints)
     with pytest.raises(RunError, match=r"step-80\.npz is of another spec"):
-        run(changed[0], 0, changed[1])
+        train(Run(changed[0], 0, changed[1]))
     whole[1].checkpoint(80).unlink()
     assert whole[1].newest_checkpoints()
     with pytest.raises(RunError, match=r"step-80\.npz is missing"):

@@ -12,7 +12,8 @@ import pytest
 from metarun.experiments.config.load import load
 from metarun.experiments.errors import RunError
 from metarun.experiments.runs.directory import RunDirectory
-from metarun.experiments.training.train import run
+from metarun.experiments.runs.run import Run
+from metarun.experiments.training.train import train
 
 BEFORE = Path(__file__).parent / "begun_before"
 
@@ -29,7 +30,7 @@ def test_a_run_of_an_earlier_version_is_resumed(tmp_path, cache_folder):
     experiment = load(directory.spec).experiment
     before = rows_of(directory)
     assert directory.step == 10 and experiment.digest == "87d22718244154c0"
-    row = run(experiment, 0, directory)
+    row = train(Run(experiment, 0, directory))
     assert rows_of(directory)[: len(before)] == before  # seconds too: these steps were not done again
     assert row.train_steps == 60 and row.spec_digest == experiment.digest
     assert (row.episodes_digest, row.content_digest) == ("64fffcfece5768c5", "01fb6178a08f340b")
@@ -40,4 +41,4 @@ def test_not_by_another_spec(tmp_path, cache_folder):
     shutil.copytree(BEFORE, directory.path)
     other = load(directory.spec, ["optimizer.learning_rate=0.5"]).experiment
     with pytest.raises(RunError, match="of another spec"):
-        run(other, 0, directory)
+        train(Run(other, 0, directory))

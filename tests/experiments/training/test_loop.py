@@ -15,8 +15,9 @@ from metarun.experiments.evaluation.retest import evaluate
 from metarun.experiments.model import build
 from metarun.experiments.runs import checkpoint
 from metarun.experiments.runs.directory import RunDirectory
+from metarun.experiments.runs.run import Run
 from metarun.experiments.training.loop import Training
-from metarun.experiments.training.train import run
+from metarun.experiments.training.train import train
 
 SMALL = ("network.hidden=[8]", "train.steps=4", "test.episodes=20", "test.episode_seed=5")
 
@@ -47,7 +48,7 @@ def test_tasks_are_of_their_split_and_seed(tmp_path, monkeypatch):
 
     monkeypatch.setattr(SinusoidSource, "sample", watched)
     experiment = load("finn2017/sinusoid", [*SMALL, "validation={episodes: 10, every: 2}"]).experiment
-    run(experiment, 7, RunDirectory(tmp_path))
+    train(Run(experiment, 7, RunDirectory(tmp_path)))
     assert asked == {("train", 7), ("val", 5), ("test", 5)}
     asked.clear()
     evaluate(tmp_path, "val", {"episode_seed": 6})

@@ -14,8 +14,9 @@ from metarun.datasets.imagefolder import divide, find_classes
 from metarun.experiments.config.load import load
 from metarun.experiments.errors import Interrupted, RunError
 from metarun.experiments.runs.directory import RunDirectory
+from metarun.experiments.runs.run import Run
 from metarun.experiments.training.loop import Training
-from metarun.experiments.training.train import run
+from metarun.experiments.training.train import train
 
 PICTURES = """
 name: pictures
@@ -58,16 +59,16 @@ def run_until(monkeypatch):
 
         with monkeypatch.context() as patch, pytest.raises(Interrupted, match=told):
             patch.setattr(Training, "_count", counted)
-            run(experiment, 0, directory)
+            train(Run(experiment, 0, directory))
 
     return run_until
 
 
 def test_reading_from_files_trains_as_from_memory_and_goes_on_after_a_stop(tmp_path, pictures, run_until):
     resident, streamed = (load(pictures, [f"dataset.in_memory={told}"]).experiment for told in ("true", "false"))
-    run(resident, 0, RunDirectory(tmp_path / "resident"))
+    train(Run(resident, 0, RunDirectory(tmp_path / "resident")))
     run_until(5, streamed, RunDirectory(tmp_path / "streamed"))
-    run(streamed, 0, RunDirectory(tmp_path / "streamed"))
+    train(Run(streamed, 0, RunDirectory(tmp_path / "streamed")))
     expected, found = results(tmp_path / "resident"), results(tmp_path / "streamed")
     assert expected["row"].pop("spec_digest") != found["row"].pop("spec_digest")
     assert found == expected
@@ -79,8 +80,8 @@ def test_a_signal_in_the_last_step_comes_before_the_test(tmp_path, pictures, run
     directory, whole = RunDirectory(tmp_path / "seed-0"), RunDirectory(tmp_path / "whole")
     run_until(12, experiment, directory, told="the same command goes on")
     assert directory.step == 12 and not directory.partial_test.exists() and not directory.finished
-    run(experiment, 0, directory)
-    run(experiment, 0, whole)
+    train(Run(experiment, 0, directory))
+    train(Run(experiment, 0, whole))
     assert results(directory.path) == results(whole.path)
 
 
@@ -91,7 +92,7 @@ def test_a_run_does_not_go_on_with_other_images(tmp_path, pictures, run_until):
     first = picture.read_bytes()
     Image.new("L", (20, 24)).save(picture)
     with pytest.raises(RunError, match=r"imagefolder .*pictures has other images .* start anew with --fresh"):
-        run(experiment, 0, directory)
+        train(Run(experiment, 0, directory))
     assert not directory.finished
     picture.write_bytes(first)  # at another time, but the same
     options = experiment.dataset
@@ -99,9 +100,9 @@ def test_a_run_does_not_go_on_with_other_images(tmp_path, pictures, run_until):
     before, after = first_class[0].with_name("9.png"), second_class[0]
     after.rename(before)  # the same pixels in the same order, of another class
     with pytest.raises(RunError, match="has other images"):
-        run(experiment, 0, directory)
+        train(Run(experiment, 0, directory))
     before.rename(after)
-    assert run(experiment, 0, directory).train_steps == 12
+    assert train(Run(experiment, 0, directory)).train_steps == 12
 
 
 @pytest.mark.parametrize("pixels", [False, True])
@@ -117,4 +118,4 @@ def test_a_checkpoint_from_before_there_were_such_digests_is_good(tmp_path, pict
     if pixels:
         state["content_digest"] = datasets.build(experiment.dataset).former_digest
     np.savez(path, **arrays | {"state": np.array(json.dumps(state))})
-    assert run(experiment, 0, directory).train_steps == 12
+    assert train(Run(experiment, 0, directory)).train_steps == 12

@@ -14,7 +14,8 @@ from metarun.experiments.evaluation.retest import evaluate
 from metarun.experiments.reports.table import render, tabulate
 from metarun.experiments.runs.directory import RunDirectory
 from metarun.experiments.runs.rows import Row
-from metarun.experiments.training.train import run
+from metarun.experiments.runs.run import Run
+from metarun.experiments.training.train import train
 
 UCB1 = """
 name: tiny
@@ -52,7 +53,7 @@ def test_a_classical_method_is_tuned_on_validation_trials(tmp_path):
     """The row names the value with the highest mean on the validation trials, which tuning on the test trials, the
     wrong one here, would not have chosen by the same numbers."""
     experiment, directory = loaded(tmp_path, UCB1), RunDirectory(tmp_path / "run")
-    row = run(experiment, 0, directory)
+    row = train(Run(experiment, 0, directory))
     with directory.tuning.open(newline="") as file:
         told = [(float(line["scale"]), float(line["total_reward"])) for line in csv.DictReader(file)]
     best = max(told, key=lambda each: each[1])[0]
@@ -60,7 +61,7 @@ def test_a_classical_method_is_tuned_on_validation_trials(tmp_path):
     assert (row.trial, row.metric, row.way, row.protocol) == ("3 arms, 20 pulls", "total_reward", None, None)
     assert 10.0 < row.mean < 20.0 and row.train_steps == 0 and row.parameters == 0 and row.published == 15.0
     on_test = loaded(tmp_path, UCB1, "algorithm.tuned_on=test")
-    other = run(on_test, 0, RunDirectory(tmp_path / "other"))
+    other = train(Run(on_test, 0, RunDirectory(tmp_path / "other")))
     assert other.tuned.endswith("(tuned on test)") and other.spec_digest != row.spec_digest
     assert (tmp_path / "other" / "tuning.csv").read_text() != directory.tuning.read_text()
     assert other.episodes_digest == row.episodes_digest  # the same trials
@@ -68,7 +69,7 @@ def test_a_classical_method_is_tuned_on_validation_trials(tmp_path):
 
 def test_the_curves_of_a_run_end_at_its_row(tmp_path):
     directory = RunDirectory(tmp_path / "run")
-    row = run(loaded(tmp_path, UCB1, "algorithm.scale=0.2"), 0, directory)
+    row = train(Run(loaded(tmp_path, UCB1, "algorithm.scale=0.2"), 0, directory))
     assert row.tuned == "scale 0.2" and not directory.tuning.exists()
     with pytest.raises(RunError, match="ucb1 is not trained: give `metarun train`"):
         evaluate(tmp_path / "run", "val", {})
@@ -83,17 +84,17 @@ def test_the_curves_of_a_run_end_at_its_row(tmp_path):
 
 def test_rl2_leaves_a_whole_run(tmp_path):
     experiment, directory = loaded(tmp_path, RL2), RunDirectory(tmp_path / "run")
-    row = run(experiment, 0, directory)
+    row = train(Run(experiment, 0, directory))
     assert row.metric == "total_reward" and row.train_steps == 3 and row.parameters > 100 and np.isfinite(row.mean)
     with directory.metrics.open(newline="") as file:
         lines = list(csv.DictReader(file))
-    train, validation = ([line for line in lines if line["split"] == split] for split in ("train", "val"))
-    assert len(train) == 3 and len(validation) == 2
-    assert all(float(line["kl"]) <= 0.01 for line in train) and all(line["regret"] for line in validation)
+    training, validation = ([line for line in lines if line["split"] == split] for split in ("train", "val"))
+    assert len(training) == 3 and len(validation) == 2
+    assert all(float(line["kl"]) <= 0.01 for line in training) and all(line["regret"] for line in validation)
     again = yaml.safe_load(directory.spec.read_text())
     assert "way" not in again["train"] and "protocol" not in again
     assert load(directory.spec).experiment.digest == experiment.digest
-    assert run(experiment, 0, directory) == row  # finished
+    assert train(Run(experiment, 0, directory)) == row  # finished
     other, path, before = evaluate(tmp_path / "run", "val", {"episodes": 10})
     assert (other.split, other.episodes, other.metric, before) == ("val", 10, "total_reward", False) and path.exists()
     with pytest.raises(SpecError, match="test.shot: has no effect"):
@@ -103,7 +104,7 @@ def test_rl2_leaves_a_whole_run(tmp_path):
 def test_a_schedule_ends_with_the_training(tmp_path):
     """Whatever the number of updates in an iteration, here ten. Rejected: an end in the first of three."""
     experiment = loaded(tmp_path, RL2, "optimizer.schedule=linear", "optimizer.learning_rate=0.3")
-    run(experiment, 0, RunDirectory(tmp_path / "run"))
+    train(Run(experiment, 0, RunDirectory(tmp_path / "run")))
     with (tmp_path / "run" / "metrics.csv").open(newline="") as file:
         rates = [float(line["learning_rate"]) for line in csv.DictReader(file) if line["split"] == "train"]
     assert rates == pytest.approx([0.2, 0.1, 0.0])
@@ -111,7 +112,9 @@ def test_a_schedule_ends_with_the_training(tmp_path):
 
 def test_a_table_of_trials(tmp_path):
     rows = [
-        run(loaded(tmp_path, UCB1, f"name={name}", f"algorithm={{name: {name}}}"), 0, RunDirectory(tmp_path / name))
+        train(
+            Run(loaded(tmp_path, UCB1, f"name={name}", f"algorithm={{name: {name}}}"), 0, RunDirectory(tmp_path / name))
+        )
         for name in ("random", "thompson_sampling")
     ]
     assert rows[1].mean > rows[0].mean + 2 * rows[0].ci95
@@ -187,7 +190,7 @@ def test_shipped_specs_of_trials_run(name, tmp_path):
             "validation.episodes=4",
             "algorithm.minibatch=4",
         ]
-    row = run(load(f"duan2016/{name}", overrides).experiment, 0, RunDirectory(tmp_path / "run"))
+    row = train(Run(load(f"duan2016/{name}", overrides).experiment, 0, RunDirectory(tmp_path / "run")))
     assert np.isfinite(row.mean) and row.episodes == 8
 
 
@@ -220,5 +223,5 @@ def test_every_shipped_spec_of_trials_runs(name, tmp_path):
     overrides = ["test.episodes=4"]
     if name.endswith("rl2"):
         overrides += ["train.meta_batch=4", "train.steps=2", "validation.episodes=4", "algorithm.minibatch=4"]
-    row = run(load(name, overrides).experiment, 0, RunDirectory(tmp_path / "run"))
+    row = train(Run(load(name, overrides).experiment, 0, RunDirectory(tmp_path / "run")))
     assert np.isfinite(row.mean) and row.episodes == 4
