@@ -1,69 +1,76 @@
-"""Build the learner of a spec."""
+"""Build the learner of a spec for a source of tasks."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import math
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from . import ALGORITHMS
+from . import ALGORITHMS, Algorithm
 from .options import OptimizerOptions
 
 if TYPE_CHECKING:
+    from ..datasets.tasks import TaskSource
     from ..datasets.trials import TrialSource
-    from .learner import Learner, Problem
+    from .learner import Learner
 
 
-def build(
-    algorithm: Any,
-    network: Any,
-    optimizer: OptimizerOptions,
-    *,
-    problem: Problem,
-    input_shape: tuple[int, ...],
-    outputs: int,
-    steps: int,
-    meta_batch: int = 1,
-    precision: str,
-    seed: int,
-    jit: bool = True,
-) -> Learner:
-    """The few-shot learner of a spec: its network (`outputs` wide where the algorithm has a last layer), its optimizer.
+class Setup(NamedTuple):
+    """What a spec says of its learner: three sections, and what else decides weights and programs."""
+
+    algorithm: Any  # its options
+    network: Any = None
+    optimizer: OptimizerOptions = OptimizerOptions()
+    protocol: Any = None  # transductive or inductive; None for trials
+    way: int = 1  # classes of a training task, outputs of a classifier's last layer
+    steps: int = 0  # of the whole training, for schedules
+    meta_batch: int = 1
+    precision: str = "float32"
+    seed: int = 0  # of the initial weights
+    jit: bool = True  # compile with XLA
+
+
+def build(setup: Setup, source: TaskSource | TrialSource) -> Learner:
+    """Return the learner of a setup: its network, its optimizer, and itself.
 
     With `jit` XLA compiles: the whole step on a GPU and for fully connected networks, and what lies between the
     convolutions, whose library kernels it cannot match, on a CPU.
     """
+    entry = ALGORITHMS[setup.algorithm.name]
+    return {"few-shot": _few_shot, "trials": _player, "classical": _classical}[entry.kind](entry, setup, source)
+
+
+def _few_shot(entry: Algorithm, setup: Setup, source: Any) -> Learner:
     import tensorflow as tf
 
-    from .learner import outer_optimizer
+    from .learner import Problem
     from .networks import feedforward
 
-    entry = ALGORITHMS[algorithm.name]
-    fuse = jit and network.name == "conv4" and not tf.config.list_physical_devices("GPU")
-    net = feedforward.build(network, input_shape, outputs if entry.has_head else None, precision, seed, fuse)
-    outer = outer_optimizer(optimizer, steps, entry.updates(algorithm, meta_batch))
-    return entry.learner()(net, outer, algorithm, problem, jit_compile=jit)
+    outputs = math.prod(source.target_shape) if source.regression else setup.way
+    fuse = setup.jit and setup.network.name == "conv4" and not tf.config.list_physical_devices("GPU")
+    network = feedforward.build(
+        setup.network, source.input_shape, outputs if entry.has_head else None, setup.precision, setup.seed, fuse
+    )
+    problem = Problem(source.regression, setup.protocol)
+    return entry.learner()(network, _optimizer(entry, setup), setup.algorithm, problem, jit_compile=setup.jit)
 
 
-def build_player(
-    algorithm: Any,
-    network: Any,
-    optimizer: OptimizerOptions,
-    source: TrialSource,
-    *,
-    steps: int,
-    meta_batch: int = 1,
-    precision: str,
-    seed: int,
-    jit: bool = True,
-) -> Learner:
-    """The learner of a spec whose tasks are trials."""
+def _player(entry: Algorithm, setup: Setup, source: Any) -> Learner:
+    return entry.learner()(
+        source,
+        setup.network,
+        lambda: _optimizer(entry, setup),
+        setup.algorithm,
+        setup.precision,
+        setup.seed,
+        jit_compile=setup.jit and source.compiles,
+    )
+
+
+def _classical(entry: Algorithm, setup: Setup, source: Any) -> Learner:
+    return entry.learner()(setup.algorithm, source)
+
+
+def _optimizer(entry: Algorithm, setup: Setup) -> Any:
     from .learner import outer_optimizer
 
-    entry = ALGORITHMS[algorithm.name]
-    if entry.kind == "classical":
-        return entry.learner()(algorithm, source)
-    jit, updates = jit and source.compiles, entry.updates(algorithm, meta_batch)
-
-    def outer() -> Any:
-        return outer_optimizer(optimizer, steps, updates)
-
-    return entry.learner()(source, network, outer, algorithm, precision, seed, jit_compile=jit)
+    return outer_optimizer(setup.optimizer, setup.steps, entry.updates(setup.algorithm, setup.meta_batch))

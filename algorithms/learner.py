@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 import keras
 import tensorflow as tf
 
-from ..datasets.tasks import Shape
+from ..datasets.tasks import Episode, Shape
 from .metrics import Loss, classification_metrics, cross_entropy, mean_squared_error, regression_metrics
 from .options import OptimizerOptions
 from .workers import WHOLE, Share
@@ -33,25 +33,41 @@ class Problem(NamedTuple):
 
 
 class Learner(Protocol):
-    """A meta-learner. Both steps are traced by `program`, so without AutoGraph, and hold no Python state; a batch is an
-    `Episode`, or `Trials`."""
+    """Whatever can be tested on a batch of tasks: an `Episode`, or `Trials`. Its steps are traced by `program`, so
+    without AutoGraph, and hold no Python state."""
 
     variables: list[tf.Variable]  # all that a checkpoint must keep, the optimizer's state included
-    parameters: dict[str, tf.Variable]  # what is meta-learned
-    problem: Problem
-    optimizer: keras.optimizers.Optimizer
-
-    def train_step(self, batch: Any, share: Share = WHOLE) -> Metrics:
-        """One meta-update; scalars, `loss` among them. `share`: what `batch` is of the meta-batch; a learner without
-        this argument trains with one worker only."""
-        ...
+    parameters: dict[str, tf.Variable]  # what is meta-learned; none for a classical method
 
     def evaluate(self, batch: Any) -> Metrics:
-        """One value a task: tensors whose first axis is T."""
+        """Return one value per task: tensors whose first axis is T."""
+        ...
+
+
+class TrainedLearner(Learner, Protocol):
+    """A meta-learner."""
+
+    optimizer: keras.optimizers.Optimizer  # of the meta-parameters
+
+    def train_step(self, batch: Any, share: Share = WHOLE) -> Metrics:
+        """Make one meta-update and return scalars, `loss` among them.
+
+        `share` is what `batch` is of the meta-batch; a learner without this argument trains with one worker only.
+        """
         ...
 
     def operations(self, shape: Shape) -> int:
-        """Floating-point operations of one task in a training step, as `operations.py` counts them."""
+        """Return the floating-point operations of one task in a training step, as `operations.py` counts them."""
+        ...
+
+
+class FewShotLearner(TrainedLearner, Protocol):
+    """A meta-learner whose tasks are episodes."""
+
+    problem: Problem
+
+    def predict(self, batch: Episode) -> tf.Tensor:
+        """Return outputs `[R, T, Q, outputs]` for the queries, after each of R recorded numbers of inner steps."""
         ...
 
 

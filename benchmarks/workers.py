@@ -30,7 +30,7 @@ def work(name: str) -> None:
 
     workers = join(addresses, index) if len(addresses) > 1 else ALONE
     ours = compare.Metarun(compare.WORKS[name])
-    steps = TrainingSteps(ours.experiment, 0, ours.source, ours.learner, 0, workers)
+    steps = TrainingSteps(ours.model._replace(workers=workers))
     steps.take(1)
     steps.take(2)
     started = time.perf_counter()

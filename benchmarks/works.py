@@ -14,8 +14,7 @@ os.environ.update(fast_kernels())
 import numpy as np
 import tensorflow as tf
 
-from metarun import algorithms
-from metarun.algorithms.learner import Problem
+from metarun.algorithms.build import Setup, build
 from metarun.algorithms.networks.operations import forward
 from metarun.algorithms.networks.options import Conv4Options, GRUOptions
 from metarun.algorithms.options import (
@@ -30,7 +29,7 @@ from metarun.datasets.bandits import BanditsSource
 from metarun.datasets.images.source import ClassPool, ImageSource
 from metarun.datasets.options import BanditsOptions, GlyphsOptions, Options
 from metarun.experiments.config.experiment import Experiment, Train
-from metarun.experiments.model import training_shape
+from metarun.experiments.model import Model, training_shape
 from metarun.experiments.training.steps import TrainingSteps
 
 
@@ -122,22 +121,22 @@ class Metarun:
 
     def __init__(self, work: Work, precision: str = "float32"):
         self.experiment, self.source = experiment_of(work, precision), source_of(work, precision)
-        self.learner = algorithms.build(
+        setup = Setup(
             work.algorithm,
             work.network,
             work.optimizer,
-            problem=Problem(False, "transductive"),
-            input_shape=work.image,
-            outputs=work.train.way,
+            "transductive",
+            work.train.way,
             steps=1000,
             precision=precision,
-            seed=0,
         )
+        self.model = Model(self.experiment, 0, self.source, build(setup, self.source))
+        self.learner = self.model.learner
         self.parameters = {name: value.numpy() for name, value in self.learner.parameters.items()}
         self.shape = training_shape(self.experiment)
         self.batch = self.source.sample("train", 0, work.train.meta_batch, self.shape, 0)
         self.operations = work.train.meta_batch * self.learner.operations(self.shape)
-        update = TrainingSteps(self.experiment, 0, self.source, self.learner).update
+        update = TrainingSteps(self.model).update
         first = tf.constant(0, tf.int64)  # always the same tasks, so that the peer can be given them
         self.step: Callable[[], float] = lambda: float(update(first)["loss"])
 
@@ -150,15 +149,8 @@ class MetarunTrials:
 
     def __init__(self, work: TrialsWork, precision: str = "float32"):
         self.work, self.source = work, BanditsSource(BanditsOptions(arms=ARMS, pulls=work.pulls))
-        self.learner = algorithms.build_player(
-            RL2Options(),
-            GRUOptions(),
-            OptimizerOptions(clip_value=40),
-            self.source,
-            steps=1000,
-            precision=precision,
-            seed=0,
-        )
+        setup = Setup(RL2Options(), GRUOptions(), OptimizerOptions(clip_value=40), steps=1000, precision=precision)
+        self.learner = build(setup, self.source)
         plays = work.pulls * work.trials * forward(self.learner.policy.layers)
         self.operations = plays if work.part == "play" else work.trials * self.learner.operations()
         self.index = 0

@@ -11,10 +11,10 @@ import tensorflow as tf
 from .options import BanditsOptions
 from .random import TaskKeys
 from .tasks import Split
-from .trials import Outcome, Space, Trials
+from .trials import Outcome, Space, Trials, TrialSource
 
 
-class BanditsSource:
+class BanditsSource(TrialSource):
     """A `TrialSource`. Parameters of a trial: `means` [T, arms]."""
 
     name = "bandits"

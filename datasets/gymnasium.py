@@ -17,13 +17,13 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 from .errors import DataError
 from .random import TaskKeys
 from .tasks import Split
-from .trials import Outcome, Space, Trials
+from .trials import Outcome, Space, Trials, TrialSource
 
 Make = Callable[[np.random.Generator], gymnasium.Env]
 MakeVector = Callable[[list[np.random.Generator]], VectorEnv]
 
 
-class GymnasiumSource:
+class GymnasiumSource(TrialSource):
     """A `TrialSource` of `episodes` x `horizon` steps a trial.
 
     An episode ends when the environment says so, or after `horizon` steps, and the next one begins in the same

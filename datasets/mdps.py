@@ -13,12 +13,12 @@ import tensorflow as tf
 from .options import MDPsOptions
 from .random import TaskKeys
 from .tasks import Split
-from .trials import Outcome, Space, Trials
+from .trials import Outcome, Space, Trials, TrialSource
 
 Backup = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 
 
-class MDPsSource:
+class MDPsSource(TrialSource):
     """A `TrialSource`. Parameters of a trial: `transitions` [T, S, A, S], `rewards` [T, S, A], `gaps` [T, H, S, A].
 
     The state of an environment is the state, `[T]` int32.

@@ -12,10 +12,10 @@ import tensorflow as tf
 from .errors import DataError
 from .options import SinusoidOptions
 from .random import TaskKeys
-from .tasks import Episode, Shape, Split
+from .tasks import Episode, Shape, Split, TaskSource
 
 
-class SinusoidSource:
+class SinusoidSource(TaskSource):
     """A `TaskSource`: x and y have shape [1]."""
 
     name = "sinusoid"

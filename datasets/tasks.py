@@ -7,9 +7,12 @@ class, then all of the second.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import Literal, NamedTuple, Protocol
 
 import tensorflow as tf
+
+from .streams import EpisodeStream
 
 Split = Literal["train", "val", "test"]
 
@@ -34,7 +37,7 @@ class Shape(NamedTuple):
 
 
 class TaskSource(Protocol):
-    """A distribution over tasks.
+    """A distribution over tasks; a source of your own is a subclass.
 
     `sample` is a pure function of (seed, split, index) that TensorFlow can trace: the task with number i
     is the same whether it is drawn alone, in a batch, or by another process.
@@ -47,10 +50,16 @@ class TaskSource(Protocol):
     content_digest: str  # of data that the spec does not pin, such as a folder of the user's; "" where there are none
     in_memory: bool  # False: `sample` reads files; draw through tf.data, so that reading overlaps
 
+    @abstractmethod
     def check(self, split: Split, shape: Shape) -> None:
         """DataError, one clear line, unless `split` can give tasks of this shape."""
         ...
 
+    @abstractmethod
     def sample(self, split: Split, index: tf.Tensor | int, tasks: int, shape: Shape, seed: int) -> Episode:
         """Tasks number `index` to `index + tasks - 1` of the stream (seed, split)."""
         ...
+
+    def stream(self, split: Split, shape: Shape, seed: int) -> EpisodeStream:
+        """Return the numbered tasks of one split, shape and seed."""
+        return EpisodeStream(self, split, shape, seed)

@@ -6,11 +6,13 @@ episodes x horizon steps in all; what a policy remembers lasts for a trial (Duan
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from abc import abstractmethod
+from typing import Any, NamedTuple, Protocol
 
 import tensorflow as tf
 
-from .tasks import Split
+from .streams import TrialStream
+from .tasks import Shape, Split
 
 
 class Space(NamedTuple):
@@ -37,9 +39,8 @@ class Outcome(NamedTuple):
     gap: Any  # [T] float32, V*(s) - Q*(s, a): what the action costs in expectation against the best one; () if unknown
 
 
-@runtime_checkable
 class TrialSource(Protocol):
-    """A distribution over environments.
+    """A distribution over environments; a source of your own is a subclass.
 
     `sample` is a pure function of (seed, split, index), `first` and `step` are pure functions of their arguments, all
     of which TensorFlow can trace; the chance in step `number` of a trial is a function of the trial's key and of that
@@ -57,14 +58,21 @@ class TrialSource(Protocol):
     in_memory: bool  # True
     compiles: bool  # whether `step` is of TensorFlow's operations alone, so that XLA may compile a whole trial
 
+    @abstractmethod
     def sample(self, split: Split, index: tf.Tensor | int, tasks: int, seed: int) -> Trials:
         """Trials number `index` to `index + tasks - 1` of the stream (seed, split)."""
         ...
 
+    def stream(self, split: Split, shape: Shape, seed: int) -> TrialStream:
+        """Return the numbered trials of one split and seed; a trial has no `shape`."""
+        return TrialStream(self, split, seed)
+
+    @abstractmethod
     def first(self, trials: Trials) -> tuple[Any, tf.Tensor]:
         """State of the environments, a structure of tensors `[T, ...]`, and the first observation."""
         ...
 
+    @abstractmethod
     def step(self, trials: Trials, state: Any, action: tf.Tensor, number: tf.Tensor) -> tuple[Any, Outcome]:
         """Step `number` (int32 scalar, from 0, of the trial) with `action` `[T]` int32 or `[T, size]` float32."""
         ...

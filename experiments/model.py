@@ -1,20 +1,19 @@
-"""What a run is made of: data, learner, validation and test, as its spec says."""
+"""What a run is made of, as its spec says: the source of its tasks, and its learner."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
 
 from .. import datasets
 from ..algorithms import ALGORITHMS
+from ..algorithms.build import Setup
 from ..algorithms.build import build as build_learner
-from ..algorithms.build import build_player
-from ..algorithms.learner import Learner, Problem
-from ..algorithms.networks.options import NetworkOptions
+from ..algorithms.workers import ALONE, Workers
+from ..datasets.streams import Stream
 from ..datasets.tasks import Episode, Shape, Split, TaskSource
 from ..datasets.trials import Trials, TrialSource
 from .config.experiment import Experiment, Test, Train, Validation
@@ -25,88 +24,121 @@ Source = TaskSource | TrialSource
 Tasks = Episode | Trials
 
 
-def build(experiment: Experiment, seed: int, only: Split | None = None) -> tuple[Source, Learner]:
-    """The task distribution and the learner. The data are checked to hold enough for training, validation and test, or
-    for the test on the `only` split that is measured, where all is trained."""
-    keras.utils.clear_session()
-    keras.utils.set_random_seed(seed)
-    if tf.config.list_physical_devices("GPU"):  # CPU kernels are deterministic as they are
-        tf.config.experimental.enable_op_determinism()
-    tf.config.experimental.enable_tensor_float_32_execution(False)  # 10 bits of mantissa: float32 in name alone
-    dtype = "float32" if experiment.precision == "bfloat16" else experiment.precision
-    source = datasets.build(experiment.dataset, dtype)
+class Model(NamedTuple):
+    """A source and a learner that are built, with what they were built from."""
+
+    experiment: Experiment
+    seed: int
+    source: Any  # a Source
+    learner: Any  # a Learner; one that is trained is a TrainedLearner
+    workers: Workers = ALONE  # those that train it together
+
+    def training_stream(self) -> Stream:
+        """Return the tasks that it is trained on."""
+        return self.source.stream("train", training_shape(self.experiment), self.seed)
+
+    def validation_stream(self) -> Stream:
+        """Return the fixed tasks of its validation."""
+        return self.source.stream("val", validation_shape(self.experiment), self.experiment.test.episode_seed)
+
+    def test_stream(self, split: Split = "test") -> Stream:
+        """Return the fixed tasks of its test, on `split`."""
+        test = self.experiment.test
+        return self.source.stream(split, shape_of(test), test.episode_seed)
+
+
+def build(experiment: Experiment, seed: int, only: Split | None = None, workers: Workers = ALONE) -> Model:
+    """Build the source of tasks and the learner of an experiment.
+
+    Args:
+        experiment: what is to be trained.
+        seed: seed of the initial weights and of the training tasks.
+        only: the one split that must hold enough for the test, where all is trained; default: the splits of training,
+            validation and test.
+        workers: the processes that train it together.
+
+    Raises:
+        RunError: source and algorithm do not fit together, or the source lacks something.
+        DataError: the data are missing or damaged, or hold too little.
+    """
+    deterministic(seed)
+    source: Any = datasets.build(
+        experiment.dataset, "float32" if experiment.precision == "bfloat16" else experiment.precision
+    )
+    _refuse_misfits(experiment, source)
+    if experiment.kind == "few-shot":
+        _check_sizes(experiment, source, only)
     train = experiment.train
-    if isinstance(source, TrialSource) != (experiment.kind != "few-shot"):
-        raise RunError(
-            f"{experiment.algorithm.name} cannot learn from {source.name}: one has trials, the other has not"
-        )
-    if isinstance(source, TrialSource):
-        return source, build_player(
-            experiment.algorithm,
-            experiment.network,
-            experiment.optimizer,
-            source,
-            steps=train.steps,
-            meta_batch=train.meta_batch,
-            precision=experiment.precision,
-            seed=seed,
-            jit=experiment.compiles,
-        )
-    assert isinstance(experiment.network, NetworkOptions) and experiment.protocol
-    if source.regression and not ALGORITHMS[experiment.algorithm.name].has_head:
-        raise RunError(
-            f"{experiment.algorithm.name} is a classifier, and {source.name} regression: use maml or reptile"
-        )
-    if not only:
-        source.check("train", training_shape(experiment))
-    if not only and experiment.validation:
-        source.check("val", validation_shape(experiment))
-    source.check(only or "test", shape_of(experiment.test))
-    learner = build_learner(
+    setup = Setup(
         experiment.algorithm,
         experiment.network,
         experiment.optimizer,
-        problem=Problem(source.regression, experiment.protocol),
-        input_shape=source.input_shape,
-        outputs=math.prod(source.target_shape) if source.regression else train.way,
+        protocol=experiment.protocol,
+        way=train.way,
         steps=train.steps,
         meta_batch=train.meta_batch,
         precision=experiment.precision,
         seed=seed,
         jit=experiment.compiles,
     )
-    return source, learner
+    return Model(experiment, seed, source, build_learner(setup, source), workers)
+
+
+def deterministic(seed: int) -> None:
+    """Set TensorFlow and Keras so that equal work gives equal bits, and forget the models built before."""
+    keras.utils.clear_session()
+    keras.utils.set_random_seed(seed)
+    if tf.config.list_physical_devices("GPU"):  # CPU kernels are deterministic as they are
+        tf.config.experimental.enable_op_determinism()
+    tf.config.experimental.enable_tensor_float_32_execution(False)  # 10 bits of mantissa: float32 in name alone
+
+
+def _refuse_misfits(experiment: Experiment, source: Any) -> None:
+    algorithm, plays = experiment.algorithm.name, experiment.kind != "few-shot"
+    if hasattr(source, "trial") != plays:
+        raise RunError(f"{algorithm} cannot learn from {source.name}: one has trials, the other has not")
+    protocol = TrialSource if plays else TaskSource
+    members = [*protocol.__annotations__, *(name for name, member in vars(protocol).items() if callable(member))]
+    missing = [name for name in members if not name.startswith("_") and not hasattr(source, name)]
+    if missing:
+        raise RunError(
+            f"the source of dataset {experiment.dataset.name} lacks {', '.join(missing)}: derive it from "
+            f"{protocol.__module__}.{protocol.__name__}"
+        )
+    if not plays and source.regression and not ALGORITHMS[algorithm].has_head:
+        raise RunError(f"{algorithm} is a classifier, and {source.name} regression: use maml or reptile")
+
+
+def _check_sizes(experiment: Experiment, source: TaskSource, only: Split | None) -> None:
+    if not only:
+        source.check("train", training_shape(experiment))
+    if not only and experiment.validation:
+        source.check("val", validation_shape(experiment))
+    source.check(only or "test", shape_of(experiment.test))
+
+
+def shape_of(section: Train | Test) -> Shape:
+    """Return way, shot and query of a section."""
+    return Shape(section.way, section.shot, section.query)
+
+
+def training_shape(experiment: Experiment) -> Shape:
+    """Return the shape of training tasks, without queries for a learner that has no use for them."""
+    shape = shape_of(experiment.train)
+    return shape if ALGORITHMS[experiment.algorithm.name].trains_on_queries else shape._replace(query=0)
+
+
+def validation_shape(experiment: Experiment) -> Shape:
+    """Return the shape of validation tasks: that of the test where the validation section says nothing else."""
+    section, test = experiment.validation or Validation(), experiment.test
+    return Shape(section.way or test.way, section.shot or test.shot, section.query or test.query)
 
 
 def refuse_other_images(state: Mapping[str, Any], source: Source, directory: RunDirectory) -> None:
-    """RunError where the data are not those of the checkpoint with this state."""
+    """Raise RunError if the data are not those of the checkpoint with this state."""
     former = (None, "", getattr(source, "former_digest", ""))  # of older versions
     if state.get("content_digest") not in (*former, source.content_digest):
         raise RunError(
             f"{directory.path}: {source.name} has other images than those it was trained on: bring them back, or "
             "start anew with --fresh"
         )
-
-
-def draw(source: Source, split: Split, index: tf.Tensor, tasks: int, shape: Shape, seed: int) -> Tasks:
-    """Tasks number `index` to `index + tasks - 1`; trials have a shape of their own."""
-    if isinstance(source, TrialSource):
-        return source.sample(split, index, tasks, seed)
-    return source.sample(split, index, tasks, shape, seed)
-
-
-def shape_of(section: Train | Test) -> Shape:
-    """Way, shot and query of a section."""
-    return Shape(section.way, section.shot, section.query)
-
-
-def training_shape(experiment: Experiment) -> Shape:
-    """As the train section says; no queries for a learner that has no use for them."""
-    shape = shape_of(experiment.train)
-    return shape if ALGORITHMS[experiment.algorithm.name].trains_on_queries else shape._replace(query=0)
-
-
-def validation_shape(experiment: Experiment) -> Shape:
-    """As the test's where the validation section says nothing else."""
-    section, test = experiment.validation or Validation(), experiment.test
-    return Shape(section.way or test.way, section.shot or test.shot, section.query or test.query)

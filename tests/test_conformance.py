@@ -3,6 +3,7 @@
 import math
 from functools import cache
 
+import few_shot
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -10,9 +11,7 @@ from few_shot import OPTIONS
 from shipped import SHIPPED
 
 from metarun.algorithms import ALGORITHMS
-from metarun.algorithms.build import build
 from metarun.algorithms.classical import bandits, mdps
-from metarun.algorithms.learner import Problem
 from metarun.algorithms.networks.options import Conv4Options, MLPOptions
 from metarun.algorithms.options import OptimizerOptions
 from metarun.datasets import DATASETS
@@ -37,10 +36,10 @@ TRIALS = {"bandits", "mdps"}  # in test_bandits.py and test_mdps.py
 
 def learner(name, regression=False, dtype="float32", seed=0):
     network = MLPOptions(hidden=(8,)) if regression else Conv4Options(filters=4, downsample="stride")
-    return build(
-        OPTIONS[name], network, OptimizerOptions(learning_rate=0.01, schedule="cosine"),
-        problem=Problem(regression, "transductive"), input_shape=(1,) if regression else (16, 16, 1),
-        outputs=1 if regression else 3, steps=10, precision=dtype, seed=seed,
+    optimizer, shape = OptimizerOptions(learning_rate=0.01, schedule="cosine"), (1,) if regression else (16, 16, 1)
+    return few_shot.learner(
+        OPTIONS[name], network, "transductive", shape, regression=regression, optimizer=optimizer, precision=dtype,
+        seed=seed,
     )  # fmt: skip
 
 
@@ -256,7 +255,8 @@ def test_shipped_specs_take_a_step(name, noise, monkeypatch):
         size = (84, 3) if spec.dataset.name == "miniimagenet" else (28, 1)
         monkeypatch.setattr("metarun.datasets.build", lambda options, dtype: noise(*size))
     spec = load(name, changes).experiment
-    source, one = build_run(spec, 0)
+    model = build_run(spec, 0)
+    source, one = model.source, model.learner
     before = [value.numpy() for value in one.parameters.values()]
     metrics = one.train_step(source.sample("train", 0, 1, training_shape(spec), 0))
     assert math.isfinite(metrics["loss"])

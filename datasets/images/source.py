@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from ..errors import DataError
 from ..random import TaskKeys
-from ..tasks import Episode, Shape, Split
+from ..tasks import Episode, Shape, Split, TaskSource
 
 Rotations = Literal["none", "classes", "per-task"]
 DEVICE_BYTES = 4 * 2**30  # "auto": a pool up to this size is held in memory as one tensor
@@ -29,7 +29,7 @@ class ClassPool(NamedTuple):
     names: tuple[str, ...]  # one a class
 
 
-class ImageSource:
+class ImageSource(TaskSource):
     """Few-shot classification tasks from pools of uint8 images; a `TaskSource`.
 
     Images come out as (x / 255 - mean) / std in `dtype`. `rotations` says for each split what turns by 0, 90,

@@ -18,19 +18,16 @@ from ...algorithms.embedding import EmbeddingLearner
 from ...algorithms.learner import Learner, Metrics
 from ...algorithms.programs import program, untouched
 from ...algorithms.workers import ALONE, Workers
-from ...datasets.tasks import Shape, Split
-from ...datasets.trials import TrialSource
-from ..config.experiment import Experiment
+from ...datasets.streams import Stream
+from ...datasets.tasks import Split
 from ..errors import Interrupted
-from ..model import Source, draw, shape_of, validation_shape
+from ..model import Model
 from ..stats import exact_sum, expected_calibration_error, mean_and_ci95
 from ..system.atomic import write_text_atomic
 from ..system.progress import Progress
 from .partial import PartialTest
 
-PIXELS_AT_ONCE = 1_000_000  # inputs of one evaluation call; bounds its memory
-TRIALS_AT_ONCE = 1000
-UNTRAINED = 2**62  # number of the first task where training's own split is measured; training never comes so far
+FIRST_UNSEEN_TASK = 2**62  # number of the first task where the training split is measured; no training gets there
 
 
 class Measurement(NamedTuple):
@@ -84,31 +81,19 @@ class Measurement(NamedTuple):
 
 
 class Evaluation:
-    """`episodes` fixed tasks of `split`; traced once, however often it is measured.
+    """The first `episodes` tasks of a stream; traced once, however often it is measured.
 
     Tasks are drawn in batches whose size depends on the spec alone, so that a number never depends on the
     machine; the last batch may draw tasks that are then ignored. Many workers take the batches in turn.
     """
 
-    def __init__(
-        self,
-        learner: Learner,
-        source: Source,
-        split: Split,
-        shape: Shape,
-        episodes: int,
-        seed: int,
-        workers: Workers = ALONE,
-    ):
-        self.split, self.episodes, self.workers = split, episodes, workers
-        first = UNTRAINED if split == "train" else 0
-        if isinstance(source, TrialSource):
-            self.batch = min(episodes, TRIALS_AT_ONCE)
-        else:
-            self.batch = tasks_at_once(shape, source.input_shape, queries_beside_supports(learner), episodes)
+    def __init__(self, learner: Learner, stream: Stream, episodes: int, workers: Workers = ALONE):
+        source, self.stream, self.episodes, self.workers = stream.source, stream, episodes, workers
+        self.batch = stream.at_once(episodes, queries_beside_supports(learner))
+        first = FIRST_UNSEEN_TASK if stream.split == "train" else 0
 
         def sample(number: tf.Tensor):
-            return draw(source, split, first + number * self.batch, self.batch, shape, seed)
+            return stream.sample(first + number * self.batch, self.batch)
 
         def evaluate(task: Any) -> tuple[Metrics, tf.Tensor]:
             batch = sample(task) if source.in_memory else task
@@ -124,12 +109,12 @@ class Evaluation:
             sampled = untouched(sample)
 
             def read(numbers: range) -> tf.data.Dataset:
-                own = tf.data.Dataset.range(numbers.start, numbers.stop, numbers.step)
-                return own.map(sampled, 2, deterministic=True).prefetch(2)
+                each = tf.data.Dataset.range(numbers.start, numbers.stop, numbers.step)
+                return each.map(sampled, 2, deterministic=True).prefetch(2)
 
-            stream = read(self.own)  # traced once for all validations
-            self.batches = lambda numbers: stream if numbers == self.own else read(numbers)
-            self._example = stream.element_spec
+            own = read(self.own)  # traced once for all validations
+            self.batches = lambda numbers: own if numbers == self.own else read(numbers)
+            self._example = own.element_spec
 
     def names(self) -> list[str]:
         """Names in a `Measurement.summary`, without measuring anything."""
@@ -200,31 +185,22 @@ def main_metric(names: Iterable[str]) -> Literal["accuracy", "mse", "total_rewar
 def queries_beside_supports(learner: Learner) -> bool:
     """Whether each query passes the network in a batch of its own with the whole support set: the inductive protocol of
     gradient-based learners. Those that compare embeddings use running averages."""
-    return learner.problem.protocol == "inductive" and not isinstance(learner, EmbeddingLearner)
-
-
-def tasks_at_once(shape: Shape, input_shape: tuple[int, ...], beside_supports: bool, episodes: int) -> int:
-    """Tasks in one evaluation call, so that their inputs stay below `PIXELS_AT_ONCE`."""
-    supports, queries = shape.way * shape.shot, shape.way * shape.query
-    images = supports + queries * (supports + 1 if beside_supports else 1)
-    return max(1, min(episodes, 100, PIXELS_AT_ONCE // (images * math.prod(input_shape[:2]))))
+    problem = getattr(learner, "problem", None)
+    return problem is not None and problem.protocol == "inductive" and not isinstance(learner, EmbeddingLearner)
 
 
 def _int64(number: int) -> tf.Tensor:
     return tf.constant(number, tf.int64)
 
 
-def validation_of(
-    experiment: Experiment, learner: Learner, source: Source, workers: Workers = ALONE
-) -> Evaluation | None:
-    """The validation, if there is one."""
-    section, seed = experiment.validation, experiment.test.episode_seed
-    if section is None or experiment.kind == "classical":
+def validation_of(model: Model) -> Evaluation | None:
+    """Return the validation of a model, or None without one."""
+    section = model.experiment.validation
+    if section is None or model.experiment.kind == "classical":
         return None
-    return Evaluation(learner, source, "val", validation_shape(experiment), section.episodes, seed, workers)
+    return Evaluation(model.learner, model.validation_stream(), section.episodes, model.workers)
 
 
-def test_of(experiment: Experiment, learner: Learner, source: Source, workers: Workers = ALONE) -> Evaluation:
-    """The final test."""
-    test = experiment.test
-    return Evaluation(learner, source, "test", shape_of(test), test.episodes, test.episode_seed, workers)
+def test_of(model: Model, split: Split = "test") -> Evaluation:
+    """Return the test of a model, on `split`."""
+    return Evaluation(model.learner, model.test_stream(split), model.experiment.test.episodes, model.workers)

@@ -1,73 +1,109 @@
-"""From a measurement to its row."""
+"""Measure a test and leave its files: the values of each task and, last, its row."""
 
 from __future__ import annotations
 
 import math
 from importlib.metadata import version
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
 
-from ...algorithms.classical.policy import ClassicalPolicy
-from ...algorithms.learner import Learner
 from ...datasets.tasks import Split
-from ...datasets.trials import TrialSource
-from ..config.experiment import Experiment
-from ..model import Source
+from ..model import Model
+from ..runs.directory import RunDirectory
 from ..runs.rows import Row, published_columns
 from ..system import provenance
-from .measure import Measurement
+from ..system.atomic import write_json_atomic
+from .measure import Evaluation, Measurement, test_of
+from .partial import PartialTest
 from .tuning import chosen_value
 
 
-def make_row(
-    experiment: Experiment,
-    seed: int,
-    source: Source,
-    learner: Learner,
-    measurement: Measurement,
-    *,
-    split: Split,
-    checkpoint: Literal["best", "last"],
-    step: int,
-    seconds: float,
-    workers: int = 1,
-) -> Row:
-    """The row of one measurement by the experiment's test section; `step` and `seconds` are those of the training, and
-    `workers` those that ended it."""
-    summary, test = measurement.summary(), experiment.test
-    trial = source.trial if isinstance(source, TrialSource) else None
-    way, shot, query = (None, None, None) if trial else (test.way, test.shot, test.query)
-    return Row(
-        experiment=experiment.name,
-        algorithm=experiment.algorithm.name,
-        dataset=experiment.dataset.name,
-        split=split,
-        way=way,
-        shot=shot,
-        query=query,
-        trial=trial,
-        protocol=experiment.protocol,
-        metric=measurement.metric,
-        mean=summary[measurement.metric],
-        ci95=summary["ci95"],
-        episodes=test.episodes,
-        seed=seed,
-        checkpoint=checkpoint,
-        train_steps=step,
-        inner_steps=getattr(learner, "recorded", [0])[-1],
-        tuned=chosen_value(learner, experiment) if isinstance(learner, ClassicalPolicy) else None,
-        parameters=sum(math.prod(value.shape) for value in learner.parameters.values()),
-        expected_calibration_error=summary.get("expected_calibration_error"),
-        negative_log_likelihood=summary.get("negative_log_likelihood"),
-        regret=summary.get("regret"),
-        optimal_actions=summary.get("optimal_actions"),
-        precision=experiment.precision,
-        device=f"{workers} x {provenance.device_name()}" if workers > 1 else provenance.device_name(),
-        seconds=round(seconds, 1),
-        tasks_per_second=round(step * experiment.train.meta_batch / seconds, 1) if seconds else None,
-        version=version("metarun"),
-        git_commit=provenance.git_commit(),
-        spec_digest=experiment.digest,
-        episodes_digest=measurement.episodes_digest,
-        content_digest=source.content_digest[:16],
+class Trained(NamedTuple):
+    """The training behind the weights that are tested."""
+
+    checkpoint: Literal["best", "last"]
+    step: int  # meta-updates
+    seconds: float  # of training and validation
+    spec_digest: str  # of the spec that it was trained by
+
+
+class Files(NamedTuple):
+    """Where a test leaves what it measures; None for what it does not leave."""
+
+    row: Path
+    episodes: Path
+    partial: Path  # while it is not done
+    calibration: Path | None = None
+    curves: Path | None = None
+
+    @classmethod
+    def of_run(cls, directory: RunDirectory) -> Files:
+        """Return those of a run's own test."""
+        return cls(
+            directory.result, directory.episodes, directory.partial_test, directory.calibration, directory.curves
+        )
+
+    @classmethod
+    def of_retest(cls, row: Path) -> Files:
+        """Return those of another test of a run, whose row is in its folder evaluations."""
+        return cls(row, row.with_suffix(".csv"), row.with_suffix(".npz"))
+
+
+def record(model: Model, trained: Trained, files: Files, split: Split = "test") -> Row:
+    """Measure the test of a model, write its files, its row last, and return the row.
+
+    A test that was stopped continues with the tasks that are left, but for one by several workers.
+    """
+    experiment, label = model.experiment, f"{model.experiment.name} seed {model.seed} {split}"
+    evaluation, partial = test_of(model, split), None
+    if model.workers.count == 1:
+        partial = PartialTest(files.partial, experiment, model.learner.variables, model.source.content_digest)
+    measurement = evaluation.measure(label, partial)
+    measurement.write_csv(files.episodes)
+    if files.calibration and measurement.calibration is not None:
+        measurement.write_calibration(files.calibration)
+    if files.curves and measurement.curves:
+        measurement.write_curves(files.curves)
+    row = row_of(model, trained, evaluation, measurement)
+    write_json_atomic(files.row, row.as_json())
+    if partial:
+        partial.drop()
+    return row
+
+
+def row_of(model: Model, trained: Trained, evaluation: Evaluation, measurement: Measurement) -> Row:
+    """Return the row of one measurement."""
+    experiment, learner, workers = model.experiment, model.learner, model.workers.count
+    summary, seconds = measurement.summary(), trained.seconds
+    tasks = trained.step * experiment.train.meta_batch
+    measured = ("expected_calibration_error", "negative_log_likelihood", "regret", "optimal_actions")
+    columns: dict[str, Any] = {
+        "experiment": experiment.name,
+        "algorithm": experiment.algorithm.name,
+        "dataset": experiment.dataset.name,
+        "split": evaluation.stream.split,
+        **evaluation.stream.columns,
+        "protocol": experiment.protocol,
+        "metric": measurement.metric,
+        "mean": summary[measurement.metric],
+        "ci95": summary["ci95"],
+        "episodes": evaluation.episodes,
+        "seed": model.seed,
+        "checkpoint": trained.checkpoint,
+        "train_steps": trained.step,
+        "inner_steps": getattr(learner, "recorded", [0])[-1],
+        "tuned": chosen_value(learner, experiment),
+        "parameters": sum(math.prod(value.shape) for value in learner.parameters.values()),
+        **{name: summary.get(name) for name in measured},
+        "precision": experiment.precision,
+        "device": f"{workers} x {provenance.device_name()}" if workers > 1 else provenance.device_name(),
+        "seconds": round(seconds, 1),
+        "tasks_per_second": round(tasks / seconds, 1) if seconds else None,
+        "version": version("metarun"),
+        "git_commit": provenance.git_commit(),
+        "spec_digest": trained.spec_digest,
+        "episodes_digest": measurement.episodes_digest,
+        "content_digest": model.source.content_digest[:16],
         **published_columns(experiment.published),
-    )
+    }
+    return Row(**columns)

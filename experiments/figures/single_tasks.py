@@ -21,7 +21,7 @@ from ...datasets.tasks import Episode
 from ..config.experiment import Experiment
 from ..errors import RunError
 from ..evaluation.retest import restored
-from ..model import draw, shape_of
+from ..model import Model
 from ..runs.run import spec_of
 from .finished import Run
 from .style import COLORS, STYLES, plain
@@ -33,16 +33,27 @@ RIGHT, WRONG = COLORS[0], COLORS[1]
 class Trained(NamedTuple):
     """A run with its tested weights, and the test task to show."""
 
-    experiment: Experiment
-    source: Any
-    learner: Any
+    model: Model
     number: int
 
+    @property
+    def experiment(self) -> Experiment:
+        """Return the experiment of the run."""
+        return self.model.experiment
+
+    @property
+    def source(self) -> Any:
+        """Return the source of its tasks."""
+        return self.model.source
+
+    @property
+    def learner(self) -> Any:
+        """Return the learner with the tested weights."""
+        return self.model.learner
+
     def tasks(self, count: int = 1) -> Episode:
-        """`count` test tasks from `number` on."""
-        test = self.experiment.test
-        index = tf.constant(self.number, tf.int64)
-        drawn = draw(self.source, "test", index, count, shape_of(test), test.episode_seed)
+        """Draw `count` test tasks, starting at `number`."""
+        drawn = self.model.test_stream().sample(tf.constant(self.number, tf.int64), count)
         assert isinstance(drawn, Episode)
         return drawn
 
@@ -55,7 +66,7 @@ def figures(run: Run, kinds: Sequence[str], number: int) -> Iterator[tuple[str, 
         return
     if number >= experiment.test.episodes:
         raise RunError(f"--episode {number}: the test of {run.directory.path} has tasks 0 to {run.row.episodes - 1}")
-    model = Trained(experiment, *restored(run.directory, experiment, run.row.seed, run.row.checkpoint), number)
+    model = Trained(restored(run.directory, experiment, run.row.seed, run.row.checkpoint), number)
     draws: dict[str, tuple[bool, Any]] = {
         "fits": (isinstance(model.source, SinusoidSource), fits),
         "episode": (isinstance(model.source, ImageSource), episode),

@@ -16,13 +16,11 @@ import tensorflow as tf
 from pydantic import BaseModel, ConfigDict
 
 from ...algorithms.classical.policy import ClassicalPolicy
-from ...datasets.tasks import Shape
-from ...datasets.trials import TrialSource
 from ..config.experiment import Experiment
 from ..errors import RunError
-from ..evaluation.measure import Evaluation
+from ..evaluation.measure import test_of
 from ..evaluation.tuning import trials_of
-from ..model import Source, build, shape_of, training_shape, validation_shape
+from ..model import Model, build, training_shape
 from ..system.provenance import cores, device_name
 from .steps import CALL_SECONDS, TrainingSteps
 
@@ -72,10 +70,9 @@ def benchmark(experiment: Experiment, steps: int | None, imports: float) -> Benc
         raise RunError(f"{experiment.name}: {experiment.algorithm.name} is not trained, there is nothing to measure")
     float32_rate, bfloat16_rate = matrix_rate(tf.float32), matrix_rate(tf.bfloat16)
     started = time.perf_counter()
-    seed = experiment.seeds[0]
-    source, learner = build(experiment, seed)
+    model = build(experiment, experiment.seeds[0])
     data = time.perf_counter() - started
-    training = TrainingSteps(experiment, seed, source, learner)
+    training = TrainingSteps(model)
     started = time.perf_counter()
     training.trace()
     tracing = time.perf_counter() - started
@@ -85,10 +82,9 @@ def benchmark(experiment: Experiment, steps: int | None, imports: float) -> Benc
         at_once = max(1, min(at_once, steps // CALLS))
     times = [_timed(training.take, at_once) / at_once for _ in range(steps // at_once if steps else CALLS)]
     low, step, high = statistics.quantiles(times, n=4)
-    shape, meta_batch = training_shape(experiment), experiment.train.meta_batch
-    operations = meta_batch * learner.operations(shape)
-    test = Evaluation(learner, source, "test", shape_of(experiment.test), experiment.test.episodes, 0)
-    evaluation = test.seconds_per_episode()
+    meta_batch = experiment.train.meta_batch
+    operations = meta_batch * model.learner.operations(training_shape(experiment))
+    evaluation = test_of(model).seconds_per_episode()
     return Benchmark(
         experiment=experiment.name,
         algorithm=experiment.algorithm.name,
@@ -106,7 +102,7 @@ def benchmark(experiment: Experiment, steps: int | None, imports: float) -> Benc
         step_low=low,
         step_high=high,
         tasks_per_second=meta_batch / step,
-        examples_per_second=meta_batch * _examples(source, shape) / step,
+        examples_per_second=meta_batch * model.training_stream().examples / step,
         operations=operations,
         rate=operations / step / 1e9,
         float32_rate=float32_rate,
@@ -114,7 +110,7 @@ def benchmark(experiment: Experiment, steps: int | None, imports: float) -> Benc
         fraction=operations / step / 1e9 / float32_rate,
         memory=peak_memory(),
         evaluation=evaluation,
-        experiment_hours=sum(_hours(experiment, source, step, evaluation)),
+        experiment_hours=sum(_hours(model, step, evaluation)),
     )
 
 
@@ -126,27 +122,28 @@ def estimate_hours(experiment: Experiment, trained: bool = False) -> tuple[float
     size = min(experiment.train.meta_batch, TRIALS) if trials else experiment.train.meta_batch
     train = experiment.train.model_copy(update={"meta_batch": size})
     small = experiment.model_copy(update={"train": train, "test": test})
-    source, learner = build(small, seed, "test" if trained else None)
+    model = build(small, seed, "test" if trained else None)
+    learner = model.learner
     if isinstance(learner, ClassicalPolicy) and learner.grid:
         learner.chosen = learner.grid[0]
-    evaluation = Evaluation(learner, source, "test", shape_of(test), test.episodes, 0).seconds_per_episode()
+    evaluation = test_of(model).seconds_per_episode()
     if isinstance(learner, ClassicalPolicy):
         tuning = trials_of(experiment)[1] * len(learner.grid or ())
         return 0.0, evaluation * (experiment.test.episodes + tuning) / 3600
     if trained:
         return 0.0, experiment.test.episodes * evaluation / 3600
-    training = TrainingSteps(small, seed, source, learner)
+    training = TrainingSteps(model)
     training.take(1)
     step = min(_timed(training.take, 1) for _ in range(2)) * experiment.train.meta_batch / size
-    return _hours(experiment, source, step, evaluation)
+    return _hours(model._replace(experiment=experiment), step, evaluation)
 
 
-def _hours(experiment: Experiment, source: Source, step: float, evaluation: float) -> tuple[float, float]:
+def _hours(model: Model, step: float, evaluation: float) -> tuple[float, float]:
     """Training with its validations, and test, of one seed, from the seconds of a step and of a test task."""
+    experiment = model.experiment
     total = experiment.train.steps * step
     if section := experiment.validation:
-        shapes = validation_shape(experiment), shape_of(experiment.test)
-        shape_ratio = _examples(source, shapes[0]) / _examples(source, shapes[1])
+        shape_ratio = model.validation_stream().examples / model.test_stream().examples
         validations = -(-experiment.train.steps // section.every)
         total += validations * section.episodes * evaluation * shape_ratio
     return total / 3600, experiment.test.episodes * evaluation / 3600
@@ -199,12 +196,6 @@ def _timed(function: Callable[..., Any], *arguments: int) -> float:
     started = time.perf_counter()
     function(*arguments)
     return time.perf_counter() - started
-
-
-def _examples(source: Source, shape: Shape) -> int:
-    if isinstance(source, TrialSource):
-        return source.episodes * source.horizon
-    return shape.way * (shape.shot + shape.query)
 
 
 def _duration(seconds: float) -> str:

@@ -5,12 +5,10 @@ from __future__ import annotations
 import zlib
 from importlib.metadata import version
 
-from ...algorithms.learner import Learner
 from ...algorithms.workers import Workers
-from ..config.experiment import Experiment
 from ..errors import Interrupted, RunError
 from ..evaluation.measure import test_of, validation_of
-from ..model import Source, build
+from ..model import Model, build
 from ..runs.run import Run
 from ..system.signals import StopSignal
 from .steps import TrainingSteps, validates_at
@@ -23,12 +21,10 @@ def follow(run: Run, workers: Workers) -> None:
     """
     if not workers.agree(0):
         return
-    experiment, seed = run.experiment, run.seed
     with StopSignal() as stop:
-        source, learner = build(experiment, seed)
-        validation = validation_of(experiment, learner, source, workers)
-        first = start_together(experiment, seed, source, learner, workers)
-        steps = TrainingSteps(experiment, seed, source, learner, first, workers)
+        model = build(run.experiment, run.seed, workers=workers)
+        validation, experiment = validation_of(model), run.experiment
+        steps = TrainingSteps(model, start_together(model))
         with stop.held():
             while steps.number < experiment.train.steps:
                 count = workers.agree(0, stop.requested)
@@ -39,16 +35,19 @@ def follow(run: Run, workers: Workers) -> None:
                     validation.measure("validation")
         if not workers.agree(0, stop.requested):
             raise Interrupted("stopped before the test")
-        workers.spread(learner.variables)
-        test_of(experiment, learner, source, workers).measure("test")
+        workers.spread(model.learner.variables)
+        test_of(model).measure("test")
 
 
-def start_together(
-    experiment: Experiment, seed: int, source: Source, learner: Learner, workers: Workers, step: int = 0
-) -> int:
-    """Take over the chief's variables and its `step`, which is returned; RunError unless all do the same work."""
-    work = zlib.crc32(f"{experiment.digest} {seed} {source.content_digest} {version('metarun')}".encode())
-    if workers.agree(work) != work:
+def start_together(model: Model, step: int = 0) -> int:
+    """Take over the chief's variables and its `step`, and return that step.
+
+    Raises RunError unless all workers have the same spec, seed, version and data.
+    """
+    workers = model.workers
+    work = f"{model.experiment.digest} {model.seed} {model.source.content_digest} {version('metarun')}"
+    number = zlib.crc32(work.encode())
+    if workers.agree(number) != number:
         raise RunError(f"worker {workers.index} has another spec, seed, version or other data than worker 0")
-    workers.spread(learner.variables)
+    workers.spread(model.learner.variables)
     return workers.agree(step)

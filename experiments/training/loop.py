@@ -11,21 +11,15 @@ from typing import Any
 import numpy as np
 
 from ...algorithms.classical.policy import ClassicalPolicy
-from ...algorithms.learner import Learner
-from ...algorithms.workers import ALONE, Workers
-from ...datasets.trials import TrialSource
-from ..config.experiment import Experiment
 from ..errors import Interrupted, RunError
-from ..evaluation.measure import main_metric, test_of, validation_of
-from ..evaluation.partial import PartialTest
-from ..evaluation.record import make_row
+from ..evaluation.measure import main_metric, validation_of
+from ..evaluation.record import Files, Trained, record
 from ..evaluation.tuning import tune
-from ..model import Source, refuse_other_images
+from ..model import Model, refuse_other_images
 from ..runs import checkpoint
 from ..runs.directory import RunDirectory
 from ..runs.metrics_log import MetricsLog
 from ..runs.rows import Row
-from ..system.atomic import write_json_atomic
 from ..system.progress import Progress
 from ..system.signals import StopSignal
 from .followers import start_together
@@ -36,33 +30,25 @@ from .steps import CALL_SECONDS, TrainingSteps, validates_at
 class Training:
     """One run in progress: what the loop carries from step to step, all of it in the checkpoint."""
 
-    def __init__(
-        self,
-        experiment: Experiment,
-        seed: int,
-        directory: RunDirectory,
-        source: Source,
-        learner: Learner,
-        workers: Workers = ALONE,
-    ):
-        self.experiment, self.seed, self.directory = experiment, seed, directory
-        self.source, self.learner, self.workers = source, learner, workers
-        self.variables = learner.variables
+    def __init__(self, model: Model, directory: RunDirectory):
+        self.model, self.directory = model, directory
+        self.experiment, self.seed, self.source, self.learner, self.workers = model
+        self.variables = self.learner.variables
         self.step, self.seconds = 0, 0.0
         self.best_step, self.best_value = 0, math.nan
         self.window: dict[str, float] = {}  # sums of the training metrics since the last row
         self.window_steps, self.window_seconds = 0, 0.0
-        self.evaluation = validation_of(experiment, learner, source, workers)
+        self.evaluation = validation_of(model)
 
     def train(self, stop: StopSignal) -> None:
         """Meta-train from the newest checkpoint, or from the start, to the last step; classical methods have none."""
         train, batch = self.experiment.train, self.experiment.train.meta_batch
         self._restore()
-        start_together(self.experiment, self.seed, self.source, self.learner, self.workers, self.step)
+        start_together(self.model, self.step)
         if self.step == train.steps:
             self._refuse_to_test(stop)
             return
-        steps = TrainingSteps(self.experiment, self.seed, self.source, self.learner, self.step, self.workers)
+        steps = TrainingSteps(self.model, self.step)
         foresee(self.experiment, steps.traced_update())
         log = MetricsLog(self.directory, self._metric_names(steps), self.step)
         saved_at, count = time.monotonic(), 1
@@ -103,40 +89,15 @@ class Training:
 
     def test(self) -> Row:
         """Measure the chosen checkpoint on the fixed test tasks; write the episodes, then the row."""
-        experiment = self.experiment
-        chosen = experiment.test.checkpoint if self.evaluation else "last"
-        if isinstance(self.learner, ClassicalPolicy) and isinstance(self.source, TrialSource):
+        chosen = self.experiment.test.checkpoint if self.evaluation else "last"
+        if isinstance(self.learner, ClassicalPolicy):
             chosen = "last"
-            tune(self.learner, self.source, experiment, self.directory)
+            tune(self.model, self.directory)
         elif chosen == "best":
             checkpoint.restore(self.directory.best, self.variables)
         self.workers.spread(self.variables)
-        evaluation = test_of(experiment, self.learner, self.source, self.workers)
-        partial = None
-        if self.workers.count == 1:
-            digest = self.source.content_digest
-            partial = PartialTest(self.directory.partial_test, experiment, self.variables, digest)
-        measurement = evaluation.measure(f"{experiment.name} seed {self.seed} test", partial)
-        measurement.write_csv(self.directory.episodes)
-        if measurement.calibration is not None:
-            measurement.write_calibration(self.directory.calibration)
-        if measurement.curves:
-            measurement.write_curves(self.directory.curves)
-        row = make_row(
-            experiment,
-            self.seed,
-            self.source,
-            self.learner,
-            measurement,
-            split="test",
-            checkpoint=chosen,
-            step=self.step,
-            seconds=self.seconds,
-            workers=self.workers.count,
-        )
-        write_json_atomic(self.directory.result, row.as_json())
-        if partial:
-            partial.drop()
+        training = Trained(chosen, self.step, self.seconds, self.experiment.digest)
+        row = record(self.model, training, Files.of_run(self.directory))
         self.directory.partial_tuning.unlink(missing_ok=True)
         return row
 

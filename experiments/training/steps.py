@@ -9,45 +9,38 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from ...algorithms.learner import Learner, Metrics
+from ...algorithms.learner import Metrics, TrainedLearner
 from ...algorithms.programs import program, untouched
-from ...algorithms.workers import ALONE, Share, Workers
-from ...datasets.trials import TrialSource
+from ...algorithms.workers import Share
 from ..config.experiment import Experiment
 from ..errors import RunError
-from ..model import Source, Tasks, draw, training_shape
+from ..model import Model, Tasks
 
 CALL_SECONDS = 0.5  # of training steps in one call, after which progress and a request to stop are seen
 
 
 class TrainingSteps:
-    """Meta-updates from number `first` on. One is sampling, gradient and update in one program, traced once; where the
-    data sit on the device, so is a loop over many, which spares Python's part of each. Of many workers each samples its
-    own tasks; of trials, which are nothing before they are played, all.
+    """Compiled meta-updates of a model, starting at step `first`.
 
-    RunError for a learner of another package that knows nothing of workers.
+    One update (sample, gradient, apply) is one traced program. If the data fit in memory, a loop over many updates is
+    compiled too, which avoids Python overhead. Of several workers each samples its own tasks; trials are sampled by
+    every worker and divided later.
+
+    Raises RunError for a learner of another package that cannot share its work.
     """
 
-    def __init__(
-        self,
-        experiment: Experiment,
-        seed: int,
-        source: Source,
-        learner: Learner,
-        first: int = 0,
-        workers: Workers = ALONE,
-    ):
-        self.seed, self.source, self.learner = seed, source, learner
-        self.batch, self.shape = experiment.train.meta_batch, training_shape(experiment)
-        self.number = first
+    def __init__(self, model: Model, first: int = 0):
+        self.source, workers = model.source, model.workers
+        self.learner: TrainedLearner = model.learner
+        self.stream, self.batch, self.number = model.training_stream(), model.experiment.train.meta_batch, first
         self.share, self.tasks = Share.of(self.batch, workers)
-        if isinstance(source, TrialSource):
+        if not self.stream.drawn_in_parts:
             self.share, self.tasks = Share(workers), self.batch
-        if workers.count > 1 and "share" not in inspect.signature(learner.train_step).parameters:
-            raise RunError(f"{experiment.algorithm.name} can be trained with one worker only: start it alone")
+        if workers.count > 1 and "share" not in inspect.signature(self.learner.train_step).parameters:
+            raise RunError(f"{model.experiment.algorithm.name} can be trained with one worker only: start it alone")
         self.update = program(self._update)
         self._loop = program(self._many)
-        self._stream: Iterator[Tasks] | None = None
+        self._drawn: Iterator[Tasks] | None = None
 
     def take(self, count: int) -> dict[str, np.ndarray]:
         """The next `count` meta-updates; the value of each metric in each of them, `[count]`."""
@@ -93,9 +86,9 @@ class TrainingSteps:
         return self.learner.train_step(tasks, share=self.share)
 
     def _next_task(self) -> Tasks:
-        if self._stream is None:
-            self._stream = iter(self._episodes().prefetch(2))
-        return next(self._stream)
+        if self._drawn is None:
+            self._drawn = iter(self._episodes().prefetch(2))
+        return next(self._drawn)
 
     def _episodes(self) -> tf.data.Dataset:
         numbers = tf.data.Dataset.range(self.number, tf.int64.max)
@@ -103,7 +96,7 @@ class TrainingSteps:
 
     def _sample(self, number: tf.Tensor) -> Tasks:
         first = number * self.batch + self.share.before
-        return draw(self.source, "train", first, self.tasks, self.shape, self.seed)
+        return self.stream.sample(first, self.tasks)
 
 
 def _int64(number: int) -> tf.Tensor:

@@ -35,7 +35,9 @@ def train(run: Run, fresh: bool = False, workers: Workers = ALONE) -> Row:
         tf.errors.OpError: another worker is lost.
     """
     directory = run.directory
-    built = build(run.experiment, run.seed) if fresh else None  # what cannot train must not displace what is there
+    built = (
+        build(run.experiment, run.seed, workers=workers) if fresh else None
+    )  # what cannot train must not displace what is there
     if fresh and directory.path.exists():
         with directory.locked():
             directory.set_aside()
@@ -55,11 +57,11 @@ def train(run: Run, fresh: bool = False, workers: Workers = ALONE) -> Row:
         with noted(directory.failure), StopSignal() as stop:
             if fresh:
                 directory.afresh.touch()
-            source, learner = built or build(run.experiment, run.seed)
+            model = built or build(run.experiment, run.seed, workers=workers)
             run.write_spec()
             write_json_atomic(directory.environment, provenance.describe())
-            go_on_from_shorter(run.experiment, directory, source.content_digest)
-            training = Training(run.experiment, run.seed, directory, source, learner, workers)
+            go_on_from_shorter(run.experiment, directory, model.source.content_digest)
+            training = Training(model, directory)
             training.train(stop)
             return training.test()
 

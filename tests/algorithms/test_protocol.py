@@ -1,18 +1,15 @@
 """Inductive: what is said of one query does not change with the other queries. Transductive: it does."""
 
+import few_shot
 import numpy as np
 import pytest
 from few_shot import OPTIONS
 
 from metarun.algorithms import ALGORITHMS
 from metarun.algorithms.adaptation import predict_queries
-from metarun.algorithms.build import build
 from metarun.algorithms.learner import Problem
 from metarun.algorithms.networks import feedforward
 from metarun.algorithms.networks.options import Conv4Options
-from metarun.algorithms.options import (
-    OptimizerOptions,
-)
 from metarun.datasets.tasks import Shape
 
 
@@ -27,10 +24,7 @@ def test_one_query_and_the_others(make_source, name, protocol):
     changed = batch.query_x.numpy()
     changed[:, 1:] = 1 - changed[:, 1:]  # every query but the first
     other = batch._replace(query_x=changed)
-    model = build(
-        OPTIONS[name], Conv4Options(filters=4), OptimizerOptions(), problem=Problem(False, protocol),
-        input_shape=(16, 16, 1), outputs=3, steps=10, precision="float64", seed=0,
-    )  # fmt: skip
+    model = few_shot.learner(OPTIONS[name], Conv4Options(filters=4), protocol, precision="float64")
 
     def first_query(episode):
         one = episode._replace(query_y=episode.query_y[:, :1])

@@ -1,5 +1,8 @@
-"""The options of each few-shot learner, as tests use them."""
+"""Few-shot learners as tests build them: the options of each, and a learner for inputs of a shape."""
 
+from types import SimpleNamespace
+
+from metarun.algorithms.build import Setup, build
 from metarun.algorithms.options import MAMLOptions, MatchingNetworkOptions, PrototypicalNetworkOptions, ReptileOptions
 
 OPTIONS = {
@@ -8,3 +11,10 @@ OPTIONS = {
     "protonet": PrototypicalNetworkOptions(),
     "matchingnet": MatchingNetworkOptions(full_context_embeddings=True),
 }
+
+
+def learner(options, network, protocol, input_shape=(16, 16, 1), way=3, regression=False, **setup):
+    """A learner for tasks of this shape, without a source of tasks."""
+    target_shape = (1,) if regression else ()
+    source = SimpleNamespace(input_shape=input_shape, regression=regression, target_shape=target_shape)
+    return build(Setup(options, network, protocol=protocol, way=way, **({"steps": 10} | setup)), source)

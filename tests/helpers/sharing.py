@@ -79,8 +79,8 @@ def variables(name: str, precision: str, workers: Workers, wrong: str = "") -> l
     if wrong:
         case |= {"jit": "off"}
     experiment = Experiment(name="shared", precision=precision, **case)
-    source, learner = build(experiment, 0)
-    steps = TrainingSteps(experiment, 0, source, learner, 0, workers)
+    model = build(experiment, 0, workers=workers)
+    steps = TrainingSteps(model)
     if wrong == "no sum":
         steps.share = steps.share._replace(workers=Deaf(workers.index, workers.count))
     elif wrong == "same tasks":
@@ -88,7 +88,7 @@ def variables(name: str, precision: str, workers: Workers, wrong: str = "") -> l
     elif wrong == "unweighted":
         steps.share = Unweighted(*steps.share)
     steps.take(STEPS)
-    return [variable.numpy() for variable in learner.variables]
+    return [variable.numpy() for variable in model.learner.variables]
 
 
 def main() -> None:

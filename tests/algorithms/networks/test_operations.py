@@ -1,25 +1,21 @@
 """The formula for floating-point operations against the products in the traced graph."""
 
+import few_shot
 import pytest
 import tensorflow as tf
 from few_shot import OPTIONS
 from products import products
 
 from metarun.algorithms import ALGORITHMS
-from metarun.algorithms.build import build
-from metarun.algorithms.learner import Problem
 from metarun.algorithms.networks.options import Conv4Options, MLPOptions
-from metarun.algorithms.options import MAMLOptions, MatchingNetworkOptions, OptimizerOptions
+from metarun.algorithms.options import MAMLOptions, MatchingNetworkOptions
 from metarun.datasets.tasks import Shape
 
 SHAPE = Shape(3, 2, 4)
 
 
 def learner(options, network, protocol="transductive"):
-    return build(
-        options, network, OptimizerOptions(), problem=Problem(False, protocol), input_shape=(28, 28, 1), outputs=3,
-        steps=10, precision="float32", seed=0,
-    )  # fmt: skip
+    return few_shot.learner(options, network, protocol, (28, 28, 1))
 
 
 CONV = Conv4Options(filters=4, downsample="stride")

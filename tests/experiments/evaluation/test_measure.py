@@ -5,22 +5,18 @@ import warnings
 import numpy as np
 import pytest
 
-from metarun import algorithms
-from metarun.algorithms.learner import Problem
+from metarun.algorithms.build import Setup, build
 from metarun.algorithms.networks.options import Conv4Options
-from metarun.algorithms.options import MAMLOptions, OptimizerOptions, PrototypicalNetworkOptions
+from metarun.algorithms.options import MAMLOptions, PrototypicalNetworkOptions
+from metarun.datasets import streams
 from metarun.datasets.tasks import Shape
-from metarun.experiments.evaluation import measure
 from metarun.experiments.evaluation.measure import Evaluation
 
 SHAPE = Shape(5, 1, 15)
 
 
 def learner(options, protocol, source, dtype="float32"):
-    return algorithms.build(
-        options, Conv4Options(filters=4), OptimizerOptions(), problem=Problem(False, protocol),
-        input_shape=source.input_shape, outputs=5, steps=1, precision=dtype, seed=0,
-    )  # fmt: skip
+    return build(Setup(options, Conv4Options(filters=4), protocol=protocol, way=5, precision=dtype), source)
 
 
 @pytest.mark.parametrize(
@@ -34,7 +30,7 @@ def learner(options, protocol, source, dtype="float32"):
 )
 def test_a_call_holds_what_the_learner_needs_for_a_task(make_source, options, protocol, images):
     source = make_source(images=16, size=28)
-    evaluation = Evaluation(learner(options, protocol, source), source, "test", SHAPE, 1000, 0)
+    evaluation = Evaluation(learner(options, protocol, source), source.stream("test", SHAPE, 0), 1000)
     assert evaluation.batch == 1_000_000 // (images * 28 * 28)
 
 
@@ -46,8 +42,8 @@ def test_the_size_of_the_calls_changes_no_result(make_source, in_memory, monkeyp
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for size in (7, 2):
-            monkeypatch.setattr(measure, "tasks_at_once", lambda *_, size=size: size)
-            measured.append(Evaluation(model, source, "test", SHAPE, 7, 0).measure("test"))
+            monkeypatch.setattr(streams, "EPISODES_AT_ONCE", size)
+            measured.append(Evaluation(model, source.stream("test", SHAPE, 0), 7).measure("test"))
     first, second = measured
     assert first.episodes_digest == second.episodes_digest
     for name, values in first.values.items():

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 from finished import results
 
-from metarun.algorithms.build import build
-from metarun.algorithms.learner import Problem
+from metarun.algorithms.build import Setup, build
 from metarun.algorithms.networks.options import Conv4Options
-from metarun.algorithms.options import OptimizerOptions, PrototypicalNetworkOptions
+from metarun.algorithms.options import PrototypicalNetworkOptions
+from metarun.datasets import streams
 from metarun.datasets.tasks import Shape
 from metarun.experiments.config.load import load
 from metarun.experiments.errors import Interrupted
-from metarun.experiments.evaluation import measure, tuning
+from metarun.experiments.evaluation import measure
 from metarun.experiments.evaluation.measure import Evaluation
 from metarun.experiments.evaluation.partial import PartialTest
 from metarun.experiments.evaluation.retest import evaluate
@@ -31,7 +31,7 @@ SINES = ("network.hidden=[8]", "train.steps=5", "validation=null", "test.episode
 @pytest.fixture(autouse=True)
 def calls_of_four(monkeypatch):
     """Four tasks a call, kept after each."""
-    monkeypatch.setattr(measure, "tasks_at_once", lambda *_: 4)
+    monkeypatch.setattr(streams, "EPISODES_AT_ONCE", 4)
     monkeypatch.setattr(checkpoint, "SECONDS_BETWEEN", 0)
 
 
@@ -106,8 +106,7 @@ def test_the_signal_itself_keeps_what_is_done(tmp_path, monkeypatch, stop_after)
 
 def test_tuning_goes_on_with_the_values_that_are_left(tmp_path, monkeypatch, stop_after):
     """Four batches of eleven values. Rejected: all again, after a stop in the tuning or in the test that follows it."""
-    monkeypatch.setattr(tuning, "TRIALS_AT_ONCE", 10)
-    monkeypatch.setattr(measure, "TRIALS_AT_ONCE", 10)
+    monkeypatch.setattr(streams, "TRIALS_AT_ONCE", 10)
     told = ["validation.episodes=35", "test.episodes=30", "algorithm.tuned_on=validation"]
     experiment = load("duan2016/bandits-n10-k5-ucb1", told).experiment
     whole, stopped = RunDirectory(tmp_path / "whole"), RunDirectory(tmp_path / "stopped")
@@ -133,11 +132,8 @@ def test_only_what_was_measured_on_the_same_is_taken_up(make_source, tmp_path, s
     """Rejected: values of other weights, of another test or of other images, and a damaged file."""
     experiment = load("finn2017/sinusoid", SINES).experiment
     source = make_source(in_memory=in_memory)
-    model = build(
-        PrototypicalNetworkOptions(), Conv4Options(filters=4), OptimizerOptions(), problem=Problem(False, "inductive"),
-        input_shape=source.input_shape, outputs=3, steps=1, precision="float32", seed=0,
-    )  # fmt: skip
-    evaluation = Evaluation(model, source, "test", SHAPE, 18, 0)
+    model = build(Setup(PrototypicalNetworkOptions(), Conv4Options(filters=4), protocol="inductive", way=3), source)
+    evaluation = Evaluation(model, source.stream("test", SHAPE, 0), 18)
 
     def begun(experiment=experiment, images="images"):
         return PartialTest(tmp_path / "test.npz", experiment, model.variables, images)

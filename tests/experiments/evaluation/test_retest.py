@@ -10,7 +10,7 @@ from pictures import png
 from metarun.datasets.errors import DataError
 from metarun.datasets.tasks import Shape
 from metarun.experiments.config.load import load
-from metarun.experiments.evaluation.measure import UNTRAINED
+from metarun.experiments.evaluation.measure import FIRST_UNSEEN_TASK
 from metarun.experiments.evaluation.retest import evaluate
 from metarun.experiments.model import build
 from metarun.experiments.runs.directory import RunDirectory
@@ -60,8 +60,8 @@ def test_training_tasks_that_are_measured_are_none_that_were_trained_on(trained)
     """Rejected: the tasks of the first meta-updates, since the seed of the run and that of its tests are both 0."""
     experiment = load(trained.spec).experiment
     row, *_ = evaluate(trained.path, "train", {"way": 3, "episodes": 2})
-    source, learner = build(experiment, 0)
-    steps = TrainingSteps(experiment, 0, source, learner)
+    model = build(experiment, 0)
+    steps, source = TrainingSteps(model), model.source
     trained_on = np.concatenate([steps._sample(tf.constant(number, tf.int64)).drawn.numpy() for number in range(2)])
 
     def drawn(first):
@@ -70,6 +70,6 @@ def test_training_tasks_that_are_measured_are_none_that_were_trained_on(trained)
     def digest(tasks):
         return hashlib.sha256(tasks.astype("<i4").tobytes()).hexdigest()[:16]
 
-    assert row.episodes_digest == digest(drawn(UNTRAINED))
+    assert row.episodes_digest == digest(drawn(FIRST_UNSEEN_TASK))
     np.testing.assert_array_equal(drawn(0), trained_on)  # what it would be otherwise
     assert row.episodes_digest != digest(trained_on)

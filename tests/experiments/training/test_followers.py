@@ -18,6 +18,7 @@ from metarun.experiments.config.checks import unshareable
 from metarun.experiments.config.experiment import Experiment
 from metarun.experiments.errors import RunError
 from metarun.experiments.jobs.rendezvous import find
+from metarun.experiments.model import Model
 from metarun.experiments.runs.directory import RunDirectory
 from metarun.experiments.training.followers import start_together
 
@@ -129,10 +130,10 @@ def test_workers_of_several_seeds_are_no_run():
     experiment = Experiment(name="shared", **sharing.CASES["maml"] | {"train": {"steps": 1}})
     source, learner = SimpleNamespace(content_digest="a"), SimpleNamespace(variables=[])
     chief = Recorded()
-    start_together(experiment, 0, source, learner, chief, 7)
-    assert start_together(experiment, 0, source, learner, Recorded(chief.told)) == 7
+    start_together(Model(experiment, 0, source, learner, chief), 7)
+    assert start_together(Model(experiment, 0, source, learner, Recorded(chief.told))) == 7
     with pytest.raises(RunError, match="worker True has another spec, seed"):
-        start_together(experiment, 1, source, learner, Recorded(chief.told))
+        start_together(Model(experiment, 1, source, learner, Recorded(chief.told)))
 
 
 def write_spec(folder: Path, steps: int = 2000) -> Path:

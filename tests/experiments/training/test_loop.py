@@ -26,7 +26,7 @@ SMALL = ("network.hidden=[8]", "train.steps=4", "test.episodes=20", "test.episod
 def test_the_best_checkpoint_is_that_of_the_best_validation(tmp_path, metric, best):
     """Rejected: the last one, the first one, the lowest accuracy, the highest error."""
     experiment = load("finn2017/sinusoid", SMALL).experiment
-    training = Training(experiment, 0, RunDirectory(tmp_path), *build(experiment, 0))
+    training = Training(build(experiment, 0), RunDirectory(tmp_path))
     training.source = SimpleNamespace(regression=metric == "mse", content_digest="")
     values = iter([0.3, 0.9, 0.5])
     training.evaluation = SimpleNamespace(

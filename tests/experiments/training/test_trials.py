@@ -212,9 +212,9 @@ def test_the_first_of_equal_values_is_chosen(tmp_path, monkeypatch):
     experiment = loaded(tmp_path, UCB1)
     from metarun.experiments.model import build
 
-    source, learner = build(experiment, 0)
-    tuning.tune(learner, source, experiment, RunDirectory(tmp_path))
-    assert learner.chosen == 0.0 and tf.executing_eagerly()
+    model = build(experiment, 0)
+    tuning.tune(model, RunDirectory(tmp_path))
+    assert model.learner.chosen == 0.0 and tf.executing_eagerly()
 
 
 @pytest.mark.slow
