@@ -6,8 +6,8 @@ RUNS are folders of `metarun reproduce`, on this machine or brought from others:
 TABLE-budget-*.csv and the rows of their results.csv are taken over first. Of a cell that is there already, the one with
 the larger share of the paper's budget stays, and of equal ones that with more seeds. Then the text between
 `<!-- table NAME -->` and `<!-- end -->` is written anew, in both READMEs, from NAME.csv; where NAME is `all`, from all
-tables: one line a trained cell that the paper has a number for; where it is `others`, from the rows of those specs that
-belong to no paper's table.
+tables: one line per trained cell that the paper has a number for; where it is `main`, a few of these lines (`MAIN`);
+where it is `others`, from the rows of those specs that belong to no paper's table.
 """
 
 from __future__ import annotations
@@ -31,6 +31,14 @@ from metarun.experiments.system.atomic import write_text_atomic
 HERE = Path(__file__).parent
 ROWS = HERE / "results.csv"
 COLUMNS_OF_ALL = ("table", "column", "method", "published", "result", "ci95", "verdict", "budget", "seeds")
+MAIN = {  # table -> cells that the project's README shows
+    "duan2016-bandits-small": ("n10-k5-rl2",),
+    "finn2017-omniglot": ("5way-1shot", "5way-5shot"),
+    "finn2017-sinusoid": ("k5-10steps",),
+    "nichol2018-omniglot": ("5way-1shot-inductive",),
+    "snell2017-omniglot": ("5way-1shot", "20way-1shot"),
+    "vinyals2016-omniglot": ("20way-1shot",),
+}
 OTHERS = ("omniglot-", "miniimagenet-")
 KEY = ("experiment", "seed", "split", "way", "shot", "query", "protocol", "inner_steps", "checkpoint", "precision",
        "episodes", "episodes_digest")  # fmt: skip
@@ -106,14 +114,15 @@ def written(name: str) -> str:
         told = [{key: value or None for key, value in row.items() if value or key in ("mean", "ci95")} for row in rows]
         alone = [Row.model_validate(row) for row in told]
         return render(tabulate(alone), "markdown")
-    if name != "all":
+    if name not in ("all", "main"):
         path = HERE / f"{name}.csv"
         return render_table(read_table(path), [], "markdown") if path.is_file() else "Not run yet."
     lines = []
     for table in shipped_tables():
         if (HERE / f"{table}.csv").is_file():
             cells = [cell for cell in read_table(HERE / f"{table}.csv") if cell.published is not None and cell.budget]
-            lines += [line_of(table, cell) for cell in cells]
+            chosen = MAIN.get(table, ()) if name == "main" else [cell.cell for cell in cells]
+            lines += [line_of(table, cell) for cell in cells if cell.cell in chosen]
     return render_cells(COLUMNS_OF_ALL, lines, "markdown")
 
 

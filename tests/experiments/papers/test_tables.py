@@ -70,6 +70,13 @@ def test_a_table_and_its_line(tables, folders):
     assert tables.filled(told) == told
 
 
+def test_the_main_numbers_are_some_lines_of_all(tables):
+    """In its order. Every cell that is chosen is there: a misspelt name would silently leave one out."""
+    chosen, everything = tables.written("main").split("\n"), tables.written("all").split("\n")
+    assert [line for line in everything if line in chosen] == chosen
+    assert len(chosen) == 2 + sum(map(len, tables.MAIN.values())) < len(everything)
+
+
 def test_a_table_of_runs_of_several_machines(tables, folders):
     """What is there stays, unless the new cell had as much of the budget; the order is the paper's."""
     results, runs = folders
