@@ -86,8 +86,11 @@ def arguments_of(text):
 
 
 def commands():
-    """Every command in the console blocks and in the code spans of the text."""
+    """Every command in the console blocks, in the code spans of the text, and in the script of the figures."""
     found = []
+    script = (ROOT / "docs/figures/make.sh").read_text().replace("\\\n", " ")
+    for line in re.findall(r"^metarun .*", script, re.MULTILINE):
+        found.append(Command("make.sh", arguments_of(line) or ()))
     for block in blocks("console"):
         for part in re.split(r"^\$ ", block.text.replace("\\\n", " "), flags=re.MULTILINE)[1:]:
             line, *output = part.rstrip("\n").split("\n")
@@ -175,6 +178,24 @@ def test_links(document):
         assert linked.exists(), target
         if anchor:
             assert anchor in {slug(heading) for heading in re.findall(r"^#+ (.*)", prose(linked), re.MULTILINE)}, target
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_files_that_are_named_are_there(document):
+    folders = "cli|algorithms|datasets|experiments|tests|benchmarks|docs"
+    for name in re.findall(rf"`((?:{folders})/[\w/.-]+\.\w+)`", prose(document)):
+        assert (ROOT / name).exists(), name
+
+
+def test_public_names():
+    """Those of docs/architecture.md can be imported."""
+    names = re.findall(r"^\| (`metarun\.[^|]*) \|", (ROOT / "docs/architecture.md").read_text(), re.MULTILINE)
+    found = [name for line in names for name in re.findall(r"`([\w.]+)`", line) if not re.search(AWAITED, name)]
+    assert len(found) >= 9
+    for name in found:
+        module, _, attribute = name.rpartition(".")
+        here = import_module(module if "." in name else "metarun.datasets.images.source")
+        assert hasattr(here, attribute) or import_module(name), name
 
 
 def is_spec(values):
