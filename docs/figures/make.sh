@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # docs/figures/make.sh [FOLDER]: train the small runs behind docs/figures.md and draw its figures again.
 #
-# The runs go to FOLDER (default: runs/figures). They take about fifteen minutes on two cores; runs that are there
-# already are kept. All data are generated, so the figures may be published with this repository.
+# Needs `metarun` and its `python` on the path. The runs go to FOLDER (default: runs/figures) and take about ten minutes
+# on two cores; finished runs are kept. All data are generated, so the figures may be published with this repository.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 cd "$here/../.."
