@@ -23,6 +23,20 @@ def _one(options: Any, meta_batch: int) -> int:
     return 1
 
 
+class Kind(NamedTuple):
+    """What the algorithms of a kind have in common."""
+
+    is_trained: bool  # it has a network, which learns by training
+    plays_trials: bool  # its tasks are trials; otherwise episodes of way, shot and query
+
+
+KINDS = {
+    "few-shot": Kind(is_trained=True, plays_trials=False),
+    "trials": Kind(is_trained=True, plays_trials=True),
+    "classical": Kind(is_trained=False, plays_trials=True),
+}
+
+
 class Algorithm(NamedTuple):
     """One entry."""
 
@@ -30,7 +44,7 @@ class Algorithm(NamedTuple):
     learner: Callable[[], Callable[..., Any]]  # imports the learner's class
     has_head: bool = True  # its network ends in a layer of `way` outputs
     trains_on_queries: bool = True
-    kind: Literal["few-shot", "trials", "classical"] = "few-shot"  # episodes; trials; trials, and no training
+    kind: Literal["few-shot", "trials", "classical"] = "few-shot"  # see `KINDS`
     updates: Callable[[Any, int], int] = _one  # of its optimizer in a training step, from options and meta-batch
 
 
@@ -68,6 +82,8 @@ def _problem(name: str, loaded: Any) -> str | None:
     """What keeps an entry point from being an algorithm."""
     if not isinstance(loaded, Algorithm):
         return "it is no metarun.algorithms.Algorithm(options, learner)"
+    if loaded.kind not in KINDS:
+        return f'its kind is "{loaded.kind}": use "few-shot" or "trials"'
     if loaded.kind == "classical":
         return 'kind "classical" is that of the methods that come with metarun: use "trials"'
     if isinstance(loaded.learner, type):

@@ -49,7 +49,7 @@ def _specs() -> list[tuple[str, str]]:
 
 def _tasks(spec: Experiment) -> str:
     """What a task is, in a few words."""
-    if spec.kind != "few-shot":
+    if spec.kind.plays_trials:
         told = spec.dataset.model_dump()
         return ", ".join(f"{told[each]} {each}" for each in ("arms", "pulls", "episodes") if each in told)
     return f"{spec.test.shot}-shot" if spec.dataset.name == "sinusoid" else f"{spec.test.way}-way {spec.test.shot}-shot"

@@ -66,7 +66,7 @@ def build(experiment: Experiment, seed: int, only: Split | None = None, workers:
         experiment.dataset, "float32" if experiment.precision == "bfloat16" else experiment.precision
     )
     _refuse_misfits(experiment, source)
-    if experiment.kind == "few-shot":
+    if not experiment.kind.plays_trials:
         _check_sizes(experiment, source, only)
     train = experiment.train
     setup = Setup(
@@ -94,7 +94,7 @@ def deterministic(seed: int) -> None:
 
 
 def _refuse_misfits(experiment: Experiment, source: Any) -> None:
-    algorithm, plays = experiment.algorithm.name, experiment.kind != "few-shot"
+    algorithm, plays = experiment.algorithm.name, experiment.kind.plays_trials
     if hasattr(source, "trial") != plays:
         raise RunError(f"{algorithm} cannot learn from {source.name}: one has trials, the other has not")
     protocol = TrialSource if plays else TaskSource

@@ -223,7 +223,7 @@ def traces(monkeypatch):
     return traced
 
 
-FEW_SHOT_SPECS = {name: spec for name, spec in SHIPPED.items() if spec.kind == "few-shot"}
+FEW_SHOT_SPECS = {name: spec for name, spec in SHIPPED.items() if not spec.kind.plays_trials}
 QUICK = ("quickstart/maml", "quickstart/reptile", "quickstart/matchingnet", "omniglot/protonet", "finn2017/sinusoid")
 
 

@@ -103,6 +103,7 @@ headed = Algorithm(HeadedOptions, learner)
 bare = Algorithm(dict, learner)
 a_class = Algorithm(MyOptions, MyOptions)
 untrained = Algorithm(MyOptions, learner, kind="classical")
+odd = Algorithm(MyOptions, learner, kind="bandit")
 '''
 ENTRY_POINTS = """[metarun.datasets]
 corridors = corridors:Corridors
@@ -115,6 +116,7 @@ headed = my_prototypes:headed
 bare = my_prototypes:bare
 a_class = my_prototypes:a_class
 untrained = my_prototypes:untrained
+odd = my_prototypes:odd
 """
 RL2 = """
 name: corridors
@@ -176,6 +178,7 @@ def test_rl2_learns_in_environments_of_gymnasium(installed, tmp_path):
     assert "my_prototypes:bare) is left out: its options are no subclass of" in done.stderr
     assert "a_class) is left out: its learner is a class" in done.stderr
     assert "untrained) is left out: kind" in done.stderr
+    assert 'odd) is left out: its kind is "bandit"' in done.stderr
     run = tmp_path / "runs" / "corridors" / "seed-0"
     with open(run / "metrics.csv", newline="") as file:
         rewards = [float(line["total_reward"]) for line in csv.DictReader(file)]

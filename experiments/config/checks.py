@@ -8,7 +8,6 @@ optimizer.decay_every) are no mistakes, so that `-s train.steps=100` alone tries
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from ...algorithms import ALGORITHMS
 from ...algorithms.classical.options import ClassicalOptions
@@ -40,14 +39,13 @@ EPISODES = (GlyphsOptions, OmniglotOptions, MiniImagenetOptions, ImageFolderOpti
 def problems(experiment: Experiment, partial: bool = False) -> Iterator[Problem]:
     """Everything that is wrong with an experiment whose single values are all right; a `partial` one lacks those that
     are not, and a check has nothing to say where it would need one of them."""
-    of_kind: dict[str, Any] = {
-        "few-shot": (_tasks, _ways, _network, _protocol),
-        "trials": (_trials, _recurrent),
-        "classical": (_trials, _untrained),
-    }
-    known = not partial or "algorithm" in vars(experiment)
-    always = (_sections, _algorithm, _optimizer, _checkpoint, _dataset, _seeds)
-    for check in (*always, *(of_kind[experiment.kind] if known else ())):
+    checks = [_sections, _algorithm, _optimizer, _checkpoint, _dataset, _seeds]
+    if not partial or "algorithm" in vars(experiment):
+        kind = experiment.kind
+        checks += [_trials] if kind.plays_trials else [_tasks, _ways, _network, _protocol]
+        checks += [] if kind.is_trained else [_untrained]
+        checks += [_recurrent] if kind.is_trained and kind.plays_trials else []
+    for check in checks:
         try:
             yield from check(experiment)
         except AttributeError:
@@ -57,12 +55,12 @@ def problems(experiment: Experiment, partial: bool = False) -> Iterator[Problem]
 
 def _sections(experiment: Experiment) -> Iterator[Problem]:
     """What every kind of experiment but the classical ones must say."""
-    if experiment.kind == "classical":
+    if not experiment.kind.is_trained:
         return
     name, there = experiment.algorithm.name, vars(experiment)
     if there.get("network", ...) is None:
         yield "network", f"is missing: {name} has a network"
-    if experiment.kind == "few-shot" and there.get("protocol", ...) is None:
+    if not experiment.kind.plays_trials and there.get("protocol", ...) is None:
         yield "protocol", f"is missing: {Experiment.model_fields['protocol'].description}"
     if "train" not in experiment.model_fields_set:
         yield "train", f"is missing: {name} learns by training"
@@ -275,7 +273,7 @@ def _said(section: Options, option: str) -> bool:
 def unshareable(experiment: Experiment, workers: int) -> str | None:
     """Why so many workers cannot share out the training of an experiment; None if they can."""
     algorithm, train = experiment.algorithm, experiment.train
-    if experiment.kind == "classical":
+    if not experiment.kind.is_trained:
         return f"{algorithm.name} is not trained, {workers} workers have nothing to share out: start it alone"
     if isinstance(algorithm, ReptileOptions) and algorithm.serial:
         return f"algorithm.serial learns one task after another, which {workers} workers cannot: start it alone"

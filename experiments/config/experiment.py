@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
-from ...algorithms import ALGORITHMS
+from ...algorithms import ALGORITHMS, KINDS, Kind
 from ...algorithms.networks.options import Conv4Options, GRUOptions, MLPOptions, NetworkChoice
 from ...algorithms.options import AlgorithmOptions, OptimizerOptions
 from ...datasets import DATASETS
@@ -163,9 +163,9 @@ class Experiment(Options):
         return self.jit == "on"
 
     @property
-    def kind(self) -> Literal["few-shot", "trials", "classical"]:
-        """Of task and learner, see `Algorithm`."""
-        return ALGORITHMS[self.algorithm.name].kind
+    def kind(self) -> Kind:
+        """Whether the algorithm is trained, and on what tasks."""
+        return KINDS[ALGORITHMS[self.algorithm.name].kind]
 
     @property
     def digest(self) -> str:
@@ -220,8 +220,8 @@ def effective(experiment: Experiment) -> dict[str, Any]:
         }
 
     told = experiment.model_dump(mode="json")
-    for section in ("train", "validation", "test") if experiment.kind != "few-shot" else ():
+    for section in ("train", "validation", "test") if experiment.kind.plays_trials else ():
         told[section] = told[section] and {k: v for k, v in told[section].items() if k not in ("way", "shot", "query")}
-    for section in ("train", "optimizer") if experiment.kind == "classical" else ():
+    for section in () if experiment.kind.is_trained else ("train", "optimizer"):
         del told[section]
     return pruned(told, experiment)

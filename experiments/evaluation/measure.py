@@ -196,7 +196,7 @@ def _int64(number: int) -> tf.Tensor:
 def validation_of(model: Model) -> Evaluation | None:
     """Return the validation of a model, or None without one."""
     section = model.experiment.validation
-    if section is None or model.experiment.kind == "classical":
+    if section is None or not model.experiment.kind.is_trained:
         return None
     return Evaluation(model.learner, model.validation_stream(), section.episodes, model.workers)
 

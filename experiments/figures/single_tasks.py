@@ -62,7 +62,7 @@ def figures(run: Run, kinds: Sequence[str], number: int) -> Iterator[tuple[str, 
     """(kind, figure) for those kinds that the run's model can show; RunError where the test has no task `number`."""
     experiment = spec_of(run.directory)
     kinds = [kind for kind in kinds if _possible(experiment, kind)]
-    if experiment.kind != "few-shot" or not kinds:
+    if experiment.kind.plays_trials or not kinds:
         return
     if number >= experiment.test.episodes:
         raise RunError(f"--episode {number}: the test of {run.directory.path} has tasks 0 to {run.row.episodes - 1}")

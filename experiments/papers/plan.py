@@ -113,8 +113,8 @@ def plan(table: PaperTable, out: Path, seeds: int | None = None, budget: float =
         digest, first = names.setdefault(experiment.name, (experiment.digest, cell.name))
         if digest != experiment.digest:
             problems.append(f"{first} and {cell.name} are two models of one name, {experiment.name}: rename one")
-        classical = experiment.kind == "classical"  # no seed changes its result
-        for seed in experiment.seeds if seeds is None or classical else range(seeds):
+        seeded = experiment.kind.is_trained  # otherwise no seed changes its result
+        for seed in experiment.seeds if seeds is None or not seeded else range(seeds):
             planned.append(Planned(cell, Run.at(out, experiment, seed), full))
     if problems:
         raise SpecError(list(dict.fromkeys(problems)))

@@ -147,5 +147,5 @@ def _name(experiment: Experiment, split: str) -> str:
     steps = getattr(algorithm, "inner_steps", None) if steps is None else steps
     inner = "" if steps is None else f"-{steps}steps"
     few_shot = f"-{test.way}way-{test.shot}shot-{test.query}query-{experiment.protocol}"
-    tasks = few_shot if experiment.kind == "few-shot" else ""
+    tasks = "" if experiment.kind.plays_trials else few_shot
     return f"{split}{tasks}-{test.checkpoint}{inner}-{test.episodes}episodes-seed{test.episode_seed}"

@@ -101,7 +101,7 @@ def retest(run: Path, split: str, changes: Mapping[str, Any]) -> Retest:
     if not directory.finished:
         raise RunError(f"{run} has no result.json: give the folder of a finished run, such as runs/NAME/seed-0")
     trained, spec = read_row(directory.result), spec_of(directory)
-    if spec.kind == "classical":
+    if not spec.kind.is_trained:
         raise RunError(f"{run}: {spec.algorithm.name} is not trained: give `metarun train` a spec with another test")
     if spec.digest != trained.spec_digest and spec.dataset.name != "imagefolder":  # whose folder may have been moved
         raise RunError(

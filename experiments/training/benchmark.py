@@ -66,7 +66,7 @@ def benchmark(experiment: Experiment, steps: int | None, imports: float) -> Benc
 
     `imports` is what the command took up to here.
     """
-    if experiment.kind == "classical":
+    if not experiment.kind.is_trained:
         raise RunError(f"{experiment.name}: {experiment.algorithm.name} is not trained, there is nothing to measure")
     float32_rate, bfloat16_rate = matrix_rate(tf.float32), matrix_rate(tf.bfloat16)
     started = time.perf_counter()
@@ -117,7 +117,7 @@ def benchmark(experiment: Experiment, steps: int | None, imports: float) -> Benc
 def estimate_hours(experiment: Experiment, trained: bool = False) -> tuple[float, float]:
     """Training (with validations) and test of one seed; the test alone where all is `trained`. From three steps and a
     few test tasks; of trials from few ones in a step. A method that is not trained is tuned in its test."""
-    seed, trials = experiment.seeds[0], experiment.kind != "few-shot"
+    seed, trials = experiment.seeds[0], experiment.kind.plays_trials
     test = experiment.test.model_copy(update={"episodes": min(experiment.test.episodes, TRIALS if trials else 100)})
     size = min(experiment.train.meta_batch, TRIALS) if trials else experiment.train.meta_batch
     train = experiment.train.model_copy(update={"meta_batch": size})
