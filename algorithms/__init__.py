@@ -46,6 +46,7 @@ class Algorithm(NamedTuple):
     trains_on_queries: bool = True
     kind: Literal["few-shot", "trials", "classical"] = "few-shot"  # see `KINDS`
     updates: Callable[[Any, int], int] = _one  # of its optimizer in a training step, from options and meta-batch
+    uses_running_averages: bool = True  # of batch norm, with the inductive protocol
 
 
 def _named(module: str, name: str) -> Callable[[], Callable[..., Any]]:
@@ -54,12 +55,13 @@ def _named(module: str, name: str) -> Callable[[], Callable[..., Any]]:
 
 
 BUILT_IN: dict[str, Algorithm] = {
-    "maml": Algorithm(MAMLOptions, _named("maml", "MAML")),
+    "maml": Algorithm(MAMLOptions, _named("maml", "MAML"), uses_running_averages=False),
     "reptile": Algorithm(
         ReptileOptions,
         _named("reptile", "Reptile"),
         trains_on_queries=False,
         updates=lambda options, meta_batch: meta_batch if options.serial else 1,
+        uses_running_averages=False,
     ),
     "protonet": Algorithm(PrototypicalNetworkOptions, _named("protonet", "PrototypicalNetwork"), has_head=False),
     "matchingnet": Algorithm(MatchingNetworkOptions, _named("matchingnet", "MatchingNetwork"), has_head=False),

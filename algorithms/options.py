@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from ..datasets.options import Options
+
+
+def _sum_of_one_task(task_reduction: str, meta_batch: int) -> Iterator[tuple[str, str]]:
+    if task_reduction == "sum" and meta_batch == 1:
+        yield "algorithm.task_reduction", "has no effect with train.meta_batch: 1"
 
 
 class MAMLOptions(Options):
@@ -50,6 +56,31 @@ class MAMLOptions(Options):
         "meta-gradient needs it, so that memory hardly grows with inner_steps; slower. Default: false.",
     )
 
+    def conflicts(self, experiment: Any) -> Iterator[tuple[str, str]]:
+        if self.first_order and self.inner_steps == 0:
+            yield "algorithm.first_order", "has no effect with inner_steps: 0"
+        if self.first_order and self.recompute_inner:
+            yield "algorithm.recompute_inner", "has no effect with first_order: true, which keeps nothing of a step"
+        if self.inner_steps == 0 and self.recompute_inner:
+            yield "algorithm.recompute_inner", "has no effect with inner_steps: 0"
+        chunk, meta_batch = self.tasks_per_chunk, experiment.train.meta_batch
+        if chunk and meta_batch % chunk:
+            yield "algorithm.tasks_per_chunk", f"is {chunk}, which does not divide train.meta_batch: {meta_batch}"
+        if chunk == meta_batch:
+            yield "algorithm.tasks_per_chunk", f"has no effect: it is train.meta_batch, {meta_batch}"
+        yield from _sum_of_one_task(self.task_reduction, meta_batch)
+        if self.adapt == "all" and not getattr(experiment.network, "batch_norm", True):
+            yield "algorithm.adapt", "all is the same as weights with batch_norm: false"
+
+    def less_memory(self, train: Any, share: float) -> Iterator[str]:
+        chunk = self.tasks_per_chunk or train.meta_batch
+        if chunk > 1:
+            smaller = max(n for n in range(1, chunk) if train.meta_batch % n == 0 and n <= max(1, share * chunk))
+            yield f"set algorithm.tasks_per_chunk: {smaller}"
+        if self.inner_steps > 1 and not self.first_order and not self.recompute_inner:
+            yield "set algorithm.recompute_inner: true"
+        yield from super().less_memory(train, share)
+
 
 class ReptileOptions(Options):
     """Reptile (Nichol, Achiam and Schulman 2018, arXiv:1803.02999)."""
@@ -82,6 +113,32 @@ class ReptileOptions(Options):
         "code and tables have).",
     )
 
+    def conflicts(self, experiment: Any) -> Iterator[tuple[str, str]]:
+        train = experiment.train
+        if train.is_changed("query"):
+            yield "train.query", "has no effect: reptile has no query set in training"
+        images = train.way * train.shot
+        if self.inner_batch > images:
+            yield (
+                "algorithm.inner_batch",
+                f"is {self.inner_batch}, more than the {images} images of a support set (train.way x train.shot)",
+            )
+        if self.serial and train.meta_batch == 1:
+            yield "algorithm.serial", "has no effect with train.meta_batch: 1"
+        elif self.serial and self.task_reduction == "sum":
+            yield "algorithm.task_reduction", "has no effect with serial: true, where each task is an update"
+        yield from _sum_of_one_task(self.task_reduction, train.meta_batch)
+
+    def unshareable(self, train: Any, workers: int) -> str | None:
+        if self.serial:
+            return f"algorithm.serial learns one task after another, which {workers} workers cannot: start it alone"
+        return super().unshareable(train, workers)
+
+    def less_memory(self, train: Any, share: float) -> Iterator[str]:
+        if train.meta_batch > 1:
+            yield "lower train.meta_batch"
+        yield "lower algorithm.inner_batch"
+
 
 class PrototypicalNetworkOptions(Options):
     """Prototypical Networks (Snell, Swersky and Zemel 2017, arXiv:1703.05175)."""
@@ -111,6 +168,10 @@ class MatchingNetworkOptions(Options):
         le=100,
         description="Steps K of the attention LSTM over the support set; default with FCE: 5.",
     )
+
+    def conflicts(self, experiment: Any) -> Iterator[tuple[str, str]]:
+        if not self.full_context_embeddings and self.is_changed("attention_steps"):
+            yield "algorithm.attention_steps", "has no effect without full_context_embeddings: true"
 
 
 class RL2Options(Options):
@@ -146,6 +207,13 @@ class RL2Options(Options):
         "baseline's targets are normalised by.",
     )
 
+    def unshareable(self, train: Any, workers: int) -> str | None:
+        if reason := super().unshareable(train, workers):
+            return reason
+        if self.minibatch < workers:
+            return f"{workers} workers cannot share out a minibatch of {self.minibatch}: start fewer, or raise it"
+        return None
+
 
 AlgorithmOptions = Annotated[
     MAMLOptions | ReptileOptions | PrototypicalNetworkOptions | MatchingNetworkOptions | RL2Options,
@@ -173,6 +241,20 @@ class OptimizerOptions(Options):
         default=None, gt=0, description="Clip each element of the meta-gradient to [-v, v] (Finn: 10 on miniImageNet)."
     )
     clip_norm: float | None = Field(default=None, gt=0, description="Clip the global norm of the meta-gradient.")
+
+    def conflicts(self, experiment: Any) -> Iterator[tuple[str, str]]:
+        gliding = self.schedule in ("linear", "cosine")
+        if self.is_changed("final_learning_rate") and not gliding:
+            yield "optimizer.final_learning_rate", f"has no effect with schedule: {self.schedule}"
+        if gliding and self.final_learning_rate == self.learning_rate:
+            yield "optimizer.schedule", f"{self.schedule} has no effect: it starts and ends at {self.learning_rate}"
+        for option in ("decay_every", "decay_factor"):
+            if self.is_changed(option) and self.schedule != "step":
+                yield f"optimizer.{option}", f"has no effect with schedule: {self.schedule}"
+        if self.schedule == "step" and self.decay_every is None:
+            yield "optimizer.decay_every", "is missing: schedule step needs the steps between two decays"
+        if self.clip_value is not None and self.clip_norm is not None:
+            yield "optimizer.clip_norm", "clip_value is given too: choose one"
 
     @property
     def depends_on_length(self) -> bool:

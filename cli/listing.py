@@ -52,4 +52,4 @@ def _tasks(spec: Experiment) -> str:
     if spec.kind.plays_trials:
         told = spec.dataset.model_dump()
         return ", ".join(f"{told[each]} {each}" for each in ("arms", "pulls", "episodes") if each in told)
-    return f"{spec.test.shot}-shot" if spec.dataset.name == "sinusoid" else f"{spec.test.way}-way {spec.test.shot}-shot"
+    return f"{spec.test.shot}-shot" if spec.dataset.regression else f"{spec.test.way}-way {spec.test.shot}-shot"

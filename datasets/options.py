@@ -2,22 +2,69 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from pydantic_core import PydanticCustomError
 
 
 class Options(BaseModel):
-    """A section of a spec: unknown keys and wrong types are errors, values never change."""
+    """A section of a spec: unknown keys and wrong types are errors, values never change.
+
+    The answers below are defaults. Options of a dataset, a network or an algorithm, also those of another package,
+    override the ones that differ, class attributes as `regression: ClassVar = True`.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+    has_trials: ClassVar[bool | None] = None  # of a dataset; False: it has episodes; None: known once it is built
+    has_images: ClassVar[bool | None] = None  # of a dataset; False: conv4 cannot read it
+    regression: ClassVar[bool] = False  # of a dataset; False: classification, or trials
+
+    def conflicts(self, experiment: Any) -> Iterator[tuple[str, str]]:
+        """Yield (dotted key, message) for each setting that contradicts another one or has no effect.
+
+        `experiment` is the whole spec, an `Experiment` of `experiments/config/experiment.py`. Where other mistakes have
+        been found, it lacks the invalid settings: an AttributeError then ends the checks of this section.
+        """
+        yield from ()
+
+    def unshareable(self, train: Any, workers: int) -> str | None:
+        """Return why so many workers cannot share the training of this algorithm; None if they can.
+
+        `train` is the section of the spec.
+        """
+        if train.meta_batch < workers:
+            return f"{workers} workers cannot share out a meta_batch of {train.meta_batch}: start fewer, or raise it"
+        return None
+
+    def less_memory(self, train: Any, share: float) -> Iterator[str]:
+        """Yield changes of settings with which a training step of this algorithm needs less memory.
+
+        Those that keep the result come first. `train` is the section of the spec; `share` the memory that there is, as
+        a fraction of the memory that the step needs.
+        """
+        if train.meta_batch > 1:
+            yield "lower train.meta_batch"
+        yield "lower train.way or train.query"
+
+    def resolved(self, folder: Path) -> Options:
+        """Return the options with every relative path made absolute; it starts at `folder`, that of the spec."""
+        return self
+
+    def is_changed(self, option: str) -> bool:
+        """Return whether the spec gives `option` a value other than its default."""
+        default = type(self).model_fields[option].default
+        return option in self.model_fields_set and getattr(self, option) != default
 
 
 class ImageOptions(Options):
     """What every image dataset understands."""
 
+    has_trials: ClassVar = False
+    has_images: ClassVar = True
     in_memory: bool | Literal["auto"] = Field(
         default="auto",
         description="Hold the images as one tensor on the device (true), or read them from a "
@@ -58,6 +105,10 @@ class OmniglotOptions(ImageOptions):
         "Prototypical Networks; 0: Reptile.",
     )
 
+    def conflicts(self, experiment: Any) -> Iterator[tuple[str, str]]:
+        if self.split.endswith("-1200-423") and experiment.validation:
+            yield "validation", f"split {self.split} has no validation classes: write `validation: null`"
+
 
 class MiniImagenetOptions(ImageOptions):
     """miniImageNet (Vinyals 2016; split of Ravi and Larochelle 2017): 64/16/20 classes x 600, 84x84x3."""
@@ -95,10 +146,26 @@ class ImageFolderOptions(ImageOptions):
             raise PydanticCustomError("path_with_nul", "expected a path without NUL characters")
         return path
 
+    def conflicts(self, experiment: Any) -> Iterator[tuple[str, str]]:
+        if abs(sum(self.split) - 1) > 1e-6:
+            yield "dataset.split", f"adds up to {sum(self.split):g}, not 1"
+        if min(self.split) < 0:
+            yield "dataset.split", "has a negative share"
+        try:
+            self.path.expanduser().resolve()
+        except (RuntimeError, ValueError, OSError) as error:
+            yield "dataset.path", f"is no path: {error}"
+
+    def resolved(self, folder: Path) -> Options:
+        return self.model_copy(update={"path": (folder / self.path.expanduser()).resolve()})
+
 
 class SinusoidOptions(Options):
     """Regression tasks y = A sin(x - phase) + noise (Finn et al. 2017, section 5.1)."""
 
+    has_trials: ClassVar = False
+    has_images: ClassVar = False
+    regression: ClassVar = True
     name: Literal["sinusoid"] = "sinusoid"
     amplitude: tuple[float, float] = Field(default=(0.1, 5.0), strict=False, description="Range of A, uniform.")
     phase: tuple[float, float] = Field(
@@ -111,10 +178,16 @@ class SinusoidOptions(Options):
         description="Standard deviation of Gaussian noise on the support targets; the query targets are exact.",
     )
 
+    def conflicts(self, experiment: Any) -> Iterator[tuple[str, str]]:
+        for option, (low, high) in (("amplitude", self.amplitude), ("phase", self.phase), ("x", self.x)):
+            if low >= high:
+                yield f"dataset.{option}", f"is [{low:g}, {high:g}]: the first number must be the smaller one"
+
 
 class BanditsOptions(Options):
     """Bernoulli multi-armed bandits (Duan et al. 2016, section 3.1): p of each arm uniform in [0, 1]."""
 
+    has_trials: ClassVar = True
     name: Literal["bandits"] = "bandits"
     arms: int = Field(default=5, ge=2, le=10_000, description="Arms k.")
     pulls: int = Field(default=10, ge=1, le=100_000, description="Pulls n in a trial; each is an episode of one step.")
@@ -123,6 +196,7 @@ class BanditsOptions(Options):
 class MDPsOptions(Options):
     """Random tabular Markov decision processes (Duan et al. 2016, section 3.2), started in state 0."""
 
+    has_trials: ClassVar = True
     name: Literal["mdps"] = "mdps"
     states: int = Field(default=10, ge=1, le=1000, description="States.")
     actions: int = Field(default=5, ge=2, le=1000, description="Actions.")

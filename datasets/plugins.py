@@ -17,7 +17,7 @@ from collections.abc import Callable, Collection
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, get_args
 
-from pydantic import BaseModel
+from .options import Options
 
 
 def plugins(group: str, taken: Collection[str], problem: Callable[[str, Any], str | None]) -> dict[str, Any]:
@@ -43,9 +43,9 @@ def _load(point: EntryPoint) -> tuple[str | None, Any]:
         return f"{type(error).__name__}: {error}", None
 
 
-def misnamed(name: str, options: type[BaseModel]) -> str | None:
+def misnamed(name: str, options: type[Options]) -> str | None:
     """What is wrong with the options behind the entry point `name`, or with their `name`."""
-    if not (isinstance(options, type) and issubclass(options, BaseModel)):
+    if not (isinstance(options, type) and issubclass(options, Options)):
         return "its options are no subclass of metarun.datasets.options.Options"
     field = options.model_fields.get("name")
     if field is None or field.default != name or get_args(field.annotation) != (name,):

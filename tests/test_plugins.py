@@ -47,6 +47,10 @@ class Corridors(Options):
     episodes: int = 4
     limit: int | None = 5
 
+    def conflicts(self, experiment):
+        if self.limit and self.limit < self.episodes:
+            yield "dataset.limit", f"is {self.limit}, less than episodes: {self.episodes}"
+
     def build(self, dtype):
         from metarun.datasets.gymnasium import GymnasiumSource
 
@@ -84,6 +88,14 @@ class MyOptions(PrototypicalNetworkOptions):
     """Prototypes, as we see them."""
 
     name: Literal["my_prototypes"] = "my_prototypes"
+    margin: float = 0.0
+
+    def conflicts(self, experiment):
+        if self.margin and self.distance == "cosine":
+            yield "algorithm.margin", "has no effect with distance: cosine"
+        if self.margin and experiment.train.shot < 5:
+            yield "train.shot", f"is {experiment.train.shot}: my_prototypes has a margin from 5 shots on"
+
 
 
 class HeadedOptions(PrototypicalNetworkOptions):
@@ -210,6 +222,25 @@ def test_a_plugin_says_whether_its_network_has_a_last_layer(installed, tmp_path)
         told[name] = metarun(installed, "validate", "spec.yaml", cwd=tmp_path).stderr
     assert "head_initializer: has no effect" in told["my_prototypes"] and "test.way" not in told["my_prototypes"]
     assert "test.way: is 5" in told["headed"] and "head_initializer" not in told["headed"]
+
+
+def test_a_plugin_says_what_contradicts_what(installed, tmp_path):
+    """With file and line, beside other mistakes. Rejected: its checks only where all values are right by themselves."""
+    margin = "{name: my_prototypes,\n  margin: 1.0,\n  distance: cosine}"
+    for test, more in (("way: 3", []), ("way: three", ["prototypes.yaml:11: test.way: expected"])):
+        spec = PROTOTYPES.replace("{name: my_prototypes}", margin).replace("test: {way: 3", f"test: {{{test}")
+        (tmp_path / "prototypes.yaml").write_text(spec)
+        done = metarun(installed, "validate", "prototypes.yaml", cwd=tmp_path)
+        assert done.returncode == 2
+        lines = [line for line in done.stderr.splitlines() if line.startswith("prototypes.yaml")]
+        assert lines[:2] == [
+            "prototypes.yaml:4: algorithm.margin: has no effect with distance: cosine",
+            "prototypes.yaml:9: train.shot: is 1: my_prototypes has a margin from 5 shots on",
+        ]
+        assert [line[: len(more[0])] for line in lines[2:]] == more
+    (tmp_path / "trials.yaml").write_text(RL2.replace("{name: corridors}", "{name: corridors, limit: 3}"))
+    done = metarun(installed, "validate", "trials.yaml", cwd=tmp_path)
+    assert done.returncode == 2 and "trials.yaml:5: dataset.limit: is 3, less than episodes: 4" in done.stderr
 
 
 def test_an_option_that_is_null_stays_null(installed, tmp_path):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal, get_args
+from collections.abc import Iterator
+from typing import Any, ClassVar, Literal, get_args
 
 from pydantic import Field
 
@@ -15,6 +16,11 @@ class ClassicalOptions(Options):
     parameter: ClassVar[str | None] = None  # the field that is tuned where it is None
     grids: ClassVar[dict[str, tuple[float, ...]]]  # by dataset that it plays: the values tried, the authors'
 
+    def conflicts(self, experiment: Any) -> Iterator[tuple[str, str]]:
+        dataset = experiment.dataset
+        if dataset.name not in self.grids and dataset.has_trials is not False:
+            yield "algorithm.name", f"{experiment.algorithm.name} is not for {dataset.name}"
+
 
 class TunedOptions(ClassicalOptions):
     """One with a parameter."""
@@ -25,6 +31,14 @@ class TunedOptions(ClassicalOptions):
         "test: the paper's habit, on the very trials that are reported.",
     )
 
+    def conflicts(self, experiment: Any) -> Iterator[tuple[str, str]]:
+        yield from super().conflicts(experiment)
+        given = self.parameter is None or getattr(self, self.parameter) is not None
+        if given and self.tuned_on == "test":
+            yield "algorithm.tuned_on", f"has no effect: {self.parameter} is given"
+        elif not given and self.tuned_on == "validation" and experiment.validation is None:
+            yield "validation", f"is null: {self.parameter} is tuned on validation trials"
+
 
 class PlanningOptions(ClassicalOptions):
     """One that plans in MDPs by what it believes of them."""
@@ -34,6 +48,11 @@ class PlanningOptions(ClassicalOptions):
         description="Mean of the normal prior of mean rewards. 1: the environments' own; 0: the paper's habit, which "
         "its columns are matched with. MDPs only.",
     )
+
+    def conflicts(self, experiment: Any) -> Iterator[tuple[str, str]]:
+        yield from super().conflicts(experiment)
+        if experiment.dataset.name == "bandits" and self.is_changed("prior_mean"):
+            yield "algorithm.prior_mean", "has no effect on bandits"
 
 
 TENTHS = tuple(tenth / 10 for tenth in range(11))

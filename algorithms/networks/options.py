@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -22,6 +23,25 @@ class NetworkOptions(Options):
         description="Weight of the past in batch norm's running averages, which only the "
         "inductive protocol of protonet and matchingnet uses.",
     )
+
+    def conflicts(self, experiment: Any) -> Iterator[tuple[str, str]]:
+        algorithm = experiment.algorithm.name
+        if experiment.kind.plays_trials:
+            yield "network.name", f"{algorithm} remembers: use gru, not {experiment.network.name}"
+            return
+        averages = experiment.entry.uses_running_averages
+        if not self.batch_norm:
+            for option in ("norm_scale", "norm_epsilon", "norm_momentum"):
+                if self.is_changed(option):
+                    yield f"network.{option}", "has no effect with batch_norm: false"
+        elif self.is_changed("norm_momentum") and (not averages or experiment.protocol == "transductive"):
+            who = "the transductive protocol" if averages else algorithm
+            yield "network.norm_momentum", f"has no effect: {who} never uses running averages"
+        if experiment.protocol == "transductive" and not self.batch_norm:
+            yield (
+                "protocol",
+                "transductive has no effect with batch_norm: false, every query is on its own: write inductive",
+            )
 
 
 class Conv4Options(NetworkOptions):
@@ -50,6 +70,15 @@ class Conv4Options(NetworkOptions):
         "standard deviation 1 (Finn's code on Omniglot).",
     )
 
+    def conflicts(self, experiment: Any) -> Iterator[tuple[str, str]]:
+        if experiment.dataset.has_images is False:
+            yield "network.name", f"conv4 reads images; {experiment.dataset.name} has numbers: use mlp"
+        if self.downsample == "stride" and self.is_changed("pool_padding"):
+            yield "network.pool_padding", "has no effect with downsample: stride"
+        if not experiment.entry.has_head and self.is_changed("head_initializer"):
+            yield "network.head_initializer", f"has no effect: {experiment.algorithm.name} has no last layer of its own"
+        yield from super().conflicts(experiment)
+
 
 class MLPOptions(NetworkOptions):
     """Fully connected layers with ReLU; a linear last layer."""
@@ -75,6 +104,10 @@ class GRUOptions(Options):
         default="relu", description="Of the candidate; the paper's code has relu, the usual GRU tanh."
     )
     weight_norm: bool = Field(default=True, description="Weight normalisation (Salimans and Kingma 2016).")
+
+    def conflicts(self, experiment: Any) -> Iterator[tuple[str, str]]:
+        if not experiment.kind.plays_trials:
+            yield "network.name", f"gru is for rl2: {experiment.algorithm.name} has conv4 and mlp"
 
 
 NetworkChoice = Annotated[Conv4Options | MLPOptions | GRUOptions, Field(discriminator="name")]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
-from ...algorithms import ALGORITHMS, KINDS, Kind
+from ...algorithms import ALGORITHMS, KINDS, Algorithm, Kind
 from ...algorithms.networks.options import Conv4Options, GRUOptions, MLPOptions, NetworkChoice
 from ...algorithms.options import AlgorithmOptions, OptimizerOptions
 from ...datasets import DATASETS
@@ -163,9 +163,14 @@ class Experiment(Options):
         return self.jit == "on"
 
     @property
+    def entry(self) -> Algorithm:
+        """The algorithm's entry in `ALGORITHMS`."""
+        return ALGORITHMS[self.algorithm.name]
+
+    @property
     def kind(self) -> Kind:
         """Whether the algorithm is trained, and on what tasks."""
-        return KINDS[ALGORITHMS[self.algorithm.name].kind]
+        return KINDS[self.entry.kind]
 
     @property
     def digest(self) -> str:

@@ -14,7 +14,6 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from ...datasets.options import ImageFolderOptions
 from ..errors import SpecError
 from .checks import problems
 from .document import Document, Dumper, Key, override_value, read
@@ -115,10 +114,7 @@ def _right_part(values: Mapping[str, Any], wrong: Collection[Key]) -> Experiment
 def _settled(experiment: Experiment, folder: Path) -> Experiment:
     """What a spec may leave open: a relative dataset path starts at its folder; without validation the last
     checkpoint is tested."""
-    changes: dict[str, Any] = {}
-    if isinstance(experiment.dataset, ImageFolderOptions):
-        path = (folder / experiment.dataset.path.expanduser()).resolve()
-        changes["dataset"] = experiment.dataset.model_copy(update={"path": path})
+    changes: dict[str, Any] = {"dataset": experiment.dataset.resolved(folder)}
     if experiment.validation is None:
         changes["test"] = experiment.test.model_copy(update={"checkpoint": "last"})
     return experiment.model_copy(update=changes)

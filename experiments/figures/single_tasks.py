@@ -15,7 +15,6 @@ from ...algorithms import BUILT_IN
 from ...algorithms.matchingnet import MatchingNetwork
 from ...algorithms.protonet import PrototypicalNetwork
 from ...datasets.images.source import ImageSource
-from ...datasets.options import SinusoidOptions
 from ...datasets.sinusoid import SinusoidSource
 from ...datasets.tasks import Episode
 from ..config.experiment import Experiment
@@ -85,7 +84,7 @@ def _possible(experiment: Experiment, kind: str) -> bool:
     """Whether it is worth building the model: known of what comes with metarun, asked of the model itself later."""
     of = {"embedding": "protonet", "attention": "matchingnet"}.get(kind, experiment.algorithm.name)
     fitting = experiment.algorithm.name == of or experiment.algorithm.name not in BUILT_IN
-    return fitting and isinstance(experiment.dataset, SinusoidOptions) == (kind == "fits")
+    return fitting and experiment.dataset.regression == (kind == "fits")
 
 
 def fits(model: Trained) -> Any:

@@ -13,7 +13,6 @@ from typing import Any
 
 import tensorflow as tf
 
-from ...algorithms.options import MAMLOptions, ReptileOptions
 from ..config.experiment import Experiment
 from ..errors import RunError
 
@@ -30,28 +29,14 @@ def foresee(experiment: Experiment, update: Any) -> None:
     need, available = peak_bytes(update) + COMPILER, available_bytes()
     if available is None or need <= available:
         return
+    savings = experiment.algorithm.less_memory(experiment.train, available / need)
     line = (
         f"a training step needs about {need / 2**30:.1f} GiB and {available / 2**30:.1f} GiB are free: "
-        f"{' or '.join(_savings(experiment, available / need))}"
+        f"{' or '.join(savings)}"
     )
     if need > SURELY * available:
         raise RunError(line)
     print(f"warning: {line}", file=sys.stderr)
-
-
-def _savings(experiment: Experiment, share: float) -> Iterator[str]:
-    """Settings that need less memory, of which `share` is there; those that leave the result as it is first."""
-    algorithm, meta_batch = experiment.algorithm, experiment.train.meta_batch
-    if isinstance(algorithm, MAMLOptions):
-        chunk = algorithm.tasks_per_chunk or meta_batch
-        if chunk > 1:
-            smaller = max(n for n in range(1, chunk) if meta_batch % n == 0 and n <= max(1, share * chunk))
-            yield f"set algorithm.tasks_per_chunk: {smaller}"
-        if algorithm.inner_steps > 1 and not algorithm.first_order and not algorithm.recompute_inner:
-            yield "set algorithm.recompute_inner: true"
-    if meta_batch > 1:
-        yield "lower train.meta_batch"
-    yield "lower algorithm.inner_batch" if isinstance(algorithm, ReptileOptions) else "lower train.way or train.query"
 
 
 def peak_bytes(function: Any) -> int:
