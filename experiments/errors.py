@@ -1,25 +1,34 @@
-"""The errors of a run that a user can mend, what to say of any error, and where it is noted."""
+"""The errors of an experiment that a user can mend, each with its exit code."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
+
+from ..datasets.errors import KnownError
 
 
-class Interrupted(Exception):
+class Interrupted(KnownError):
     """A run that was asked to stop and has written its checkpoint."""
 
+    code: ClassVar = 130
+    title: ClassVar = ""
 
-class SpecError(Exception):
-    """A spec with mistakes; `problems` has one ready line for each."""
+
+class SpecError(KnownError):
+    """A spec with mistakes; `problems` has one line for each, with its place."""
+
+    code: ClassVar = 2
+    title: ClassVar = ""
 
     def __init__(self, problems: Sequence[str]):
         super().__init__("\n".join(problems))
         self.problems = list(problems)
 
 
-class RunError(Exception):
-    """A run that cannot go on; the message is one line that says what, where and the way out."""
+class RunError(KnownError):
+    """A run that cannot start or continue; the message is one line."""
 
 
 class InUse(RunError):
-    """Another process has the run: no failure of the run."""
+    """A run that another process has: not a failure of the run."""

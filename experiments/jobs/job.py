@@ -88,7 +88,7 @@ def work(
                 print(f"{directory.path}: {stopped}", file=sys.stderr)
                 if requeued():
                     print("requeued", file=sys.stderr)
-            raise SystemExit(130) from None
+            raise SystemExit(stopped.code) from None
 
 
 def count_restarts(directory: RunDirectory) -> None:

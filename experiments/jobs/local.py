@@ -68,7 +68,7 @@ def run_here(
                 process.join()
                 free.append(gpu)
                 state = "finished" if not process.exitcode else "failed"
-                if stop.requested or process.exitcode == 130:  # by another's `metarun cancel`
+                if stop.requested or process.exitcode == Interrupted.code:  # by another's `metarun cancel`
                     state = "stopped"
                 if process.exitcode and not stop.requested:
                     failed.append(run.directory.path)

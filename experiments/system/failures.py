@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ...datasets.errors import DataError
-from ..errors import Interrupted, InUse, RunError
+from ...datasets.errors import KnownError
+from ..errors import Interrupted, InUse
 from .atomic import write_text_atomic
 
 LOST = re.compile(r"Collective ops is aborted.*?/task:(\d+)", re.DOTALL)  # as TensorFlow's collectives say it
@@ -31,20 +31,17 @@ def noted(path: Path) -> Iterator[None]:
 
 
 def explain(error: Exception) -> tuple[str, int]:
-    """What to say of an error, and the exit code."""
-    kind = type(error).__name__
-    if kind == "SpecError":
-        return str(error), 2
-    if kind == "Interrupted":
-        return str(error), 130
-    if isinstance(error, DataError | RunError):
-        return f"error: {error}", 1
+    """Return what to print of an error, and the exit code."""
+    if isinstance(error, KnownError):
+        return error.text, error.code
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return _no_space(error.filename), 1
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
         return f"error: {where}{error.strerror or error}", 1
-    if kind == "ResourceExhaustedError" and (full := NO_SPACE.search(str(error))):
+    name = type(error).__name__
+    exhausted = name == "ResourceExhaustedError"  # TensorFlow's, which is not imported for its class
+    if exhausted and (full := NO_SPACE.search(str(error))):
         return _no_space(full[1].strip()), 1
     if "Could not start gRPC server" in str(error):
         return "error: this worker's port (see TF_CONFIG) is in use, or its address is not of this host", 1
@@ -54,10 +51,10 @@ def explain(error: Exception) -> tuple[str, int]:
             "they go on from the last checkpoint",
             1,
         )
-    if kind == "ResourceExhaustedError":
+    if exhausted:
         return "error: out of memory: lower train.meta_batch, the network's filters, or the number of queries", 1
     return (
-        f"internal error, please report it: {kind}: {' '.join(str(error).split())[:300]} (`metarun -v` shows where)",
+        f"internal error, please report it: {name}: {' '.join(str(error).split())[:300]} (`metarun -v` shows where)",
         1,
     )
 

@@ -178,6 +178,23 @@ def test_schema_is_json_schema():
     assert schema["$schema"].startswith("https://json-schema.org/") and "algorithm" in schema["required"]
 
 
+def test_errors_know_their_exit_code():
+    """Rejected: the name of a class decides, so that a subclass or another class of that name is told otherwise."""
+    from metarun.datasets.errors import DataError
+    from metarun.experiments.errors import Interrupted, InUse, SpecError
+    from metarun.experiments.system.failures import explain
+
+    class Wrong(SpecError):
+        pass
+
+    assert explain(Wrong(["spec.yaml:1: a", "spec.yaml:2: b"])) == ("spec.yaml:1: a\nspec.yaml:2: b", 2)
+    assert explain(Interrupted("stopped")) == ("stopped", 130)
+    assert explain(InUse("held")) == ("error: held", 1)
+    assert explain(DataError("no data")) == ("error: no data", 1)
+    other = type("SpecError", (Exception,), {})
+    assert explain(other("?")) == ("internal error, please report it: SpecError: ? (`metarun -v` shows where)", 1)
+
+
 def test_a_full_disk_is_not_out_of_memory():
     """What TensorFlow's writers raise, and what Python's do."""
     import errno
