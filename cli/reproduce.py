@@ -81,7 +81,7 @@ def command(
     if told and not executor:
         raise click.UsageError(f"--{', --'.join(told)}: only with --executor")
     alive = {}
-    if dry_run or not executor and any(one.state != "finished" for one in chosen):
+    if dry_run or not executor and not all(one.finished for one in chosen):
         try:
             alive = live(find_submissions(out))
         except RunError as error:
@@ -98,7 +98,7 @@ def command(
             if good:
                 submit(trainings(good), out, executor, told, paper=paper, dry_run=dry_run)
         finally:
-            if not dry_run and (executor == "local" or all(one.state == "finished" for one in good)):
+            if not dry_run and (executor == "local" or all(one.finished for one in good)):
                 _show(planned, path, form)
     if dry_run or executor:
         if failed:
@@ -109,7 +109,7 @@ def command(
         click.echo(f"queued or running, and left alone: {names}; see `metarun status {out}`", err=True)
         chosen = [one for one in chosen if one not in queued]
     try:
-        if any(one.state != "finished" for one in chosen):
+        if not all(one.finished for one in chosen):
             _run(chosen, out, failed)
     finally:
         _show(planned, path, form)

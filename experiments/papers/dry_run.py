@@ -11,7 +11,7 @@ from ...datasets.errors import DataError
 from ..config.experiment import Experiment
 from ..config.variants import changed
 from ..errors import RunError
-from .plan import BLOCKED, Planned, by_cell
+from .plan import Planned, Stage, State, by_cell
 
 Hours = Callable[[Experiment, bool], tuple[float, float]]
 
@@ -28,11 +28,11 @@ def listing(planned: Sequence[Planned], hours: Hours, alive: Collection[Path] = 
     for name, seeds in cells.items():
         first = seeds[0]
         states = [
-            "queued or running" if one.directory.path.resolve() in alive and not one.directory.finished else one.state
+            State(Stage.QUEUED) if one.directory.path.resolve() in alive and not one.directory.finished else one.state
             for one in seeds
         ]
-        state = ", ".join(told if len(seeds) == 1 else f"{count} {told}" for told, count in Counter(states).items())
-        todo = [one for one, told in zip(seeds, states, strict=True) if told not in BLOCKED]
+        state = ", ".join(f"{count} {each}" if len(seeds) > 1 else str(each) for each, count in Counter(states).items())
+        todo = [one for one, each in zip(seeds, states, strict=True) if not each.is_blocked]
         shared, data, shown = names[first.directory.path], needs(first.experiment.dataset), ""
         models = [one for one in todo if shared == name and not one.directory.finished]
         tests = [one for one in todo if one.row_path != one.directory.result and not one.row_path.is_file()]

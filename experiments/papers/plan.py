@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from enum import Enum
 from functools import cached_property
 from pathlib import Path
 
@@ -18,9 +19,35 @@ from ..runs.run import Run
 from ..system import lock
 from .definition import Cell, PaperTable
 
-DAMAGED = "damaged"
-OTHER_SPEC, OTHER_SEED = "another spec in its folder", "another seed in its folder"
-BLOCKED = (DAMAGED, OTHER_SPEC, OTHER_SEED)  # states of cells that cannot be trained
+
+class Stage(Enum):
+    """How far the run of a cell is, or why it cannot be trained."""
+
+    MISSING = "missing"
+    QUEUED = "queued or running"
+    IN_USE = "in use"
+    INTERRUPTED = "interrupted"
+    UNTESTED = "trained, not tested so"
+    FINISHED = "finished"
+    DAMAGED = "damaged"
+    OTHER_SPEC = "another spec in its folder"
+    OTHER_SEED = "another seed in its folder"
+
+
+@dataclass(frozen=True)
+class State:
+    """The stage of a cell, and what more there is to say of it."""
+
+    stage: Stage
+    more: str = ""
+
+    @property
+    def is_blocked(self) -> bool:
+        """Return whether what is in the folder keeps the cell from being trained."""
+        return self.stage in (Stage.DAMAGED, Stage.OTHER_SPEC, Stage.OTHER_SEED)
+
+    def __str__(self) -> str:
+        return self.stage.value + self.more
 
 
 @dataclass(frozen=True)
@@ -52,28 +79,32 @@ class Planned:
         return place(self.directory, self.experiment, changed(self.experiment, self.cell.changes))
 
     @property
-    def state(self) -> str:
-        """finished, trained but not tested so, interrupted at step N of M, missing, damaged, or what else its folder
-        holds."""
+    def state(self) -> State:
+        """Return the state of the cell, read from its folder now."""
         try:
             digest, seeds = self.run.stored() or (self.experiment.digest, (self.seed,))
             if self.directory.finished and self.row_path.is_file():
                 read_row(self.row_path)
         except RunError:
-            return DAMAGED
+            return State(Stage.DAMAGED)
         if digest != self.experiment.digest:
-            return OTHER_SPEC
+            return State(Stage.OTHER_SPEC)
         if self.seed not in seeds:
-            return OTHER_SEED
+            return State(Stage.OTHER_SEED)
         if self.directory.finished:
-            return "finished" if self.row_path.is_file() else "trained, not tested so"
+            return State(Stage.FINISHED if self.row_path.is_file() else Stage.UNTESTED)
         if holder := lock.holder(self.directory.lock):
-            return f"in use by {holder}"
+            return State(Stage.IN_USE, f" by {holder}")
         if self.directory.spec.exists():
-            return f"interrupted at step {self.step} of {self.experiment.train.steps}"
+            return State(Stage.INTERRUPTED, f" at step {self.step} of {self.experiment.train.steps}")
         if shorter := begun(self.experiment, self.directory):
-            return f"missing, goes on from step {shorter.step} of {shorter.path.parent.name}"
-        return "missing"
+            return State(Stage.MISSING, f", goes on from step {shorter.step} of {shorter.path.parent.name}")
+        return State(Stage.MISSING)
+
+    @property
+    def finished(self) -> bool:
+        """Return whether the cell has its row."""
+        return self.state.stage is Stage.FINISHED
 
     @property
     def step(self) -> int:
@@ -86,7 +117,7 @@ class Planned:
     @property
     def row(self) -> Row | None:
         """The cell's row, where it is finished."""
-        return read_row(self.row_path) if self.state == "finished" else None
+        return read_row(self.row_path) if self.finished else None
 
     @property
     def budget(self) -> float | None:

@@ -18,7 +18,7 @@ def reproduce(planned: Sequence[Planned], out: Path, failed: Callable[[str, Exce
     the others go on. Interrupted and KeyboardInterrupt end it; what is finished stays."""
     for cells in by_model(planned).values():
         first = cells[0]
-        if all(one.state == "finished" for one in cells):
+        if all(one.finished for one in cells):
             continue
         try:
             train(first.run)
@@ -29,7 +29,7 @@ def reproduce(planned: Sequence[Planned], out: Path, failed: Callable[[str, Exce
             failed(", ".join(one.cell.name for one in cells) + f", seed {first.seed}", error)
             continue
         for one in cells:
-            if one.state != "finished":
+            if not one.finished:
                 try:
                     with StopSignal("with the tasks that are left"):
                         evaluate(one.directory.path, "test", one.cell.changes)

@@ -52,7 +52,7 @@ def calls(monkeypatch):
 
 
 def states(table, out, **options):
-    return [one.state for one in plan(load_table(str(table)), out, **options)]
+    return [str(one.state) for one in plan(load_table(str(table)), out, **options)]
 
 
 def test_one_model_is_trained_once_for_all_its_cells(table, tmp_path, calls):
@@ -139,20 +139,20 @@ def test_schedules_follow_the_budget(tmp_path):
 def test_states_of_cells(table, tmp_path):
     planned = plan(load_table(str(table)), tmp_path, seeds=1)
     leave(planned[0])
-    assert [one.state for one in planned] == ["finished", "trained, not tested so", "trained, not tested so"]
+    assert [str(one.state) for one in planned] == ["finished", "trained, not tested so", "trained, not tested so"]
     directory = planned[0].directory
     directory.result.unlink()
-    assert planned[0].state == "interrupted at step 0 of 40"
+    assert str(planned[0].state) == "interrupted at step 0 of 40"
     directory.checkpoints.mkdir()
     directory.checkpoint(7).touch()
     directory.checkpoint(30).touch()
-    assert planned[1].state == "interrupted at step 30 of 40"
+    assert str(planned[1].state) == "interrupted at step 30 of 40"
     leave(planned[0], spec_digest="f" * 16)  # of another spec: its row is no result of this table
-    assert [one.state for one in planned] == ["another spec in its folder"] * 3 and planned[0].row is None
+    assert [str(one.state) for one in planned] == ["another spec in its folder"] * 3 and planned[0].row is None
     directory.result.unlink()
     other = load(table.parent / "sines.yaml", ["train.steps=41"]).experiment
     directory.spec.write_text(resolved_yaml(other))
-    assert planned[0].state == "another spec in its folder"
+    assert str(planned[0].state) == "another spec in its folder"
 
 
 def test_the_job_that_writes_the_table_finds_it_where_it_is(table, tmp_path, monkeypatch):
@@ -183,7 +183,7 @@ def test_a_cell_that_fails_is_told_and_the_others_go_on(table, tmp_path, monkeyp
     told = reproduce(table, "--out", tmp_path / "runs", code=1)
     assert told.stderr.count("it is broken") == 1
     assert "k5, k10, k5-more, seed 0: error: it is broken" in told.stderr
-    assert [one.state for one in plan(load_table(str(table)), tmp_path / "runs")] == ["missing"] * 3 + ["finished"]
+    assert [str(one.state) for one in plan(load_table(str(table)), tmp_path / "runs")] == ["missing"] * 3 + ["finished"]
     assert (tmp_path / "runs/paper.csv").read_text().count("\n") == 2
 
 
@@ -243,7 +243,7 @@ def test_another_seed_is_not_taken_for_this_one(table, tmp_path):
     planned = [one for one in plan(load_table(str(table)), tmp_path, seeds=2) if one.cell.name == "k5"]
     leave(planned[0], 0.5)
     shutil.copytree(planned[0].directory.path, planned[1].directory.path)
-    assert [one.state for one in planned] == ["finished", "another seed in its folder"]
+    assert [str(one.state) for one in planned] == ["finished", "another seed in its folder"]
     assert collect(planned)[0][0].seeds == 1
     with pytest.raises(RunError, match="holds the finished run of seed 0"):
         Run(planned[1].experiment, 1, planned[1].directory).refuse_another_spec()

@@ -169,9 +169,9 @@ def test_a_larger_budget_counts_what_a_smaller_one_did(sines, tmp_path):
     paper.write_text(f"title: Sines\ncells:\n- {{name: k5, column: K, method: MAML, spec: {spec}}}\n")
     (one,) = plan(load_table(str(paper)), tmp_path / "runs")
     leave(*sines("name=sines-budget-0.5"), 80)  # of another optimizer
-    assert one.state == "missing" and one.step == 0
+    assert str(one.state) == "missing" and one.step == 0
     leave(*sines("name=sines-budget-0.25", "optimizer={}", "train.steps=40"), 40)
-    assert one.state == "missing, goes on from step 40 of sines-budget-0.25" and one.step == 40
+    assert str(one.state) == "missing, goes on from step 40 of sines-budget-0.25" and one.step == 40
 
 
 def test_the_weights_are_those_of_the_last_step_and_of_this_run(sines):
