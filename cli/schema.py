@@ -13,7 +13,6 @@ def command() -> None:
 
     Save it, and begin a spec with `# yaml-language-server: $schema=metarun.json`: editors then complete and check it.
     """
-    from ..experiments.config.experiment import Experiment
+    from ..experiments.config.schema import schema
 
-    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema"} | Experiment.model_json_schema()
-    click.echo(json.dumps(schema, indent=2))
+    click.echo(json.dumps(schema(), indent=2))

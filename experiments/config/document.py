@@ -1,8 +1,9 @@
-"""Read a YAML file with the line of every key, and apply overrides to it."""
+"""Read a YAML file with the line of every key, merge it with a parent, and apply overrides."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,10 +26,12 @@ class Document:
     """What a YAML file says, where it says it, and what is wrong with it already."""
 
     name: str
+    folder: Path
     values: dict[str, Any] = field(default_factory=dict)
     places: dict[Key, str] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     unreadable: set[Key] = field(default_factory=set)  # complained of, and None in `values`
+    parents: dict[str, Path] = field(default_factory=dict)  # names of the files that this one extends -> their folders
 
     def complain(self, key: Key, message: str, place: str | None = None) -> None:
         """Note a mistake, with where it stands."""
@@ -40,6 +43,36 @@ class Document:
         while key and key not in self.places:
             key = key[:-1]
         return self.places.get(key, self.name)
+
+    def folder_of(self, key: Key) -> Path:
+        """Return the folder of the file that gives `key`, to which a relative path in its value belongs."""
+        return self.parents.get(self.place(key).rpartition(":")[0], self.folder)
+
+    def inherit(self, parent: Document, default_names: Mapping[str, str]) -> None:
+        """Take over all that the parent says and this document does not.
+
+        Sections are merged key by key. A section of another `name` than the parent's is kept as it is. Sections that
+        need not give a name have one in `default_names`.
+        """
+        self.problems += parent.problems
+        self.parents |= {parent.name: parent.folder, **parent.parents}
+        for key, theirs in parent.values.items():
+            own = self.values.get(key)
+            if key not in self.values:
+                self.values[key] = theirs
+                self._adopt(parent, (key,))
+            elif isinstance(own, dict) and isinstance(theirs, dict):
+                name = theirs.get("name", default_names.get(key))
+                if name is None or own.get("name", name) == name:
+                    for option in [option for option in theirs if option not in own]:
+                        own[option] = theirs[option]
+                        self._adopt(parent, (key, option))
+
+    def _adopt(self, parent: Document, key: Key) -> None:
+        """Copy where `key`, and all in it, stands in the parent."""
+        below = [known for known in parent.places if known[: len(key)] == key]
+        self.places |= {known: parent.places[known] for known in below}
+        self.unreadable |= {known for known in parent.unreadable if known[: len(key)] == key}
 
 
 class _Loader(yaml.SafeLoader):
@@ -82,10 +115,10 @@ Dumper.add_representer(
 )
 
 
-def read(path: Path, may_be_empty: bool = False) -> Document:
-    """What a YAML file says; SpecError where it is none, or no mapping."""
-    document = Document(path.name)
-    node = _compose(path)
+def read(path: Path, may_be_empty: bool = False, name: str = "") -> Document:
+    """Return what a YAML file says; SpecError if it is not one, or no mapping. Messages call it `name`."""
+    document = Document(name or path.name, path.parent)
+    node = _compose(path, document.name)
     document.places[()] = f"{document.name}:1"
     if node is None and may_be_empty:
         return document
@@ -95,7 +128,7 @@ def read(path: Path, may_be_empty: bool = False) -> Document:
     return document
 
 
-def _compose(path: Path) -> yaml.Node | None:
+def _compose(path: Path, name: str) -> yaml.Node | None:
     try:
         if path.stat().st_size > MAXIMUM_BYTES:
             raise SpecError([f"{path} is larger than {MAXIMUM_BYTES} bytes: not a spec"])
@@ -104,7 +137,7 @@ def _compose(path: Path) -> yaml.Node | None:
         raise SpecError([f"{path} cannot be read: {error.strerror}"]) from None
     except UnicodeDecodeError as error:
         raise SpecError([f"{path} is not UTF-8 text (byte {error.start}): save it as UTF-8"]) from None
-    return _parse(text, path.name)
+    return _parse(text, name)
 
 
 def _parse(text: str, name: str) -> yaml.Node | None:
@@ -160,6 +193,9 @@ def override_value(document: Document, override: str, given: str) -> None:
     key = tuple(dotted.strip().split("."))
     if not equals or not all(key):
         document.problems.append(f"{place}: expected key=value, for example -s train.steps=100")
+        return
+    if key[0] == "extends":
+        document.problems.append(f"{place}: only a file can extend another: give the other spec in its place")
         return
     section = document.values
     for part in key[:-1]:

@@ -124,6 +124,12 @@ class Experiment(Options):
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$",
         description="Names the folder of the runs; letters, digits, '.', '_' and '-'.",
     )
+    extends: str | None = Field(
+        default=None,
+        exclude=True,  # a key of the file, not of the experiment
+        description="Another spec: its name, or its path from this file. What this file leaves out is taken from it, "
+        "except the name.",
+    )
     description: str = Field(default="", description="For people.")
     algorithm: AlgorithmOptions
     network: NetworkChoice | None = Field(default=None, description="Every algorithm that learns has one.")

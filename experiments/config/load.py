@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import os
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,11 +15,14 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from ...algorithms.options import OptimizerOptions
 from ..errors import SpecError
 from .checks import problems
 from .document import Document, Dumper, Key, override_value, read
 from .experiment import Experiment, effective, section_model
-from .messages import explain
+from .messages import explain, show
+
+LONGEST = 10  # files of which each extends the next
 
 
 @dataclass(frozen=True)
@@ -26,7 +30,7 @@ class Loaded:
     """A spec that is right, and where each value came from."""
 
     experiment: Experiment
-    origins: Mapping[str, str]  # dotted key -> "spec.yaml:12", "command line"; keys not there are defaults
+    origins: Mapping[str, str]  # dotted key -> "spec.yaml:12", "command line"; a key that is left out has its default
     path: Path
 
 
@@ -34,10 +38,10 @@ def load(spec: str | Path, overrides: Sequence[str] = (), given: str = "command 
     """Read a spec (a path, or the name of one that ships) with `key=value` overrides; SpecError lists all mistakes,
     those of the overrides with where they were `given`."""
     path = find(spec)
-    document = read(path)
+    document = _with_parents(path)
     for override in overrides:
         override_value(document, override, given)
-    experiment = _settled(_validate(document), path.parent)
+    experiment = _settled(_validate(document), document.folder_of(("dataset", "path")))
     origins = {".".join(map(str, key)): place for key, place in document.places.items() if key}
     return Loaded(experiment, origins, path)
 
@@ -47,19 +51,18 @@ def told_apart(spec: str | Path, problems: Sequence[str], specs: Sequence[str | 
     return [each if len(specs) == 1 or each.startswith(str(spec)) else f"{spec}: {each}" for each in problems]
 
 
-def find(spec: str | Path) -> Path:
-    """The file of a spec; SpecError with the nearest names where there is none."""
-    path = Path(spec)
+def find(spec: str | Path, folder: Path = Path()) -> Path:
+    """Return the file of a spec, a path from `folder` or a shipped name; SpecError with the nearest names if none."""
+    path, shipped = folder / spec, shipped_specs()
     try:
+        if path.exists() and not path.is_dir():
+            return path
+        if str(spec) in shipped:
+            return shipped[str(spec)]
         if path.is_dir():
             raise SpecError([f"{spec} is a folder: give a spec file, or the name of a spec that ships"])
-        if path.exists():
-            return path
     except OSError as error:
         raise SpecError([f"{spec}: {error.strerror}"]) from None
-    shipped = shipped_specs()
-    if str(spec) in shipped:
-        return shipped[str(spec)]
     near = difflib.get_close_matches(str(spec), shipped, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}?" if near else "`metarun list specs` shows those that ship"
     raise SpecError([f"{spec}: no such file, and no spec that ships has this name; {hint}"])
@@ -69,6 +72,41 @@ def shipped_specs() -> dict[str, Path]:
     """Name -> file of the specs in the package."""
     root = Path(str(files("metarun.experiments") / "specs"))
     return {path.relative_to(root).with_suffix("").as_posix(): path for path in sorted(root.rglob("*.yaml"))}
+
+
+def _with_parents(path: Path) -> Document:
+    """Read a spec and the files that it extends, merged; SpecError for a missing file, a circle or a long chain."""
+    child = read(path)
+    chain = {path.resolve(): child}
+    while (told := child.values.pop("extends", None)) is not None:
+        try:
+            parent, name = _parent(told, child.folder, path.parent)
+            if parent.resolve() in chain:
+                circle = " extends ".join(each.name for each in chain.values())
+                raise SpecError([f"a circle: {circle} extends {chain[parent.resolve()].name}"])
+            if len(chain) == LONGEST:
+                raise SpecError([f"{LONGEST} files extend one another already: write the values into fewer"])
+            child = chain[parent.resolve()] = read(parent, name=name)
+        except SpecError as error:
+            place = child.place(("extends",))
+            raise SpecError([f"{place}: extends: {problem}" for problem in error.problems]) from None
+    *children, document = chain.values()
+    for child in reversed(children):
+        document.values.pop("name", None)  # two specs of one name would share a folder
+        child.inherit(document, {"optimizer": OptimizerOptions.model_fields["name"].default})
+        document = child
+    document.places.pop(("extends",), None)
+    return document
+
+
+def _parent(told: Any, folder: Path, root: Path) -> tuple[Path, str]:
+    """Return the file that a spec in `folder` extends, and its name in messages: shipped, or its path from `root`."""
+    if not isinstance(told, str) or not 0 < len(told) < 1000 or not told.isprintable():
+        raise SpecError([f"expected a path, or the name of a spec that ships, got {show(told)}"])
+    path = find(told, folder)
+    if not path.is_file():
+        raise SpecError([f"{told} is no file"])
+    return path, told if path == shipped_specs().get(told) else os.path.relpath(path, root)
 
 
 def resolved_yaml(experiment: Experiment) -> str:
@@ -88,7 +126,7 @@ def _validate(document: Document) -> Experiment:
     for key, message in problems(experiment, partial=bool(wrong)):
         document.complain(tuple(key.split(".")), message)
     if document.problems:
-        raise SpecError(_in_order(document.problems))
+        raise SpecError(_in_order(document.problems, document.name))
     return experiment
 
 
@@ -120,9 +158,12 @@ def _settled(experiment: Experiment, folder: Path) -> Experiment:
     return experiment.model_copy(update=changes)
 
 
-def _in_order(lines: Sequence[str]) -> list[str]:
-    def position(line: str) -> tuple[int, str]:
-        match = re.match(r"[^:]*:(\d+): ", line)
-        return (int(match[1]) if match else 1 << 30, "")
+def _in_order(lines: Sequence[str], name: str) -> list[str]:
+    """Sort problems by line: those of the file `name` first, then those of its parents, then those of no file."""
+
+    def position(line: str) -> tuple[bool, str, int]:
+        match = re.match(r"([^:]*):(\d+): ", line)
+        file = "" if match and match[1] == name else match[1] if match else ""
+        return (not match, file, int(match[2]) if match else 0)
 
     return sorted(dict.fromkeys(lines), key=position)

@@ -175,7 +175,7 @@ def test_describe_covers_everything_that_can_be_named():
 
 def test_schema_is_json_schema():
     schema = json.loads(metarun("schema").stdout)
-    assert schema["$schema"].startswith("https://json-schema.org/") and "algorithm" in schema["required"]
+    assert schema["$schema"].startswith("https://json-schema.org/") and "algorithm" in schema["else"]["required"]
 
 
 def test_errors_know_their_exit_code():
