@@ -50,18 +50,23 @@ def is_beginning(shorter: Experiment, longer: Experiment) -> bool:
     )
 
 
-def within_budget(spec: str, budget: float, overrides: Sequence[str] = ()) -> tuple[Experiment, Experiment]:
-    """The spec, changed by `overrides`, with its share of the training steps, under a name of its own; and the spec as
-    it ships. Schedules follow: linear and cosine end with the last step, and the steps of `step` shrink with the
-    training."""
-    full = load(spec).experiment
-    whole = load(spec, overrides, "overrides").experiment if overrides else full
+def within_budget(
+    spec: str, budget: float, overrides: Sequence[str] = (), variant: Sequence[str] = ()
+) -> tuple[Experiment, Experiment]:
+    """Return the recipe with a share of its training steps, and the whole recipe.
+
+    The recipe is the spec with the overrides `variant`. Only the first one has the `overrides` too, and it has a name
+    of its own where it trains less. Schedules follow: linear and cosine end with the last step, and the steps of `step`
+    shrink with the training.
+    """
+    full = load(spec, variant, "overrides").experiment
+    whole = load(spec, [*variant, *overrides], "overrides").experiment if overrides else full
     if budget == 1 or whole.train.steps == 0:
         return whole, full
     less = [f"name={whole.name}{suffix(budget)}", f"train.steps={share(whole.train.steps, budget)}"]
     if whole.optimizer.decay_every is not None:
         less.append(f"optimizer.decay_every={share(whole.optimizer.decay_every, budget)}")
-    return load(spec, [*overrides, *less], "overrides").experiment, full
+    return load(spec, [*variant, *overrides, *less], "overrides").experiment, full
 
 
 def suffix(budget: float) -> str:

@@ -2,12 +2,14 @@
 
 One model fills several cells: cells that name the same spec, with the same `overrides` if any, share its training, and
 `test` says how each of them tests it, in the words of `metarun evaluate`. Cells of one `column` are compared with each
-other.
+other. Where each method is in each column, a file may list methods and columns instead of cells, see `CrossTable`.
 """
 
 from __future__ import annotations
 
 import difflib
+import fnmatch
+from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -51,7 +53,8 @@ class Cell(Options):
     column: str = Field(min_length=1)
     method: str = Field(min_length=1)
     spec: str = Field(min_length=1)
-    overrides: Overrides = ()  # of the spec
+    variant: Overrides = ()  # overrides that make the cell's own recipe of the spec
+    overrides: Overrides = ()  # of that recipe: budgets are shares of its training
     test: Changes = Changes()
     published: Published | None = None
 
@@ -66,6 +69,61 @@ class PaperTable(Options):
 
     title: str = Field(min_length=3)
     cells: tuple[Cell, ...] = Field(strict=False, min_length=1)
+
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")]
+Strings = Annotated[tuple[str, ...], Field(strict=False)]
+Numbers = Annotated[tuple[float | None, ...], Field(strict=False)]
+
+
+class CrossTable(Options):
+    """A table with a cell, COLUMN-METHOD, of each method in each column."""
+
+    title: str = Field(min_length=3)
+    source: str = Field(min_length=3)  # of the published numbers
+    specs: str  # with {method}
+    runs: str  # names of the experiments, with {cell}
+    columns: dict[Name, str] = Field(min_length=1, max_length=100)  # name -> heading
+    methods: dict[Name, str] = Field(min_length=1, max_length=100)  # name -> heading
+    overrides: dict[str, Strings] = {}  # pattern of cells' names -> of their specs
+    published: dict[str, Numbers] = {}  # method -> one per column
+
+    @property
+    def cells(self) -> list[Cell]:
+        """The cells, column after column."""
+        return [
+            self._cell(number, column, method) for number, column in enumerate(self.columns) for method in self.methods
+        ]
+
+    def _cell(self, number: int, column: str, method: str) -> Cell:
+        name = f"{column}-{method}"
+        variant = [f"name={self.runs.replace('{cell}', name)}"]
+        for pattern, overrides in self.overrides.items():
+            variant += overrides if fnmatch.fnmatchcase(name, pattern) else ()
+        value = next(iter(self.published.get(method, ())[number : number + 1]), None)
+        published = None if value is None else Published(value=value, source=self.source)
+        if published:
+            variant.append(f"published={published.model_dump_json()}")
+        return Cell(
+            name=name,
+            column=self.columns[column],
+            method=self.methods[method],
+            spec=self.specs.replace("{method}", method),
+            variant=tuple(variant),
+            published=published,
+        )
+
+    def mistakes(self) -> Iterator[tuple[tuple[str, str], str]]:
+        """Yield (key, message) for patterns without a cell, and numbers without a method or a column."""
+        names = [cell.name for cell in self.cells]
+        for pattern in self.overrides:
+            if not any(fnmatch.fnmatchcase(name, pattern) for name in names):
+                yield ("overrides", pattern), f"no cell has such a name; the first is {names[0]}"
+        for method, numbers in self.published.items():
+            if method not in self.methods:
+                yield ("published", method), f"is no method of this table: {', '.join(self.methods)}"
+            elif len(numbers) != len(self.columns):
+                yield ("published", method), f"has {len(numbers)} numbers for {len(self.columns)} columns"
 
 
 class PartOfTable(Options):
@@ -127,7 +185,13 @@ def _beside(name: str, folder: Path) -> str:
 
 
 def _whole(document: Document, folder: Path) -> PaperTable:
-    table = _validated(document, PaperTable)
+    if "methods" in document.values:
+        crossed = _validated(document, CrossTable)
+        for key, message in crossed.mistakes():
+            document.complain(key, message)
+        table = PaperTable(title=crossed.title, cells=tuple(crossed.cells))
+    else:
+        table = _validated(document, PaperTable)
     _complain_of_doubles(document, table)
     if document.problems:
         raise SpecError(document.problems)
@@ -154,7 +218,7 @@ def _complain_of_doubles(document: Document, table: PaperTable) -> None:
     """Two cells of one name, or of one test of one model."""
     names: dict[Any, str] = {}
     for number, cell in enumerate(table.cells):
-        for key in (cell.name, (cell.spec, cell.overrides, cell.test)):
+        for key in (cell.name, (cell.spec, cell.variant, cell.overrides, cell.test)):
             if key in names:
                 document.complain(("cells", number), f"{cell.name} is the same cell as {names[key]}")
             names.setdefault(key, cell.name)

@@ -56,7 +56,7 @@ class Planned:
 
     cell: Cell
     run: Run  # trained within the budget
-    full: Experiment  # the spec as it ships
+    full: Experiment  # the cell's whole recipe
 
     @property
     def experiment(self) -> Experiment:
@@ -121,21 +121,21 @@ class Planned:
 
     @property
     def budget(self) -> float | None:
-        """Tasks trained on, of those of the spec as it ships; None where nothing is trained."""
+        """Tasks trained on, as a share of those of the whole recipe; None where nothing is trained."""
         whole = self.full.train.steps * self.full.train.meta_batch
         return self.experiment.train.steps * self.experiment.train.meta_batch / whole if whole else None
 
 
 def plan(table: PaperTable, out: Path, seeds: int | None = None, budget: float = 1.0) -> list[Planned]:
     """Every cell and seed, in the table's order; SpecError where a spec is missing, or cannot be tested so."""
-    specs: dict[tuple[str, tuple[str, ...]], tuple[Experiment, Experiment]] = {}
+    specs: dict[tuple[str, tuple[str, ...], tuple[str, ...]], tuple[Experiment, Experiment]] = {}
     names: dict[str, tuple[str, str]] = {}  # of experiments -> digest, cell
     planned, problems = [], []
     for cell in table.cells:
         try:
-            model = cell.spec, cell.overrides
+            model = cell.spec, cell.overrides, cell.variant
             if model not in specs:
-                specs[model] = within_budget(cell.spec, budget, cell.overrides)
+                specs[model] = within_budget(cell.spec, budget, cell.overrides, cell.variant)
             experiment, full = specs[model]
             changed(experiment, cell.changes)
         except SpecError as error:

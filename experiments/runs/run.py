@@ -67,7 +67,7 @@ class Run:
         if self.seed not in seeds:
             raise RunError(f"{path} holds {state} of seed {seeds[0]}: move it to its own folder")
         if digest != self.experiment.digest:
-            way_out = "rename the experiment, choose another --out, or set it aside (--fresh of train and submit)"
+            way_out = "rename the experiment (-s name=...), choose another --out, or set it aside (--fresh)"
             if self.directory.spec.is_file() and is_beginning(spec_of(self.directory), self.experiment):
                 way_out = "give this longer one a name of its own (-s name=...), and it goes on from there"
             raise RunError(

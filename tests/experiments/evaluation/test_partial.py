@@ -108,7 +108,7 @@ def test_tuning_goes_on_with_the_values_that_are_left(tmp_path, monkeypatch, sto
     """Four batches of eleven values. Rejected: all again, after a stop in the tuning or in the test that follows it."""
     monkeypatch.setattr(streams, "TRIALS_AT_ONCE", 10)
     told = ["validation.episodes=35", "test.episodes=30", "algorithm.tuned_on=validation"]
-    experiment = load("duan2016/bandits-n10-k5-ucb1", told).experiment
+    experiment = load("duan2016/bandits-ucb1", told).experiment
     whole, stopped = RunDirectory(tmp_path / "whole"), RunDirectory(tmp_path / "stopped")
     train(Run(experiment, 0, whole))
     kept = stop_after(13)

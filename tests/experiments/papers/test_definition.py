@@ -105,3 +105,76 @@ def test_a_spec_that_is_missing_or_cannot_be_tested_so_is_named(table, tmp_path)
         plan(load_table(str(table)), tmp_path)
     with pytest.raises(SpecError, match="did you mean duan2016-mdps"):
         load_table("duan2016-mdp")
+
+
+CROSSED = """
+title: Sines of two sizes
+source: a paper
+specs: SPEC
+runs: sines-{cell}
+columns: {k5: K = 5, k10: K = 10}
+methods: {maml: MAML, more: More steps}
+overrides:
+  "k10-*": [train.shot=10]
+  "*-more": [train.steps=80]
+published: {maml: [0.4, 0.3]}
+"""
+
+
+@pytest.fixture
+def crossed(table):
+    """The file of a table of two methods in two columns; `sines.yaml` is beside it."""
+    path = table.with_name("crossed.yaml")
+    path.write_text(CROSSED.replace("SPEC", "sines.yaml"))
+    return path
+
+
+def test_methods_in_columns_are_cells(crossed, tmp_path):
+    """Column after column; each is trained by its own recipe, the whole of which is its budget."""
+    planned = plan(load_table(str(crossed)), tmp_path, seeds=1)
+    told = [(one.cell.name, one.experiment.name, one.full.train.shot, one.full.train.steps) for one in planned]
+    assert told == [
+        ("k5-maml", "sines-k5-maml", 5, 40),
+        ("k5-more", "sines-k5-more", 5, 80),
+        ("k10-maml", "sines-k10-maml", 10, 40),
+        ("k10-more", "sines-k10-more", 10, 80),
+    ]
+    assert [one.cell.published and one.cell.published.value for one in planned] == [0.4, None, 0.3, None]
+    assert [one.experiment.published.value for one in planned] == [0.4, 3.0, 0.3, 3.0]  # 3.0 is the spec's own
+    assert all(one.budget == 1 for one in planned)
+    assert (planned[2].cell.column, planned[3].cell.method) == ("K = 10", "More steps")
+
+
+def test_overrides_of_a_part_are_added_to_a_cell_of_methods_and_columns(crossed, tmp_path):
+    """They do not replace what makes the cell."""
+    part = tmp_path / "part.yaml"
+    part.write_text(PART.replace("TABLE", str(crossed)).replace("k10:", "k10-maml:"))
+    (first, _) = plan(load_table(str(part)), tmp_path, seeds=1)
+    assert (first.experiment.name, first.experiment.train.shot, first.budget) == ("short", 10, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (('"k10-*"', '"k11-*"'), "crossed.yaml:9: overrides.k11-*: no cell has such a name; the first is k5-maml"),
+        (("[0.4, 0.3]", "[0.4]"), "crossed.yaml:11: published.maml: has 1 numbers for 2 columns"),
+        (("{maml: [", "{mamel: ["), "crossed.yaml:11: published.mamel: is no method of this table: maml, more"),
+        (("[0.4, 0.3]", "[0.4, high]"), "crossed.yaml:11: published.maml.1: "),
+        (("k5: K", "K5: K"), "crossed.yaml:6: columns.K5"),
+        (("source: a paper\n", ""), "crossed.yaml:1: source: is missing"),
+        (("specs:", "spec:"), "crossed.yaml:4: spec: unknown key"),
+        (("k10: K = 10}", "k5-maml: K, k5: L}"), "crossed.yaml:6: columns.k5: is given twice"),
+    ],
+)
+def test_a_mistake_among_methods_and_columns_is_one_line(crossed, change, message):
+    assert change[0] in crossed.read_text()
+    crossed.write_text(crossed.read_text().replace(*change))
+    with pytest.raises(SpecError) as told:
+        load_table(str(crossed))
+    assert message in "\n".join(told.value.problems)
+
+
+def test_cells_of_one_run_name_are_refused(crossed, tmp_path):
+    crossed.write_text(crossed.read_text().replace("sines-{cell}", "sines"))
+    with pytest.raises(SpecError, match="two models of one name, sines: rename one"):
+        plan(load_table(str(crossed)), tmp_path)

@@ -132,8 +132,20 @@ def test_schedules_follow_the_budget(tmp_path):
     assert (full.train.steps, full.optimizer.decay_every) == (40, 20)
     tiny, _ = within_budget(str(path), 1e-6)
     assert (tiny.train.steps, tiny.optimizer.decay_every) == (1, 1)
-    untrained, same = within_budget("duan2016/bandits-n10-k5-random", 0.1)
-    assert untrained is same and untrained.name == "duan2016-bandits-n10-k5-random"
+    untrained, same = within_budget("duan2016/bandits-random", 0.1)
+    assert untrained is same and untrained.name == "duan2016-bandits-random"
+
+
+def test_a_variant_is_a_recipe_and_overrides_are_a_part_of_it(tmp_path):
+    """Of RL^2 with 100 pulls the whole has 2,500 trials, not the 25,000 of the spec; 250 x 300 of 2,500 x 1,000 are
+    3 %. A budget is one of the cell's own length, under its own name."""
+    (whole,) = choose(plan(load_table("duan2016-bandits"), tmp_path, seeds=1), "n100-k5-rl2")
+    assert (whole.experiment.name, whole.budget) == ("duan2016-bandits-n100-k5-rl2", 1)
+    (tenth,) = choose(plan(load_table("duan2016-bandits"), tmp_path, seeds=1, budget=0.1), "n100-k5-rl2")
+    assert (tenth.experiment.name, tenth.budget) == ("duan2016-bandits-n100-k5-rl2-budget-0.1", 0.1)
+    (small,) = choose(plan(load_table("duan2016-bandits-small"), tmp_path, seeds=1), "n100-k5-rl2")
+    assert small.experiment.name == "duan2016-bandits-n100-k5-rl2-250-trials"
+    assert (small.budget, small.experiment.dataset.pulls) == (pytest.approx(0.03), 100)
 
 
 def test_states_of_cells(table, tmp_path):
@@ -360,4 +372,4 @@ def test_seeds_are_a_spread_and_their_mean_is_tested(table, tmp_path):
 def test_a_cell_of_a_shipped_table_from_nothing_to_its_line(tmp_path):
     told = reproduce("duan2016-bandits", "--cells", "n10-k5-random", "--out", tmp_path)
     assert "n = 10, k = 5  Random" in told.stdout and " 5.00 " in told.stdout
-    assert "duan2016/bandits-n10-k5-random,5.0,," in (tmp_path / "duan2016-bandits.csv").read_text()
+    assert "duan2016/bandits-random,5.0,," in (tmp_path / "duan2016-bandits.csv").read_text()
