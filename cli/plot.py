@@ -26,20 +26,23 @@ from ..experiments.figures.draw import FROM_FILES, FROM_WEIGHTS
 def command(runs: tuple[Path, ...], kinds: tuple[str, ...], episode: int, out: Path | None, form: str) -> None:
     """Draw figures of all finished runs below RUNS.
 
-    \b
-    learning     validation over training; the test of what is not trained
-    adaptation   the test after 0, 1, 2, 3, ... inner steps (maml, reptile)
-    reliability  accuracy over confidence, in bins
-    regret       of trials: what the actions cost, step by step
-    optimal      of trials: the share of best actions, step by step
+    Each experiment is one line. Its band reaches from the lowest to the highest seed; of one seed it is the 95%
+    interval over tasks.
 
-    Of single test tasks, with the trained weights, for each run:
+    \b
+    learning     validation score during training (methods without training: their test score as a line)
+    adaptation   test score after 0, 1, 2, 3, ... inner steps (maml, reptile)
+    reliability  accuracy over confidence, in bins
+    regret       trials: what the actions lost against the best ones, step by step
+    optimal      trials: the share of best actions, step by step
+
+    Figures of single test tasks, with the trained weights, for each run:
 
     \b
     fits         sinusoids before and after adaptation
-    episode      every image of a task, and what each query was taken for
+    episode      every image of a task, and the predicted class of each query
     embedding    support, queries and prototypes in the plane (protonet)
-    attention    of the queries over the support (matchingnet)
+    attention    attention of the queries to the support (matchingnet)
     """
     from ..experiments.figures.draw import draw_all
     from ..experiments.figures.finished import runs_below

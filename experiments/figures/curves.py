@@ -1,9 +1,9 @@
-"""Figures drawn from the files of finished runs."""
+"""Figures drawn from the files of finished runs: a line for each experiment, with a band over its seeds."""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,114 +12,160 @@ import numpy as np
 
 from ..errors import RunError
 from ..stats import expected_calibration_error
-from .finished import Run
-from .style import axes_of, band, finished, look_of
+from .finished import FinishedRun
+from .seeds import Curve, SeedGroup, over_seeds, seed_groups, with_interval
+from .style import draw, look, new_axes, round_ticks, with_legend
 
 BINS = ("queries", "confidence", "right")  # columns of calibration.csv
-MAIN = {"accuracy": "accuracy", "mse": "mean squared error", "total_reward": "total reward of a trial"}
+MAIN = {"accuracy": "accuracy (%)", "mse": "mean squared error", "total_reward": "total reward of a trial"}
+SEEDS, TASKS = "lowest to highest seed", "95% interval over tasks"  # what a band shows
+CurveOf = Callable[[FinishedRun], Curve | None]
 
 
-def learning(runs: Sequence[Run]) -> Any | None:
-    """Validation over training, with the interval over its tasks; the tests of methods that are not trained as level
-    lines."""
-    curves = [(run, _validations(run)) for run in runs]
-    trained = [(run, rows) for run, rows in curves if rows is not None]
-    if not trained:
-        return None
-    metric = trained[0][0].row.metric
-    figure, axes = axes_of("training step", f"{MAIN[metric]} in validation")
-    for place, (run, rows) in enumerate(curves):
-        if rows is None:
-            if run.row.metric == metric and run.row.mean is not None and not run.row.train_steps:
-                axes.axhline(run.row.mean, **look_of(place, f"{run.label} (test)") | {"marker": ""}, linewidth=1)
-        elif run.row.metric == metric:
-            band(axes, rows["step"], rows[metric], rows["ci95"], place, run.label)
-    return finished(figure, axes)
+def learning(runs: Sequence[FinishedRun]) -> Any | None:
+    """Draw the validation during training. Methods that are not trained have their test as a level line."""
+    return _figure(runs, _validations, "training step", "validation {}", levels=True)
 
 
-def adaptation(runs: Sequence[Run]) -> Any | None:
-    """The main metric after 0, 1, 2, ... inner steps on the test tasks, with its interval over them."""
-    adapted = [(run, values) for run in runs if (values := _by_inner_step(run))]
-    if not adapted:
-        return None
-    metric = adapted[0][0].row.metric
-    figure, axes = axes_of("inner step", f"{MAIN[metric]} in the test")
-    for place, (run, by_step) in enumerate(adapted):
-        if run.row.metric == metric:
-            values = np.stack(list(by_step.values()))
-            ci95 = 1.96 * values.std(axis=1, ddof=1) / np.sqrt(values.shape[1])
-            band(axes, np.array(list(by_step)), values.mean(axis=1), ci95, place, run.label)
-    return finished(figure, axes)
+def adaptation(runs: Sequence[FinishedRun]) -> Any | None:
+    """Draw the main metric on the test tasks after 0, 1, 2, ... inner steps."""
+    return _figure(runs, _by_inner_step, "inner step", "test {}")
 
 
-def reliability(runs: Sequence[Run]) -> Any | None:
-    """Accuracy over confidence, in bins of confidence, and how many test predictions each bin has (Guo et al. 2017)."""
+def regret(runs: Sequence[FinishedRun]) -> Any | None:
+    """Draw what the actions lost against the best ones, up to each step of the test trials."""
+    return _figure(runs, _by_step("regret_by_step"), "step of a trial", "regret")
+
+
+def optimal(runs: Sequence[FinishedRun]) -> Any | None:
+    """Draw the share of best actions in each step of the test trials."""
+    return _figure(runs, _by_step("optimal_by_step", 100), "step of a trial", "best actions (%)")
+
+
+def reliability(runs: Sequence[FinishedRun]) -> Any | None:
+    """Draw accuracy over confidence, in bins of confidence, and the share of predictions in each bin (Guo et al. 2017).
+
+    A line is over the predictions of all seeds together; the ECE is the mean of theirs.
+    """
     from matplotlib import pyplot
 
-    calibrated = [
-        (run, _columns(run.directory.calibration, BINS)) for run in runs if run.directory.calibration.is_file()
-    ]
-    if not calibrated:
+    calibrated = _curves(runs, _bins)
+    if not any(bins for _, bins in calibrated):
         return None
     figure, (axes, below) = pyplot.subplots(
         2, figsize=(5, 5.5), height_ratios=(3, 1), sharex=True, layout="constrained"
     )
-    axes.plot([0, 1], [0, 1], color="0.6", linewidth=1, label="perfectly calibrated")
-    for place, (run, rows) in enumerate(calibrated):
-        counts, look = rows["queries"], look_of(place, "")
-        some = counts > 0
-        error = expected_calibration_error(*(rows[name].tolist() for name in BINS))
-        axes.plot(
-            rows["confidence"][some] / counts[some],
-            rows["right"][some] / counts[some],
-            **look | {"label": f"{run.label}, ECE {100 * error:.1f}%", "markersize": 4},
-        )
-        edges = np.linspace(0, 1, len(counts) + 1)
-        below.stairs(counts / counts.sum(), edges, color=look["color"], linestyle=look["linestyle"])
-    axes.set_ylabel("accuracy")
-    below.set_ylabel("share of queries")
-    below.set_xlabel("confidence of a prediction")
+    axes.plot([0, 100], [0, 100], color="0.6", linewidth=1, label="perfectly calibrated")
+    for place, (group, bins) in enumerate(calibrated):
+        if bins:
+            _calibration(axes, below, bins, place, group.label)
+    axes.set_ylabel("accuracy (%)")
+    below.set_ylabel("queries (%)")
+    below.set_xlabel("confidence of a prediction (%)")
     for each in (axes, below):
+        round_ticks(each.xaxis)
+        round_ticks(each.yaxis)
         each.grid(alpha=0.3)
-    return finished(figure, axes)
+    several = any(len(bins) > 1 for _, bins in calibrated)
+    return with_legend(figure, axes, f"band: {SEEDS}" if several else "")
 
 
-def regret(runs: Sequence[Run]) -> Any | None:
-    """What the actions cost against the best ones, up to each step of the test trials."""
-    return _by_step(runs, "regret_by_step", "regret")
+def _calibration(axes: Any, below: Any, bins: Sequence[dict[str, np.ndarray]], place: int, label: str) -> None:
+    """Draw one line of `reliability` from the bins of each seed."""
+    error = np.mean([expected_calibration_error(*(rows[name].tolist() for name in BINS)) for rows in bins])
+    shown = look(place, f"{label}: ECE {100 * error:.1f}%") | {"markersize": 4}
+    counts, confidence, right = (np.sum([rows[name] for rows in bins], axis=0) for name in BINS)
+    some = counts > 0
+    x = 100 * confidence[some] / counts[some]
+    axes.plot(x, 100 * right[some] / counts[some], **shown)
+    if len(bins) > 1:
+        with np.errstate(invalid="ignore"):  # bins that a seed has nothing in
+            of_seeds = np.stack([100 * rows["right"] / rows["queries"] for rows in bins])[:, some]
+        low, high = np.nanmin(of_seeds, axis=0), np.nanmax(of_seeds, axis=0)
+        axes.fill_between(x, low, high, color=shown["color"], alpha=0.15, linewidth=0)
+    edges = np.linspace(0, 100, len(counts) + 1)
+    below.stairs(100 * counts / counts.sum(), edges, color=shown["color"], linestyle=shown["linestyle"])
 
 
-def optimal(runs: Sequence[Run]) -> Any | None:
-    """The share of best actions in each step of the test trials."""
-    return _by_step(runs, "optimal_by_step", "share of best actions")
+def _figure(runs: Sequence[FinishedRun], curve_of: CurveOf, x: str, y: str, levels: bool = False) -> Any | None:
+    """Draw a line for each experiment; None where no run has a curve.
 
-
-def _by_step(runs: Sequence[Run], column: str, label: str) -> Any | None:
-    needed = ("step", column, f"{column}_ci95")
-    played = [(run, _columns(run.directory.curves, needed)) for run in runs if run.directory.curves.is_file()]
-    if not played:
+    An experiment has the same colour in every figure. `y` has {} for the metric, which is that of the first curve. With
+    `levels` what was not trained has a level line, its test.
+    """
+    groups = _curves(runs, curve_of)
+    metric = next((group.runs[0].row.metric for group, curves in groups if curves), None)
+    if metric is None:
         return None
-    figure, axes = axes_of("step of a trial", label)
-    for place, (run, rows) in enumerate(played):
-        band(axes, rows["step"], rows[column], rows[f"{column}_ci95"], place, run.label)
-    return finished(figure, axes)
+    figure, axes = new_axes(x, y.format(MAIN[metric]))
+    several = set()
+    for place, (group, curves) in enumerate(groups):
+        row = group.runs[0].row
+        if row.metric == metric and curves:
+            draw(axes, over_seeds(curves, group.label), place, group.label)
+            several.add(len(curves) > 1)
+        elif row.metric == metric and levels and row.mean is not None and not row.train_steps:
+            level = look(place, f"{group.label} (test)") | {"marker": "", "linewidth": 1}
+            axes.axhline(_unit(metric) * row.mean, **level)
+    mixed = several == {True, False}
+    meaning = f"{SEEDS}, or of one seed the {TASKS}" if mixed else SEEDS if True in several else TASKS
+    return with_legend(figure, axes, f"line: mean, band: {meaning}")
 
 
-def _validations(run: Run) -> dict[str, np.ndarray] | None:
-    """Step, main metric and its interval of each validation; None where there is none."""
+def _curves(runs: Sequence[FinishedRun], curve_of: Callable[[FinishedRun], Any]) -> list[tuple[SeedGroup, list[Any]]]:
+    """Return the experiments, each with the runs that have a curve and their curves; with all runs where none has."""
+    found = []
+    for group in seed_groups(runs):
+        having = {run: curve for run in group.runs if (curve := curve_of(run)) is not None}
+        found.append((group._replace(runs=tuple(having)) if having else group, list(having.values())))
+    return found
+
+
+def _unit(metric: str) -> int:
+    """Return the factor from the files to the figure: accuracies are shown in percent."""
+    return 100 if metric == "accuracy" else 1
+
+
+def _validations(run: FinishedRun) -> Curve | None:
+    """Return the main metric of each validation; None where there are none."""
     if not run.directory.metrics.is_file():
         return None
-    names = ("step", run.row.metric, "ci95")
     with _lines(run.directory.metrics) as lines:
         rows = [row for row in lines if row["split"] == "val"]
-        return {name: np.array([float(row[name] or "nan") for row in rows]) for name in names} if rows else None
+        step, values, ci95 = (
+            np.array([float(row[name] or "nan") for row in rows]) for name in ("step", run.row.metric, "ci95")
+        )
+    unit = _unit(run.row.metric)
+    return with_interval(step, unit * values, unit * ci95) if rows else None
 
 
-def _by_inner_step(run: Run) -> dict[int, np.ndarray]:
-    """The main metric of each test task `[E]` by the number of inner steps, in order; empty where there are none."""
+def _by_inner_step(run: FinishedRun) -> Curve | None:
+    """Return the main metric over the test tasks by the number of inner steps; None where there are none."""
     columns = _columns(run.directory.episodes) if run.directory.episodes.is_file() else {}
     numbers = range(run.row.inner_steps + 1)
-    return {number: columns[name] for number in numbers if (name := f"{run.row.metric}_{number}") in columns}
+    values = {number: columns[name] for number in numbers if (name := f"{run.row.metric}_{number}") in columns}
+    if not values:
+        return None
+    tasks = _unit(run.row.metric) * np.stack(list(values.values()))  # [R, E]
+    ci95 = 1.96 * tasks.std(axis=1, ddof=1) / np.sqrt(tasks.shape[1])
+    return with_interval(np.array(list(values)), tasks.mean(axis=1), ci95)
+
+
+def _by_step(column: str, unit: int = 1) -> Callable[[FinishedRun], Curve | None]:
+    """Return a function of a run that reads a column of its curves.csv, times `unit`; None without that file."""
+
+    def curve_of(run: FinishedRun) -> Curve | None:
+        if not run.directory.curves.is_file():
+            return None
+        rows = _columns(run.directory.curves, ("step", column, f"{column}_ci95"))
+        return with_interval(rows["step"], unit * rows[column], unit * rows[f"{column}_ci95"])
+
+    return curve_of
+
+
+def _bins(run: FinishedRun) -> dict[str, np.ndarray] | None:
+    """Return the columns of calibration.csv, `[bins]` each; None without that file."""
+    return _columns(run.directory.calibration, BINS) if run.directory.calibration.is_file() else None
 
 
 def _columns(path: Path, needed: Sequence[str] = ()) -> dict[str, np.ndarray]:

@@ -1,5 +1,5 @@
 """Figures of runs, drawn from their files: learning curves, accuracy over adaptation steps, reliability, and of trials
-the regret and the best actions step by step. `plot_model.py` has those that need the trained weights.
+the regret and the best actions step by step. `single_tasks.py` has those that need the trained weights.
 
 All are legible in print and to the colour-blind: whatever a colour says, a line style, a letter or a frame says too.
 """
@@ -12,45 +12,57 @@ from typing import Any
 
 from ..errors import RunError
 from .curves import adaptation, learning, optimal, regret, reliability
-from .finished import Run
+from .finished import FinishedRun
+from .style import own_style
 
 
-def draw_all(runs: Sequence[Run], out: Path, form: str, kinds: Sequence[str] = (), episode: int = 0) -> Iterator[Path]:
+def draw_all(
+    runs: Sequence[FinishedRun], out: Path, form: str, kinds: Sequence[str] = (), episode: int = 0
+) -> Iterator[Path]:
     """Write the figures of these kinds, or all that the runs' files have the numbers for; the paths.
 
     RunError for a kind that no run has the numbers for. `episode` is the test task of those that show one.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
     out.mkdir(parents=True, exist_ok=True)
+    with own_style():
+        yield from _from_files(runs, out, form, kinds)
+        yield from _from_weights(runs, out, form, [kind for kind in kinds if kind in FROM_WEIGHTS], episode)
+
+
+def _from_files(runs: Sequence[FinishedRun], out: Path, form: str, kinds: Sequence[str]) -> Iterator[Path]:
     for kind in [kind for kind in kinds or FROM_FILES if kind in FROM_FILES]:
         figure = FROM_FILES[kind](runs)
         if figure is not None:
             yield _written(figure, out / f"{kind}.{form}")
         elif kinds:
             raise RunError(f"--kind {kind}: no run here has {NUMBERS[kind]}")
-    if of_models := [kind for kind in kinds if kind in FROM_WEIGHTS]:
-        from .single_tasks import figures
-
-        drawn = set()
-        for run in runs:
-            prefix = f"{run.name}-" if len(runs) > 1 else ""
-            for kind, figure in figures(run, of_models, episode):
-                drawn.add(kind)
-                yield _written(figure, out / f"{prefix}{kind}.{form}")
-        if missing := [kind for kind in of_models if kind not in drawn]:
-            raise RunError(f"--kind {missing[0]}: it is for {NUMBERS[missing[0]]}, and no run here is one")
 
 
-FROM_FILES: dict[str, Callable[[Sequence[Run]], Any | None]] = {
+def _from_weights(
+    runs: Sequence[FinishedRun], out: Path, form: str, kinds: Sequence[str], episode: int
+) -> Iterator[Path]:
+    if not kinds:
+        return
+    from .single_tasks import figures
+
+    drawn = set()
+    for run in runs:
+        prefix = f"{run.name}-" if len(runs) > 1 else ""
+        for kind, figure in figures(run, kinds, episode):
+            drawn.add(kind)
+            yield _written(figure, out / f"{prefix}{kind}.{form}")
+    if missing := [kind for kind in kinds if kind not in drawn]:
+        raise RunError(f"--kind {missing[0]}: it is for {NUMBERS[missing[0]]}, and no run here is one")
+
+
+FROM_FILES: dict[str, Callable[[Sequence[FinishedRun]], Any | None]] = {
     "learning": learning,
     "adaptation": adaptation,
     "reliability": reliability,
     "regret": regret,
     "optimal": optimal,
 }
-FROM_WEIGHTS = ("fits", "episode", "embedding", "attention")  # in plot_model.py
+FROM_WEIGHTS = ("fits", "episode", "embedding", "attention")  # in single_tasks.py
 NUMBERS = {
     "learning": "validations",
     "adaptation": "inner steps in its episodes.csv",

@@ -22,7 +22,7 @@ from ..errors import RunError
 from ..evaluation.retest import restored
 from ..model import Model
 from ..runs.run import spec_of
-from .finished import Run
+from .finished import FinishedRun
 from .style import COLORS, STYLES, plain
 
 FITS = 3  # tasks side by side
@@ -57,7 +57,7 @@ class Trained(NamedTuple):
         return drawn
 
 
-def figures(run: Run, kinds: Sequence[str], number: int) -> Iterator[tuple[str, Any]]:
+def figures(run: FinishedRun, kinds: Sequence[str], number: int) -> Iterator[tuple[str, Any]]:
     """(kind, figure) for those kinds that the run's model can show; RunError where the test has no task `number`."""
     experiment = spec_of(run.directory)
     kinds = [kind for kind in kinds if _possible(experiment, kind)]

@@ -1,38 +1,62 @@
-"""Colours, line styles and axes that all figures share."""
+"""Colours, line styles, axes and legends that all figures share."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
+if TYPE_CHECKING:
+    from .seeds import Curve
 
 # Okabe and Ito 2008; the line styles tell apart what is printed in grey
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 STYLES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)), (0, (8, 3)))
 MARKERS = "os^Dv<>"  # as many as colours and styles: the eighth curve has the first colour with the second of these
 FEW = 40  # points of a curve that are marked, so that one alone is seen
-MOST_INSIDE = 10  # lines of a legend inside the axes
+ROUND = (1, 2, 5, 10)  # ticks are these times a power of ten apart
+ROW = 0.22  # inches that a row of the legend needs
+
+
+@contextmanager
+def own_style() -> Iterator[None]:
+    """Draw with matplotlib's defaults inside the block, whatever the user's matplotlibrc says, and without a screen."""
+    import matplotlib
+    from matplotlib import style
+
+    matplotlib.use("Agg")
+    with style.context(["default", {"svg.hashsalt": "metarun"}]):
+        yield
 
 
 def plain(label: str) -> str:
-    """A text that matplotlib shows as it is: dollars are no formulas, a first _ does not hide it from the legend."""
+    """Return a text that matplotlib shows as it is: dollars are no formulas, a first _ does not hide a line."""
     return f"{' ' * label.startswith('_')}{label}".replace("$", r"\$")
 
 
-def axes_of(x: str, y: str) -> tuple[Any, Any]:
+def new_axes(x: str, y: str) -> tuple[Any, Any]:
+    """Return a figure and its axes with these labels; x counts steps."""
     from matplotlib import pyplot
-    from matplotlib.ticker import MaxNLocator
 
     figure, axes = pyplot.subplots(figsize=(6, 4), layout="constrained")
     axes.set_xlabel(x)
     axes.set_ylabel(y)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    round_ticks(axes.xaxis, integer=True)
+    round_ticks(axes.yaxis)
+    axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.grid(alpha=0.3)
     return figure, axes
 
 
-def look_of(place: int, label: str) -> dict[str, Any]:
-    """No two of the first 49 places have the same."""
+def round_ticks(axis: Any, integer: bool = False) -> None:
+    """Set ticks at multiples of 1, 2 or 5 times a power of ten."""
+    from matplotlib.ticker import MaxNLocator
+
+    axis.set_major_locator(MaxNLocator(nbins=8, steps=ROUND, integer=integer))
+
+
+def look(place: int, label: str = "") -> dict[str, Any]:
+    """Return the look of line number `place`; no two of the first 49 have the same."""
     turn = (place + place // len(COLORS)) % len(STYLES)
     return {
         "color": COLORS[place % len(COLORS)],
@@ -43,23 +67,28 @@ def look_of(place: int, label: str) -> dict[str, Any]:
     }
 
 
-def band(axes: Any, x: np.ndarray, y: np.ndarray, ci95: np.ndarray, place: int, label: str) -> None:
-    look = look_of(place, label)
-    axes.plot(x, y, **look | ({} if len(x) <= FEW else {"marker": ""}))
-    if len(x) == 1:
-        axes.errorbar(x, y, ci95, color=look["color"], capsize=3)
+def draw(axes: Any, curve: Curve, place: int, label: str) -> None:
+    """Draw a line with its band; of a single point, the band is a bar."""
+    shown = look(place, label)
+    axes.plot(curve.x, curve.y, **shown | ({} if len(curve.x) <= FEW else {"marker": ""}))
+    if len(curve.x) == 1:
+        axes.errorbar(curve.x, curve.y, [curve.y - curve.low, curve.high - curve.y], color=shown["color"], capsize=3)
     else:
-        axes.fill_between(x, y - ci95, y + ci95, color=look["color"], alpha=0.15, linewidth=0)
+        axes.fill_between(curve.x, curve.low, curve.high, color=shown["color"], alpha=0.15, linewidth=0)
 
 
-def finished(figure: Any, axes: Any) -> Any:
+def with_legend(figure: Any, axes: Any, title: str) -> Any:
+    """Return the figure, finished: with the lines' labels below the axes and, above the labels, what a band means."""
     from matplotlib import pyplot
 
     handles, labels = axes.get_legend_handles_labels()
-    if len(labels) <= MOST_INSIDE:
-        axes.legend(fontsize="small")
-    else:
-        figure.set_figheight(figure.get_figheight() + 0.2 * len(labels))
-        figure.legend(handles, labels, fontsize="small", loc="outside lower center")
+    longest = max(map(len, labels), default=0)
+    columns = max(1, min(len(labels), int(figure.get_figwidth() / (0.6 + 0.075 * longest))))
+    rows = -(-len(labels) // columns) + bool(title)
+    figure.set_figheight(figure.get_figheight() + ROW * rows)
+    look_of_text = {"fontsize": "small", "title_fontsize": "small"}
+    figure.legend(
+        handles, labels, title=title, loc="outside lower center", ncols=columns, frameon=False, **look_of_text
+    )
     pyplot.close(figure)
     return figure

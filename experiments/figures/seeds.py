@@ -1,0 +1,94 @@
+"""The seeds of one experiment as one line: which runs belong together, and their mean and range."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from functools import reduce
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from ..errors import RunError
+from .finished import FinishedRun
+from .style import plain
+
+
+class SeedGroup(NamedTuple):
+    """The runs of one experiment, which differ in their seed alone."""
+
+    name: str
+    runs: tuple[FinishedRun, ...]
+
+    @property
+    def label(self) -> str:
+        """For the legend: the name, and how many seeds there are, or which one unless it is 0."""
+        first, *others = (run.row.seed for run in self.runs)
+        if others:
+            return f"{self.name} ({len(self.runs)} seeds)"
+        return f"{self.name}, seed {first}" if first else self.name
+
+
+class Curve(NamedTuple):
+    """A line with a band: `[N]` each."""
+
+    x: np.ndarray
+    y: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+
+
+def with_interval(x: np.ndarray, y: np.ndarray, ci95: np.ndarray) -> Curve:
+    """Return the curve of one run, whose band is its 95% interval over tasks, `y` plus and minus `ci95`."""
+    return Curve(x, y, y - ci95, y + ci95)
+
+
+def over_seeds(curves: Sequence[Curve], label: str) -> Curve:
+    """Return the mean of several curves, whose band reaches from the lowest to the highest; one curve as it is.
+
+    Only the x that all of them have are kept. Raise RunError, which names the `label`, where there are none.
+    """
+    if len(curves) == 1:
+        return curves[0]
+    x = reduce(np.intersect1d, [curve.x for curve in curves])
+    if not len(x):
+        raise RunError(f"{label}: its seeds were measured at no common step, draw them one by one")
+    values = np.stack([curve.y[np.searchsorted(curve.x, x)] for curve in curves])  # [seeds, N]
+    return Curve(x, values.mean(axis=0), values.min(axis=0), values.max(axis=0))
+
+
+def seed_groups(runs: Sequence[FinishedRun]) -> list[SeedGroup]:
+    """Return the runs by experiment and spec digest; by folder too, where several folders have the same seed of one."""
+    specs: defaultdict[tuple[str, str], list[FinishedRun]] = defaultdict(list)
+    for run in runs:
+        specs[run.row.experiment, run.row.spec_digest].append(run)
+    groups: dict[tuple[str, str, Path | None], list[FinishedRun]] = {}
+    for key, members in specs.items():
+        for folder, part in _by_folder(members).items():
+            groups[(*key, folder)] = part
+    spellings = Counter(experiment for experiment, *_ in groups)
+    digests = Counter((experiment, folder) for experiment, _, folder in groups)
+    alone = len({run.row.algorithm for run in runs}) == len(spellings)
+    named = []
+    for (experiment, digest, folder), members in groups.items():
+        name = members[0].row.algorithm if alone else experiment  # where the algorithm says which experiment is meant
+        if spellings[experiment] > 1:
+            name = str(folder) if folder else experiment
+            name += f", spec {digest[:6]}" if digests[experiment, folder] > 1 else ""
+        named.append(SeedGroup(plain(name), tuple(sorted(members, key=lambda run: run.row.seed))))
+    return named
+
+
+def _by_folder(runs: Sequence[FinishedRun]) -> dict[Path | None, list[FinishedRun]]:
+    """Return the runs of one spec by the folder of their experiment, or of the run where that does not tell them apart;
+    all under None where each seed is there once."""
+    folders = (lambda run: None, lambda run: run.directory.path.parent, lambda run: run.directory.path)
+    parts: dict[Path | None, list[FinishedRun]] = {}
+    for folder in folders:
+        parts = {}
+        for run in runs:
+            parts.setdefault(folder(run), []).append(run)
+        if all(len({run.row.seed for run in part}) == len(part) for part in parts.values()):
+            break
+    return parts
