@@ -67,7 +67,7 @@ def reliability(runs: Sequence[FinishedRun]) -> Any | None:
         round_ticks(each.yaxis)
         each.grid(alpha=0.3)
     several = any(len(bins) > 1 for _, bins in calibrated)
-    return with_legend(figure, axes, f"band: {SEEDS}" if several else "")
+    return with_legend(figure, f"band: {SEEDS}" if several else "")
 
 
 def _calibration(axes: Any, below: Any, bins: Sequence[dict[str, np.ndarray]], place: int, label: str) -> None:
@@ -90,26 +90,27 @@ def _calibration(axes: Any, below: Any, bins: Sequence[dict[str, np.ndarray]], p
 def _figure(runs: Sequence[FinishedRun], curve_of: CurveOf, x: str, y: str, levels: bool = False) -> Any | None:
     """Draw a line for each experiment; None where no run has a curve.
 
-    An experiment has the same colour in every figure. `y` has {} for the metric, which is that of the first curve. With
-    `levels` what was not trained has a level line, its test.
+    Each metric has axes of its own, and `y` has {} for its name. An experiment has the same colour in every figure.
+    With `levels` a method without training has a level line, its test.
     """
     groups = _curves(runs, curve_of)
-    metric = next((group.runs[0].row.metric for group, curves in groups if curves), None)
-    if metric is None:
+    metrics = list(dict.fromkeys(group.runs[0].row.metric for group, curves in groups if curves))
+    if not metrics:
         return None
-    figure, axes = new_axes(x, y.format(MAIN[metric]))
+    figure, panels = new_axes(x, [y.format(MAIN[metric]) for metric in metrics])
     several = set()
     for place, (group, curves) in enumerate(groups):
         row = group.runs[0].row
-        if row.metric == metric and curves:
+        axes = panels[metrics.index(row.metric)] if row.metric in metrics else None
+        if axes and curves:
             draw(axes, over_seeds(curves, group.label), place, group.label)
             several.add(len(curves) > 1)
-        elif row.metric == metric and levels and row.mean is not None and not row.train_steps:
+        elif axes and levels and row.mean is not None and not row.train_steps:
             level = look(place, f"{group.label} (test)") | {"marker": "", "linewidth": 1}
-            axes.axhline(_unit(metric) * row.mean, **level)
+            axes.axhline(_unit(row.metric) * row.mean, **level)
     mixed = several == {True, False}
     meaning = f"{SEEDS}, or of one seed the {TASKS}" if mixed else SEEDS if True in several else TASKS
-    return with_legend(figure, axes, f"line: mean, band: {meaning}")
+    return with_legend(figure, f"line: mean, band: {meaning}")
 
 
 def _curves(runs: Sequence[FinishedRun], curve_of: Callable[[FinishedRun], Any]) -> list[tuple[SeedGroup, list[Any]]]:

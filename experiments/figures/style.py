@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -34,18 +34,19 @@ def plain(label: str) -> str:
     return f"{' ' * label.startswith('_')}{label}".replace("$", r"\$")
 
 
-def new_axes(x: str, y: str) -> tuple[Any, Any]:
-    """Return a figure and its axes with these labels; x counts steps."""
+def new_axes(x: str, ys: Sequence[str]) -> tuple[Any, list[Any]]:
+    """Return a figure and its axes side by side, one for each label of `ys`; x counts steps."""
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(figsize=(6, 4), layout="constrained")
-    axes.set_xlabel(x)
-    axes.set_ylabel(y)
-    round_ticks(axes.xaxis, integer=True)
-    round_ticks(axes.yaxis)
-    axes.xaxis.set_major_formatter("{x:,.0f}")
-    axes.grid(alpha=0.3)
-    return figure, axes
+    figure, panels = pyplot.subplots(1, len(ys), figsize=(6 * len(ys), 4), squeeze=False, layout="constrained")
+    for axes, y in zip(panels[0], ys, strict=True):
+        axes.set_xlabel(x)
+        axes.set_ylabel(y)
+        round_ticks(axes.xaxis, integer=True)
+        round_ticks(axes.yaxis)
+        axes.xaxis.set_major_formatter("{x:,.0f}")
+        axes.grid(alpha=0.3)
+    return figure, list(panels[0])
 
 
 def round_ticks(axis: Any, integer: bool = False) -> None:
@@ -77,11 +78,12 @@ def draw(axes: Any, curve: Curve, place: int, label: str) -> None:
         axes.fill_between(curve.x, curve.low, curve.high, color=shown["color"], alpha=0.15, linewidth=0)
 
 
-def with_legend(figure: Any, axes: Any, title: str) -> Any:
-    """Return the figure, finished: with the lines' labels below the axes and, above the labels, what a band means."""
+def with_legend(figure: Any, title: str) -> Any:
+    """Return the figure, finished: with the lines' labels below the axes, under a title that says what a band shows."""
     from matplotlib import pyplot
 
-    handles, labels = axes.get_legend_handles_labels()
+    each = [axes.get_legend_handles_labels() for axes in figure.axes]
+    handles, labels = ([part for both in each for part in both[place]] for place in (0, 1))
     longest = max(map(len, labels), default=0)
     columns = max(1, min(len(labels), int(figure.get_figwidth() / (0.6 + 0.075 * longest))))
     rows = -(-len(labels) // columns) + bool(title)

@@ -185,6 +185,19 @@ def test_runs_of_different_specs_are_not_averaged(runs, tmp_path):
     assert set(lines_of(curves.regret(found))) == {one, other}
 
 
+def test_each_metric_has_axes_of_its_own(runs, tmp_path):
+    shutil.copytree(runs / "learner", tmp_path / "errors")
+    for name in ("metrics.csv", "result.json"):
+        file = tmp_path / "errors" / "seed-0" / name
+        file.write_text(file.read_text().replace("total_reward", "mse"))
+    rewards, errors = curves.learning(runs_below([runs, tmp_path])).axes
+    assert [axes.get_ylabel() for axes in (rewards, errors)] == [
+        "validation total reward of a trial",
+        "validation mean squared error",
+    ]
+    assert len(rewards.get_lines()) == 2 and len(errors.get_lines()) == 1
+
+
 def test_the_mean_of_curves():
     x = np.arange(3.0)
     low, high = (Curve(x, x + shift, x + shift - 9, x + shift + 9) for shift in (0, 4))
