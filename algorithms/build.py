@@ -42,12 +42,12 @@ def build(setup: Setup, source: TaskSource | TrialSource) -> Learner:
 def _few_shot(entry: Algorithm, setup: Setup, source: Any) -> Learner:
     import tensorflow as tf
 
+    from . import networks
     from .learner import Problem
-    from .networks import feedforward
 
     outputs = math.prod(source.target_shape) if source.regression else setup.way
     fuse = setup.jit and setup.network.name == "conv4" and not tf.config.list_physical_devices("GPU")
-    network = feedforward.build(
+    network = networks.build(
         setup.network, source.input_shape, outputs if entry.has_head else None, setup.precision, setup.seed, fuse
     )
     problem = Problem(source.regression, setup.protocol)

@@ -12,7 +12,7 @@ import tensorflow as tf
 from ..datasets.tasks import Episode, Shape
 from .learner import Metrics, Problem, apply_meta_gradients, state_of
 from .metrics import cross_entropy
-from .networks.feedforward import BuiltInNetwork, Moments, Parameters
+from .networks.feedforward import EmbeddingNetwork, Moments, Parameters
 from .networks.operations import forward, gradient
 from .options import Options
 from .programs import compiled
@@ -20,11 +20,25 @@ from .workers import WHOLE, Share
 
 
 class EmbeddingLearner(abc.ABC):
-    """A `Learner` whose class scores are a function of the embeddings of support and queries."""
+    """A `Learner` whose class scores are a function of the embeddings of support and queries.
+
+    A subclass defines `logits`, and registers itself with `Algorithm(options, learner, has_head=False)`. Training,
+    test, checkpoints, many workers and compiling are done here. What a subclass must know:
+
+    dtypes     Embeddings, `own` parameters and `logits` have `self.network.dtype`: float64 with `precision: float64`,
+               float32 otherwise. Make constants of that dtype, for example `tf.cast(1, supports.dtype)`.
+    protocol   Is applied before `logits`, to batch norm: training uses the batch of support and queries of each task.
+               The test uses running averages (inductive) or that batch (transductive). With inductive, the logits of a
+               query must not depend on other queries.
+    tracing    `logits` is traced without AutoGraph and compiled with XLA (`jit`). It must be a pure function of its
+               arguments and `self.options`, with derivatives, and write conditions on values with tf.cond or tf.where.
+    parameters Those that `own_parameters` returns are trained and kept in checkpoints. Take their first values from
+               `self.network.seed + 1`, `+ 2`, ..., so that the seed of the run decides them.
+    """
 
     def __init__(
         self,
-        network: BuiltInNetwork,
+        network: EmbeddingNetwork,
         optimizer: keras.optimizers.Optimizer,
         options: Options,
         problem: Problem,
@@ -83,9 +97,9 @@ class EmbeddingLearner(abc.ABC):
         own = 3 * forward([self.comparison(shape.way, supports, queries)])
         return (supports + queries) * gradient(self.network.layers) + own
 
-    @abc.abstractmethod
     def comparison(self, way: int, supports: int, queries: int) -> int:
-        """Multiply-adds of `logits` for one task."""
+        """Return the multiply-adds of `logits` for one task, for `metarun benchmark`; 0, not counted, by default."""
+        return 0
 
     def _forward(self, batch: Episode, running: bool) -> tuple[tf.Tensor, Moments]:
         supports, queries, moments = self._embedded(batch, running)

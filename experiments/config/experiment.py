@@ -11,7 +11,8 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
 from ...algorithms import ALGORITHMS, KINDS, Algorithm, Kind
-from ...algorithms.networks.options import Conv4Options, GRUOptions, MLPOptions, NetworkChoice
+from ...algorithms.networks import NETWORKS
+from ...algorithms.networks.options import NetworkChoice
 from ...algorithms.options import AlgorithmOptions, OptimizerOptions
 from ...datasets import DATASETS
 from ...datasets.options import DatasetOptions, Options
@@ -19,6 +20,7 @@ from ...datasets.options import DatasetOptions, Options
 if not TYPE_CHECKING:  # with those of other packages
     AlgorithmOptions = Annotated[Union[tuple(one.options for one in ALGORITHMS.values())], Field(discriminator="name")]  # noqa: UP007
     DatasetOptions = Annotated[Union[tuple(DATASETS.values())], Field(discriminator="name")]  # noqa: UP007
+    NetworkChoice = Annotated[Union[tuple(NETWORKS.values())], Field(discriminator="name")]  # noqa: UP007
 
 # Compiling takes seconds; a small network's step saves milliseconds.
 REPAYING_STEPS = {"conv4": 30, "mlp": 1000, "gru": 1}
@@ -165,7 +167,7 @@ class Experiment(Options):
     def compiles(self) -> bool:
         """Whether `jit` comes out as on: a function of the spec alone, so that a resumed run computes the same bits."""
         if self.jit in (None, "auto"):
-            return self.network is not None and self.train.steps >= REPAYING_STEPS[self.network.name]
+            return self.network is not None and self.train.steps >= _repaying_steps(self.network)
         return self.jit == "on"
 
     @property
@@ -188,16 +190,20 @@ class Experiment(Options):
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
 
 
+def _repaying_steps(network: Any) -> int:
+    """Return the training steps that repay compiling; for a network of another package by its own word, or as mlp."""
+    return REPAYING_STEPS.get(network.name) or getattr(network, "steps_that_repay_compiling", REPAYING_STEPS["mlp"])
+
+
 class Section(Options):
     """A file that holds a section of a spec."""
 
     cluster: Cluster
 
 
-NETWORKS: dict[str, type[BaseModel]] = {"conv4": Conv4Options, "mlp": MLPOptions, "gru": GRUOptions}
 CHOICES: dict[str, dict[str, type[BaseModel]]] = {
     "algorithm": {name: entry.options for name, entry in ALGORITHMS.items()},
-    "network": NETWORKS,
+    "network": dict(NETWORKS),
     "dataset": dict(DATASETS),
 }
 SECTIONS: dict[str, type[BaseModel]] = {
