@@ -112,7 +112,7 @@ def test_twenty_processes_prepare_once(folder):
 import sys, time
 import numpy as np
 from pathlib import Path
-from metarun.datasets import cache
+from metarun.datasets.images import cache
 
 def prepare():
     with open(sys.argv[1], "a") as file:

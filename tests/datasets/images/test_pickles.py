@@ -55,7 +55,7 @@ def test_a_pickle_cannot_disguise_pointers_as_numbers(tmp_path):
     path = tmp_path / "mini-imagenet-cache-train.pkl"
     path.write_bytes(pickle.dumps({"image_data": np.zeros((1, 84, 84, 3), np.uint8), "labels": Disguised()}))
     sort = "import sys, numpy\nfrom pathlib import Path\n{}\nnumpy.unique(told['labels'])"
-    load = "from metarun.datasets import pickles\ntold = pickles.load_arrays(Path(sys.argv[1]))"
+    load = "from metarun.datasets.images import pickles\ntold = pickles.load_arrays(Path(sys.argv[1]))"
     wrong = "import pickle\ntold = pickle.loads(Path(sys.argv[1]).read_bytes())"
     safe, unsafe = (
         subprocess.run([sys.executable, "-c", sort.format(way), path], capture_output=True, text=True)

@@ -145,7 +145,7 @@ def test_another_process_draws_the_same_bits():
 import hashlib
 import numpy as np
 from metarun.datasets.options import SinusoidOptions
-from metarun.datasets.sampling import ClassPool, ImageSource
+from metarun.datasets.images.source import ClassPool, ImageSource
 from metarun.datasets.sinusoid import SinusoidSource
 from metarun.datasets.tasks import Shape
 

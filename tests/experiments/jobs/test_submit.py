@@ -220,7 +220,7 @@ def test_a_local_run_does_not_take_itself_for_the_job_around_it(tmp_path):
     """It would be requeued with all others, or wait for workers; and its log is no link to that of a former job."""
     (tmp_path / "job.log").symlink_to(tmp_path / "gone" / "1.log")
     code = (
-        "import os, sys\nfrom metarun.experiments import local\n"
+        "import os, sys\nfrom metarun.experiments.jobs import local\n"
         "local.work = lambda *_: print({name: os.environ.get(name) for name in local.OUTER})\n"
         "local._work(sys.argv[1], [], 1, None)"
     )
