@@ -1,4 +1,7 @@
-"""One paper, one file. `ALGORITHMS` is the only dispatch; learners import TensorFlow only when built."""
+"""The algorithms, one paper per file.
+
+`ALGORITHMS` is the only dispatch. Learners import TensorFlow only when they are built.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,7 @@ def _one(options: Any, meta_batch: int) -> int:
 
 
 class Kind(NamedTuple):
-    """What the algorithms of a kind have in common."""
+    """The properties that all algorithms of a kind share."""
 
     is_trained: bool  # it has a network, which learns by training
     plays_trials: bool  # its tasks are trials; otherwise episodes of way, shot and query
@@ -38,19 +41,47 @@ KINDS = {
 
 
 class Algorithm(NamedTuple):
-    """One entry."""
+    """An entry of `ALGORITHMS`: the options of an algorithm, its learner, and what the rest of the program must know.
 
-    options: type[Options]  # what a spec may say
-    learner: Callable[[], Callable[..., Any]]  # imports the learner's class
-    has_head: bool = True  # its network ends in a layer of `way` outputs
+    Another package registers one under the entry point group `metarun.algorithms`:
+
+        from typing import Literal
+        from pydantic import Field
+        from metarun.algorithms import Algorithm
+        from metarun.algorithms.options import Options
+
+        class PrototypeOptions(Options):
+            name: Literal["prototypes"] = "prototypes"
+            scale: float = Field(default=1.0, gt=0, description="Factor of the distances.")
+
+        def learner():
+            from my_package.prototypes import Prototypes  # imports TensorFlow
+
+            return Prototypes
+
+        PROTOTYPES = Algorithm(PrototypeOptions, learner, has_head=False)
+
+    Attributes:
+        options: The model of the spec's section `algorithm`. Its `name` must be the name of the entry point.
+        learner: A function without arguments that imports and returns the learner's class.
+        has_head: Whether its network ends in a linear layer of `way` outputs.
+        trains_on_queries: Whether a training step uses the query set.
+        kind: A key of `KINDS`; "classical" is reserved for built-in policies.
+        updates: The number of optimizer updates in one training step, given the options and the meta-batch size.
+        uses_running_averages: Whether it uses batch norm's running averages under the inductive protocol.
+    """
+
+    options: type[Options]
+    learner: Callable[[], Callable[..., Any]]
+    has_head: bool = True
     trains_on_queries: bool = True
-    kind: Literal["few-shot", "trials", "classical"] = "few-shot"  # see `KINDS`
-    updates: Callable[[Any, int], int] = _one  # of its optimizer in a training step, from options and meta-batch
-    uses_running_averages: bool = True  # of batch norm, with the inductive protocol
+    kind: Literal["few-shot", "trials", "classical"] = "few-shot"
+    updates: Callable[[Any, int], int] = _one
+    uses_running_averages: bool = True
 
 
 def _named(module: str, name: str) -> Callable[[], Callable[..., Any]]:
-    """Imports when asked for."""
+    """Return a function that imports `module` and returns its class `name`."""
     return lambda: getattr(import_module(f".{module}", __name__), name)
 
 
@@ -81,13 +112,13 @@ BUILT_IN: dict[str, Algorithm] = {
 
 
 def _problem(name: str, loaded: Any) -> str | None:
-    """What keeps an entry point from being an algorithm."""
+    """Return why an entry point is not a valid algorithm, or None."""
     if not isinstance(loaded, Algorithm):
-        return "it is no metarun.algorithms.Algorithm(options, learner)"
+        return "it is not a metarun.algorithms.Algorithm(options, learner)"
     if loaded.kind not in KINDS:
         return f'its kind is "{loaded.kind}": use "few-shot" or "trials"'
     if loaded.kind == "classical":
-        return 'kind "classical" is that of the methods that come with metarun: use "trials"'
+        return 'kind "classical" is reserved for built-in methods: use "trials"'
     if isinstance(loaded.learner, type):
         return "its learner is a class: give a function without arguments that returns it"
     return misnamed(name, loaded.options)

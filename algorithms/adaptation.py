@@ -1,4 +1,4 @@
-"""Adapt a network to tasks by gradient descent, and predict their queries: what maml and reptile share."""
+"""Adapting a network to tasks by gradient descent and predicting their queries, as MAML and Reptile do."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any, TypeVar
 import tensorflow as tf
 
 from ..datasets.tasks import Episode
-from .networks.feedforward import Network, Parameters, Params
+from .networks.feedforward import Network, Parameters, Values
 from .programs import program
 
-State = TypeVar("State")  # of an adaptation, a structure of tensors
+State = TypeVar("State")  # the state of an adaptation, a structure of tensors
 
 
-def per_task(parameters: Mapping[str, tf.Tensor | tf.Variable], tasks: int) -> Params:
-    """A copy of the shared parameters for each task: `[*shape]` -> `[T, *shape]`."""
+def per_task(parameters: Mapping[str, tf.Tensor | tf.Variable], tasks: int) -> Values:
+    """Return a copy of the shared parameters for each task: `[*shape]` -> `[T, *shape]`."""
     return {
         name: tf.tile(tf.convert_to_tensor(value)[None], [tasks] + [1] * value.shape.rank)
         for name, value in parameters.items()
@@ -23,12 +23,17 @@ def per_task(parameters: Mapping[str, tf.Tensor | tf.Variable], tasks: int) -> P
 
 
 def task_gradients(
-    loss: Callable[[Params], tf.Tensor], parameters: Params, wanted: Collection[str]
-) -> tuple[tf.Tensor, Params]:
-    """Per-task losses `[T]`, and each task's own gradient `[T, *shape]` for the `wanted` parameters.
+    loss: Callable[[Values], tf.Tensor], parameters: Values, wanted: Collection[str]
+) -> tuple[tf.Tensor, Values]:
+    """Return per-task losses `[T]` and each task's own gradient `[T, *shape]`.
 
-    The tasks share nothing once parameters carry the task axis, so the gradient of the sum over tasks holds
-    every task's own gradient.
+    Once parameters carry the task axis, the tasks share nothing. So the gradient of the sum over tasks holds every
+    task's own gradient.
+
+    Args:
+        loss: Maps parameters to per-task losses `[T]`.
+        parameters: All parameters, each `[T, *shape]`.
+        wanted: The names of the parameters to differentiate.
     """
     moving = {name: parameters[name] for name in wanted}
     with tf.GradientTape(watch_accessed_variables=False) as tape:
@@ -38,15 +43,15 @@ def task_gradients(
     return losses, tape.gradient(total, moving, unconnected_gradients=tf.UnconnectedGradients.ZERO)
 
 
-def gradient_descent(parameters: Params, gradients: Params, learning_rate: float) -> Params:
-    """theta' = theta - alpha * gradient, for the parameters that have a gradient."""
+def gradient_descent(parameters: Values, gradients: Values, learning_rate: float) -> Values:
+    """Return theta' = theta - alpha * gradient; parameters without a gradient stay as they are."""
     return parameters | {name: parameters[name] - learning_rate * g for name, g in gradients.items()}
 
 
-def recomputed(step: Callable[[Params], Any]) -> Callable[[Params], Any]:
-    """`step` of parameters that keeps nothing for its derivative but the parameters, and computes the rest again."""
+def recomputed(step: Callable[[Values], Any]) -> Callable[[Values], Any]:
+    """Return `step` with a derivative that stores only the parameters and recomputes the rest."""
 
-    def remembered(parameters: Params) -> Any:
+    def remembered(parameters: Values) -> Any:
         structure: list[Any] = []
 
         def flat(values: Sequence[tf.Tensor]) -> list[tf.Tensor]:
@@ -56,7 +61,7 @@ def recomputed(step: Callable[[Params], Any]) -> Callable[[Params], Any]:
         @tf.custom_gradient
         def call(*values: tf.Tensor):
             def gradient(*upstream: tf.Tensor) -> list[tf.Tensor]:
-                with tf.control_dependencies(upstream):  # not before: else both computations would be one
+                with tf.control_dependencies(upstream):  # otherwise both computations would be merged into one
                     again = [tf.identity(value) for value in values]
                 with tf.GradientTape(watch_accessed_variables=False) as tape:
                     tape.watch(again)
@@ -72,9 +77,15 @@ def recomputed(step: Callable[[Params], Any]) -> Callable[[Params], Any]:
 
 
 def mean_over_chunks(function: Callable[[Episode], Any], batch: Episode, size: int) -> Any:
-    """Mean of `function(chunk)`, a structure of tensors, over chunks of `size` tasks, one chunk after the other.
+    """Return the mean of `function(chunk)` over chunks of tasks, computed one after the other.
 
-    ValueError unless `size` divides the number of tasks.
+    Args:
+        function: Maps an `Episode` of `size` tasks to a structure of tensors.
+        batch: T tasks.
+        size: The number of tasks in a chunk.
+
+    Raises:
+        ValueError: `size` does not divide T.
     """
     tasks = batch.support_x.shape[0]
     if tasks % size:
@@ -89,11 +100,17 @@ def mean_over_chunks(function: Callable[[Episode], Any], batch: Episode, size: i
 
 
 def predict_queries(network: Network, parameters: Parameters, batch: Episode, protocol: str) -> tf.Tensor:
-    """Outputs `[T, Q, outputs]` for the queries of gradient-based learners.
+    """Return outputs `[T, Q, outputs]` for the queries of a gradient-based learner.
 
-    transductive: all queries of a task are one batch. inductive: each query is in a batch with the whole
-    support set and no other query (Nichol et al. 2018, section 5), so that it cannot profit from the others;
-    without batch norm it cannot anyway.
+    Under "transductive" all queries of a task are one batch. Under "inductive" each query is in a batch with the whole
+    support set and no other query (Nichol et al. 2018, section 5), so it cannot profit from the others. Without batch
+    norm both give the same outputs, and all queries are computed at once.
+
+    Args:
+        network: The network.
+        parameters: Its parameters, shared `[*shape]` or per task `[T, *shape]`.
+        batch: T tasks.
+        protocol: "transductive" or "inductive".
     """
     if protocol == "transductive" or not network.batch_norm:
         return network(parameters, batch.query_x)
@@ -107,8 +124,11 @@ def predict_queries(network: Network, parameters: Parameters, batch: Episode, pr
 
 
 def recorded_steps(steps: int) -> list[int]:
-    """Numbers of inner steps after which a test looks at the queries: 0, 1, 2, 3, ... up to ten steps; else 0, 1, 2, 5,
-    10, 20, 50, ... and `steps`. A look is no part of the adaptation, and can cost more than its step."""
+    """Return the numbers of inner steps after which a test evaluates the queries.
+
+    They are 0, 1, 2, 3, ... up to ten steps; for more steps 0, 1, 2, 5, 10, 20, 50, ... and `steps`. An evaluation is
+    not part of the adaptation, and it can cost more than a step.
+    """
     if steps <= 10:
         return list(range(steps + 1))
     series = (digit * 10**power for power in range(len(str(steps))) for digit in (1, 2, 5))
@@ -121,8 +141,14 @@ def outputs_along(
     inner_step: Callable[[tf.Tensor, State], State],
     predict: Callable[[State], tf.Tensor],
 ) -> tf.Tensor:
-    """Outputs `[R, T, Q, outputs]` of `predict` after each of the R `recorded` numbers of inner steps, which ascend
-    from 0; `inner_step` takes the number of the step, from 0."""
+    """Return the outputs `[R, T, Q, outputs]` of `predict` after each of R numbers of inner steps.
+
+    Args:
+        recorded: The R numbers of inner steps, ascending from 0.
+        state: The state before the first step, a structure of tensors.
+        inner_step: Maps the number of a step (int32 scalar, from 0) and the state to the next state.
+        predict: Maps a state to outputs `[T, Q, outputs]`.
+    """
     first, ends = predict(state), tf.constant(recorded)
     outputs = tf.TensorArray(first.dtype, len(recorded), element_shape=first.shape).write(0, first)
 

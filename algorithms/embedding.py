@@ -1,4 +1,4 @@
-"""Training and testing of learners that compare embeddings: Prototypical and Matching Networks."""
+"""Training and evaluation of learners that compare embeddings: Prototypical and Matching Networks."""
 
 from __future__ import annotations
 
@@ -44,8 +44,20 @@ class EmbeddingLearner(abc.ABC):
         problem: Problem,
         jit_compile: bool = True,
     ):
+        """Build the learner.
+
+        Args:
+            network: The embedding network, without a last layer.
+            optimizer: The outer optimizer.
+            options: The algorithm's section of the spec.
+            problem: The kind of task and the protocol of batch norm.
+            jit_compile: Whether XLA compiles the comparison.
+
+        Raises:
+            ValueError: The problem is a regression.
+        """
         if problem.regression:
-            raise ValueError("learners that compare embeddings classify; they have no regression")
+            raise ValueError("learners that compare embeddings cannot do regression")
         self.network, self.optimizer, self.options, self.problem = network, optimizer, options, problem
         self.own = self.own_parameters()
         self.parameters = dict(network.parameters) | self.own
@@ -53,18 +65,26 @@ class EmbeddingLearner(abc.ABC):
         self._compare = functools.cache(self._program) if jit_compile else self._plain
 
     def own_parameters(self) -> dict[str, tf.Variable]:
-        """Parameters besides the embedding's."""
+        """Return the parameters besides the embedding's; by default none."""
         return {}
 
     @abc.abstractmethod
     def logits(self, own: Parameters, supports: tf.Tensor, queries: tf.Tensor, way: int) -> tf.Tensor:
-        """Embeddings `[T, S, D]` (class-major) and `[T, Q, D]` -> unnormalised log-probabilities `[T, Q, way]`.
+        """Return unnormalised log-probabilities `[T, Q, way]`.
 
-        `own` are the values of the parameters besides the embedding's.
+        Args:
+            own: The values of the parameters besides the embedding's.
+            supports: Support embeddings `[T, S, D]`, class-major.
+            queries: Query embeddings `[T, Q, D]`.
+            way: The number of classes per task.
         """
 
     def train_step(self, batch: Episode, share: Share = WHOLE) -> Metrics:
-        """One update on the mean over tasks and queries of -log p(y | x). Scalars: loss and accuracy."""
+        """Update the parameters once on the mean over tasks and queries of -log p(y | x).
+
+        Returns:
+            Scalars before the update: loss and accuracy.
+        """
         with tf.GradientTape() as tape:
             logits, moments = self._forward(batch, running=False)
             loss = tf.reduce_mean(cross_entropy(logits, batch.query_y))
@@ -78,21 +98,21 @@ class EmbeddingLearner(abc.ABC):
         return metrics
 
     def evaluate(self, batch: Episode) -> Metrics:
-        """Metrics of each task under the protocol."""
+        """Return the metrics of each task under the protocol."""
         return self.problem.metrics(self.predict(batch), batch.query_y)
 
     def predict(self, batch: Episode) -> tf.Tensor:
-        """Class scores of the queries under the protocol, `[1, T, Q, way]`: there is nothing to adapt."""
+        """Return class scores of the queries under the protocol, `[1, T, Q, way]`; there are no inner steps."""
         logits, _ = self._forward(batch, running=self.problem.protocol == "inductive")
         return logits[None]
 
     def embed(self, batch: Episode) -> tuple[tf.Tensor, tf.Tensor]:
-        """Embeddings under the protocol, `[T, S, D]` and `[T, Q, D]`."""
+        """Return the embeddings of supports `[T, S, D]` and queries `[T, Q, D]` under the protocol."""
         supports, queries, _ = self._embedded(batch, running=self.problem.protocol == "inductive")
         return supports, queries
 
     def operations(self, shape: Shape) -> int:
-        """Floating-point operations of one task in a training step."""
+        """Return the floating-point operations of one task in a training step."""
         supports, queries = shape.way * shape.shot, shape.way * shape.query
         own = 3 * forward([self.comparison(shape.way, supports, queries)])
         return (supports + queries) * gradient(self.network.layers) + own
@@ -107,7 +127,7 @@ class EmbeddingLearner(abc.ABC):
         return self._compare(batch.classes.shape[1])(supports, queries, *values), moments
 
     def _embedded(self, batch: Episode, running: bool) -> tuple[tf.Tensor, tf.Tensor, Moments]:
-        """Support and queries pass the network as one batch."""
+        """Pass support and queries through the network as one batch."""
         supports = batch.support_x.shape[1]
         images = tf.concat([batch.support_x, batch.query_x], axis=1)  # [T, S + Q, *x]
         embedded, moments = self.network.apply(self.network.parameters, images, running=running)
@@ -124,11 +144,11 @@ class EmbeddingLearner(abc.ABC):
 
 
 def squared_distances(queries: tf.Tensor, prototypes: tf.Tensor) -> tf.Tensor:
-    """`[T, Q, D]` and `[T, P, D]` -> `[T, Q, P]`, summed over the dimensions."""
+    """Return squared Euclidean distances `[T, Q, P]` of queries `[T, Q, D]` from prototypes `[T, P, D]`."""
     return tf.reduce_sum(tf.math.squared_difference(queries[:, :, None], prototypes[:, None]), axis=-1)
 
 
 def cosine_similarities(queries: tf.Tensor, supports: tf.Tensor) -> tf.Tensor:
-    """`[T, Q, D]` and `[T, P, D]` -> `[T, Q, P]` in [-1, 1]; 0 for a vector of zeros."""
+    """Return cosines `[T, Q, P]` of queries `[T, Q, D]` and supports `[T, P, D]`, in [-1, 1]; 0 for a zero vector."""
     unit_queries = tf.math.l2_normalize(queries, axis=-1)
     return tf.matmul(unit_queries, tf.math.l2_normalize(supports, axis=-1), transpose_b=True)

@@ -3,13 +3,13 @@
     theta_i' = theta - alpha * grad_theta L_i(f_theta; support_i)            (one inner step; section 2.2)
     theta <- theta - beta * grad_theta sum_i L_i(f_theta_i'; query_i)        (equation 1, Algorithm 2)
 
-The meta-gradient is exact, through the inner gradients (second order), unless `first_order`, which takes
-grad theta_i' for the identity.
+The meta-gradient is exact, through the inner gradients (second order), unless `first_order`, which treats
+grad theta_i' as the identity.
 
-Deviations from the paper's code, and why: the inner loss is the mean cross-entropy, where the code sums over
-ways (its alpha of 0.4 at 5-way is 2.0 here), so that alpha does not depend on the number of ways; the meta-loss
-is the mean over queries and, by default, over tasks (Adam does not see the factor; `task_reduction: sum` is
-equation 1). Its protocol is transductive; `inductive` is ours.
+Deviations from the paper's code, and why. The inner loss is the mean cross-entropy, so that alpha does not depend on
+the number of ways. The code sums over ways: its alpha of 0.4 at 5-way is 2.0 here. The meta-loss is the mean over
+queries and, by default, over tasks (Adam is invariant to the factor; `task_reduction: sum` is equation 1). The paper's
+protocol is transductive; `inductive` is ours.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from .adaptation import (
     task_gradients,
 )
 from .learner import Metrics, Problem, apply_meta_gradients, state_of
-from .networks.feedforward import Network, Params
+from .networks.feedforward import Network, Values
 from .networks.keras_network import KerasNetwork, plain_learning_rate
 from .networks.operations import gradient, gradient_through_gradient, gradient_through_last_gradient
 from .options import MAMLOptions
@@ -38,7 +38,7 @@ from .workers import WHOLE, Share
 
 
 class MAML:
-    """A `Learner`. `network` may be a built-in one or any Keras model (`KerasNetwork(model)`)."""
+    """A `Learner`; its network is a built-in one or any Keras model (`KerasNetwork(model)`)."""
 
     def __init__(
         self,
@@ -60,16 +60,24 @@ class MAML:
         self.compiled_predict = program(self._predict, jit_compile=whole)
 
     def train_step(self, batch: Episode, share: Share = WHOLE) -> Metrics:
-        """One meta-update. Scalars: loss and accuracy or mse of the queries after adaptation, support_loss before it
-        (0 without inner steps)."""
+        """Update the meta-parameters once.
+
+        Returns:
+            Scalars: loss and accuracy (or mse) of the queries after adaptation, and support_loss before it (0 without
+            inner steps).
+        """
         tasks = batch.support_x.shape[0]
         metrics, gradients = share.mean(self.compiled_gradient(batch, share.whole(tasks)), tasks)
         apply_meta_gradients(self.optimizer, self.parameters, gradients)
         return metrics
 
-    def meta_gradient(self, batch: Episode, whole: int | None = None) -> tuple[Metrics, Params]:
-        """The meta-loss and its gradient `[*shape]` for each parameter, of a meta-batch of `whole` tasks (default: T)
-        with the mean of the T tasks of `batch`."""
+    def meta_gradient(self, batch: Episode, whole: int | None = None) -> tuple[Metrics, Values]:
+        """Return the metrics of a meta-batch and its gradient, `[*shape]` per parameter.
+
+        Args:
+            batch: The T tasks that are computed here.
+            whole: The number of tasks of the whole meta-batch, whose mean is taken to be that of `batch`; default T.
+        """
         tasks = batch.support_x.shape[0]
         limit = self.options.tasks_per_chunk or tasks
         chunk = max(size for size in range(1, min(limit, tasks) + 1) if tasks % size == 0)
@@ -80,7 +88,7 @@ class MAML:
             gradients = {name: factor * gradient for name, gradient in gradients.items()}
         return metrics, gradients
 
-    def _mean_gradient(self, batch: Episode) -> tuple[Metrics, Params]:
+    def _mean_gradient(self, batch: Episode) -> tuple[Metrics, Values]:
         theta = {name: tf.convert_to_tensor(value) for name, value in self.parameters.items()}
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(theta)
@@ -92,12 +100,12 @@ class MAML:
         metrics = self.problem.metrics(outputs[None], batch.query_y)
         return self._scalars(meta_loss, support_loss, metrics), gradients
 
-    def adapt(self, theta: Params, batch: Episode) -> tuple[Params, tf.Tensor]:
-        """theta_i' for each task `[T, *shape]` after `inner_steps`, and the support loss before them `[T]`."""
+    def adapt(self, theta: Values, batch: Episode) -> tuple[Values, tf.Tensor]:
+        """Return theta_i' for each task `[T, *shape]` after `inner_steps`, and the support loss before them `[T]`."""
         parameters = per_task(theta, batch.support_x.shape[0])
         first_loss = tf.zeros(batch.support_x.shape[0], batch.support_x.dtype)
 
-        def inner_step(parameters: Params) -> tuple[Params, tf.Tensor]:
+        def inner_step(parameters: Values) -> tuple[Values, tf.Tensor]:
             loss, gradients = self._inner_gradient(parameters, batch)
             if self.options.first_order:
                 gradients = {name: tf.stop_gradient(gradient) for name, gradient in gradients.items()}
@@ -110,28 +118,28 @@ class MAML:
         return parameters, first_loss
 
     def evaluate(self, batch: Episode) -> Metrics:
-        """Metrics of each task after the recorded numbers of inner steps."""
+        """Return the metrics of each task after the recorded numbers of inner steps."""
         return self.problem.metrics(self.predict(batch), batch.query_y, self.recorded)
 
     def predict(self, batch: Episode) -> tf.Tensor:
-        """Outputs for the queries after each of the R recorded numbers of inner steps, `[R, T, Q, outputs]`."""
+        """Return outputs for the queries after each of the R recorded numbers of inner steps, `[R, T, Q, outputs]`."""
         return self.compiled_predict(batch)
 
     def _predict(self, batch: Episode) -> tf.Tensor:
-        """Outputs `[R, T, Q, outputs]`."""
+        """Compute the outputs `[R, T, Q, outputs]` of `predict`."""
 
-        def inner_step(_: tf.Tensor, parameters: Params) -> Params:
+        def inner_step(_: tf.Tensor, parameters: Values) -> Values:
             _, gradients = self._inner_gradient(parameters, batch)
             return gradient_descent(parameters, gradients, self.test_lr)
 
-        def predict(parameters: Params) -> tf.Tensor:
+        def predict(parameters: Values) -> tf.Tensor:
             return predict_queries(self.network, parameters, batch, self.problem.protocol)
 
         start = per_task(self.parameters, batch.support_x.shape[0])
         return outputs_along(self.recorded, start, inner_step, predict)
 
     def operations(self, shape: Shape) -> int:
-        """Floating-point operations of one task in a training step."""
+        """Return the floating-point operations of one task in a training step."""
         supports, queries = shape.way * shape.shot, shape.way * shape.query
         beside = self.problem.protocol == "inductive" and self.network.batch_norm
         seen = queries * (supports + 1) if beside else queries
@@ -143,8 +151,8 @@ class MAML:
             inner = gradient_through_gradient(self.network.layers)
         return self.options.inner_steps * supports * inner + seen * gradient(self.network.layers)
 
-    def _inner_gradient(self, parameters: Params, batch: Episode) -> tuple[tf.Tensor, Params]:
-        def support_loss(parameters: Params) -> tf.Tensor:
+    def _inner_gradient(self, parameters: Values, batch: Episode) -> tuple[tf.Tensor, Values]:
+        def support_loss(parameters: Values) -> tf.Tensor:
             return self.problem.loss(self.network(parameters, batch.support_x), batch.support_y)
 
         return task_gradients(support_loss, parameters, self.adapted)
@@ -155,7 +163,12 @@ class MAML:
 
 
 def adapted_parameters(network: Network, adapt: str) -> list[str]:
-    """Names that the inner loop changes, in the network's order."""
+    """Return the names of the parameters that the inner loop changes, in the network's order.
+
+    Args:
+        network: The network.
+        adapt: "all", "weights" (all but the scales and offsets of batch norm) or "head" (the last layer).
+    """
     chosen = {
         "all": set(network.parameters),
         "weights": set(network.parameters) - network.norm,
@@ -174,12 +187,38 @@ def maml(
     first_order: bool = False,
     loss: str = "cross_entropy",
 ) -> tf.Tensor:
-    """One meta-update of the caller's Keras model; returns the meta-loss before it, a scalar.
+    """Update the caller's Keras model by one MAML step (Finn et al. 2017, Algorithm 2).
 
-    `inner_optimizer` gives alpha: plain `keras.optimizers.SGD` (no momentum, no clipping; ValueError
-    otherwise). `outer_optimizer` is any Keras optimizer. `tasks` is an `Episode` of T tasks. `loss` is
-    "cross_entropy" (the model gives logits) or "mean_squared_error". All trainable weights adapt; layers run in
-    training mode. The gradient is of the mean over tasks, second order unless `first_order`.
+    The gradient is of the mean loss over tasks. All trainable weights adapt, and layers run in training mode.
+
+        import keras
+        from metarun.algorithms.maml import maml
+        from metarun.datasets import build
+        from metarun.datasets.options import SinusoidOptions
+        from metarun.datasets.tasks import Shape
+
+        model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(40, "relu"), keras.layers.Dense(1)])
+        inner, outer = keras.optimizers.SGD(0.01), keras.optimizers.Adam(1e-3)
+        source = build(SinusoidOptions())
+        for step in range(10):
+            tasks = source.sample("train", 4 * step, 4, Shape(way=1, shot=10, query=10), seed=0)
+            loss = maml(model, inner, outer, tasks, loss="mean_squared_error")
+
+    Args:
+        model: A built Keras model, without layers that draw random numbers.
+        inner_optimizer: Plain SGD (no momentum, no clipping); its learning rate is the step size alpha.
+        outer_optimizer: Any Keras optimizer. It is built on the first call and keeps its state between calls.
+        tasks: An `Episode` of T tasks.
+        inner_steps: The number of inner gradient steps.
+        first_order: Whether to drop second derivatives (section 5.2).
+        loss: "cross_entropy" (the model returns logits) or "mean_squared_error".
+
+    Returns:
+        The meta-loss before the update, a scalar.
+
+    Raises:
+        ValueError: The inner optimizer is not plain SGD, `loss` is unknown, or the model is not built or draws random
+            numbers.
     """
     if loss not in ("cross_entropy", "mean_squared_error"):
         raise ValueError(f"maml: loss is {loss!r}; expected 'cross_entropy' or 'mean_squared_error'")

@@ -11,8 +11,8 @@ Full context embeddings (appendix A), with f' and g' the same network and D its 
     r_{k-1} = sum_i softmax_i(h_{k-1} . g(x_i)) g(x_i)                       (equations 5 and 6)
     f(x, S) = h_K, h_0 = c_0 = 0
 
-The paper gives neither optimizer nor K nor a temperature (its equation has temperature 1, which learns slowly because
-the attention can be at most e^2 times stronger for one image than another). Batch norm as in protonet.
+The paper gives no optimizer, no K and no temperature. (Its equation has temperature 1, which learns slowly because the
+attention can be at most e^2 times stronger for one image than another.) Batch norm as in protonet.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ DEFAULT_ATTENTION_STEPS = 5
 
 
 class MatchingNetwork(EmbeddingLearner):
-    """A `Learner`."""
+    """A `Learner` that classifies a query by its attention to the support images."""
 
     options: MatchingNetworkOptions
 
     def own_parameters(self) -> dict[str, tf.Variable]:
-        """The three LSTMs of full context embeddings; none without."""
+        """Return the parameters of the three LSTMs of full context embeddings; none without these."""
         if not self.options.full_context_embeddings:
             return {}
         width, dtype = self.network.features, self.network.dtype
@@ -45,25 +45,25 @@ class MatchingNetwork(EmbeddingLearner):
         }
 
     def logits(self, own: Parameters, supports: tf.Tensor, queries: tf.Tensor, way: int) -> tf.Tensor:
-        """log p(y | x, S): `[T, S, D]` (class-major) and `[T, Q, D]` -> `[T, Q, way]`."""
+        """Return log p(y | x, S) `[T, Q, way]` from `[T, S, D]` (class-major) and `[T, Q, D]`."""
         log_attention = self.log_attention(own, supports, queries)
         tasks, count, examples = log_attention.shape
         by_class = tf.reshape(log_attention, (tasks, count, way, examples // way))
         return tf.reduce_logsumexp(by_class, axis=-1)
 
     def log_attention(self, own: Parameters, supports: tf.Tensor, queries: tf.Tensor) -> tf.Tensor:
-        """log a(x, x_i): `[T, S, D]` and `[T, Q, D]` -> `[T, Q, S]`."""
+        """Return log a(x, x_i) `[T, Q, S]` from `[T, S, D]` and `[T, Q, D]`."""
         if self.options.full_context_embeddings:
             supports = self.embed_supports(own, supports)
             queries = self.embed_queries(own, queries, supports)
         return tf.nn.log_softmax(cosine_similarities(queries, supports) / self.options.temperature, axis=-1)
 
     def attention(self, batch: Episode) -> tf.Tensor:
-        """a(x, x_i) of each query over the support images of its task, `[T, Q, S]`."""
+        """Return a(x, x_i) of each query over the support images of its task, `[T, Q, S]`."""
         return tf.exp(self.log_attention(self.own, *self.embed(batch)))
 
     def comparison(self, way: int, supports: int, queries: int) -> int:
-        """Multiply-adds of `logits` for one task."""
+        """Return the multiply-adds of `logits` for one task."""
         width, cosines = self.network.features, queries * supports * self.network.features
         if not self.options.full_context_embeddings:
             return cosines
@@ -72,13 +72,13 @@ class MatchingNetwork(EmbeddingLearner):
         return cosines + read + (self.options.attention_steps or DEFAULT_ATTENTION_STEPS) * attend
 
     def embed_supports(self, own: Parameters, supports: tf.Tensor) -> tf.Tensor:
-        """g(x_i, S) for each support image, `[T, S, D]` -> `[T, S, D]`."""
+        """Return g(x_i, S) for each support image (A.2), `[T, S, D]` -> `[T, S, D]`."""
         forward = self._read(own, "context/forward", supports)
         backward = tf.reverse(self._read(own, "context/backward", tf.reverse(supports, [1])), [1])
         return forward + backward + supports
 
     def embed_queries(self, own: Parameters, queries: tf.Tensor, supports: tf.Tensor) -> tf.Tensor:
-        """f(x, S) for each query, `[T, Q, D]` and g(x_i, S) `[T, S, D]` -> `[T, Q, D]`."""
+        """Return f(x, S) for each query `[T, Q, D]` (equations 3 to 6), from `[T, Q, D]` and g(x_i, S) `[T, S, D]`."""
         hidden = cell = tf.zeros_like(queries)
         for _ in range(self.options.attention_steps or DEFAULT_ATTENTION_STEPS):
             attention = tf.nn.softmax(tf.matmul(hidden, supports, transpose_b=True))  # [T, Q, S]
@@ -89,7 +89,7 @@ class MatchingNetwork(EmbeddingLearner):
         return hidden
 
     def _read(self, own: Parameters, name: str, sequence: tf.Tensor) -> tf.Tensor:
-        """Hidden states of an LSTM along axis 1, `[T, S, D]` -> `[T, S, D]`."""
+        """Return the hidden states of an LSTM along axis 1, `[T, S, D]` -> `[T, S, D]`."""
         zeros = tf.zeros_like(sequence[:, 0])
 
         def step(state: tuple[tf.Tensor, tf.Tensor], x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -101,7 +101,7 @@ class MatchingNetwork(EmbeddingLearner):
     def _lstm(
         self, own: Parameters, name: str, x: tf.Tensor, hidden: tf.Tensor, cell: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """One step (Hochreiter and Schmidhuber 1997): gates in the order input, forget, candidate, output."""
+        """Compute one LSTM step (Hochreiter and Schmidhuber 1997); gate order: input, forget, candidate, output."""
         weights = {part: own[f"{name}/{part}"] for part in ("kernel", "recurrent", "bias")}
         gates = tf.matmul(x, weights["kernel"]) + tf.matmul(hidden, weights["recurrent"]) + weights["bias"]
         enter, forget, candidate, leave = tf.split(gates, 4, axis=-1)
@@ -110,7 +110,15 @@ class MatchingNetwork(EmbeddingLearner):
 
 
 def lstm_parameters(name: str, width: int, hidden: int, dtype: tf.DType, seed: int) -> dict[str, tf.Variable]:
-    """Glorot kernel `[width, 4 width]`, orthogonal recurrent `[hidden, 4 width]`, bias 0 but 1 for the forget gate."""
+    """Return the parameters of an LSTM: a Glorot kernel, an orthogonal recurrent matrix, and a bias.
+
+    Args:
+        name: The prefix of the parameters' names.
+        width: The width of inputs and outputs; the kernel is `[width, 4 width]`.
+        hidden: The width of the recurrent input; the recurrent matrix is `[hidden, 4 width]`.
+        dtype: The dtype of the parameters.
+        seed: The seed of both initializers. The bias is 0, and 1 for the forget gate.
+    """
     kernel = keras.initializers.GlorotUniform(seed)((width, 4 * width), dtype=dtype.name)
     recurrent = keras.initializers.Orthogonal(seed=seed)((hidden, 4 * width), dtype=dtype.name)
     bias = tf.concat([tf.zeros(width, dtype), tf.ones(width, dtype), tf.zeros(2 * width, dtype)], axis=0)

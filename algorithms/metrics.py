@@ -1,7 +1,4 @@
-"""The mathematics that learners share: pure functions of explicit parameters.
-
-A parameter may carry a leading task axis, `[T, *shape]`, or be shared by all tasks, `[*shape]`.
-"""
+"""Losses and metrics that learners share: pure functions of outputs and targets, one value per task."""
 
 from __future__ import annotations
 
@@ -15,23 +12,36 @@ CALIBRATION_BINS = 15  # Guo et al. 2017
 
 
 def cross_entropy(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-    """Mean over the examples of each task: logits `[T, N, way]`, labels `[T, N]` -> `[T]`."""
+    """Return the mean cross-entropy over the examples of each task `[T]`, from logits `[T, N, way]` and labels `[T,
+    N]`.
+    """
     return tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits), axis=1)
 
 
 def mean_squared_error(predictions: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
-    """Mean over the points of each task: `[T, N, D]` and as many targets, also `[T, N]` where D is 1 -> `[T]`."""
+    """Return the mean squared error over the points of each task `[T]`.
+
+    Args:
+        predictions: `[T, N, D]`.
+        targets: `[T, N, D]`, or `[T, N]` where D is 1.
+    """
     targets = tf.reshape(targets, predictions.shape)  # or they would be compared each with each
     return tf.reduce_mean(tf.math.squared_difference(predictions, targets), axis=[1, 2])
 
 
 def classification_metrics(logits: tf.Tensor, labels: tf.Tensor, steps: Sequence[int] = (0,)) -> dict[str, tf.Tensor]:
-    """What a test measures, one value a task, from logits `[R, T, Q, way]` after each of R numbers of inner `steps`.
+    """Return the test metrics of classification, one value per task.
 
-    accuracy and negative_log_likelihood `[T]` after the last; accuracy_0, accuracy_1, ... where there are inner steps;
-    and `calibration` `[T, 3, 15]`: for 15 equal bins of confidence the number of queries, the sum of their
-    confidences and the number of right answers, from which the expected calibration error over all tasks
-    follows.
+    Args:
+        logits: `[R, T, Q, way]`, after each of R numbers of inner steps.
+        labels: `[T, Q]`, from 0 to way - 1.
+        steps: The R numbers of inner steps.
+
+    Returns:
+        accuracy and negative_log_likelihood `[T]` after the last step; accuracy_0, accuracy_1, ... `[T]` where R > 1;
+        and calibration `[T, 3, 15]`. For 15 equal bins of confidence, calibration holds the number of queries, the sum
+        of their confidences and the number of correct answers. The expected calibration error over all tasks follows
+        from these.
     """
     right = tf.cast(tf.equal(tf.argmax(logits, axis=-1, output_type=tf.int32), labels[None]), logits.dtype)
     accuracy = tf.reduce_mean(right, axis=2)  # [R, T]
@@ -46,7 +56,13 @@ def classification_metrics(logits: tf.Tensor, labels: tf.Tensor, steps: Sequence
 
 
 def regression_metrics(predictions: tf.Tensor, targets: tf.Tensor, steps: Sequence[int] = (0,)) -> dict[str, tf.Tensor]:
-    """mse `[T]` after the last of the `steps`, and mse_0, mse_1, ..., from predictions `[R, T, Q, D]`."""
+    """Return the mse `[T]` after the last of the `steps`, and mse_0, mse_1, ... where there are several.
+
+    Args:
+        predictions: `[R, T, Q, D]`, after each of R numbers of inner steps.
+        targets: `[T, Q, D]`, or `[T, Q]` where D is 1.
+        steps: The R numbers of inner steps.
+    """
     targets = tf.reshape(targets, predictions.shape[1:])
     return _by_step("mse", tf.reduce_mean(tf.math.squared_difference(predictions, targets[None]), axis=[2, 3]), steps)
 

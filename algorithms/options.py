@@ -1,4 +1,4 @@
-"""What a user may say of each learner, network and optimizer in a spec. No TensorFlow here."""
+"""The options of each learner and of the optimizer in a spec. This module does not import TensorFlow."""
 
 from __future__ import annotations
 
@@ -41,19 +41,19 @@ class MAMLOptions(Options):
     )
     task_reduction: Literal["mean", "sum"] = Field(
         default="mean",
-        description="The meta-loss over the tasks of a meta-batch: mean (the paper's code) or sum (the "
+        description="How the meta-loss combines the tasks of a meta-batch: mean (the paper's code) or sum (the "
         "paper's equation 1).",
     )
     tasks_per_chunk: int | None = Field(
         default=None,
         ge=1,
-        description="Work through the meta-batch so many tasks at a time: the same gradient in less memory. "
+        description="Tasks computed at a time: the same gradient in less memory. "
         "Must divide train.meta_batch. Default: all at once.",
     )
     recompute_inner: bool | None = Field(
         default=None,
-        description="true: keep the weights after each inner step and compute the rest of the step again when the "
-        "meta-gradient needs it, so that memory hardly grows with inner_steps; slower. Default: false.",
+        description="true: store only the weights after each inner step and recompute the rest for the meta-gradient. "
+        "Memory then hardly grows with inner_steps; training is slower. Default: false.",
     )
 
     def conflicts(self, experiment: Any) -> Iterator[tuple[str, str]]:
@@ -90,7 +90,7 @@ class ReptileOptions(Options):
     inner_optimizer: Literal["adam", "sgd"] = Field(
         default="adam", description="adam: beta1 = 0, beta2 = 0.999, epsilon = 1e-8, as in the paper; sgd: plain."
     )
-    inner_steps: int = Field(default=5, ge=1, le=1000, description="Mini-batches a task in training.")
+    inner_steps: int = Field(default=5, ge=1, le=1000, description="Mini-batches per task in training.")
     inner_batch: int = Field(
         default=10,
         ge=1,
@@ -98,7 +98,7 @@ class ReptileOptions(Options):
         "reshuffled after each pass over the support set.",
     )
     test_inner_steps: int | None = Field(
-        default=None, ge=0, le=1000, description="Mini-batches a task in validation and test; default: inner_steps."
+        default=None, ge=0, le=1000, description="Mini-batches per task in validation and test; default: inner_steps."
     )
     test_inner_batch: int | None = Field(
         default=None, ge=1, description="Images in a mini-batch in validation and test; default: inner_batch."
@@ -108,9 +108,8 @@ class ReptileOptions(Options):
     )
     serial: bool = Field(
         default=False,
-        description="One task after another, each starting from the weights that the last one moved "
-        "(Algorithm 1 of the paper), instead of the whole meta-batch at once (its batched version, which the paper's "
-        "code and tables have).",
+        description="true: one task after another, each from the weights after the one before (Algorithm 1 of the "
+        "paper). false: the whole meta-batch at once (the batched version, as in the paper's code and tables).",
     )
 
     def conflicts(self, experiment: Any) -> Iterator[tuple[str, str]]:
@@ -156,8 +155,9 @@ class MatchingNetworkOptions(Options):
     temperature: float = Field(
         default=1.0,
         gt=0,
-        description="The attention is softmax(cosine / temperature). 1: the paper's equation; far less trains far "
-        "better (0.03 in the specs of Omniglot; Chen et al. 2019 multiply the cosine by 100, which is 0.01).",
+        description="The attention is softmax(cosine / temperature). 1: the paper's equation; much lower "
+        "values train much better (0.03 in the specs of Omniglot; Chen et al. 2019 multiply the cosine by 100, which "
+        "is 0.01).",
     )
     full_context_embeddings: bool = Field(
         default=False, description="Embed each image in the context of the support set (FCE, appendix A)."
@@ -178,7 +178,7 @@ class RL2Options(Options):
     """RL^2 (Duan et al. 2016, arXiv:1611.02779), as the authors' code trains it; see `rl2.py`."""
 
     name: Literal["rl2"] = "rl2"
-    discount: float = Field(default=0.99, ge=0, le=1, description="Of rewards, over the whole trial.")
+    discount: float = Field(default=0.99, ge=0, le=1, description="Discount of rewards per step, over the whole trial.")
     gae_lambda: float = Field(
         default=0.3, ge=0, le=1, description="Lambda of generalised advantage estimation, over the whole trial."
     )
@@ -188,17 +188,17 @@ class RL2Options(Options):
     epochs: int = Field(
         default=5, ge=1, le=1000, description="Passes over the batch in an iteration, of the policy and the baseline."
     )
-    minibatch: int = Field(
-        default=128, ge=1, description="Whole trials in a mini-batch; the last one holds what remains."
-    )
+    minibatch: int = Field(default=128, ge=1, description="Trials per mini-batch; the last one holds the rest.")
     kl_limit: float = Field(
-        default=0.01, gt=0, description="The most that an iteration may change the policy: mean KL(old, new) of a step."
+        default=0.01, gt=0, description="Largest change of the policy in an iteration: mean KL(old, new) per step."
     )
     backtracks: int = Field(
         default=10, ge=0, le=100, description="Attempts to shorten a step beyond kl_limit; then the step is not taken."
     )
-    backtrack_factor: float = Field(default=0.5, gt=0, lt=1, description="By which an attempt shortens it.")
-    entropy_bonus: float = Field(default=0.0, ge=0, description="Times the policy's entropy, added to the objective.")
+    backtrack_factor: float = Field(
+        default=0.5, gt=0, lt=1, description="Factor by which an attempt shortens the step."
+    )
+    entropy_bonus: float = Field(default=0.0, ge=0, description="Weight of the policy's entropy in the objective.")
     baseline_normalisation_rate: float = Field(
         default=0.9,
         gt=0,
@@ -222,21 +222,25 @@ AlgorithmOptions = Annotated[
 
 
 class OptimizerOptions(Options):
-    """The outer optimizer. Reptile's epsilon is sgd's learning rate (its gradient is theta minus the mean of the
-    adapted weights)."""
+    """The outer optimizer.
+
+    For Reptile use sgd: its learning rate is epsilon, and its gradient is theta minus the mean of the adapted weights.
+    """
 
     name: Literal["adam", "sgd"] = Field(default="adam", description="Adam (Kingma and Ba 2015) or plain SGD.")
-    learning_rate: float = Field(default=1e-3, gt=0, description="At the first step.")
+    learning_rate: float = Field(default=1e-3, gt=0, description="Learning rate at the first step.")
     schedule: Literal["constant", "linear", "cosine", "step"] = Field(
         default="constant",
         description="linear, cosine: from learning_rate to final_learning_rate over all steps; step: times "
         "decay_factor after every decay_every steps.",
     )
     final_learning_rate: float | None = Field(
-        default=None, ge=0, description="At the last step, for linear and cosine; default 0."
+        default=None, ge=0, description="Learning rate at the last step, for linear and cosine; default 0."
     )
-    decay_every: int | None = Field(default=None, ge=1, description="Steps between two decays, for step.")
-    decay_factor: float | None = Field(default=None, gt=0, lt=1, description="For step; default 0.5.")
+    decay_every: int | None = Field(default=None, ge=1, description="Steps between two decays, for schedule: step.")
+    decay_factor: float | None = Field(
+        default=None, gt=0, lt=1, description="Factor of each decay, for schedule: step; default 0.5."
+    )
     clip_value: float | None = Field(
         default=None, gt=0, description="Clip each element of the meta-gradient to [-v, v] (Finn: 10 on miniImageNet)."
     )
@@ -258,5 +262,5 @@ class OptimizerOptions(Options):
 
     @property
     def depends_on_length(self) -> bool:
-        """Whether a step's learning rate depends on how many steps there are in all."""
+        """Return whether a step's learning rate depends on the total number of steps."""
         return self.schedule in ("linear", "cosine")

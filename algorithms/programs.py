@@ -1,13 +1,14 @@
-"""How TensorFlow programs are traced and fused.
+"""Tracing and fusing TensorFlow programs.
 
-`program` traces without AutoGraph, which would read and rewrite the source of every function below it, seconds at the
-start of a run. So control flow that depends on a tensor's value is written with tf.cond, tf.where and tf.while_loop.
+`program` traces without AutoGraph. AutoGraph would read and rewrite the source of every function below it, which takes
+seconds at the start of a run. So control flow that depends on a tensor's value is written with tf.cond, tf.where and
+tf.while_loop.
 
-`compiled(function)` is a small program inside a training step, fused by XLA, with derivatives to second order. On a CPU
-the products of a step are fastest in the library's own kernels (oneDNN), and everything between two products
-(normalisation, activation, pooling) is fastest as one fused program. Its derivative is a program of its own, which
-computes again what it needs, so that nothing but inputs is kept; and so is the derivative of that derivative, which
-second-order meta-gradients ask for. Third derivatives are not there.
+`compiled(function)` is a small program inside a training step, fused by XLA, with derivatives up to second order. On a
+CPU the products of a step are fastest in the library's own kernels (oneDNN). Everything between two products
+(normalisation, activation, pooling) is fastest as one fused program. Its derivative is a separate program, which
+recomputes what it needs, so that only inputs are stored. The derivative of that derivative, which second-order
+meta-gradients need, is a third program. Third derivatives are not supported.
 """
 
 from __future__ import annotations
@@ -25,9 +26,12 @@ ZERO = tf.UnconnectedGradients.ZERO
 
 
 def compiled(function: Function, by_library: Function | None = None) -> Function:
-    """`function` of tensors, as programs of its value, its gradient, and the gradient of its gradient.
+    """Return `function` of tensors, compiled as programs of its value, its gradient, and the gradient of its gradient.
 
-    `by_library` computes the same with the library's kernels: value and gradient are then left to them.
+    Args:
+        function: Maps tensors to a tensor or a tuple of tensors.
+        by_library: Computes the same with the library's kernels. If given, it computes value and gradient, and only the
+            second derivative is a compiled program.
     """
 
     def gradient(inputs: Sequence[tf.Tensor], output_gradients: Sequence[tf.Tensor]) -> list[tf.Tensor]:
@@ -71,7 +75,7 @@ def compiled(function: Function, by_library: Function | None = None) -> Function
 
 
 def _constant(tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-    """The tensors as a tape does not see them: else it would have a program return all that lies inside it."""
+    """Hide the tensors from a tape; otherwise a program would return every tensor inside it."""
     return [tf.stop_gradient(tensor) for tensor in tensors]
 
 

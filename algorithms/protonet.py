@@ -22,12 +22,12 @@ from .options import PrototypicalNetworkOptions
 
 
 class PrototypicalNetwork(EmbeddingLearner):
-    """A `Learner`."""
+    """A `Learner` that classifies a query by its distance from the mean embedding of each class."""
 
     options: PrototypicalNetworkOptions
 
     def logits(self, own: Parameters, supports: tf.Tensor, queries: tf.Tensor, way: int) -> tf.Tensor:
-        """Embeddings `[T, S, D]` (class-major) and `[T, Q, D]` -> `[T, Q, way]`."""
+        """Return `[T, Q, way]` from embeddings `[T, S, D]` (class-major) and `[T, Q, D]`."""
         tasks, examples, dimensions = supports.shape
         by_class = tf.reshape(supports, (tasks, way, examples // way, dimensions))
         prototypes = tf.reduce_mean(by_class, axis=2)  # [T, way, D]
@@ -36,5 +36,5 @@ class PrototypicalNetwork(EmbeddingLearner):
         return -squared_distances(queries, prototypes)
 
     def comparison(self, way: int, supports: int, queries: int) -> int:
-        """Multiply-adds of `logits` for one task."""
+        """Return the multiply-adds of `logits` for one task."""
         return queries * way * self.network.features

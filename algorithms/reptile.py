@@ -7,13 +7,13 @@ epsilon is the learning rate of the outer SGD, whose gradient is theta - mean_i 
 anneals it linearly to 0.
 
 Inner Adam has beta1 = 0, so its only state is the second moment v and the step count t. As in the paper's code,
-v and t go on from task to task in training, and every validation or test task starts from the values of training.
-Deviation: the code runs the T tasks of a meta-batch one after another, all from the same theta, each from the v that
-the last one left; here they run at once, each from the same v, and v then becomes what the chain of their T * k
-updates makes of it. `serial` hands on v exactly, but moves theta after each task: that is Algorithm 1, not the code.
+v and t carry over from task to task in training, and every validation or test task starts from the training's values.
+Deviation: the code runs the T tasks of a meta-batch one after another, all from the same theta, each from the v of
+the task before. Here they run at once, each from the same v, and v then becomes the result of the chain of their T * k
+updates. `serial` carries v over exactly, but moves theta after each task: that is Algorithm 1, not the code.
 
 The mini-batches of a task run through the support set in random order, reshuffled after each pass. The order is a
-pure function of what the task has drawn, so the same task is learnt in the same order whoever draws it.
+pure function of what the task has drawn, so the same task is always learnt in the same order.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from ..datasets.random import TaskKeys
 from ..datasets.tasks import Episode, Shape
 from .adaptation import outputs_along, per_task, predict_queries, recorded_steps, task_gradients
 from .learner import Metrics, Problem, apply_meta_gradients, state_of
-from .networks.feedforward import Network, Params
+from .networks.feedforward import Network, Values
 from .networks.operations import gradient
 from .options import ReptileOptions
 from .programs import program
@@ -37,7 +37,7 @@ BETA2, EPSILON = 0.999, 1e-8
 
 
 class Reptile:
-    """A `Learner`."""
+    """A `Learner` that moves the weights towards those that are adapted to each task."""
 
     def __init__(
         self,
@@ -59,14 +59,18 @@ class Reptile:
         self.compiled_predict = program(self._predict, jit_compile=whole)
 
     def train_step(self, batch: Episode, share: Share = WHOLE) -> Metrics:
-        """One meta-update. Scalars: loss (of the first mini-batches) and loss_after (of the last).
+        """Update the meta-parameters once.
 
-        ValueError for many workers with `serial`, where each task waits for the one before it.
+        Returns:
+            Scalars: loss (of the first mini-batches) and loss_after (of the last).
+
+        Raises:
+            ValueError: `serial` with several workers, where each task depends on the one before it.
         """
         if not self.options.serial:
             return self._meta_update(batch, share)
         if share.workers.count > 1:
-            raise ValueError("serial Reptile has nothing to share out")
+            raise ValueError("serial Reptile cannot be divided among workers")
         tasks = batch.support_x.shape[0]
         each = [self._meta_update(Episode(*(part[task : task + 1] for part in batch)), WHOLE) for task in range(tasks)]
         return {name: tf.add_n([metrics[name] for metrics in each]) / tasks for name in each[0]}
@@ -88,13 +92,17 @@ class Reptile:
         apply_meta_gradients(self.optimizer, self.parameters, gradients)
         return metrics
 
-    def learn(self, batch: Episode) -> tuple[Params, Params, tf.Tensor]:
-        """theta_i' and second moments v_i, `[T, *shape]`, and mini-batch losses `[k, T]` of training's k steps."""
+    def learn(self, batch: Episode) -> tuple[Values, Values, tf.Tensor]:
+        """Run training's k inner steps on each task.
+
+        Returns:
+            theta_i' and the second moments v_i, each `[T, *shape]`, and the mini-batch losses `[k, T]`.
+        """
         order = self._order(batch, self.options.inner_steps, self.options.inner_batch)
         parameters, moments = self._start(batch)
         losses = tf.TensorArray(batch.support_x.dtype, self.options.inner_steps, element_shape=(order.shape[0],))
 
-        def step(number: tf.Tensor, parameters: Params, moments: Params, losses: tf.TensorArray):
+        def step(number: tf.Tensor, parameters: Values, moments: Values, losses: tf.TensorArray):
             parameters, moments, loss = self._inner_step(parameters, moments, batch, order, number)
             return number + 1, parameters, moments, losses.write(number, loss)
 
@@ -105,36 +113,36 @@ class Reptile:
         return parameters, moments, losses.stack()
 
     def evaluate(self, batch: Episode) -> Metrics:
-        """Metrics of each task after the recorded numbers of inner steps."""
+        """Return the metrics of each task after the recorded numbers of inner steps."""
         return self.problem.metrics(self.predict(batch), batch.query_y, self.recorded)
 
     def predict(self, batch: Episode) -> tf.Tensor:
-        """Outputs for the queries after each of the R recorded numbers of inner steps, `[R, T, Q, outputs]`."""
+        """Return outputs for the queries after each of the R recorded numbers of inner steps, `[R, T, Q, outputs]`."""
         return self.compiled_predict(batch)
 
     def _predict(self, batch: Episode) -> tf.Tensor:
-        """Outputs `[R, T, Q, outputs]`."""
+        """Compute the outputs `[R, T, Q, outputs]` of `predict`."""
         order = self._order(batch, self.recorded[-1], self.options.test_inner_batch or self.options.inner_batch)
 
-        def inner_step(number: tf.Tensor, state: tuple[Params, Params]) -> tuple[Params, Params]:
+        def inner_step(number: tf.Tensor, state: tuple[Values, Values]) -> tuple[Values, Values]:
             parameters, moments, _ = self._inner_step(*state, batch, order, number)
             return parameters, moments
 
-        def predict(state: tuple[Params, Params]) -> tf.Tensor:
+        def predict(state: tuple[Values, Values]) -> tf.Tensor:
             return predict_queries(self.network, state[0], batch, self.problem.protocol)
 
         return outputs_along(self.recorded, self._start(batch), inner_step, predict)
 
     def operations(self, shape: Shape) -> int:
-        """Floating-point operations of one task in a training step."""
+        """Return the floating-point operations of one task in a training step."""
         return self.options.inner_steps * self.options.inner_batch * gradient(self.network.layers)
 
-    def _start(self, batch: Episode) -> tuple[Params, Params]:
+    def _start(self, batch: Episode) -> tuple[Values, Values]:
         tasks = batch.support_x.shape[0]
         return per_task(self.parameters, tasks), per_task(self.moments, tasks)
 
     def _order(self, batch: Episode, steps: int, size: int) -> tf.Tensor:
-        """Support rows of each mini-batch, int32 `[T, steps, size]`: pass after pass, each shuffled."""
+        """Return the support rows of each mini-batch, int32 `[T, steps, size]`, reshuffled for each pass."""
         tasks, supports = batch.support_x.shape[:2]
         passes = -(-steps * size // supports)
         shuffled = TaskKeys.of_drawn(batch.drawn).distinct("mini-batches", supports, supports, passes)
@@ -142,14 +150,14 @@ class Reptile:
         return tf.reshape(rows, (tasks, steps, size))
 
     def _inner_step(
-        self, parameters: Params, moments: Params, batch: Episode, order: tf.Tensor, number: tf.Tensor
-    ) -> tuple[Params, Params, tf.Tensor]:
-        """Step `number` (from 0): new parameters, new second moments, and the losses `[T]` before it."""
+        self, parameters: Values, moments: Values, batch: Episode, order: tf.Tensor, number: tf.Tensor
+    ) -> tuple[Values, Values, tf.Tensor]:
+        """Return new parameters and second moments after step `number` (from 0), and the losses `[T]` before it."""
         rows = tf.gather(order, number, axis=1)  # [T, size]
         x = tf.gather(batch.support_x, rows, batch_dims=1)
         y = tf.gather(batch.support_y, rows, batch_dims=1)
 
-        def loss(parameters: Params) -> tf.Tensor:
+        def loss(parameters: Values) -> tf.Tensor:
             return self.problem.loss(self.network(parameters, x), y)
 
         losses, gradients = task_gradients(loss, parameters, list(parameters))
@@ -166,11 +174,16 @@ class Reptile:
 
 
 def added_moment(before: tf.Tensor | tf.Variable, after: tf.Tensor, steps: int, behind: int = 0) -> tf.Tensor:
-    """What T tasks in a row, with `behind` more after them, add to the second moment of the chain, from the moments
-    `[T, ...]` after each of them if it starts at `before`.
+    """Return what T consecutive tasks add to the second moment of the chain.
 
-    A task with `steps` updates maps v to BETA2^steps * v + a_i, where a_i = after_i - BETA2^steps * before;
-    the chain over T tasks is sum_i BETA2^(steps * (T - 1 - i)) * a_i + BETA2^(steps * T) * before.
+    A task with `steps` updates maps v to BETA2^steps * v + a_i, where a_i = after_i - BETA2^steps * before. The chain
+    over T tasks is sum_i BETA2^(steps * (T - 1 - i)) * a_i + BETA2^(steps * T) * before.
+
+    Args:
+        before: The second moment `[...]` from which every task starts.
+        after: The second moments `[T, ...]` after each task.
+        steps: The number of updates per task.
+        behind: The number of tasks of the chain that follow these T.
     """
     decay = BETA2**steps
     tasks = after.shape[0]

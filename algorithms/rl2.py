@@ -1,7 +1,7 @@
 """RL^2: fast reinforcement learning via slow reinforcement learning (Duan et al. 2016, arXiv:1611.02779).
 
-A recurrent policy plays whole trials, of several episodes in one environment; what it remembers lasts for the trial
-(section 2.2), and training it to earn much in a trial is what makes it learn within one. Each step it sees the
+A recurrent policy plays whole trials of several episodes in one environment. Its memory lasts for the trial (section
+2.2), and training it for the reward of whole trials makes it learn within a trial. At each step it sees the
 observation, and the action, the reward and the end-of-episode flag of the step before. An iteration:
 
     G_t = r_t + gamma G_{t+1},  V_t = the baseline's estimate of it                          (over the WHOLE trial)
@@ -11,15 +11,16 @@ observation, and the action, the reward and the end-of-episode flag of the step 
 
 with A standardised over the batch, by `epochs` passes over mini-batches of whole trials in fixed order and full
 back-propagation through time. Of the passes whose mean KL(pi_old || pi) is within `kl_limit`, the one with the best
-mean of rho_t A_t is kept; if there is none, or if the whole batch says otherwise, the step is shortened by
-`backtrack_factor` until the KL over the whole batch is within the limit. The baseline, a recurrent network of its own,
+mean of rho_t A_t is kept; if there is none, or if the KL over the whole batch is larger, the step is shortened by
+`backtrack_factor` until that KL is within the limit. The baseline, a recurrent network of its own,
 regresses G normalised by a running mean and standard deviation, by as many passes.
 
-Against the paper, and why: it says "first-order TRPO"; the authors' code is PPO's clipped objective with that line
-search, so that is what this is. Against that code: its line search has no end if the KL stays too large, here the step
-is not taken after `backtracks` attempts; its running standard deviation is taken around the mean before the update,
-here around the batch's own. As there, a pass's KL and objective are means over its mini-batches, each before its own
-update, which costs nothing; and before the first step a policy sees action 0, reward 0, end-of-episode.
+Deviations from the paper, and why: it says "first-order TRPO", but the authors' code is PPO's clipped objective with
+that line search, and so is this. Deviations from that code: its line search has no end if the KL stays too large; here
+the step is not taken after `backtracks` attempts. Its running standard deviation is taken around the mean before the
+update; here it is around the batch's own mean. As in the code, a pass's KL and objective are means over its
+mini-batches, each before its own update, which costs nothing. Before the first step a policy sees action 0, reward 0,
+end-of-episode.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from ..datasets.random import TaskKeys
 from ..datasets.tasks import Shape
 from ..datasets.trials import Space, Trials, TrialSource
 from .learner import Metrics, apply_meta_gradients, state_of
-from .networks.feedforward import Params
+from .networks.feedforward import Values
 from .networks.gru import GRU, Weights
 from .networks.operations import forward, gradient
 from .networks.options import GRUOptions
@@ -48,19 +49,19 @@ from .workers import ALONE, WHOLE, Share, Workers
 
 
 class Batch(NamedTuple):
-    """What an iteration learns from; with an axis of mini-batches in front, `[M, N, B, ...]`, or one of them."""
+    """The data of one iteration, `[M, N, B, ...]` for M mini-batches, or one mini-batch of them, `[N, B, ...]`."""
 
-    inputs: tf.Tensor  # [N, B, D], what the networks see
+    inputs: tf.Tensor  # [N, B, D], the networks' inputs
     action: tf.Tensor  # [N, B] or [N, B, size]
     old: tf.Tensor  # [N, B, n], the distribution that the action comes from
     advantage: tf.Tensor  # [N, B], standardised
     target: tf.Tensor  # [N, B], normalised returns
-    weight: tf.Tensor  # [B], 1 for a trial and 0 for what fills up
-    trials: tf.Tensor  # [], those of all workers
+    weight: tf.Tensor  # [B], 1 for a trial and 0 for padding
+    trials: tf.Tensor  # [], the number of trials of all workers
 
 
 class RL2:
-    """A learner of trials: `train_step` and `evaluate` take what `source` samples, and play it."""
+    """A learner of trials: `train_step` and `evaluate` play the trials that `source` samples."""
 
     def __init__(
         self,
@@ -72,6 +73,17 @@ class RL2:
         seed: int = 0,
         jit_compile: bool = True,
     ):
+        """Build the policy, the baseline and their optimizers.
+
+        Args:
+            source: The environments.
+            network: The options of both recurrent networks.
+            optimizer: A function that returns a new optimizer; it is called once per network.
+            options: The algorithm's section of the spec.
+            precision: The dtype of the networks.
+            seed: The seed of the initial weights.
+            jit_compile: Whether XLA compiles the parts of an iteration.
+        """
         self.source, self.options = source, options
         self.distribution = distributions.of(source.actions)
         inputs = source.observations.size + source.actions.size + 2
@@ -91,46 +103,52 @@ class RL2:
         self.compiled_improve = program(self._improve, jit_compile=jit_compile)
         self.compiled_fit_baseline = program(self._fit_baseline, jit_compile=jit_compile)
         self.compiled_evaluate = program(self._evaluate, jit_compile=jit_compile)
-        compiled = functools.partial(program, jit_compile=jit_compile)  # what lies between two sums over workers
+        compiled = functools.partial(program, jit_compile=jit_compile)  # the parts between two sums over workers
         self._compiled_play, self._compiled_values = compiled(self.play), compiled(self._values_of)
         self._compiled_policy_gradient = compiled(self.policy_gradient)
         self._compiled_baseline_gradient = compiled(self._baseline_gradient)
         self._compiled_measures = compiled(lambda batch: self.objective(self.parameters, batch)[1])
 
     def train_step(self, trials: Trials, share: Share = WHOLE) -> Metrics:
-        """One iteration; scalars, after it:
+        """Run one iteration of playing and learning.
 
-        loss (minus the mean of rho_t A_t), total_reward of the trials played, kl, entropy, baseline_loss (of the last
-        pass), epoch_kept (from 1; 0: none was within the limit) and step_kept (the share of the step that was taken).
+        Returns:
+            Scalars after the iteration: loss (minus the mean of rho_t A_t), total_reward of the trials played, kl,
+            entropy, baseline_loss (of the last pass), epoch_kept (from 1; 0: no pass was within the limit) and
+            step_kept (the fraction of the step that was taken).
         """
         if share.workers.count == 1:
             return self.compiled_iteration(trials)
         return self.iteration(trials, share.workers)
 
     def evaluate(self, trials: Trials) -> Metrics:
-        """`trial_metrics` of sampled actions, as in the paper: one value a trial."""
+        """Return `trial_metrics` of sampled actions, as in the paper, one value per trial."""
         return self.compiled_evaluate(trials)
 
     def operations(self, shape: Shape | None = None) -> int:
-        """Floating-point operations of one trial in an iteration, as `operations.py` counts them; `shape` is unused.
+        """Return the floating-point operations of one trial in an iteration, as `operations.py` counts them.
 
-        Playing, `epochs` gradients of both networks, the baseline's estimates and the last KL; no back-tracking.
+        They are those of playing, of `epochs` gradients of both networks, of the baseline's estimates and of the last
+        KL. Back-tracking is not counted. `shape` is unused.
         """
         one, other = self.policy.layers, self.baseline.layers
         learning = self.options.epochs * (gradient(one) + gradient(other))
         return self.source.episodes * self.source.horizon * (2 * forward(one) + forward(other) + learning)
 
     def play(self, trials: Trials) -> Rollout:
-        """Play with sampled actions; recorded: the distributions `[N, T, n]`."""
+        """Play with sampled actions; `recorded` holds the distributions `[N, T, n]`."""
         return roll_out(self.source, trials, Player(self))
 
     def _evaluate(self, trials: Trials) -> Metrics:
         return trial_metrics(self.play(trials))
 
     def iteration(self, trials: Trials, workers: Workers = ALONE) -> Metrics:
-        """As `train_step`. The two networks learn at the same time: neither needs the other's step, and what is serial
-        in one program fills the cores that wait in the other. Not so with many workers, whose sums keep one order; each
-        of them plays its trials of each mini-batch."""
+        """Run one iteration, see `train_step`.
+
+        With one worker the two networks learn at the same time, because neither needs the other's step. What is serial
+        in one program fills the cores that wait in the other. With several workers the sums must keep one order, so the
+        networks learn one after the other. Each worker plays its trials of each mini-batch.
+        """
         if workers.count == 1:
             batch, total_reward = self.compiled_collect(trials)
             metrics, baseline_loss = self.compiled_improve(batch), self.compiled_fit_baseline(batch)
@@ -140,7 +158,7 @@ class RL2:
         return metrics | {"baseline_loss": baseline_loss, "total_reward": total_reward}
 
     def collect(self, trials: Trials, workers: Workers = ALONE) -> tuple[Batch, tf.Tensor]:
-        """Play: what there is to learn from, and the mean total reward."""
+        """Play the trials; return the batch to learn from and the mean total reward."""
         parts = self.parts(trials.keys.shape[0], workers)
         if workers.count > 1:
             trials = tf.nest.map_structure(lambda each: tf.gather(each, parts.rows), trials)
@@ -148,11 +166,11 @@ class RL2:
         return self.batch(rollout, parts), workers.total(tf.reduce_sum(rollout.reward) / parts.tasks)
 
     def parts(self, tasks: int, workers: Workers = ALONE) -> Minibatches:
-        """How an iteration of so many trials is cut."""
+        """Return the mini-batches of an iteration of `tasks` trials."""
         return Minibatches(tasks, min(self.options.minibatch, tasks), workers)
 
     def batch(self, rollout: Rollout, parts: Minibatches) -> Batch:
-        """Advantages and targets in mini-batches; moves the running mean and standard deviation of returns."""
+        """Return advantages and targets in mini-batches; update the running mean and standard deviation of returns."""
         inputs = encode(self.source.observations, self.source.actions, rollout.seen, self.dtype)
         inputs, reward = parts.cut(inputs), parts.cut(tf.cast(rollout.reward, self.dtype))
         weight, trials = parts.weights(self.dtype), parts.trials(self.dtype)
@@ -170,7 +188,7 @@ class RL2:
         return Batch(inputs, action, old, (advantage - mean) / (deviation + 1e-8), target, weight, trials)
 
     def _values_of(self, inputs: tf.Tensor) -> tf.Tensor:
-        """The baseline's outputs `[M, N, B]`."""
+        """Return the baseline's outputs `[M, N, B]`."""
         network = self.baseline.weights()
         return tf.map_fn(lambda xs: self.baseline.unroll(network, xs)[..., 0], inputs)
 
@@ -181,7 +199,7 @@ class RL2:
         return (returns - self.return_mean) / (self.return_std + 1e-8)
 
     def _each(self, function: Callable[[Batch], tf.Tensor], batch: Batch, passes: int = 1, results: int = 1):
-        """Results of the last of so many passes, see `mean_of_each`."""
+        """Run `passes` passes over the mini-batches and return the results of the last, see `mean_of_each`."""
         _, last = tf.while_loop(
             lambda number, _: number < passes,
             lambda number, _: (number + 1, mean_of_each(function, batch, batch.trials, results)),
@@ -192,7 +210,7 @@ class RL2:
         return last
 
     def _fit_baseline(self, batch: Batch, workers: Workers = ALONE) -> tf.Tensor:
-        """All passes of the baseline; the mean loss of the last."""
+        """Run all passes of the baseline and return the mean loss of the last."""
         return self._each(functools.partial(self._baseline_update, workers), batch, self.options.epochs)[0]
 
     def _baseline_update(self, workers: Workers, batch: Batch) -> tf.Tensor:
@@ -200,7 +218,7 @@ class RL2:
         apply_meta_gradients(self.baseline_optimizer, self.baseline.parameters, gradients)
         return loss[None]
 
-    def _baseline_gradient(self, batch: Batch) -> tuple[tf.Tensor, Params]:
+    def _baseline_gradient(self, batch: Batch) -> tuple[tf.Tensor, Values]:
         parameters = {name: tf.convert_to_tensor(value) for name, value in self.baseline.parameters.items()}
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(parameters)
@@ -213,17 +231,19 @@ class RL2:
         apply_meta_gradients(self.optimizer, self.parameters, gradients)
         return measures
 
-    def policy_gradient(self, batch: Batch) -> tuple[tf.Tensor, Params]:
-        """`measures` of a mini-batch, and the gradient of what is minimised; with many workers a part of each, to be
-        added to theirs."""
+    def policy_gradient(self, batch: Batch) -> tuple[tf.Tensor, Values]:
+        """Return the measures of a mini-batch and the gradient of the objective.
+
+        With several workers both are parts, to be summed over the workers.
+        """
         theta = {name: tf.convert_to_tensor(value) for name, value in self.parameters.items()}
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(theta)
             loss, measures = self.objective(theta, batch)
         return measures, tape.gradient(loss, theta)
 
-    def objective(self, theta: Params, batch: Batch) -> tuple[tf.Tensor, tf.Tensor]:
-        """What is minimised, and the measures `[3]`: minus the mean of rho_t A_t, mean KL, mean entropy."""
+    def objective(self, theta: Values, batch: Batch) -> tuple[tf.Tensor, tf.Tensor]:
+        """Return the loss to minimise and the measures `[3]`: minus the mean of rho_t A_t, mean KL, mean entropy."""
         new = self._numbers(theta, self.policy.unroll(self.policy.weights(theta), batch.inputs))
         of, clip = self.distribution, self.options.clip
         ratio = tf.exp(of.log_probability(new, batch.action) - of.log_probability(batch.old, batch.action))
@@ -234,7 +254,7 @@ class RL2:
         return loss - self.options.entropy_bonus * entropy, tf.stack([surrogate, kl, entropy])
 
     def _improve(self, batch: Batch, workers: Workers = ALONE) -> Metrics:
-        """All passes over the batch, the choice between them, and the line search."""
+        """Run all passes over the batch, choose between them, and search along the line to the chosen one."""
         limit = self.options.kl_limit
         old, update = self._values(), functools.partial(self._policy_update, workers)
 
@@ -257,11 +277,15 @@ class RL2:
         return {"loss": surrogate, "kl": kl, "entropy": entropy, "epoch_kept": kept, "step_kept": share}
 
     def _line_search(self, batch: Batch, old: list[tf.Tensor], far: list[tf.Tensor], workers: Workers):
-        """Go from `old` as far towards `far` as the limit allows; the share of the way, and the measures there."""
+        """Go from `old` as far towards `far` as the limit allows.
+
+        Returns:
+            The fraction of the way, and the measures there.
+        """
 
         def measures(share: tf.Tensor) -> tf.Tensor:
             for variable, start, end in zip(self.parameters.values(), old, far, strict=True):
-                variable.assign(tf.where(share > 0, (1 - share) * start + share * end, start))  # `end` may be no number
+                variable.assign(tf.where(share > 0, (1 - share) * start + share * end, start))  # `end` may be NaN
             return workers.total(self._each(self._compiled_measures, batch, results=3))
 
         def attempt(number: tf.Tensor, _: tf.Tensor, __: tf.Tensor):
@@ -282,26 +306,26 @@ class RL2:
     def _values(self) -> list[tf.Tensor]:
         return [tf.convert_to_tensor(variable) for variable in self.parameters.values()]
 
-    def _numbers(self, theta: Params, outputs: tf.Tensor) -> tf.Tensor:
-        """What `distributions` asks for, from the network's outputs `[..., O]`."""
+    def _numbers(self, theta: Values, outputs: tf.Tensor) -> tf.Tensor:
+        """Return the numbers that `distributions` takes, from the network's outputs `[..., O]`."""
         if self.source.actions.discrete:
             return outputs
         return tf.concat([outputs, tf.broadcast_to(theta["log_std"], outputs.shape)], axis=-1)
 
 
 class Player:
-    """The policy as `roll_out` wants it; remembers h, and records its distributions."""
+    """A `Policy` for `roll_out` that remembers h and records its distributions."""
 
     def __init__(self, learner: RL2):
         self.learner, self.network = learner, learner.policy
         self.weights: Weights = learner.policy.weights()
 
     def start(self, tasks: int) -> tf.Tensor:
-        """h_0, not trained."""
+        """Return h_0, which is not trained."""
         return self.network.start(tasks)
 
     def act(self, memory: tf.Tensor, seen: Seen, number: tf.Tensor, keys: TaskKeys):
-        """A sampled action, h, and the distribution."""
+        """Return a sampled action, the next h, and the distribution."""
         learner = self.learner
         x = encode(learner.source.observations, learner.source.actions, seen, learner.dtype)
         outputs, memory = self.network.step(self.weights, x, memory)
@@ -310,7 +334,10 @@ class Player:
 
 
 def encode(observations: Space, actions: Space, seen: Seen, dtype: tf.DType) -> tf.Tensor:
-    """`[..., D]`: observation, action before (each one-hot where discrete), its raw reward, its end-of-episode flag."""
+    """Return a policy's inputs `[..., D]`: observation, previous action, its raw reward and its end-of-episode flag.
+
+    Discrete observations and actions are one-hot.
+    """
 
     def vector(space: Space, value: tf.Tensor) -> tf.Tensor:
         return tf.one_hot(value, space.size, dtype=dtype) if space.discrete else tf.cast(value, dtype)
@@ -320,13 +347,16 @@ def encode(observations: Space, actions: Space, seen: Seen, dtype: tf.DType) -> 
 
 
 def advantages(reward: tf.Tensor, values: tf.Tensor, discount: float, gae_lambda: float) -> tf.Tensor:
-    """Generalised advantage estimates `[M, N, B]`; nothing follows the last step, and episode ends do not matter."""
+    """Return generalised advantage estimates `[M, N, B]` (Schulman et al. 2016).
+
+    The value after the last step is 0, and ends of episodes inside a trial do not matter.
+    """
     after = tf.concat([values[:, 1:], tf.zeros_like(values[:, :1])], axis=1)
     return discounted_sums(reward + discount * after - values, discount * gae_lambda)
 
 
 def discounted_sums(x: tf.Tensor, factor: float) -> tf.Tensor:
-    """s_t = x_t + factor * s_{t+1} along N of `[M, N, B]`, s_N = 0."""
+    """Return s_t = x_t + factor * s_{t+1} along N of `[M, N, B]`, with s_N = 0."""
     steps = tf.transpose(x, (1, 0, 2))
     sums = tf.scan(lambda after, now: now + factor * after, steps, tf.zeros_like(steps[0]), reverse=True)
     return tf.transpose(sums, (1, 0, 2))

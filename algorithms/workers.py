@@ -1,11 +1,11 @@
-"""One run over many workers: processes that share out the tasks of every meta-batch and add up what they find.
+"""Training one run with several workers: processes that divide the tasks of every meta-batch and sum their results.
 
     g = sum_w sum_{i in tasks of worker w} g_i / T                (the meta-gradient of one worker with all T tasks)
 
-Each worker holds the same variables, sums over all workers are the same bits everywhere (one all-reduce, a ring over
-gRPC, or NCCL on GPUs), and each makes the same update with them: nothing else has to be kept in step. A worker is a
-process with one device, on whatever host. `tf.distribute.MultiWorkerMirroredStrategy` connects them; its replica
-contexts are not used, because their reductions cannot stand in a loop of the graph, where RL^2 needs them.
+Each worker holds the same variables. Sums over all workers are bitwise equal everywhere (one all-reduce, a ring over
+gRPC, or NCCL on GPUs). Each worker makes the same update with them, so nothing else needs synchronisation. A worker is
+a process with one device, on any host. `tf.distribute.MultiWorkerMirroredStrategy` connects them. Its replica contexts
+are not used, because their reductions cannot be in a loop of the graph, where RL^2 needs them.
 """
 
 from __future__ import annotations
@@ -21,16 +21,20 @@ import tensorflow as tf
 
 @dataclass(frozen=True)
 class Workers:
-    """Worker `index` of `count`; number 0 is the chief. A sum is waited for until all workers have called it."""
+    """Worker `index` of `count` workers; number 0 is the chief. A sum blocks until all workers have called it."""
 
     index: int = 0
     count: int = 1
-    order: Any = field(default=None, repr=False, compare=False)  # a variable that all sums name, so that none overtakes
+    order: Any = field(default=None, repr=False, compare=False)  # a variable that keeps all sums in order
 
     def total(self, values: Any) -> Any:
-        """Sum over all workers of a structure of floating-point tensors of static shapes, which all have alike.
+        """Return the sum over all workers of a structure of floating-point tensors.
 
-        One message for each dtype; not in a program that XLA compiles. tf.errors.OpError where a worker is lost.
+        The structure and its static shapes must be the same on all workers. Each dtype takes one message. Do not call
+        it in a program that XLA compiles.
+
+        Raises:
+            tf.errors.OpError: Another worker is lost.
         """
         if self.count == 1:
             return values
@@ -44,17 +48,22 @@ class Workers:
         return tf.nest.pack_sequence_as(values, [summed[number] for number in range(len(flat))])
 
     def agree(self, chief: int, stop: bool = False) -> int:
-        """The number that the chief gives, or 0 where any worker wants to stop."""
-        said, stops = chief if self.index == 0 else 0, stop
-        said, stops = self.total([tf.constant(float(number), tf.float64) for number in (said, stops)])
-        return 0 if stops else int(said)
+        """Return the chief's number, or 0 if any worker wants to stop.
+
+        Args:
+            chief: The number; only the chief's value is used.
+            stop: Whether this worker wants to stop.
+        """
+        own = (chief if self.index == 0 else 0, stop)
+        agreed, stops = self.total([tf.constant(float(number), tf.float64) for number in own])
+        return 0 if stops else int(agreed)
 
     def spread(self, variables: Sequence[tf.Variable]) -> None:
-        """Assign the chief's values on all workers."""
+        """Assign the chief's values of the variables on all workers."""
         if self.count > 1:
             own = [tf.cast(each, each.dtype if each.dtype.is_floating else tf.float64) for each in variables]
-            said = own if self.index == 0 else [tf.zeros_like(each) for each in own]
-            for variable, value in zip(variables, self.total(said), strict=True):
+            values = own if self.index == 0 else [tf.zeros_like(each) for each in own]
+            for variable, value in zip(variables, self.total(values), strict=True):
                 variable.assign(tf.cast(value, variable.dtype))
 
     def _all_reduce(self, vector: tf.Tensor) -> tf.Tensor:
@@ -76,9 +85,14 @@ ALONE = Workers()
 
 
 class Share(NamedTuple):
-    """A worker's tasks of a meta-batch: `before` tasks of other workers come before them, `after` behind them.
+    """A worker's part of the tasks of a meta-batch.
 
-    Trials are not shared out by this: a learner of trials gets all of them, and plays its part of each mini-batch.
+    Trials are not divided by this. A learner of trials gets all of them, and plays its part of each mini-batch.
+
+    Attributes:
+        workers: All workers of the run.
+        before: The number of tasks that lower-numbered workers compute.
+        after: The number of tasks that higher-numbered workers compute.
     """
 
     workers: Workers = ALONE
@@ -87,29 +101,34 @@ class Share(NamedTuple):
 
     @classmethod
     def of(cls, tasks: int, workers: Workers) -> tuple[Share, int]:
-        """The share of this worker in `tasks` tasks, and how many these are: tasks w T / N .. (w + 1) T / N - 1."""
+        """Return this worker's share of `tasks` tasks and its size: tasks w T / N to (w + 1) T / N - 1."""
         first, end = (tasks * number // workers.count for number in (workers.index, workers.index + 1))
         return cls(workers, first, tasks - end), end - first
 
     def whole(self, tasks: int) -> int:
-        """Tasks of the meta-batch, where this worker has `tasks`."""
+        """Return the number of tasks of the meta-batch, where this worker has `tasks`."""
         return self.before + tasks + self.after
 
     def mean(self, values: Any, tasks: int) -> Any:
-        """Mean over the meta-batch of a structure of tensors that are means over this worker's `tasks`."""
+        """Return the mean over the meta-batch of tensors that are means over this worker's `tasks`."""
         if self.workers.count == 1:
             return values
         weight = tasks / self.whole(tasks)
         return self.workers.total(tf.nest.map_structure(lambda value: weight * value, values))
 
 
-WHOLE = Share()  # of the one worker there is
+WHOLE = Share()  # the share of a single worker
 
 
 def join(addresses: Sequence[str], index: int) -> Workers:
-    """Meet the other workers, `addresses` "host:port" in their order; waits for them.
+    """Connect to the other workers; blocks until all have connected.
 
-    To be called before TensorFlow has run anything. Workers of one host take its GPUs in turn where they see several.
+    Call it before TensorFlow has run anything. If a worker sees several GPUs, the workers of one host take them in
+    turn.
+
+    Args:
+        addresses: "host:port" of each worker, in their order.
+        index: The number of this worker.
     """
     hosts = [address.rpartition(":")[0] for address in addresses]
     gpus = tf.config.list_physical_devices("GPU")

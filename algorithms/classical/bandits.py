@@ -1,7 +1,7 @@
-"""Classical policies for Bernoulli bandits, the opponents of Duan et al. 2016, section 3.1.
+"""Classical policies for Bernoulli bandits, which Duan et al. 2016 compare with in section 3.1.
 
-Every arm has a Beta(1, 1) prior; equal indices go to the first arm. A rule is a pure function from what was counted,
-the number of the pull, random numbers and the policy's one parameter to an arm.
+Every arm has a Beta(1, 1) prior; of equal indices the first arm is pulled. A rule is a pure function that returns an
+arm. Its arguments are the counts of the trial, the number of the pull, random numbers and the policy's one parameter.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from .gittins import gittins_indices
 
 
 class Counts(NamedTuple):
-    """What a trial has shown of its arms, each `[T, arms]`."""
+    """The successes and failures of each arm so far in a trial, each `[T, arms]`."""
 
     successes: tf.Tensor
     failures: tf.Tensor
 
     def after(self, seen: Seen, number: tf.Tensor) -> Counts:
-        """With the pull before pull `number`; there is none before pull 0."""
+        """Return the counts with the pull before pull `number` added; there is none before pull 0."""
         pulled = tf.one_hot(seen.action, self.successes.shape[1]) * tf.cast(number > 0, tf.float32)
         paid = pulled * seen.reward[:, None]
         return Counts(self.successes + paid, self.failures + pulled - paid)
 
     @property
     def mean(self) -> tf.Tensor:
-        """Posterior means."""
+        """Return the posterior means `[T, arms]`."""
         return (self.successes + 1) / (self.successes + self.failures + 2)
 
 
@@ -45,42 +45,45 @@ class BanditPolicy:
         self.arms, self.rule, self.parameter = source.options.arms, rule, parameter
 
     def start(self, tasks: int) -> Counts:
-        """Nothing was pulled."""
+        """Return counts of 0."""
         return Counts(tf.zeros((tasks, self.arms)), tf.zeros((tasks, self.arms)))
 
     def act(self, memory: Counts, seen: Seen, number: tf.Tensor, keys: TaskKeys) -> tuple[tf.Tensor, Counts, tuple[()]]:
-        """See `Policy`."""
+        """Choose an arm, see `Policy`."""
         counts = memory.after(seen, number)
         return self.rule(counts, number, keys, self.parameter), counts, ()
 
 
 def greedy(counts: Counts, number: tf.Tensor, keys: TaskKeys, parameter: tf.Tensor) -> tf.Tensor:
-    """The best posterior mean."""
+    """Choose the arm with the highest posterior mean."""
     return _best(counts.mean)
 
 
 def epsilon_greedy(counts: Counts, number: tf.Tensor, keys: TaskKeys, epsilon: tf.Tensor) -> tf.Tensor:
-    """With probability epsilon a random arm, else the best posterior mean."""
+    """Choose a random arm with probability epsilon, else the arm with the highest posterior mean."""
     explore = keys.uniform("explore") < tf.cast(epsilon, tf.float64)
     return tf.where(explore, random_action(keys, counts.mean.shape[1]), _best(counts.mean))
 
 
 def ucb1(counts: Counts, number: tf.Tensor, keys: TaskKeys, scale: tf.Tensor) -> tf.Tensor:
-    """Mean + scale sqrt(2 ln t / n) with the prior's two pulls in n, t pulls before this one (Auer et al. 2002)."""
+    """Choose the arm with the highest mean + scale sqrt(2 ln t / n) (Auer et al. 2002).
+
+    n counts the pulls of an arm and the two of its prior; t counts all pulls before this one.
+    """
     log_time = tf.math.log(tf.maximum(tf.cast(number, tf.float32), 1.0))
     return _best(counts.mean + scale * tf.sqrt(2 * log_time / (counts.successes + counts.failures + 2)))
 
 
 def thompson_sampling(counts: Counts, number: tf.Tensor, keys: TaskKeys, parameter: tf.Tensor) -> tf.Tensor:
-    """The best of one draw from the posterior (Thompson 1933)."""
+    """Choose the best arm of one draw from the posterior (Thompson 1933)."""
     log_odds, _ = _posterior_draw(counts, keys)
     return _best(log_odds)
 
 
 def optimistic_thompson_sampling(counts: Counts, number: tf.Tensor, keys: TaskKeys, samples: tf.Tensor) -> tf.Tensor:
-    """The best arm of the draw whose joint posterior density over all arms is highest, among `samples` draws.
+    """Choose the best arm of the draw whose joint posterior density over all arms is highest, among `samples` draws.
 
-    That is the authors' rule under this name; May et al. 2012 take the larger of draw and mean for each arm instead.
+    This is the authors' rule of that name. May et al. 2012 take the larger of draw and mean for each arm instead.
     """
 
     def one(sample: tf.Tensor, best: tf.Tensor, arm: tf.Tensor):
@@ -94,7 +97,7 @@ def optimistic_thompson_sampling(counts: Counts, number: tf.Tensor, keys: TaskKe
 
 
 def gittins(counts: Counts, number: tf.Tensor, keys: TaskKeys, indices: tf.Tensor) -> tf.Tensor:
-    """The highest index of the table `indices` [pulls + 1, pulls + 1]."""
+    """Choose the arm with the highest index in the table `indices` [pulls + 1, pulls + 1]."""
     successes, failures = tf.cast(counts.successes, tf.int64), tf.cast(counts.failures, tf.int64)
     place = successes * indices.shape[1] + failures  # beyond what float32 counts in ones
     return _best(tf.gather(tf.reshape(indices, [-1]), place))
@@ -111,12 +114,12 @@ RULES: dict[str, Rule] = {
 
 
 def rule_parameter(name: str, value: float, source: BanditsSource) -> tf.Tensor:
-    """The tensor that the rule `name` takes for a `value` of its option."""
+    """Return the tensor that the rule `name` takes for a `value` of its option."""
     return tf.constant(gittins_indices(source.options.pulls, value) if name == "gittins" else value, tf.float32)
 
 
 def random_action(keys: TaskKeys, actions: int) -> tf.Tensor:
-    """Uniform among `actions`, `[T]` int32."""
+    """Draw uniformly among `actions` actions, `[T]` int32."""
     return tf.cast(keys.uniform("action", high=float(actions)), tf.int32)
 
 
@@ -125,7 +128,7 @@ def _best(index: tf.Tensor) -> tf.Tensor:
 
 
 def _posterior_draw(counts: Counts, keys: TaskKeys) -> tuple[tf.Tensor, tf.Tensor]:
-    """Log-odds `[T, arms]` of one draw of every arm's mean, and its joint log-density `[T]` up to a constant."""
+    """Draw every arm's mean: log-odds `[T, arms]`, and their joint log-density `[T]` up to a constant."""
     shapes = tf.stack([counts.successes, counts.failures], axis=1) + 1  # [T, 2, arms]
     log_gamma = keys.log_gamma("posterior", shapes)
     log_odds = log_gamma[:, 0] - log_gamma[:, 1]

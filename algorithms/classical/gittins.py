@@ -1,7 +1,7 @@
 """Gittins indices of Bernoulli arms (Gittins, Glazebrook and Weber 2011, chapter 8; calibration, section 8.4).
 
 The index of an arm with posterior Beta(a, b) is the sure reward per step, lambda, for which it is equally good to
-retire on lambda for ever or to pull once more and choose again. With values W in units of 1 / (1 - discount) and
+take lambda for ever or to pull once more and choose again. With values W in units of 1 / (1 - discount) and
 p = a / (a + b):
 
     W(a, b, lambda) = max(lambda, C(a, b, lambda)),
@@ -28,7 +28,12 @@ GRID = 1001
 
 
 def gittins_indices(pulls: int, discount: float) -> np.ndarray:
-    """Indices after s successes and f failures from Beta(1, 1), `[pulls + 1, pulls + 1]`; 0 where s + f > pulls."""
+    """Return the indices of arms after s successes and f failures from Beta(1, 1), `[pulls + 1, pulls + 1]`.
+
+    Args:
+        pulls: The largest s + f; the index is 0 where s + f > pulls.
+        discount: The discount of rewards per pull, in (0, 1).
+    """
     sure = np.linspace(0.0, 1.0, GRID)  # lambda
     last = pulls + pulls_beyond(discount)
     worth = np.maximum(sure, _means(last)[:, None])  # [last + 1, grid], W after s = 0 .. last successes
@@ -36,30 +41,30 @@ def gittins_indices(pulls: int, discount: float) -> np.ndarray:
     for done in range(last - 1, -1, -1):
         mean = _means(done)[:, None]
         worth *= discount
-        going_on = worth[1:] + (1 - discount)
-        going_on -= worth[:-1]
-        going_on *= mean
-        going_on += worth[:-1]  # C, [done + 1, grid]
+        continuing = worth[1:] + (1 - discount)
+        continuing -= worth[:-1]
+        continuing *= mean
+        continuing += worth[:-1]  # C, [done + 1, grid]
         if done <= pulls:
             successes = np.arange(done + 1)
-            indices[successes, done - successes] = _crossings(going_on - sure, sure)
-        worth = np.maximum(sure, going_on, out=going_on)
+            indices[successes, done - successes] = _crossings(continuing - sure, sure)
+        worth = np.maximum(sure, continuing, out=continuing)
     return indices
 
 
 def pulls_beyond(discount: float) -> int:
-    """How many pulls past the last one the programme starts."""
+    """Return the number of pulls past the last one at which the backward recursion starts."""
     needed = math.log(TOLERANCE * (1 - discount) * 4) / math.log(discount)
     return min(math.ceil(needed), MOST_BEYOND)
 
 
 def _means(done: int) -> np.ndarray:
-    """Posterior means after 0 .. done successes in `done` pulls."""
+    """Return the posterior means after 0 .. done successes in `done` pulls."""
     return np.arange(1, done + 2) / (done + 2)
 
 
 def _crossings(falling: np.ndarray, sure: np.ndarray) -> np.ndarray:
-    """Where each row `[grid]` of a falling function crosses 0."""
+    """Return the points where each row `[grid]` of a falling function crosses 0."""
     after = np.argmax(falling <= 0, axis=1)
     row = np.arange(len(falling))
     above, below = falling[row, after - 1], falling[row, after]

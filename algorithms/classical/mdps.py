@@ -1,10 +1,11 @@
-"""Classical policies for random tabular MDPs, the opponents of Duan et al. 2016, section 3.2.
+"""Classical policies for random tabular MDPs, which Duan et al. 2016 compare with in section 3.2.
 
-All plan at the start of an episode, by backward induction on what they believe, and act on the values, equal ones at
+All plan at the start of an episode by backward induction on their estimates. They act on the values, equal ones at
 random. Their formulas are those of TabulaRL (github.com/iosband/TabulaRL, Osband 2016), whose agents the authors ran.
 Its prior mean of rewards is 0 where the environments' is 1, and the published columns carry that error: `prior_mean`.
-One deviation: TabulaRL's UCRL2 widens its transition estimates in place, again at every step of one backward induction;
-here each step starts from the estimates.
+
+One deviation: TabulaRL's UCRL2 widens its transition estimates in place, again at every step of one backward induction.
+Here each step starts from the estimates.
 """
 
 from __future__ import annotations
@@ -19,54 +20,56 @@ from ...datasets.random import TaskKeys
 from ..rl.rollout import Seen
 from .bandits import random_action
 
-VANISHING = 1e-4  # weight of a prior that only decides until something is seen
+VANISHING = 1e-4  # weight of a prior that matters only until the first observation
 CONFIDENCE = 0.05  # UCRL2's delta
 
 
 class Experience(NamedTuple):
-    """What a trial has shown of its environment."""
+    """The observations in a trial so far."""
 
-    visits: tf.Tensor  # [T, S, A] rewards seen
+    visits: tf.Tensor  # [T, S, A] number of rewards seen
     rewards: tf.Tensor  # [T, S, A] their sum
-    moves: tf.Tensor  # [T, S, A, S] next states seen: none at the end of an episode
+    moves: tf.Tensor  # [T, S, A, S] number of moves to each next state; none at the end of an episode
 
     def after(self, state: tf.Tensor, seen: Seen, number: tf.Tensor) -> Experience:
-        """With the step before step `number`, taken in `state`; there is none before step 0."""
+        """Return the experience with the step before step `number` added, taken in `state`; there is none before step
+        0.
+        """
         place = tf.stack([tf.range(state.shape[0]), state, seen.action], axis=1)
         there = tf.fill(state.shape, tf.cast(number > 0, tf.float32))
-        goes_on = there * tf.cast(~seen.terminal, tf.float32)
+        continues = there * tf.cast(~seen.terminal, tf.float32)
         return Experience(
             tf.tensor_scatter_nd_add(self.visits, place, there),
             tf.tensor_scatter_nd_add(self.rewards, place, there * seen.reward),
-            tf.tensor_scatter_nd_add(self.moves, tf.concat([place, seen.observation[:, None]], axis=1), goes_on),
+            tf.tensor_scatter_nd_add(self.moves, tf.concat([place, seen.observation[:, None]], axis=1), continues),
         )
 
 
 class Prior(NamedTuple):
-    """Independent normal mean rewards and Dirichlet transitions."""
+    """A prior with independent normal mean rewards and Dirichlet transitions."""
 
     mean: float  # of mean rewards
-    weight: float  # of that, in rewards seen
-    concentration: float  # of transitions to each state
+    weight: float  # of the prior, as a number of rewards
+    concentration: float  # of the Dirichlet prior, per next state
     noise: float = 1.0  # standard deviation of a reward
 
     @classmethod
     def of(cls, source: MDPsSource, mean: float) -> Prior:
-        """The environments' own, but for the mean of rewards."""
+        """Return the prior that the environments are drawn from, with another mean of rewards."""
         noise, std = max(source.options.reward_noise, 1e-3), max(source.options.reward_std, 1e-3)
         return cls(mean, (noise / std) ** 2, source.options.dirichlet, noise)
 
     def mean_rewards(self, experience: Experience) -> tf.Tensor:
-        """Posterior means `[T, S, A]`."""
+        """Return the posterior means of rewards `[T, S, A]`."""
         return (self.mean * self.weight + experience.rewards) / (self.weight + experience.visits)
 
     def mean_transitions(self, experience: Experience) -> tf.Tensor:
-        """Posterior means `[T, S, A, S]`."""
+        """Return the posterior means of transitions `[T, S, A, S]`."""
         counts = self.concentration + experience.moves
         return counts / tf.reduce_sum(counts, axis=-1, keepdims=True)
 
     def draw(self, experience: Experience, keys: TaskKeys) -> tuple[tf.Tensor, tf.Tensor]:
-        """Mean rewards and transitions from the posterior."""
+        """Draw mean rewards `[T, S, A]` and transitions `[T, S, A, S]` from the posterior."""
         deviation = self.noise * tf.math.rsqrt(self.weight + experience.visits)
         normal = tf.cast(keys.normal("rewards", *experience.visits.shape[1:]), tf.float32)
         log_gamma = keys.log_gamma("posterior", self.concentration + experience.moves)
@@ -74,7 +77,7 @@ class Prior(NamedTuple):
 
 
 class Memory(NamedTuple):
-    """What an `MDPPolicy` remembers."""
+    """The memory of an `MDPPolicy`."""
 
     experience: Experience
     state: tf.Tensor  # [T] int32, where the last action was taken
@@ -82,7 +85,7 @@ class Memory(NamedTuple):
 
 
 class Situation(NamedTuple):
-    """What a plan is made from, at the start of an episode."""
+    """The inputs of a plan at the start of an episode."""
 
     source: MDPsSource
     experience: Experience
@@ -99,12 +102,20 @@ class MDPPolicy:
     """A `Policy` that plans at the start of every episode and then acts on the plan, equal values at random."""
 
     def __init__(self, source: MDPsSource, plan: Plan, prior_mean: float, parameter: tf.Tensor, explores: bool = False):
-        """With `explores` the parameter is the probability of a random action."""
+        """Keep the plan and its parameter.
+
+        Args:
+            source: The environments.
+            plan: A function of `PLANS`.
+            prior_mean: The prior mean of mean rewards.
+            parameter: The plan's parameter; with `explores`, the probability of a random action.
+            explores: Whether to take random actions.
+        """
         self.source, self.plan, self.prior_mean = source, plan, prior_mean
         self.parameter, self.explores = parameter, explores
 
     def start(self, tasks: int) -> Memory:
-        """Nothing was seen."""
+        """Return a memory without observations."""
         states, actions = self.source.observations.size, self.source.actions.size
         pairs = tf.zeros((tasks, states, actions))
         experience = Experience(pairs, pairs, tf.zeros((tasks, states, actions, states)))
@@ -112,7 +123,7 @@ class MDPPolicy:
         return Memory(experience, tf.zeros(tasks, tf.int32), values)
 
     def act(self, memory: Memory, seen: Seen, number: tf.Tensor, keys: TaskKeys) -> tuple[tf.Tensor, Memory, tuple[()]]:
-        """See `Policy`."""
+        """Choose an action, see `Policy`."""
         time, episode = number % self.source.horizon, number // self.source.horizon
         experience = memory.experience.after(memory.state, seen, number)
         values = tf.cond(
@@ -128,7 +139,7 @@ class MDPPolicy:
 
 
 def posterior_sampling(now: Situation) -> tf.Tensor:
-    """The highest value among `samples` environments drawn from the posterior, for each time, state and action.
+    """Return the highest value among `samples` environments drawn from the posterior, per time, state and action.
 
     One sample: PSRL (Strens 2000; Osband, Russo and Van Roy 2013). More: optimistic PSRL.
     """
@@ -145,7 +156,9 @@ def posterior_sampling(now: Situation) -> tf.Tensor:
 
 
 def certainty_equivalence(now: Situation) -> tf.Tensor:
-    """Values if the estimates were true; the prior vanishes beside the first thing seen, as in TabulaRL."""
+    """Return the values that hold if the estimates are true; the prior vanishes at the first observation, as in
+    TabulaRL.
+    """
     prior = Prior(now.prior_mean, VANISHING, VANISHING)
     rewards = prior.mean_rewards(now.experience)
     return backward_induction(
@@ -154,10 +167,10 @@ def certainty_equivalence(now: Situation) -> tf.Tensor:
 
 
 def bayesian_exploration_bonus(now: Situation) -> tf.Tensor:
-    """BEB (Kolter and Ng 2009) as in TabulaRL.
+    """Return the values of BEB (Kolter and Ng 2009) as in TabulaRL.
 
-    R + 1 / (1 + n) + beta H / (1 + m) for each step that follows, beta = 2 scale H^2; n and m count what was seen and
-    the prior's weight, of rewards and of transitions.
+    The reward is R + 1 / (1 + n) + beta H / (1 + m) for each step that follows, with beta = 2 scale H^2. n and m count
+    observations and the prior's weight, of rewards and of transitions.
     """
     prior, horizon = Prior.of(now.source, now.prior_mean), now.source.horizon
     rewards = prior.mean_rewards(now.experience) + 1 / (1 + prior.weight + now.experience.visits)
@@ -170,10 +183,10 @@ def bayesian_exploration_bonus(now: Situation) -> tf.Tensor:
 
 
 def ucrl2(now: Situation) -> tf.Tensor:
-    """UCRL2 (Jaksch, Ortner and Auer 2010) for finite horizons, as in TabulaRL.
+    """Return the values of UCRL2 (Jaksch, Ortner and Auer 2010) for finite horizons, as in TabulaRL.
 
-    Rewards and transitions may lie off their estimates by scale sqrt(4 L / n) and, in L1, by scale sqrt(4 S L / m),
-    L = ln(2 S A (k + 1) / delta) in episode k = 1, 2, ...; the best of all these environments is planned for.
+    Rewards may deviate from their estimates by scale sqrt(4 L / n), and transitions, in L1, by scale sqrt(4 S L / m). L
+    = ln(2 S A (k + 1) / delta) in episode k = 1, 2, ... The plan is for the best of all these environments.
     """
     prior, (_, states, actions) = Prior(now.prior_mean, VANISHING, VANISHING / 10), now.experience.visits.shape
     logarithm = tf.math.log(2 * states * actions * (tf.cast(now.episode, tf.float32) + 2) / CONFIDENCE)
@@ -187,9 +200,9 @@ def ucrl2(now: Situation) -> tf.Tensor:
 
 
 def optimistic_expectation(transitions: tf.Tensor, width: tf.Tensor, after: tf.Tensor) -> tf.Tensor:
-    """The highest mean `[T, S, A]` of `after` [T, S] over distributions within L1 distance `width` of `transitions`.
+    """Return the highest mean `[T, S, A]` of `after` [T, S] over distributions within an L1 distance of `transitions`.
 
-    Half of the width moves to the best state, taken from the worst states first.
+    Half of the distance `width` moves to the best state, taken from the worst states first.
     """
     order = tf.argsort(after, axis=1)  # [T, S], worst first
     after = tf.gather(after, order, batch_dims=1)[:, None, None]  # [T, 1, 1, S]
@@ -212,7 +225,7 @@ PLANS: dict[str, Plan] = {
 
 
 def _best_at_random(values: tf.Tensor, keys: TaskKeys) -> tf.Tensor:
-    """The action of the highest of `values` [T, A], equal ones at random."""
+    """Choose the action of the highest of `values` [T, A], equal ones at random."""
     draws = tf.cast(keys.uniform("ties", values.shape[1]), tf.float32)
     best = values == tf.reduce_max(values, axis=1, keepdims=True)
     return tf.argmax(tf.where(best, draws, -1.0), axis=1, output_type=tf.int32)

@@ -1,4 +1,4 @@
-"""What a user may say of the classical opponents of RL^2 in a spec. No TensorFlow here."""
+"""The options of the classical methods that Duan et al. 2016 compare with RL^2. No TensorFlow is imported."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from ...datasets.options import Options
 
 
 class ClassicalOptions(Options):
-    """A policy that learns nothing between trials, an opponent of Duan et al. 2016 (arXiv:1611.02779)."""
+    """A policy that learns nothing between trials, an opponent of RL^2 in Duan et al. 2016 (arXiv:1611.02779)."""
 
     parameter: ClassVar[str | None] = None  # the field that is tuned where it is None
-    grids: ClassVar[dict[str, tuple[float, ...]]]  # by dataset that it plays: the values tried, the authors'
+    grids: ClassVar[dict[str, tuple[float, ...]]]  # for each dataset that it can play: the values tried
 
     def conflicts(self, experiment: Any) -> Iterator[tuple[str, str]]:
         dataset = experiment.dataset
@@ -23,12 +23,12 @@ class ClassicalOptions(Options):
 
 
 class TunedOptions(ClassicalOptions):
-    """One with a parameter."""
+    """A classical policy with a parameter."""
 
     tuned_on: Literal["validation", "test"] = Field(
         default="validation",
-        description="Trials on which a parameter that is not given is tuned, for the highest mean total reward. "
-        "test: the paper's habit, on the very trials that are reported.",
+        description="Trials on which a parameter that is left out is tuned, for the highest mean total reward. "
+        "test: on the same trials that are reported, as in the paper.",
     )
 
     def conflicts(self, experiment: Any) -> Iterator[tuple[str, str]]:
@@ -41,12 +41,12 @@ class TunedOptions(ClassicalOptions):
 
 
 class PlanningOptions(ClassicalOptions):
-    """One that plans in MDPs by what it believes of them."""
+    """A classical policy that plans in MDPs with a posterior."""
 
     prior_mean: float = Field(
         default=1.0,
-        description="Mean of the normal prior of mean rewards. 1: the environments' own; 0: the paper's habit, which "
-        "its columns are matched with. MDPs only.",
+        description="Mean of the normal prior of mean rewards, for MDPs only. 1: the environments' own mean; 0: as in "
+        "the paper, to match its columns.",
     )
 
     def conflicts(self, experiment: Any) -> Iterator[tuple[str, str]]:
@@ -60,7 +60,7 @@ SCALES = tuple(10 ** (power / 5) for power in range(-20, 1))
 
 
 class RandomOptions(ClassicalOptions):
-    """Random: every action is as likely."""
+    """Random: every action is equally likely."""
 
     name: Literal["random"] = "random"
     grids: ClassVar = {"bandits": (), "mdps": ()}
@@ -83,12 +83,12 @@ class ThompsonSamplingOptions(ClassicalOptions):
 
 
 class OptimisticThompsonSamplingOptions(TunedOptions):
-    """Optimistic Thompson sampling as the authors have it: the posterior draw of highest joint density counts."""
+    """Optimistic Thompson sampling in the authors' form: the best arm of the draw with the highest joint density."""
 
     name: Literal["optimistic_thompson_sampling"] = "optimistic_thompson_sampling"
     parameter: ClassVar = "samples"
     grids: ClassVar = {"bandits": tuple(range(1, 21))}
-    samples: int | None = Field(default=None, ge=1, le=10_000, description="Draws; default: tuned.")
+    samples: int | None = Field(default=None, ge=1, le=10_000, description="Draws from the posterior; default: tuned.")
 
 
 class UCB1Options(TunedOptions):
@@ -101,16 +101,18 @@ class UCB1Options(TunedOptions):
 
 
 class EpsilonGreedyOptions(PlanningOptions, TunedOptions):
-    """Greedy, but for a random action with probability epsilon."""
+    """The action that looks best, or a random action with probability epsilon."""
 
     name: Literal["epsilon_greedy"] = "epsilon_greedy"
     parameter: ClassVar = "epsilon"
     grids: ClassVar = {"bandits": TENTHS, "mdps": TENTHS[1:]}
-    epsilon: float | None = Field(default=None, ge=0, le=1, description="Share of random actions; default: tuned.")
+    epsilon: float | None = Field(
+        default=None, ge=0, le=1, description="Probability of a random action; default: tuned."
+    )
 
 
 class GreedyOptions(PlanningOptions):
-    """Always what looks best."""
+    """The action that looks best, always."""
 
     name: Literal["greedy"] = "greedy"
     grids: ClassVar = {"bandits": (), "mdps": ()}

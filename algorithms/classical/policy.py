@@ -1,4 +1,6 @@
-"""Policies that learn nothing between trials: the opponents of Duan et al. 2016, each with at most one parameter."""
+"""Policies that learn nothing between trials: the opponents of RL^2 in Duan et al. 2016, each with at most one
+parameter.
+"""
 
 from __future__ import annotations
 
@@ -16,24 +18,27 @@ from .options import ClassicalMethod, PlanningOptions
 
 
 class RandomPolicy:
-    """A `Policy`: every action is as likely."""
+    """A `Policy` for which every action is equally likely."""
 
     def __init__(self, actions: int):
         self.actions = actions
 
     def start(self, tasks: int) -> tuple[()]:
-        """It remembers nothing."""
+        """Return an empty memory."""
         return ()
 
     def act(
         self, memory: tuple[()], seen: Seen, number: tf.Tensor, keys: TaskKeys
     ) -> tuple[tf.Tensor, tuple[()], tuple[()]]:
-        """See `Policy`."""
+        """Choose a random action, see `Policy`."""
         return random_action(keys, self.actions), (), ()
 
 
 class ClassicalPolicy:
-    """One opponent. Where its parameter is not given, `chosen` is None until tuning on `grid` sets it."""
+    """A classical policy with the interface of a learner.
+
+    If its parameter is left out of the spec, `chosen` is None until tuning on `grid` sets it.
+    """
 
     variables: list[tf.Variable] = []
     parameters: dict[str, tf.Variable] = {}
@@ -47,15 +52,15 @@ class ClassicalPolicy:
         self._tensors: dict[float, tf.Tensor] = {}
 
     def play(self, trials: Trials, value: float | None) -> dict[str, tf.Tensor]:
-        """Metrics `[T]` with this value of the parameter. One program serves all values."""
+        """Return the metrics `[T]` for a value of the parameter. One program serves all values."""
         return self._play(trials, self._tensor(value))
 
     def evaluate(self, trials: Trials) -> dict[str, tf.Tensor]:
-        """Metrics `[T]` with the value given or chosen."""
+        """Return the metrics `[T]` for the value in the spec, or for the tuned one."""
         return self.play(trials, self.chosen)
 
     def policy(self, parameter: tf.Tensor) -> Policy:
-        """Who plays, with the tensor of its parameter."""
+        """Return the policy, given its parameter as a tensor."""
         name, source = self.options.name, self.source
         if name == "random":
             return RandomPolicy(source.actions.size)
@@ -68,9 +73,9 @@ class ClassicalPolicy:
         return trial_metrics(roll_out(self.source, trials, self.policy(parameter)))
 
     def _tensor(self, value: float | None) -> tf.Tensor:
-        """What the policy takes for a value of the parameter; 1 (sample) where it has none."""
+        """Return the tensor that the policy takes for a value of the parameter; 1 (sample) where it has none."""
         if value is None and self.options.parameter is not None:
-            raise ValueError(f"{self.options.name}: {self.options.parameter} is neither given nor chosen")
+            raise ValueError(f"{self.options.name}: {self.options.parameter} is neither in the spec nor tuned")
         value = 1.0 if value is None else value
         if value not in self._tensors:
             with tf.init_scope():  # a tensor that every graph may use

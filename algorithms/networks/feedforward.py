@@ -1,17 +1,17 @@
 """Networks as functions of explicit parameters, for a batch of tasks at once.
 
-`network(parameters, x)` maps `[T, N, *input_shape]` to `[T, N, outputs]`. Each parameter is shared by the
-tasks, `[*shape]`, or carries a task axis, `[T, *shape]`: then T networks run as one batched program, which is
-what makes second-order meta-gradients fast on any device.
+`network(parameters, x)` maps `[T, N, *input_shape]` to `[T, N, outputs]`. Each parameter is shared by the tasks,
+`[*shape]`, or carries a task axis, `[T, *shape]`. With a task axis, T networks run as one batched program, which makes
+second-order meta-gradients fast on any device.
 
-The layers are in `layers.py`. With `fuse` what lies between two products runs as one program (`compiled.py`). With
-precision "bfloat16" activations and products have that precision; parameters, batch norm's statistics, the last layer
-and all that follows have float32.
+The layers are in `layers.py`. With `fuse`, everything between two products runs as one program
+(`algorithms/programs.py`). With precision "bfloat16", activations and products have that precision. Parameters, batch
+norm's statistics, the last layer and everything after it have float32.
 
-Batch normalisation (Ioffe and Szegedy 2015). By default the statistics are those of the N examples of each
-task. With `groups = G` the N examples are G equal groups, each normalised by itself. With `running` they are
-the running averages, which `update_running` moves. No bias stands before batch norm, whose offset takes its
-place (in the papers' nets that bias has a gradient of exactly zero).
+Batch normalisation (Ioffe and Szegedy 2015). By default the statistics are those of the N examples of each task. With
+`groups = G` the N examples are G equal groups, each normalised by itself. With `running` they are the running averages,
+which `update_running` moves. There is no bias before batch norm, whose offset takes its place (in the papers' nets that
+bias has a gradient of exactly zero).
 """
 
 from __future__ import annotations
@@ -29,25 +29,31 @@ from ...datasets.errors import DataError
 from .layers import batch_norm, convolution, normalised_block, over_examples, rectify_and_pool
 from .options import Conv4Options, MLPOptions, NetworkOptions
 
-Params = dict[str, tf.Tensor]
-
+Values = dict[str, tf.Tensor]
 Parameters = Mapping[str, tf.Tensor | tf.Variable]
 Moments = dict[str, tf.Tensor]  # "norm1/mean" and "norm1/variance", [T, G, C]
 BLOCKS = 4
 
 
 class Network(Protocol):
-    """What a learner needs of a network."""
+    """A network as learners use it."""
 
-    parameters: dict[str, tf.Variable]  # the shared first values
+    parameters: dict[str, tf.Variable]  # the shared initial values
     layers: tuple[int, ...]  # multiply-adds of each layer for one example
     batch_norm: bool  # whether an output depends on the other examples
-    fuse: bool  # runs programs of its own, so that the learner's step is not to be compiled as a whole
+    fuse: bool  # runs compiled programs itself, so the learner's step must not be compiled as a whole
     head: frozenset[str]  # names of the last layer's parameters
     norm: frozenset[str]  # names of the scales and offsets of batch norm
 
     def __call__(self, parameters: Parameters, x: tf.Tensor, *, groups: int = 1, running: bool = False) -> tf.Tensor:
-        """`[T, N, *input_shape]` -> `[T, N, outputs]`."""
+        """Map `[T, N, *input_shape]` to `[T, N, outputs]`.
+
+        Args:
+            parameters: Values of all parameters, shared `[*shape]` or per task `[T, *shape]`.
+            x: The inputs.
+            groups: The number of equal groups of the N examples that batch norm treats separately.
+            running: Whether batch norm uses its running averages.
+        """
         ...
 
 
@@ -78,7 +84,19 @@ def build(
     seed: int,
     fuse: bool = False,
 ) -> BuiltInNetwork:
-    """The network of a spec; `outputs=None` leaves the last layer away (an embedding)."""
+    """Build the network of a spec.
+
+    Args:
+        options: The section `network` of the spec.
+        input_shape: The shape of one input.
+        outputs: The width of the last layer; None for a network without a last layer (an embedding).
+        precision: "float32", "bfloat16" or "float64".
+        seed: The seed of the initial weights.
+        fuse: Whether XLA compiles the parts between convolutions.
+
+    Raises:
+        DataError: The network does not fit the inputs.
+    """
     if isinstance(options, Conv4Options):
         return Conv4(options, input_shape, outputs, precision, seed, fuse)
     assert isinstance(options, MLPOptions)
@@ -86,10 +104,10 @@ def build(
 
 
 class BuiltInNetwork(abc.ABC):
-    """The layers that conv4 and mlp share."""
+    """The parts that conv4 and mlp share: parameters, batch norm and its running averages."""
 
     layers: tuple[int, ...]  # multiply-adds of each layer for one example
-    features: int  # width of what the last layer reads, or of the embedding where there is no last layer
+    features: int  # width of the last layer's input, or of the embedding
 
     def __init__(self, options: NetworkOptions, precision: str, seed: int, fuse: bool):
         self.options, self.fuse, self.batch_norm = options, fuse, options.batch_norm
@@ -97,31 +115,34 @@ class BuiltInNetwork(abc.ABC):
         self.dtype = tf.float32 if self.activations == tf.bfloat16 else self.activations  # of parameters and results
         self.parameters: dict[str, tf.Variable] = {}
         self.running: dict[str, tf.Variable] = {}
-        self.seed = seed * 1000  # each initializer takes a seed of its own
+        self.seed = seed * 1000  # each initializer takes its own seed
         self._seeds = itertools.count(self.seed + 100)
 
     @property
     def head(self) -> frozenset[str]:
-        """Names of the last layer's parameters."""
+        """Return the names of the last layer's parameters."""
         return frozenset(name for name in self.parameters if name.startswith("head/"))
 
     @property
     def norm(self) -> frozenset[str]:
-        """Names of the scales and offsets of batch norm."""
+        """Return the names of the scales and offsets of batch norm."""
         return frozenset(name for name in self.parameters if name.startswith("norm"))
 
     def __call__(self, parameters: Parameters, x: tf.Tensor, *, groups: int = 1, running: bool = False) -> tf.Tensor:
-        """`[T, N, *input_shape]` -> `[T, N, outputs]`."""
+        """Map `[T, N, *input_shape]` to `[T, N, outputs]`, see `Network`."""
         return self.apply(parameters, x, groups=groups, running=running)[0]
 
     @abc.abstractmethod
     def apply(
         self, parameters: Parameters, x: tf.Tensor, *, groups: int = 1, running: bool = False
     ) -> tuple[tf.Tensor, Moments]:
-        """As `__call__`, and the batch moments of each batch norm (empty with `running`)."""
+        """Return the outputs, see `__call__`, and the batch moments of each batch norm (empty with `running`)."""
 
     def update_running(self, moments: Moments) -> None:
-        """average <- momentum * average + (1 - momentum) * mean over tasks and groups."""
+        """Update the running averages of batch norm.
+
+        average <- momentum * average + (1 - momentum) * mean of the moments over tasks and groups.
+        """
         momentum = self.options.norm_momentum
         for name, value in moments.items():
             average = self.running[name]
@@ -147,7 +168,7 @@ class BuiltInNetwork(abc.ABC):
         moments: Moments,
         pool: str | None = None,
     ) -> tf.Tensor:
-        """Batch norm over N and the axes after it, ReLU, and max-pooling with `pool` for its padding."""
+        """Apply batch norm over N and the axes after it, ReLU, and max-pooling with padding `pool`."""
         scale, offset = parameters.get(f"norm{number}/scale"), parameters[f"norm{number}/offset"]
         epsilon = self.options.norm_epsilon
         if running:
@@ -187,7 +208,7 @@ class Conv4(BuiltInNetwork):
     ):
         super().__init__(options, precision, seed, fuse)
         if len(input_shape) != 3:
-            raise DataError(f"conv4 is for images, and the inputs are of shape {list(input_shape)}: use mlp")
+            raise DataError(f"conv4 takes images, but the inputs have shape {list(input_shape)}: use mlp")
         height, width, channels = input_shape
         stride = options.downsample == "stride"
         up = stride or options.pool_padding == "same"
@@ -226,7 +247,7 @@ class Conv4(BuiltInNetwork):
     def apply(
         self, parameters: Parameters, x: tf.Tensor, *, groups: int = 1, running: bool = False
     ) -> tuple[tf.Tensor, Moments]:
-        """As `__call__`, and the batch moments of each batch norm (empty with `running`)."""
+        """Return the outputs, see `__call__`, and the batch moments of each batch norm (empty with `running`)."""
         options, moments = self.options, {}
         stride, pool = (2, None) if options.downsample == "stride" else (1, options.pool_padding)
         x = tf.cast(x, self.activations)
@@ -247,7 +268,7 @@ class Conv4(BuiltInNetwork):
 
 
 class MLP(BuiltInNetwork):
-    """Fully connected layers with ReLU, then a linear one. Input `[T, N, *any]`, flattened."""
+    """Fully connected layers with ReLU, then a linear one. The input `[T, N, *any]` is flattened."""
 
     options: MLPOptions
 
@@ -283,7 +304,7 @@ class MLP(BuiltInNetwork):
     def apply(
         self, parameters: Parameters, x: tf.Tensor, *, groups: int = 1, running: bool = False
     ) -> tuple[tf.Tensor, Moments]:
-        """As `__call__`, and the batch moments of each batch norm (empty with `running`)."""
+        """Return the outputs, see `__call__`, and the batch moments of each batch norm (empty with `running`)."""
         moments: Moments = {}
         x = tf.cast(tf.reshape(x, (*x.shape[:2], math.prod(x.shape[2:]))), self.activations)
         for number in range(1, len(self.options.hidden) + 1):
@@ -297,7 +318,7 @@ class MLP(BuiltInNetwork):
 
 
 def _dense(parameters: Parameters, layer: str, x: tf.Tensor) -> tf.Tensor:
-    """x W + b in the precision of x, `[T, N, I]` -> `[T, N, O]`; the bias only where the layer has one."""
+    """Return x W + b in the precision of x, `[T, N, I]` -> `[T, N, O]`; the bias only where the layer has one."""
     y = tf.matmul(x, tf.cast(parameters[f"{layer}/kernel"], x.dtype))
     bias = parameters.get(f"{layer}/bias")
     return y if bias is None else y + over_examples(tf.cast(bias, x.dtype), 3)

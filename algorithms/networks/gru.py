@@ -5,12 +5,12 @@
     c_t = f(x_t W_c + r_t * (h_{t-1} U_c) + b_c)              f: ReLU or tanh
     h_t = (1 - u_t) * h_{t-1} + u_t * c_t,   h_0 = 0          outputs_t = h_t V + b
 
-Each matrix is weight-normalised by column, w = g v / |v| (Salimans and Kingma 2016, https://arxiv.org/abs/1602.07868),
-where g starts as |v|: the first weights are those of the initializers, and no data are needed.
+Each matrix is weight-normalised by column, w = g v / |v| (Salimans and Kingma 2016, https://arxiv.org/abs/1602.07868).
+g starts as |v|, so the initial weights are those of the initializers, and no data are needed.
 
-How it is fast: the gates share one matrix, the inputs of all steps are projected in one product, and the derivative
-through time is written by hand: its loop holds one product a step too, and the gradient of a matrix is one product over
-the rows of all steps.
+For speed the gates share one matrix, and the inputs of all steps are projected in one product. The derivative through
+time is written by hand: its loop also has one product per step, and the gradient of a matrix is one product over the
+rows of all steps.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ GATES = 3  # reset, update, candidate
 
 
 class Weights(NamedTuple):
-    """What the parameters amount to: H units, D inputs, O outputs."""
+    """The matrices that the parameters give: H units, D inputs, O outputs."""
 
     input: tf.Tensor  # [D, 3H]
     bias: tf.Tensor  # [3H]
@@ -37,9 +37,18 @@ class Weights(NamedTuple):
 
 
 class GRU:
-    """Parameters and the two ways to apply them: one step, or all steps of a batch."""
+    """A recurrent network: its parameters and two ways to apply them, one step or all steps of a batch."""
 
     def __init__(self, options: GRUOptions, inputs: int, outputs: int, precision: str, seed: int):
+        """Create the parameters.
+
+        Args:
+            options: The section `network` of the spec.
+            inputs: The number D of inputs.
+            outputs: The number O of outputs.
+            precision: The dtype of parameters and results.
+            seed: The seed of the initial weights.
+        """
         self.options, self.units, self.dtype = options, options.units, tf.as_dtype(precision)
         self.layers = (inputs * GATES * self.units, self.units * GATES * self.units, self.units * outputs)
         self.parameters: dict[str, tf.Variable] = {}
@@ -53,7 +62,10 @@ class GRU:
         self._add("head/bias", tf.zeros(outputs))
 
     def weights(self, parameters: Mapping[str, tf.Tensor | tf.Variable] | None = None) -> Weights:
-        """Once for an update or a roll-out, not once a step; default: of the variables."""
+        """Return the matrices of `parameters`, by default of the variables.
+
+        Call it once per update or roll-out, not once per step.
+        """
         values = self.parameters if parameters is None else parameters
 
         def matrix(name: str) -> tf.Tensor:
@@ -66,16 +78,16 @@ class GRU:
         return Weights(matrix("input"), bias, matrix("recurrent"), matrix("head"), head_bias)
 
     def start(self, batch: int) -> tf.Tensor:
-        """h_0 `[T, H]`."""
+        """Return h_0 `[T, H]`."""
         return tf.zeros((batch, self.units), self.dtype)
 
     def step(self, weights: Weights, x: tf.Tensor, h: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Outputs `[T, O]` and the next h `[T, H]` from x `[T, D]`."""
+        """Return outputs `[T, O]` and the next h `[T, H]` from x `[T, D]`."""
         h, _ = self._cell(x @ weights.input + weights.bias, h @ weights.recurrent, h)
         return h @ weights.head + weights.head_bias, h
 
     def unroll(self, weights: Weights, xs: tf.Tensor) -> tf.Tensor:
-        """Outputs `[N, T, O]` from xs `[N, T, D]`, from h_0 on. First derivatives only."""
+        """Return outputs `[N, T, O]` from xs `[N, T, D]`, starting at h_0. It has first derivatives only."""
         steps, batch, inputs = xs.shape
         projected = tf.reshape(xs, (steps * batch, inputs)) @ weights.input + weights.bias
         states = self.states(tf.reshape(projected, (steps, batch, GATES * self.units)), weights.recurrent)
@@ -83,7 +95,7 @@ class GRU:
         return tf.reshape(outputs, (steps, batch, outputs.shape[-1]))
 
     def states(self, projected: tf.Tensor, recurrent: tf.Tensor) -> tf.Tensor:
-        """h_1 .. h_N `[N, T, H]` from x W + b `[N, T, 3H]` and U `[H, 3H]`."""
+        """Return h_1 .. h_N `[N, T, H]` from x W + b `[N, T, 3H]` and U `[H, 3H]`."""
 
         @tf.custom_gradient
         def call(projected: tf.Tensor, recurrent: tf.Tensor):
@@ -97,7 +109,7 @@ class GRU:
         return call(projected, recurrent)
 
     def _cell(self, projected: tf.Tensor, carried: tf.Tensor, h: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor]]:
-        """The next h, and r, u, c and h U_c, which the derivative needs."""
+        """Return the next h, and r, u, c and h U_c, which the derivative needs."""
         x_reset, x_update, x_candidate = tf.split(projected, GATES, axis=1)
         h_reset, h_update, h_candidate = tf.split(carried, GATES, axis=1)
         reset, update = tf.sigmoid(x_reset + h_reset), tf.sigmoid(x_update + h_update)
@@ -106,7 +118,7 @@ class GRU:
         return h + update * (candidate - h), [reset, update, candidate, h_candidate]
 
     def _forward(self, projected: tf.Tensor, recurrent: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """h_1 .. h_N, and what `_cell` keeps, `[N, T, 4H]`."""
+        """Return h_1 .. h_N, and the values that `_cell` keeps, `[N, T, 4H]`."""
         steps, batch = projected.shape[:2]
 
         def step(number: tf.Tensor, h: tf.Tensor, states: tf.TensorArray, kept: tf.TensorArray):
@@ -122,7 +134,7 @@ class GRU:
     def _backward(
         self, upstream: tf.Tensor, states: tf.Tensor, kept: tf.Tensor, recurrent: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """The gradients for `projected` `[N, T, 3H]` and for U `[H, 3H]`, from that for h_1 .. h_N."""
+        """Return the gradients for `projected` `[N, T, 3H]` and for U `[H, 3H]`, from that for h_1 .. h_N."""
         steps, batch = states.shape[:2]
         before = tf.concat([self.start(batch)[None], states[:-1]], axis=0)  # h_0 .. h_{N-1}
         transposed = tf.transpose(recurrent)
@@ -147,7 +159,7 @@ class GRU:
         return inputs.stack(), tf.matmul(rows, carried, transpose_a=True)
 
     def _slope(self, candidate: tf.Tensor) -> tf.Tensor:
-        """f' where f = candidate."""
+        """Return f' where f = candidate."""
         if self.options.activation == "relu":
             return tf.cast(candidate > 0, self.dtype)
         return 1 - tf.square(candidate)

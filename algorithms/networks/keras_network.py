@@ -1,11 +1,11 @@
-"""Any Keras model as a `Network`: what makes MAML and Reptile model-agnostic.
+"""Any Keras model as a `Network`, which makes MAML and Reptile model-agnostic.
 
-The model is applied to one task after another with that task's own weights (`stateless_call`, in training
-mode), so that layers such as batch normalisation see one task at a time; their moving averages stay as they are. The
-built-in networks compute the same for all tasks at once, several times faster.
+The model is applied to one task after another with that task's own weights (`stateless_call`, in training mode). So
+layers such as batch normalisation see one task at a time. Their moving averages do not change. The built-in
+networks compute the same for all tasks at once, several times faster.
 
-The variance of `tf.nn.moments`, which Keras' normalisations read, stops the gradient of the mean inside it: right to
-first order, wrong to second. While a model is applied here, it is the same variance without that stop.
+The variance of `tf.nn.moments`, which Keras' normalisations read, stops the gradient of the mean inside it. That is
+right to first order and wrong to second. While a model is applied here, the variance is computed without that stop.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ class KerasNetwork:
 
 @contextmanager
 def exact_moments() -> Iterator[None]:
-    """Inside, `tf.nn.moments` has its true derivatives of every order, for layers at any depth."""
+    """Give `tf.nn.moments` its true derivatives of every order inside the block, for layers at any depth."""
     original = tf.nn.moments
 
     def moments(x: tf.Tensor, axes: Sequence[int], shift: None = None, keepdims: bool = False, name: str | None = None):
@@ -119,7 +119,7 @@ def exact_moments() -> Iterator[None]:
 
 
 def _leaves(layer: keras.Layer) -> list[keras.Layer]:
-    """The layers of a model in order, nested models opened."""
+    """Return the layers of a model in order, with nested models opened."""
     inner = getattr(layer, "layers", None)
     return [layer] if inner is None else [leaf for each in inner for leaf in _leaves(each)]
 
@@ -153,7 +153,11 @@ def _each_alone(model: keras.Model) -> bool:
 
 
 def plain_learning_rate(optimizer: keras.optimizers.Optimizer) -> float:
-    """The step size of plain SGD; ValueError for an optimizer whose step is anything but -alpha * gradient."""
+    """Return the step size of plain SGD.
+
+    Raises:
+        ValueError: The optimizer's step is not -alpha * gradient with a constant alpha.
+    """
     extras = (
         "clipnorm",
         "clipvalue",

@@ -17,9 +17,10 @@ Block = Callable[..., tuple[tf.Tensor, tf.Tensor, tf.Tensor]]
 
 
 def convolution(x: tf.Tensor, kernel: tf.Tensor | tf.Variable, stride: int, fuse: bool = False) -> tf.Tensor:
-    """3x3 convolution with zero padding ("same"), `[T, N, H, W, C]` -> `[T, N, H', W', F]`.
+    """Apply a 3x3 convolution with zero padding ("same"), `[T, N, H, W, C]` -> `[T, N, H', W', F]`.
 
-    A shared kernel `[3, 3, C, F]` is one ordinary convolution; for a kernel for each task see `TaskConvolution`.
+    A shared kernel `[3, 3, C, F]` is one ordinary convolution. For a kernel per task `[T, 3, 3, C, F]` see
+    `TaskConvolution`.
     """
     if kernel.shape.rank == 5:
         return TaskConvolution(tuple(x.shape), tuple(kernel.shape), stride, fuse).outputs(x, kernel)
@@ -29,13 +30,13 @@ def convolution(x: tf.Tensor, kernel: tf.Tensor | tf.Variable, stride: int, fuse
 
 
 class TaskConvolution:
-    """Convolutions with a kernel for each task: x `[T, N, H, W, C]`, kernel `[T, 3, 3, C, F]`, y `[T, N, H', W', F]`.
+    """Convolutions with one kernel per task: x `[T, N, H, W, C]`, kernel `[T, 3, 3, C, F]`, y `[T, N, H', W', F]`.
 
     The convolution, its gradient for the image and its gradient for the kernel are each linear in two arguments, and
-    each is the derivative of another. Said to TensorFlow in that form they have derivatives of every order.
+    each is the derivative of another. Written in that form, they have derivatives of every order.
 
-    The images of small tasks are laid out as patches, which makes T convolutions one batched product of matrices; the
-    patches of large ones would not fit the processor's caches, and one ordinary convolution a task is faster.
+    The images of small tasks are laid out as patches, which makes T convolutions one batched product of matrices. The
+    patches of large tasks would not fit the processor's caches, and one ordinary convolution per task is faster.
     """
 
     def __init__(self, x_shape: tuple[int, ...], kernel_shape: tuple[int, ...], stride: int, fuse: bool):
@@ -46,11 +47,11 @@ class TaskConvolution:
         self.y_shape = (tasks, examples, self.rows, self.columns, self.filters)
 
     def outputs(self, x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
-        """y."""
+        """Return y."""
         return _bilinear(self._outputs, self.input_gradient, self.kernel_gradient)(x, kernel)
 
     def input_gradient(self, dy: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
-        """dx."""
+        """Return dx."""
 
         def for_kernel(dy: tf.Tensor, u: tf.Tensor) -> tf.Tensor:
             return self.kernel_gradient(u, dy)
@@ -58,7 +59,7 @@ class TaskConvolution:
         return _bilinear(self._input_gradient, self.outputs, for_kernel)(dy, kernel)
 
     def kernel_gradient(self, x: tf.Tensor, dy: tf.Tensor) -> tf.Tensor:
-        """dkernel."""
+        """Return dkernel."""
 
         def for_x(u: tf.Tensor, dy: tf.Tensor) -> tf.Tensor:
             return self.input_gradient(dy, u)
@@ -102,14 +103,14 @@ class TaskConvolution:
         other = "filter" if of == "Input" else "input"
 
         def gradient(argument: tf.Tensor, dy: tf.Tensor) -> tf.Tensor:
-            told = {sizes: shape, other: argument}
-            return operation(**told, out_backprop=dy, strides=strides, padding="SAME")
+            arguments = {sizes: shape, other: argument}
+            return operation(**arguments, out_backprop=dy, strides=strides, padding="SAME")
 
         return gradient
 
 
 def patches(x: tf.Tensor, stride: int) -> tf.Tensor:
-    """What each 3x3 window sees, `[T, N, H, W, C]` -> `[T, N * H' * W', 9 * C]`, zeros around the image."""
+    """Return the values of each 3x3 window, `[T, N, H, W, C]` -> `[T, N * H' * W', 9 * C]`, zeros around the image."""
     tasks, examples, height, width, channels = x.shape
     rows, columns, padding = _windows(height, width, stride)
     x = tf.pad(x, [[0, 0], [0, 0], *padding, [0, 0]])
@@ -122,7 +123,7 @@ def patches(x: tf.Tensor, stride: int) -> tf.Tensor:
 
 
 def gathered_patches(x: tf.Tensor, stride: int) -> tf.Tensor:
-    """As `patches`, by copying pixel after pixel: three times as fast on a CPU, outside of XLA."""
+    """Return `patches` by copying pixel after pixel: three times as fast on a CPU, outside of XLA."""
     tasks, examples, height, width, channels = x.shape
     rows, columns, padding = _windows(height, width, stride)
     pixels = np.pad(np.arange(height * width).reshape(height, width), padding, constant_values=height * width)
@@ -133,14 +134,14 @@ def gathered_patches(x: tf.Tensor, stride: int) -> tf.Tensor:
 
 
 def _windows(height: int, width: int, stride: int) -> tuple[int, int, list[list[int]]]:
-    """Rows and columns of 3x3 windows with "same" padding, and the padding [[above, below], [left, right]]."""
+    """Return rows and columns of 3x3 windows with "same" padding, and the padding [[above, below], [left, right]]."""
     rows, columns = -(-height // stride), -(-width // stride)
     missing = (max(0, (rows - 1) * stride + 3 - height), max(0, (columns - 1) * stride + 3 - width))
     return rows, columns, [[each // 2, each - each // 2] for each in missing]
 
 
 def patches_gradient(spread: tf.Tensor, shape: tuple[int, ...], stride: int) -> tf.Tensor:
-    """The adjoint of `patches`: every window's values added up where they came from, -> `[T, N, H, W, C]`."""
+    """Return the adjoint of `patches`, `[T, N, H, W, C]`: every window's values are added where they came from."""
     x = tf.zeros(shape)  # sums of bfloat16 numbers in float32
     x = tf.cast(x, tf.float64) if spread.dtype == tf.float64 else x
     with tf.GradientTape() as tape:
@@ -162,7 +163,20 @@ def normalised_block(
     pool: str | None,
     fuse: bool,
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Batch norm, ReLU and, with `pool` for its padding, max-pooling; also the moments `[T, G, C]`."""
+    """Apply batch norm, ReLU and, unless `pool` is None, max-pooling.
+
+    Args:
+        x: `[T, N, ..., C]`.
+        scale: `[C]`, `[T, C]` or None.
+        offset: `[C]` or `[T, C]`.
+        groups: The number G of groups of the N examples, each normalised by itself.
+        epsilon: Added to the variance.
+        pool: The padding of the max-pooling, "same" or "valid", or None.
+        fuse: Whether XLA compiles the block.
+
+    Returns:
+        The result, and the mean and variance `[T, G, C]`.
+    """
     parameters = (offset,) if scale is None else (offset, scale)
     if not fuse:
         return _block(groups, epsilon, pool)(x, *parameters)
@@ -179,7 +193,9 @@ def _block(groups: int, epsilon: float, pool: str | None) -> Block:
 
 
 def _block_of_each(epsilon: float, pool: str | None) -> Block:
-    """As `_block`, task after task with the library's kernels, which are the fastest where a task is large."""
+    """Return `_block` for one task after another with the library's kernels, which are the fastest where a task is
+    large.
+    """
 
     def block(x: tf.Tensor, offset: tf.Tensor, scale: tf.Tensor | None = None):
         tasks = x.shape[0]
@@ -207,7 +223,7 @@ def _fused_block(groups: int, epsilon: float, pool: str | None, large: bool) -> 
 def _bilinear(
     function: Callable[..., tf.Tensor], for_first: Callable[..., tf.Tensor], for_second: Callable[..., tf.Tensor]
 ) -> Callable[..., tf.Tensor]:
-    """function(a, b) with the gradients for_first(u, b) and for_second(a, u), where u comes from upstream."""
+    """Return function(a, b) with the gradients for_first(u, b) and for_second(a, u), where u comes from upstream."""
 
     @tf.custom_gradient
     def call(a: tf.Tensor, b: tf.Tensor):
@@ -217,16 +233,19 @@ def _bilinear(
 
 
 def rectify_and_pool(x: tf.Tensor, pool: str | None, shared: bool) -> tf.Tensor:
-    """ReLU and, with `pool` for its padding, max-pooling; for `shared` see `max_pool`."""
+    """Apply ReLU and, unless `pool` is None, max-pooling with that padding; see `max_pool`."""
     x = tf.nn.relu(x)
     return x if pool is None else max_pool(x, pool, shared)
 
 
 def max_pool(x: tf.Tensor, padding: str, shared: bool) -> tf.Tensor:
-    """2x2 maximum, stride 2, `[T, N, H, W, C]`; "same" keeps an odd last row and column, "valid" drops it.
+    """Take the maximum of 2x2 pixels with stride 2, `[T, N, H, W, C]`.
 
-    With `shared` it is the library's fast one, whose second derivative XLA does not know in every precision; else
-    the maximum of shifted slices.
+    Args:
+        x: The images.
+        padding: "same" keeps an odd last row and column, "valid" drops it.
+        shared: Whether to use the library's fast kernel, whose second derivative XLA does not know in every precision.
+            Otherwise the maximum is taken of shifted slices.
     """
     tasks, examples, height, width, channels = x.shape
     if shared:
@@ -244,9 +263,9 @@ def max_pool(x: tf.Tensor, padding: str, shared: bool) -> tf.Tensor:
 def batch_norm(
     x: tf.Tensor, scale: tf.Tensor | None, offset: tf.Tensor, groups: int, epsilon: float
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Normalise `[T, N, ..., C]` within each task and group; also the moments `[T, G, C]` (biased variance).
+    """Normalise `[T, N, ..., C]` within each task and group; also return the moments `[T, G, C]` (biased variance).
 
-    Moments and parameters have the precision of `offset`; x may be bfloat16, and then so is the result.
+    Moments and parameters have the precision of `offset`. x may be bfloat16, and then so is the result.
     """
     tasks, channels = x.shape[0], x.shape[-1]
     if tasks * groups == 1 and offset.shape.rank == 1 and offset.dtype == tf.float32:
@@ -270,7 +289,7 @@ def batch_norm(
 
 
 def over_examples(parameter: tf.Tensor | tf.Variable, rank: int) -> tf.Tensor:
-    """`[C]` or `[T, C]` -> broadcasts with a tensor `[T, ..., C]` of this rank."""
+    """Return `[C]` or `[T, C]` in a shape that broadcasts with a tensor `[T, ..., C]` of this rank."""
     if parameter.shape.rank == 1:
         return tf.convert_to_tensor(parameter)
     tasks, channels = parameter.shape

@@ -13,20 +13,22 @@ from collections.abc import Sequence
 
 
 def forward(layers: Sequence[int]) -> int:
-    """Of one example."""
+    """Return the operations of applying the network to one example."""
     return 2 * sum(layers)
 
 
 def gradient(layers: Sequence[int]) -> int:
-    """Of one example: forward, and the gradient for all weights."""
+    """Return the operations of one example: forward, and the gradient for all weights."""
     return 2 * (3 * sum(layers) - sum(layers[:1]))
 
 
 def gradient_through_gradient(layers: Sequence[int]) -> int:
-    """Of one example: forward, the gradient for all weights, and the derivative of that gradient step."""
+    """Return the operations of one example: forward, the gradient for all weights, and the derivative of that gradient
+    step.
+    """
     return 2 * (9 * sum(layers) - 5 * sum(layers[:1]))
 
 
 def gradient_through_last_gradient(layers: Sequence[int]) -> int:
-    """As `gradient_through_gradient`, where the inner step changes the last layer only."""
+    """Return `gradient_through_gradient` where the inner step changes the last layer only."""
     return gradient(layers[:-1]) + 2 * 6 * sum(layers[-1:])

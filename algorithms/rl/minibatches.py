@@ -1,8 +1,9 @@
-"""Mini-batches of whole trials, one after the other in a loop of the compiled program, so that the graph stays small.
+"""Mini-batches of whole trials, processed one after the other in a loop of the compiled program to keep the graph
+small.
 
-`[N, T, ...]` is cut into `[M, N, B, ...]`: M mini-batches of B trials in fixed order. The last one is filled up with
-trials of zeros whose weight is 0, so that no trial is dropped and none counts twice. Many workers share out each
-mini-batch: what they cut has M too, and in B their own trials alone.
+`[N, T, ...]` is cut into `[M, N, B, ...]`: M mini-batches of B trials in fixed order. The last one is padded with
+trials of zeros whose weight is 0, so that no trial is dropped and none counts twice. Several workers divide each
+mini-batch: each has M mini-batches too, and B counts its own trials only.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from ..workers import ALONE, Workers
 
 
 class Minibatches(NamedTuple):
-    """How the `tasks` trials of all workers are cut into mini-batches of `size`."""
+    """The division of the `tasks` trials of all workers into mini-batches of `size` trials."""
 
     tasks: int
     size: int
@@ -24,17 +25,17 @@ class Minibatches(NamedTuple):
 
     @property
     def rows(self) -> list[int]:
-        """The trials of this worker: of each mini-batch every `count`th one."""
+        """Return the trials of this worker: every `count`th one of each mini-batch."""
         index, count = self.workers.index, self.workers.count
         return [number for number in range(self.tasks) if number % self.size % count == index]
 
     def trials(self, dtype: tf.DType) -> tf.Tensor:
-        """`[M]`: in each mini-batch, those of all workers together."""
+        """Return the number of trials of all workers in each mini-batch, `[M]`."""
         starts = range(0, self.tasks, self.size)
         return tf.constant([min(self.size, self.tasks - first) for first in starts], dtype)
 
     def cut(self, x: tf.Tensor) -> tf.Tensor:
-        """`[N, T, ...]`, T the rows -> `[M, N, B, ...]`."""
+        """Cut `[N, T, ...]`, where T counts `rows`, into `[M, N, B, ...]`."""
         steps, tasks, *rest = x.shape
         size = len(range(self.workers.index, min(self.size, self.tasks), self.workers.count))
         count = -(-self.tasks // self.size)
@@ -43,21 +44,30 @@ class Minibatches(NamedTuple):
         return tf.transpose(parts, (1, 0, *range(2, 3 + len(rest))))
 
     def weights(self, dtype: tf.DType) -> tf.Tensor:
-        """`[M, B]`: 1 for a trial, 0 for what fills up the last mini-batch."""
+        """Return `[M, B]`: 1 for a trial, 0 for padding."""
         return self.cut(tf.ones((1, len(self.rows)), dtype))[:, 0]
 
 
 def weighted_mean(x: tf.Tensor, weight: tf.Tensor, trials: tf.Tensor) -> tf.Tensor:
-    """What x `[..., N, B]` with weight `[..., B]` adds to the mean over steps and trials, of which there are `trials`,
-    a sum over all workers: the mean itself where there is one."""
+    """Return this worker's part of the mean over steps and trials; with one worker, the mean.
+
+    Args:
+        x: `[..., N, B]`.
+        weight: `[..., B]`, 1 for a trial and 0 for padding.
+        trials: The numbers of trials of all workers; their sum divides.
+    """
     steps = tf.cast(x.shape[-2], x.dtype)
     return tf.reduce_sum(x * weight[..., None, :]) / (steps * tf.reduce_sum(trials))
 
 
 def mean_of_each(function: Callable[[Any], tf.Tensor], minibatches: Any, trials: tf.Tensor, results: int) -> tf.Tensor:
-    """Mean over trials of `function(minibatch)` `[results]`, which may change variables: strictly in order.
+    """Return the mean over trials of `function(minibatch)`, called strictly in order.
 
-    `minibatches` is a structure of tensors `[M, ...]` of which each has so many `trials`, `[M]`.
+    Args:
+        function: Maps a mini-batch to a tensor `[results]`; it may change variables.
+        minibatches: A structure of tensors `[M, ...]`.
+        trials: The number of trials of each mini-batch, `[M]`.
+        results: The length of the function's result.
     """
     count = trials.shape[0]
 

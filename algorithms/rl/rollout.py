@@ -1,4 +1,4 @@
-"""Playing trials: a policy in a batch of environments, whole trials in one compiled loop."""
+"""Playing trials: a policy acts in a batch of environments, and whole trials run in one compiled loop."""
 
 from __future__ import annotations
 
@@ -12,44 +12,60 @@ from ..programs import program
 
 
 class Seen(NamedTuple):
-    """What a policy is told before a step (Duan et al. 2016, section 2.2), each `[T, ...]`.
+    """The inputs of a policy at a step (Duan et al. 2016, section 2.2), each `[T, ...]`.
 
     Before the first step of a trial: action 0, reward 0, terminal True.
     """
 
-    observation: tf.Tensor  # now
+    observation: tf.Tensor  # of this step
     action: tf.Tensor  # of the step before
-    reward: tf.Tensor  # that it brought
-    terminal: tf.Tensor  # whether it ended an episode
+    reward: tf.Tensor  # of the step before
+    terminal: tf.Tensor  # whether the step before ended an episode
 
 
 class Policy(Protocol):
-    """Who plays."""
+    """A policy with memory, which plays a batch of trials."""
 
     def start(self, tasks: int) -> Any:
-        """What it remembers at the start of a trial: a structure of tensors `[T, ...]`."""
+        """Return the memory at the start of a trial, a structure of tensors `[T, ...]`."""
         ...
 
     def act(self, memory: Any, seen: Seen, number: tf.Tensor, keys: TaskKeys) -> tuple[tf.Tensor, Any, Any]:
-        """Action, the new memory, and what else is to be recorded (a structure of tensors `[T, ...]`, or ()).
+        """Choose an action for each trial.
 
-        `number` (int32 scalar) is that of the step; `keys` give random numbers of this trial and step.
+        Args:
+            memory: The memory after the step before.
+            seen: The inputs of this step.
+            number: The number of the step in its trial, int32 scalar.
+            keys: The random numbers of this trial and step.
+
+        Returns:
+            The action, the new memory, and a structure of tensors `[T, ...]` to record, or ().
         """
         ...
 
 
 class Rollout(NamedTuple):
-    """What happened, step after step: `[N, T, ...]`."""
+    """The steps of a batch of trials in order, `[N, T, ...]`."""
 
     seen: Seen
     action: tf.Tensor
     reward: tf.Tensor
     gap: Any  # see `Outcome`
-    recorded: Any  # what the policy recorded
+    recorded: Any  # as returned by the policy
 
 
 def roll_out(source: TrialSource, trials: Trials, policy: Policy) -> Rollout:
-    """Play all steps of the trials."""
+    """Play all steps of the trials.
+
+    Args:
+        source: The environments.
+        trials: A batch of T trials that `source` has sampled.
+        policy: The policy that acts.
+
+    Returns:
+        All N = episodes x horizon steps.
+    """
     steps, tasks = source.episodes * source.horizon, trials.keys.shape[0]
     state, observation = source.first(trials)
     seen = Seen(observation, *first_seen(source, tasks))
@@ -80,18 +96,20 @@ def roll_out(source: TrialSource, trials: Trials, policy: Policy) -> Rollout:
 
 
 def first_seen(source: TrialSource, tasks: int) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Action, reward and terminal before the first step of a trial."""
+    """Return action, reward and terminal as a policy sees them before the first step of a trial."""
     actions = source.actions
     action = tf.zeros(tasks, tf.int32) if actions.discrete else tf.zeros((tasks, actions.size))
     return action, tf.zeros(tasks), tf.ones(tasks, tf.bool)
 
 
 def trial_metrics(rollout: Rollout) -> dict[str, tf.Tensor]:
-    """What a test measures, one value a trial `[T]`.
+    """Return the test metrics of trials, one value per trial `[T]`.
 
-    total_reward: undiscounted sum over the trial; regret: what its actions cost in expectation against the best ones;
-    optimal_actions: the share of steps with a best action. Also `[T, N]`, step by step: the regret up to each, and
-    whether each action was a best one. The regret is left out where the best actions are unknown.
+    Returns:
+        total_reward, the undiscounted sum over the trial; regret, the expected loss of its actions against the best
+        ones; optimal_actions, the fraction of steps with a best action. Also per step, `[T, N]`: regret_by_step, the
+        regret up to each step; optimal_by_step, whether each action was a best one. Only total_reward is returned where
+        the best actions are unknown.
     """
     total = {"total_reward": tf.reduce_sum(rollout.reward, axis=0)}
     if isinstance(rollout.gap, tuple):

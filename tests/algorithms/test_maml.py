@@ -299,7 +299,7 @@ def test_the_plain_function_learns_and_refuses_what_it_cannot_differentiate():
     with pytest.raises(ValueError, match="build the model first"):
         KerasNetwork(keras.Sequential([keras.layers.Dense(1)]))
     dropout = keras.layers.Dropout(0.5, name="drop")
-    with pytest.raises(ValueError, match="leave drop out, it draws random numbers"):
+    with pytest.raises(ValueError, match="remove drop: it draws random numbers"):
         KerasNetwork(keras.Sequential([keras.Input((2,)), dropout, keras.layers.Dense(1)]))
 
 

@@ -337,7 +337,7 @@ def test_one_program_serves_all_values_and_a_given_value_is_not_tuned():
         learner = ClassicalPolicy(CLASSES[name](), source)
         assert learner.chosen is None and len(learner.grid) > 1
         results = [learner.play(trials, value)["total_reward"].numpy() for value in learner.grid[:4]]
-        with pytest.raises(ValueError, match="neither given nor chosen"):
+        with pytest.raises(ValueError, match="neither in the spec nor tuned"):
             learner.evaluate(trials)
         assert learner._play.experimental_get_tracing_count() == 1
         assert len(results) == 4 and results[0].shape == (10,)
