@@ -1,4 +1,4 @@
-"""Distributions over tasks. `DATASETS` is the only dispatch; modules import TensorFlow only when built."""
+"""Distributions over tasks. `DATASETS` is the only dispatch; modules import TensorFlow only when they are built."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ BUILT_IN: dict[str, type[Options]] = {
 
 
 def _problem(name: str, loaded: Any) -> str | None:
-    """What keeps an entry point from being a dataset."""
+    """Return why an entry point is not a valid dataset, or None."""
     if not (isinstance(loaded, type) and issubclass(loaded, Options) and callable(getattr(loaded, "build", None))):
-        return "it is no subclass of metarun.datasets.options.Options with a method `build`"
+        return "it is not a subclass of metarun.datasets.options.Options with a method `build`"
     return misnamed(name, loaded)
 
 
@@ -43,7 +43,15 @@ DATASETS = BUILT_IN | plugins("metarun.datasets", BUILT_IN, _problem)
 
 
 def build(options: Any, dtype: str = "float32") -> TaskSource | TrialSource:
-    """The task distribution of a spec; DataError where data are missing or damaged."""
+    """Build the task distribution of a spec.
+
+    Args:
+        options: The section `dataset` of the spec.
+        dtype: The dtype of the inputs.
+
+    Raises:
+        DataError: Data are missing or damaged.
+    """
     if type(options) in BUILT_IN.values():
         return import_module(f".{options.name}", __name__).build(options, dtype)
     return options.build(dtype)

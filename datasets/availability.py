@@ -1,4 +1,4 @@
-"""Say which data a dataset needs, and whether they are on this machine."""
+"""The data that a dataset needs, and whether they are on this machine."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .options import ImageFolderOptions
 
 
 def needs(dataset: Any) -> str:
-    """What data the options of a dataset ask for, and how they come where they are not here."""
+    """Return the name of a dataset, whether its data are here, and how to get them if not."""
     name = dataset.name
     if isinstance(dataset, ImageFolderOptions) and absent(dataset):
         return f"{name}, not here: {dataset.path} is not a folder"
@@ -22,7 +22,7 @@ def needs(dataset: Any) -> str:
 
 
 def absent(dataset: Any) -> bool:
-    """Whether the options of a dataset ask for data that are not in the cache, or in no folder."""
+    """Return whether the data of a dataset are missing from the cache, or its folder does not exist."""
     if isinstance(dataset, ImageFolderOptions):
         return not dataset.path.is_dir()
     return not all(map(cache.read, cache.PARTS.get(dataset.name, ())))

@@ -6,14 +6,14 @@ from typing import ClassVar
 
 
 class KnownError(Exception):
-    """An error that says in its message what is wrong, where, and how to mend it: no traceback is needed."""
+    """An error whose message says what is wrong, where, and what to do; it needs no traceback."""
 
     code: ClassVar[int] = 1  # exit code of the command
     title: ClassVar[str] = "error: "
 
     @property
     def text(self) -> str:
-        """What the command prints of it."""
+        """Return the text that the command prints."""
         return f"{self.title}{self}"
 
 

@@ -1,13 +1,14 @@
-"""The embedded dataset: the world's letters as the DejaVu fonts inside matplotlib draw them. No download.
+"""The embedded dataset: letters of many scripts as the DejaVu fonts inside matplotlib draw them. No download.
 
-One class a character, 20 samples of 28x28, ink 255: the 12 faces (Sans, Sans Mono and Serif, each upright, bold,
-oblique or italic, and both), then eight of them again, each with a small affine jitter. The jitter is drawn from a
-hash of the characters and applied in whole numbers, so the bits are the same on every machine with the same Pillow.
+There is one class per character, with 20 samples of 28x28, ink 255. Twelve of them are the faces (Sans, Sans Mono and
+Serif, each upright, bold, oblique or italic, and both). Eight of the faces follow again, each with a small affine
+jitter. The jitter is drawn from a hash of the characters and applied in whole numbers, so the bits are the same on
+every machine with the same Pillow.
 
 Characters that look the same (Latin A, Greek Alpha, Cyrillic A) are found by their drawings and become one class. The
-split is by script, so that the alphabets of the test are new: training has Latin, Greek, digits and modifier
-letters (two of which are small copies of a Cyrillic and of a Georgian one); validation Cyrillic; test Armenian and
-Georgian. A merged class belongs to the earliest of these.
+split is by script, so that the alphabets of the test are new. Training has Latin, Greek, digits and modifier letters
+(two of which are small copies of a Cyrillic and of a Georgian one). Validation has Cyrillic, and the test has Armenian
+and Georgian. A merged class belongs to the earliest of these.
 """
 
 from __future__ import annotations
@@ -29,14 +30,14 @@ from .tasks import Split
 
 SAMPLES, SIZE, OVERSAMPLING, FONT_SIZE = 20, 28, 4, 84
 CANVAS, MARGIN = SIZE * OVERSAMPLING, 4
-SAME = 0.02  # squared difference of two drawings over their squared ink, mean over faces, below which they are one
+SAME = 0.02  # squared difference of two drawings over their squared ink, mean over faces: below it one class
 SCRIPTS: dict[str, Split] = {"CYRILLIC": "val", "ARMENIAN": "test", "GEORGIAN": "test"}  # all others: train
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
-ONE = 1 << 16  # of the fixed-point numbers that hold the jitter
+ONE = 1 << 16  # 1.0 in the fixed-point numbers of the jitter
 
 
 def build(options: GlyphsOptions, dtype: str = "float32") -> ImageSource:
-    """The source that a spec's dataset section describes; draws the letters the first time."""
+    """Build the source of a spec; the first call draws the letters and stores them in the cache."""
     prepared = cache.load(f"glyphs-{_version()}", draw_all)
     splits = np.asarray(prepared.facts["splits"])
     pools: dict[Split, ClassPool] = {}
@@ -50,7 +51,7 @@ def build(options: GlyphsOptions, dtype: str = "float32") -> ImageSource:
 
 
 def draw_all() -> cache.Prepared:
-    """Every class; some seconds."""
+    """Draw every class, which takes some seconds."""
     faces = font_files()
     characters = shared_characters(faces)
     drawings = np.empty((len(characters), len(faces), CANVAS, CANVAS), np.uint8)
@@ -68,7 +69,7 @@ def draw_all() -> cache.Prepared:
 
 
 def font_files() -> list[Path]:
-    """The 12 faces inside matplotlib, sorted by name."""
+    """Return the paths of the 12 faces inside matplotlib, sorted by name."""
     import matplotlib
 
     folder = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
@@ -76,7 +77,7 @@ def font_files() -> list[Path]:
 
 
 def shared_characters(faces: Sequence[Path]) -> list[str]:
-    """Letters and decimal digits that every face has, in code order."""
+    """Return the letters and decimal digits that every face has, in code order."""
     from matplotlib.ft2font import FT2Font
 
     codes = set.intersection(*(set(FT2Font(str(path)).get_charmap()) for path in faces))
@@ -85,7 +86,7 @@ def shared_characters(faces: Sequence[Path]) -> list[str]:
 
 
 def draw(character: str, font: ImageFont.FreeTypeFont) -> np.ndarray:
-    """The character centred on the canvas, uint8 [112, 112]; one too large for it is drawn smaller."""
+    """Draw the character centred on the canvas, uint8 [112, 112]; one that is too large is drawn smaller."""
     left, top, right, bottom = font.getbbox(character)
     extent, room = max(right - left, bottom - top), CANVAS - 2 * MARGIN
     if extent > room:
@@ -97,7 +98,10 @@ def draw(character: str, font: ImageFont.FreeTypeFont) -> np.ndarray:
 
 
 def merge_alike(drawings: np.ndarray) -> list[list[int]]:
-    """Groups of characters whose drawings `[n, faces, H, W]` agree, each sorted, in the order of their first."""
+    """Return groups of characters whose drawings `[n, faces, H, W]` agree.
+
+    Each group is sorted, and the groups are ordered by their first character.
+    """
     count, faces = drawings.shape[:2]
     difference = np.zeros((count, count))
     for face in range(faces):
@@ -115,7 +119,7 @@ def merge_alike(drawings: np.ndarray) -> list[list[int]]:
 
 
 def sample(drawings: np.ndarray, characters: Sequence[str]) -> np.ndarray:
-    """20 images `[20, 28, 28]` of one class from its drawings `[faces, 112, 112]`."""
+    """Return 20 images `[20, 28, 28]` of one class from its drawings `[faces, 112, 112]`."""
     images = [
         jitter(drawings[number % len(drawings)], hashlib.sha256(f"{characters[0]}/{number}".encode()).digest())
         for number in range(SAMPLES)
@@ -124,9 +128,13 @@ def sample(drawings: np.ndarray, characters: Sequence[str]) -> np.ndarray:
 
 
 def jitter(drawing: np.ndarray, chance: bytes) -> np.ndarray:
-    """Scale by 0.92 to 1.08 and shear by up to 0.12 along each axis, shift by up to one pixel of the small image.
+    """Scale a drawing by 0.92 to 1.08, shear it by up to 0.12 along each axis, and shift it.
 
-    Nearest neighbour in fixed-point arithmetic; `chance` gives six 16-bit numbers.
+    The shift is up to one pixel of the small image. Pixels are the nearest neighbours in fixed-point arithmetic.
+
+    Args:
+        drawing: uint8 `[112, 112]`.
+        chance: Random bytes, read as six 16-bit numbers.
     """
     draws = [int.from_bytes(chance[2 * i : 2 * i + 2], "big") - 32768 for i in range(6)]  # -32768 .. 32767
     spread = (0.08, 0.12, 0.12, 0.08)
@@ -145,19 +153,19 @@ def jitter(drawing: np.ndarray, chance: bytes) -> np.ndarray:
 
 
 def _shrink(drawings: np.ndarray) -> np.ndarray:
-    """`[n, 112, 112]` -> `[n, 28, 28]`: the mean of each 4x4 block, rounded down."""
+    """Return the mean of each 4x4 block, rounded down: `[n, 112, 112]` -> `[n, 28, 28]`."""
     blocks = drawings.reshape(len(drawings), SIZE, OVERSAMPLING, SIZE, OVERSAMPLING).astype(np.uint32)
     return (blocks.sum(axis=(2, 4)) // OVERSAMPLING**2).astype(np.uint8)
 
 
 def _split(characters: Sequence[str]) -> Split:
-    """The earliest split of the characters of a class."""
+    """Return the earliest split of the characters of a class."""
     scripts: list[Split] = [SCRIPTS.get(unicodedata.name(each).split()[0], "train") for each in characters]
     return min(scripts, key=SPLITS.index)
 
 
 def _version() -> str:
-    """Names the fonts and the renderer in the cache's file name, so that another version draws anew."""
+    """Return the versions of fonts and renderer for the cache's file name; another version draws again."""
     from importlib.metadata import version
 
     return f"matplotlib{version('matplotlib')}-pillow{version('pillow')}"

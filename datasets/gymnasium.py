@@ -1,7 +1,7 @@
-"""Trials in environments of gymnasium (Towers et al. 2024), which step in Python on the host.
+"""Trials in environments of Gymnasium (Towers et al. 2024), which step in Python on the host.
 
-A task distribution is a function from a random generator to an environment: what it draws is what tells the trials
-apart. Each trial makes an environment of its own, seeded by the trial's key, so that it can be played again.
+A task distribution is a function from a random generator to an environment: its random draws make one trial differ from
+another. Each trial makes its own environment, seeded by the trial's key, so that it can be played again.
 """
 
 from __future__ import annotations
@@ -24,11 +24,23 @@ MakeVector = Callable[[list[np.random.Generator]], VectorEnv]
 
 
 class GymnasiumSource(TrialSource):
-    """A `TrialSource` of `episodes` x `horizon` steps a trial.
+    """A `TrialSource` of trials of `episodes` x `horizon` steps each.
 
-    An episode ends when the environment says so, or after `horizon` steps, and the next one begins in the same
-    environment; episodes that end early leave time for more. Observations and actions are Discrete or Box; a Box is
-    flattened, and actions are clipped to theirs. Actions are judged by their rewards alone: no regret is known.
+    An episode ends when the environment says so, or after `horizon` steps. The next one begins in the same environment,
+    so episodes that end early leave time for more. Observations and actions are Discrete or Box. A Box is flattened,
+    and actions are clipped to its bounds. The best actions are unknown, so there is no regret.
+
+        import gymnasium
+        from metarun.datasets.gymnasium import GymnasiumSource
+
+        def make(generator):  # one task: a pole of its own length
+            environment = gymnasium.make("CartPole-v1")
+            environment.unwrapped.length = generator.uniform(0.25, 1.0)
+            return environment
+
+        source = GymnasiumSource("cartpoles", make, episodes=2, horizon=20)
+        trials = source.sample("train", 0, 4, seed=0)
+        state, observation = source.first(trials)  # observation: [4, 4]
     """
 
     content_digest = ""
@@ -45,10 +57,23 @@ class GymnasiumSource(TrialSource):
         make_vector: MakeVector | None = None,
         trial: str | None = None,
     ):
-        """`make` gives one environment; or `make_vector` all of a batch, one for each generator, as a vector
-        environment that resets in the same step (`AutoresetMode.SAME_STEP`) and limits its own episodes."""
+        """Make one environment and read its spaces.
+
+        Args:
+            name: The name of the source, for messages.
+            make: A function that makes one environment from a random generator.
+            episodes: The number of episodes that a trial has time for.
+            horizon: The largest number of steps of an episode.
+            make_vector: In place of `make`, a function that makes a vector environment with one environment per
+                generator. It must reset in the same step (`AutoresetMode.SAME_STEP`) and limit its episodes itself.
+            trial: A few words about a trial, for tables; default "2 episodes of 20".
+
+        Raises:
+            DataError: Not exactly one of `make` and `make_vector` is given, or a space is not Discrete or Box, or the
+                vector environment does not reset in the same step.
+        """
         if (make is None) == (make_vector is None):
-            raise DataError(f"{name}: give make or make_vector")
+            raise DataError(f"{name}: give either make or make_vector")
         self.name, self.episodes, self.horizon = name, episodes, horizon
         self.trial = trial or f"{episodes} episodes of {horizon}"
         self._make_vector = make_vector or _vector_of(make, horizon)
@@ -62,19 +87,19 @@ class GymnasiumSource(TrialSource):
         probe.close()
 
     def sample(self, split: Split, index: tf.Tensor | int, tasks: int, seed: int) -> Trials:
-        """Trials `index` .. `index + tasks - 1`; see `TrialSource`."""
+        """Sample trials `index` to `index + tasks - 1`, see `TrialSource`."""
         words = tf.stack(TaskKeys.of_stream(seed, split, index, tasks).key, axis=1)
         return Trials({}, words, tf.bitcast(words, tf.int32))
 
     def first(self, trials: Trials) -> tuple[tf.Tensor, tf.Tensor]:
-        """Makes the environments; the state is their number."""
+        """Make the environments; the state is the number of this batch of environments."""
         number, observation = tf.numpy_function(self._start, [trials.keys], [tf.int64, self._dtype])
         return tf.reshape(number, ()), self._shaped(observation, trials)
 
     def step(self, trials: Trials, state: tf.Tensor, action: tf.Tensor, number: tf.Tensor) -> tuple[tf.Tensor, Outcome]:
-        """See `TrialSource`; but later chance depends on what was done before."""
-        told = tf.numpy_function(self._step, [state, action, number], [tf.int64, self._dtype, tf.float32, tf.bool])
-        again, observation, reward, terminal = told
+        """Step the environments, see `TrialSource`; random outcomes also depend on earlier actions."""
+        dtypes = [tf.int64, self._dtype, tf.float32, tf.bool]
+        same, observation, reward, terminal = tf.numpy_function(self._step, [state, action, number], dtypes)
         tasks = trials.keys.shape[0]
         outcome = Outcome(
             self._shaped(observation, trials),
@@ -82,7 +107,7 @@ class GymnasiumSource(TrialSource):
             tf.ensure_shape(terminal, (tasks,)),
             (),
         )
-        return tf.reshape(again, ()), outcome
+        return tf.reshape(same, ()), outcome
 
     @property
     def _dtype(self) -> tf.DType:
@@ -120,7 +145,7 @@ class GymnasiumSource(TrialSource):
 
 
 def _vector_of(make: Make | None, horizon: int) -> MakeVector:
-    """Environments one by one, each with a limit of steps an episode."""
+    """Return a function that makes one environment per generator, each with a limit of steps per episode."""
     assert make is not None
 
     def make_vector(generators: list[np.random.Generator]) -> VectorEnv:
@@ -137,4 +162,4 @@ def _space(name: str, space: Any) -> Space:
         return Space(int(space.n))
     if isinstance(space, gymnasium.spaces.Box):
         return Space(int(np.prod(space.shape)), discrete=False)
-    raise DataError(f"{name}: {type(space).__name__} spaces are not understood: use Discrete or Box")
+    raise DataError(f"{name}: {type(space).__name__} spaces are not supported: use Discrete or Box")

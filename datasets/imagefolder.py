@@ -1,9 +1,9 @@
-"""Images of the user's own: class/*.png, or train|val|test/class/*.png.
+"""The user's own images: class/*.png, or train|val|test/class/*.png.
 
-Without train, val and test folders the classes are divided by `split` in a random order that depends on their names
-and `split_seed` alone. The images are decoded once into the cache, split after split, under a name that hangs on every
-file's path, size and time, so a changed folder is read anew. They are never in memory all at once, unless the source
-holds them there.
+Without train, val and test folders the classes are divided by `split`, in a random order that depends only on their
+names and `split_seed`. The images are decoded once into the cache, split after split. The name of the cached file
+depends on every image's path, size and time, so a changed folder is read again. The images are never in memory all at
+once, unless the source holds them there.
 """
 
 from __future__ import annotations
@@ -33,7 +33,11 @@ Classes = list[tuple[str, list[Path]]]  # name and image files, sorted by name
 
 
 def build(options: ImageFolderOptions, dtype: str = "float32") -> ImageSource:
-    """The source that a spec's dataset section describes; DataError for a folder that does not fit."""
+    """Build the source of a spec.
+
+    Raises:
+        DataError: The folder has no classes, lacks a split, or is divided already and the spec divides it again.
+    """
     divided = find_classes(options.path)
     if "all" in divided:
         divided = divide(divided["all"], options.split, options.split_seed)
@@ -71,7 +75,7 @@ def _refuse_division(options: ImageFolderOptions) -> None:
 
 
 def _tell_shared(folder: Path, divided: dict[str, Classes]) -> None:
-    """Warn of class names in two splits: what a test says of classes that were trained on is no few-shot accuracy."""
+    """Warn of class names in two splits: accuracy on classes of the training is not few-shot accuracy."""
     names = {split: {name.removeprefix(f"{split}/") for name, _ in classes} for split, classes in divided.items()}
     for one, other in itertools.combinations(names, 2):
         if both := sorted(names[one] & names[other]):
@@ -84,7 +88,11 @@ def _tell_shared(folder: Path, divided: dict[str, Classes]) -> None:
 
 
 def find_classes(folder: Path) -> dict[str, Classes]:
-    """{"all": classes}, or {"train": ..., "val": ..., "test": ...} where the folder has these folders."""
+    """Return the classes of a folder as {"all": classes}, or per split where it has these folders.
+
+    Raises:
+        DataError: There is no folder, no class with images, or no training or test class.
+    """
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder: dataset.path must hold class folders with images")
     names = {each.name for each in _folders(folder)}
@@ -105,7 +113,7 @@ def find_classes(folder: Path) -> dict[str, Classes]:
 
 
 def divide(classes: Classes, shares: Sequence[float], seed: int) -> dict[str, Classes]:
-    """Classes of each split, by shares, in a random order of the names; the rounding goes to training."""
+    """Divide the classes into splits by shares, in a random order of the names; the rounding goes to training."""
     order = sorted(classes, key=lambda each: hashlib.sha256(os.fsencode(f"{seed}/{each[0]}")).digest())
     val = round(shares[1] * len(order))
     test = min(round(shares[2] * len(order)), len(order) - val)  # two halves may both be rounded up
@@ -124,12 +132,12 @@ def _classes(folder: Path, prefix: str) -> Classes:
 
 
 def _folders(folder: Path) -> list[Path]:
-    """The folders in a folder, but .git and the like."""
+    """Return the folders in a folder, without .git and other hidden ones."""
     return sorted(each for each in folder.iterdir() if each.is_dir() and not each.name.startswith("."))
 
 
 def _digest(options: ImageFolderOptions, classes: Classes) -> str:
-    """Of everything that decides the prepared array."""
+    """Return the digest of everything that decides the prepared array."""
     digest = hashlib.sha256(os.fsencode(f"{DECODER}/{options.path}/{options.image_size}/{options.channels}"))
     for name, files in classes:
         for path in files:

@@ -1,7 +1,7 @@
 """Random tabular Markov decision processes (Duan et al. 2016, section 3.2).
 
 P(. | s, a) ~ Dirichlet, mean reward R(s, a) ~ N, reward noise N; all of them independent, fixed for a trial. Every
-episode starts in state 0. The state that its last step would lead to is never observed.
+episode starts in state 0. The state after its last step is never observed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Backup = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 class MDPsSource(TrialSource):
     """A `TrialSource`. Parameters of a trial: `transitions` [T, S, A, S], `rewards` [T, S, A], `gaps` [T, H, S, A].
 
-    The state of an environment is the state, `[T]` int32.
+    The state of an environment is the current state of its process, `[T]` int32.
     """
 
     name = "mdps"
@@ -36,7 +36,7 @@ class MDPsSource(TrialSource):
         self.trial = f"{options.states} states, {options.actions} actions, {options.episodes} episodes"
 
     def sample(self, split: Split, index: tf.Tensor | int, tasks: int, seed: int) -> Trials:
-        """Trials `index` .. `index + tasks - 1`; see `TrialSource`."""
+        """Sample trials `index` to `index + tasks - 1`, see `TrialSource`."""
         options, shape = self.options, (self.options.states, self.options.actions)
         keys = TaskKeys.of_stream(seed, split, index, tasks)
         rewards = options.reward_mean + options.reward_std * keys.normal("rewards", *shape)
@@ -50,12 +50,12 @@ class MDPsSource(TrialSource):
         return Trials({"transitions": transitions, "rewards": rewards, "gaps": gaps}, words, tf.concat(drawn, axis=1))
 
     def first(self, trials: Trials) -> tuple[tf.Tensor, tf.Tensor]:
-        """State 0."""
+        """Return state 0."""
         state = tf.zeros(trials.keys.shape[0], tf.int32)
         return state, state
 
     def step(self, trials: Trials, state: tf.Tensor, action: tf.Tensor, number: tf.Tensor) -> tuple[tf.Tensor, Outcome]:
-        """See `TrialSource`."""
+        """Take step `number`, see `TrialSource`."""
         time, tasks = number % self.horizon, trials.keys.shape[0]
         keys = TaskKeys.of_trials(trials.keys, number)
         place = tf.stack([tf.range(tasks), state, action], axis=1)
@@ -63,17 +63,22 @@ class MDPsSource(TrialSource):
         reward = tf.gather_nd(trials.parameters["rewards"], place) + noise
         gap = tf.gather_nd(trials.parameters["gaps"][:, time], place)
         reached = tf.cumsum(tf.gather_nd(trials.parameters["transitions"], place), axis=1)  # [T, S]
-        luck = tf.cast(keys.uniform("outcome", 1), tf.float32) * reached[:, -1:]
-        after = tf.reduce_sum(tf.cast(reached[:, :-1] <= luck, tf.int32), axis=1)
+        point = tf.cast(keys.uniform("outcome", 1), tf.float32) * reached[:, -1:]
+        after = tf.reduce_sum(tf.cast(reached[:, :-1] <= point, tf.int32), axis=1)
         terminal = tf.fill((tasks,), time == self.horizon - 1)
         after = tf.where(terminal, 0, after)
         return after, Outcome(after, reward, terminal, gap)
 
 
 def backward_induction(backup: Backup, like: tf.Tensor, horizon: int) -> tf.Tensor:
-    """Action values Q_h `[T, H, S, A]` of h = 0 .. H - 1: Q_h = backup(max_a Q_{h+1}, H - 1 - h), with Q_H = 0.
+    """Return the action values Q_h `[T, H, S, A]` of h = 0 .. H - 1.
 
-    `backup` takes the values `[T, S]` of the next states and how many steps follow; `like` is any `[T, S, A]`.
+    Q_h = backup(max_a Q_{h+1}, H - 1 - h), with Q_H = 0.
+
+    Args:
+        backup: Maps the values `[T, S]` of the next states and the number of steps that follow to `[T, S, A]`.
+        like: Any tensor `[T, S, A]`, for shape and dtype.
+        horizon: The number H of steps.
     """
 
     def one(after: tf.Tensor, array: tf.TensorArray, follow: tf.Tensor):
@@ -91,10 +96,10 @@ def backward_induction(backup: Backup, like: tf.Tensor, horizon: int) -> tf.Tens
 
 
 def expected_backup(rewards: tf.Tensor, transitions: tf.Tensor) -> Backup:
-    """The Bellman equation: Q(s, a) = R(s, a) + sum over s' of P(s' | s, a) V(s')."""
+    """Return the Bellman equation: Q(s, a) = R(s, a) + sum over s' of P(s' | s, a) V(s')."""
     return lambda after, follow: rewards + tf.reduce_sum(transitions * after[:, None, None], axis=-1)
 
 
 def build(options: MDPsOptions, dtype: str = "float32") -> MDPsSource:
-    """The source that a spec's dataset section describes; rewards are float32 whatever the `dtype` of networks."""
+    """Build the source of a spec. Rewards are float32, whatever the `dtype` of networks."""
     return MDPsSource(options)

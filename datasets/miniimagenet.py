@@ -1,7 +1,7 @@
 """miniImageNet (Vinyals et al. 2016) in the split of Ravi and Larochelle (2017): 64 / 16 / 20 classes x 600, 84x84.
 
-ImageNet's images may not be passed on, so there is nothing to download: `metarun data import miniimagenet PATH...`
-reads the copy that the user has, in any of the forms that are about:
+ImageNet's images may not be redistributed, so there is no download. `metarun data import miniimagenet PATH...` reads
+the user's copy, in any of the usual forms:
 - folders or tar archives train, val, test with class folders in them;
 - Ravi's train.csv, val.csv and test.csv (filename,label) beside a folder images/;
 - the pickles mini-imagenet-cache-{train,val,test}.pkl, read by an unpickler that can only build arrays.
@@ -39,13 +39,17 @@ Found = dict[str, list[np.ndarray]]  # class name -> images [84, 84, 3]
 
 
 def build(options: MiniImagenetOptions, dtype: str = "float32") -> ImageSource:
-    """The source that a spec's dataset section describes; DataError where the data were not imported."""
+    """Build the source of a spec.
+
+    Raises:
+        DataError: The data have not been imported.
+    """
     prepared: dict[Split, cache.Stored | None] = {split: cache.read(_cached(split)) for split in SPLITS}
     pools: dict[Split, ClassPool] = {}
     for split, found in prepared.items():
         if found is None:
             raise DataError(
-                "miniimagenet is not here yet: `metarun data import miniimagenet PATH...` reads your copy (class "
+                "miniimagenet has not been imported: `metarun data import miniimagenet PATH...` reads your copy (class "
                 "folders or tar archives by split, Ravi's CSVs with images/, or the pickled cache)"
             )
         pools[split] = ClassPool(found.images, found.counts, found.names)
@@ -57,8 +61,11 @@ def build(options: MiniImagenetOptions, dtype: str = "float32") -> ImageSource:
 
 
 def import_from(paths: Sequence[Path]) -> None:
-    """Fill the cache from the user's copy; DataError unless it holds all 100 classes with 600 images each. What was
-    there stays until all of it is read."""
+    """Fill the cache from the user's copy. Older data stay until all of it is read.
+
+    Raises:
+        DataError: The copy does not hold all 100 classes with 600 images each, or cannot be read.
+    """
     with cache.locked("miniimagenet"):
         new = {split: f"{_cached(split)}-new" for split in SPLITS}
         try:
@@ -72,7 +79,11 @@ def import_from(paths: Sequence[Path]) -> None:
 
 
 def prepare(paths: Sequence[Path], split: Split) -> cache.Prepared:
-    """One split from the first of `paths` that has it."""
+    """Read one split from the first of `paths` that has it.
+
+    Raises:
+        DataError: No path has the split, or it is not complete.
+    """
     found = next((classes for path in paths if (classes := _read(path, split))), None)
     shown = ", ".join(map(str, paths))
     if not found:
@@ -95,7 +106,10 @@ def prepare(paths: Sequence[Path], split: Split) -> cache.Prepared:
 
 
 def moments(pictures: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of each channel of uint8 images [H, W, C], over 255; exact, from counts of values."""
+    """Return the mean and standard deviation of each channel of uint8 images [H, W, C], over 255.
+
+    They are exact, from counts of values.
+    """
     counts = sum(
         np.stack([np.bincount(channel.ravel(), minlength=256) for channel in np.moveaxis(picture, -1, 0)])
         for picture in pictures
@@ -113,7 +127,7 @@ def _normalisation(name: str, train: cache.Stored | None) -> tuple[Sequence[floa
 
 
 def _read(path: Path, split: Split) -> Found:
-    """Classes of a split at `path`, whichever form it has; empty where it has none."""
+    """Return the classes of a split at `path`, in whichever form it has; an empty dict if it has none."""
     if not path.exists():
         raise DataError(f"{path} does not exist")
     if path.is_file():
@@ -134,7 +148,7 @@ def _read(path: Path, split: Split) -> Found:
 
 
 def _collect(entries: Iterator[tuple[str, str, bytes]], label: str) -> Found:
-    """Decode (class, name, bytes) entries, in the order of the names within a class."""
+    """Decode (class, name, bytes) entries, ordered by name within a class."""
     found: dict[str, list[tuple[str, np.ndarray]]] = {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -160,7 +174,7 @@ def _from_folder(folder: Path) -> Found:
 
 
 def _from_tar(path: Path) -> Found:
-    """Members are read in memory: no name in the archive ever becomes a path, and links are passed over."""
+    """Read the members in memory; no name in the archive becomes a path, and links are skipped."""
 
     def entries() -> Iterator[tuple[str, str, bytes]]:
         with tarfile.open(path) as archive:
@@ -173,7 +187,7 @@ def _from_tar(path: Path) -> Found:
     try:
         return _collect(entries(), path.name)
     except (tarfile.TarError, OSError, EOFError, ValueError, RecursionError, zlib.error, lzma.LZMAError) as error:
-        reason = " ".join(str(error).split())  # tarfile's may have a line for each compression
+        reason = " ".join(str(error).split())  # tarfile's message may have one line per compression
         raise DataError(f"{path} is not a readable tar archive ({reason}): copy it again") from None
 
 
@@ -193,19 +207,21 @@ def _from_csv(table: Path, folder: Path) -> Found:
 
 
 def _from_pickle(path: Path) -> Found:
-    """{"image_data": [N, 84, 84, 3] uint8, "class_dict": name -> indices}, or {"data": ..., "labels": ...}."""
-    told = pickles.load_arrays(path)
-    pixels = told.get("image_data", told.get("data"))
+    """Read {"image_data": [N, 84, 84, 3] uint8, "class_dict": name -> indices}, or {"data": ..., "labels": ...}."""
+    content = pickles.load_arrays(path)
+    pixels = content.get("image_data", content.get("data"))
     if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.shape[1:] != (*SIZE, 3):
         raise DataError(f"{path} has no uint8 images of 84x84x3 under image_data or data")
     try:
-        if isinstance(told.get("class_dict"), dict):
-            members = {str(name): _numbers(rows) for name, rows in told["class_dict"].items()}
+        if isinstance(content.get("class_dict"), dict):
+            members = {str(name): _numbers(rows) for name, rows in content["class_dict"].items()}
         else:
-            labels = np.asarray(_flat(told.get("labels", [])))
+            labels = np.asarray(_flat(content.get("labels", [])))
             members = {str(label): np.flatnonzero(labels == label) for label in np.unique(labels)}
     except (ValueError, TypeError, OverflowError) as error:
-        raise DataError(f"{path} has no image numbers under class_dict, or one label an image ({error})") from None
+        raise DataError(
+            f"{path} has no image numbers under class_dict, or not one label per image under labels ({error})"
+        ) from None
     if any(rows.ndim != 1 or not ((rows >= 0) & (rows < len(pixels))).all() for rows in members.values()):
         raise DataError(f"{path} has class members beyond its {len(pixels)} images")
     if any(len(np.unique(rows)) < len(rows) for rows in members.values()):
@@ -214,12 +230,12 @@ def _from_pickle(path: Path) -> Found:
 
 
 def _numbers(rows: Any) -> np.ndarray:
-    """int64 `[n]`."""
+    """Return the rows as int64 `[n]`."""
     return np.asarray(_flat(rows), np.int64)
 
 
 def _flat(rows: Any) -> Any:
-    """The rows; ValueError for nested lists, whose size may be anything, before they are looked into."""
+    """Return the rows, or raise ValueError for nested lists before looking into them: their size may be anything."""
     if not isinstance(rows, np.ndarray) and any(isinstance(row, list | tuple | dict | np.ndarray) for row in rows):
         raise ValueError("a list in a list")
     return rows

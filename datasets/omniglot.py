@@ -1,8 +1,8 @@
 """Omniglot (Lake, Salakhutdinov and Tenenbaum, Science 2015): 1623 characters of 50 alphabets, 20 drawers each.
 
-The images are 1-bit and 105x105, so every resize in Pillow is nearest-neighbour whatever filter is named; 28x28 here,
-as in all the papers' codes. Data count as Omniglot by what is in them (drawing numbers, pixels), not by the archive
-they came in; which character a drawing shows follows from its number, whatever the folders are called.
+The images are 1-bit and 105x105, so every resize in Pillow is nearest-neighbour, whatever filter is named. They are
+resized to 28x28, as in all the papers' codes. Data are recognised as Omniglot by their content (drawing numbers,
+pixels), not by the archive's name. The character of a drawing follows from its number, whatever the folders are called.
 """
 
 from __future__ import annotations
@@ -49,7 +49,11 @@ ROTATIONS: dict[str, tuple[Rotations, Rotations, Rotations]] = {
 
 
 def build(options: OmniglotOptions, dtype: str = "float32") -> ImageSource:
-    """The source that a spec's dataset section describes; DataError where the data are missing."""
+    """Build the source of a spec; the first call downloads the data.
+
+    Raises:
+        DataError: The data are missing and cannot be downloaded.
+    """
     stored = cache.load("omniglot", lambda: prepare(download(ADDRESS, ARCHIVES)))
     rotations: dict[Split, Rotations] = dict(zip(SPLITS, ROTATIONS[options.rotations], strict=True))
     pools: dict[Split, ClassPool] = {
@@ -68,7 +72,11 @@ def build(options: OmniglotOptions, dtype: str = "float32") -> ImageSource:
 
 
 def prepare(paths: Sequence[Path]) -> cache.Prepared:
-    """Read the two official archives, or folders with their content; DataError unless all of Omniglot is there."""
+    """Read the two official archives, or folders with their content.
+
+    Raises:
+        DataError: Some of Omniglot is missing, or the images differ from it.
+    """
     bitmap_of: dict[tuple[int, int], np.ndarray] = {}
     with tqdm(
         total=CHARACTERS * DRAWERS, desc="omniglot", unit="image", delay=2, disable=not sys.stderr.isatty()
@@ -100,7 +108,7 @@ def import_from(paths: Sequence[Path]) -> None:
 
 
 def divide(split: str) -> dict[Split, list[int]]:
-    """Class numbers of each split; a split without classes is empty."""
+    """Return the class numbers of each split; a split without classes is empty."""
     names, vinyals = characters()
     if split.startswith("vinyals"):
         if split == "vinyals-1200-423":
@@ -125,15 +133,15 @@ def divide(split: str) -> dict[Split, list[int]]:
 
 
 def characters() -> tuple[tuple[str, ...], tuple[Split, ...]]:
-    """Name, such as Greek/character01, and split of Vinyals et al. for every character, by drawing number."""
+    """Return the name (Greek/character01) and the split of Vinyals et al. of every character, by drawing number."""
     text = files(__package__ or "").joinpath("omniglot_vinyals_split.csv").read_text(encoding="utf-8")
-    told: dict[int, tuple[str, Split]] = {}
+    known: dict[int, tuple[str, Split]] = {}
     for row in csv.DictReader(text.splitlines()):
         first, last = map(int, row["characters"].split("-"))
         for character in range(first, last + 1):
             number = int(row["first_drawing"]) + character - first
-            told[number] = f"{row['alphabet']}/character{character:02}", row["split"]  # pyright: ignore
-    names, splits = zip(*(told[number] for number in sorted(told)), strict=True)
+            known[number] = f"{row['alphabet']}/character{character:02}", row["split"]  # pyright: ignore
+    names, splits = zip(*(known[number] for number in sorted(known)), strict=True)
     return names, splits
 
 
@@ -143,7 +151,7 @@ def _pool(stored: cache.Stored, classes: list[int]) -> ClassPool:
 
 
 def _members(path: Path) -> Iterator[tuple[str, bytes]]:
-    """Names and bytes of the images in a zip or under a folder; nothing is ever extracted by name."""
+    """Yield names and bytes of the images in a zip or under a folder; nothing is ever extracted by name."""
     if path.is_dir():
         for archive in sorted(path.glob("*.zip")):
             yield from _members(archive)
@@ -163,7 +171,7 @@ def _members(path: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def _decode(data: bytes, where: str) -> np.ndarray:
-    """The bitmap, bool [105, 105], ink True (the files have ink 0)."""
+    """Return the bitmap, bool [105, 105], ink True (the files have ink 0)."""
     try:
         with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
             if image.size != (105, 105):
@@ -174,6 +182,6 @@ def _decode(data: bytes, where: str) -> np.ndarray:
 
 
 def _shrink(bitmap: np.ndarray) -> np.ndarray:
-    """28x28 uint8, ink 255, by Pillow's nearest neighbour."""
+    """Return the bitmap as 28x28 uint8, ink 255, resized by Pillow's nearest neighbour."""
     image = Image.fromarray(np.where(bitmap, 0, 255).astype(np.uint8)).convert("1", dither=Image.Dither.NONE)
     return np.where(np.asarray(image.resize((SIZE, SIZE))), 0, 255).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""What a user may say of each dataset in a spec. No TensorFlow here: `metarun validate` reads it."""
+"""The options of each dataset in a spec. No TensorFlow is imported, because `metarun validate` reads this."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pydantic_core import PydanticCustomError
 
 
 class Options(BaseModel):
-    """A section of a spec: unknown keys and wrong types are errors, values never change.
+    """A section of a spec: unknown keys and wrong types are errors, and values never change.
 
     The answers below are defaults. Options of a dataset, a network or an algorithm, also those of another package,
     override the ones that differ, class attributes as `regression: ClassVar = True`.
@@ -61,7 +61,7 @@ class Options(BaseModel):
 
 
 class ImageOptions(Options):
-    """What every image dataset understands."""
+    """The options of every image dataset."""
 
     has_trials: ClassVar = False
     has_images: ClassVar = True
@@ -73,7 +73,7 @@ class ImageOptions(Options):
 
 
 class GlyphsOptions(ImageOptions):
-    """The world's letters as the fonts inside matplotlib draw them: 28x28, ink 1, no download."""
+    """Letters of many scripts as the fonts inside matplotlib draw them: 28x28, ink 1, no download."""
 
     name: Literal["glyphs"] = "glyphs"
 
@@ -94,14 +94,14 @@ class OmniglotOptions(ImageOptions):
     )
     rotations: Literal["none", "classes", "classes-train", "per-task"] = Field(
         default="classes",
-        description="Turns by 0, 90, 180 and 270 degrees: none; classes (each turn is a class of its "
-        "own in every split, Snell et al. 2017); classes-train (in the training split only, Nichol et "
+        description="Turns by 0, 90, 180 and 270 degrees: none; classes (each turn is a separate "
+        "class in every split, Snell et al. 2017); classes-train (in the training split only, Nichol et "
         "al. 2018); per-task (one turn drawn for each class of each task in every split, Finn et al. "
         "2017).",
     )
     ink: Literal[0, 1] = Field(
         default=1,
-        description="Value of the ink's pixels; the background has the other one. 1: as in the codes of MAML and "
+        description="Value of the ink's pixels; the background has the other value. 1: as in the codes of MAML and "
         "Prototypical Networks; 0: Reptile.",
     )
 
@@ -123,21 +123,21 @@ class MiniImagenetOptions(ImageOptions):
 
 
 class ImageFolderOptions(ImageOptions):
-    """Images of your own: class/*.png|jpg|jpeg|webp|bmp, or train|val|test/class/*."""
+    """Your own images: class/*.png|jpg|jpeg|webp|bmp, or train|val|test/class/*."""
 
     name: Literal["imagefolder"] = "imagefolder"
     path: Path = Field(strict=False, description="The folder; relative to the spec's own folder.")
     image_size: int = Field(
         default=84, ge=8, le=1024, description="Height and width in pixels after resizing, by Lanczos."
     )
-    channels: Literal[1, 3] = Field(default=3, description="1: grey; 3: RGB. What is transparent becomes white.")
+    channels: Literal[1, 3] = Field(default=3, description="1: grey; 3: RGB. Transparent parts become white.")
     split: tuple[float, float, float] = Field(
         default=(0.64, 0.16, 0.2),
         strict=False,
         description="Shares of the classes for training, validation and test, where the folder has no "
         "train, val and test folders of its own; they add up to 1.",
     )
-    split_seed: int = Field(default=0, ge=0, description="Seed of that division.")
+    split_seed: int = Field(default=0, ge=0, description="Seed of the division by split.")
 
     @field_validator("path")
     @classmethod
@@ -189,8 +189,8 @@ class BanditsOptions(Options):
 
     has_trials: ClassVar = True
     name: Literal["bandits"] = "bandits"
-    arms: int = Field(default=5, ge=2, le=10_000, description="Arms k.")
-    pulls: int = Field(default=10, ge=1, le=100_000, description="Pulls n in a trial; each is an episode of one step.")
+    arms: int = Field(default=5, ge=2, le=10_000, description="Number k of arms.")
+    pulls: int = Field(default=10, ge=1, le=100_000, description="Pulls n per trial; each is an episode of one step.")
 
 
 class MDPsOptions(Options):
@@ -198,13 +198,13 @@ class MDPsOptions(Options):
 
     has_trials: ClassVar = True
     name: Literal["mdps"] = "mdps"
-    states: int = Field(default=10, ge=1, le=1000, description="States.")
-    actions: int = Field(default=5, ge=2, le=1000, description="Actions.")
-    horizon: int = Field(default=10, ge=1, le=10_000, description="Steps of an episode.")
-    episodes: int = Field(default=10, ge=1, le=10_000, description="Episodes n in a trial.")
+    states: int = Field(default=10, ge=1, le=1000, description="Number of states.")
+    actions: int = Field(default=5, ge=2, le=1000, description="Number of actions.")
+    horizon: int = Field(default=10, ge=1, le=10_000, description="Steps per episode.")
+    episodes: int = Field(default=10, ge=1, le=10_000, description="Episodes n per trial.")
     dirichlet: float = Field(default=1.0, gt=0, description="Each P(. | s, a) ~ Dirichlet(this, ..., this).")
     reward_mean: float = Field(default=1.0, description="Mean of the normal that each mean reward R(s, a) comes from.")
-    reward_std: float = Field(default=1.0, ge=0, description="Its standard deviation.")
+    reward_std: float = Field(default=1.0, ge=0, description="Standard deviation of that normal.")
     reward_noise: float = Field(default=1.0, ge=0, description="Standard deviation of a reward around R(s, a).")
 
 

@@ -1,13 +1,13 @@
-"""Task distributions and algorithms of other packages, found by their entry points.
+"""Datasets and algorithms of other packages, found by their entry points.
 
 A package that has, in its pyproject.toml,
 
     [project.entry-points."metarun.datasets"]
     cartpoles = "their_package:CartPoles"
 
-makes `dataset: {name: cartpoles}` a valid section: `CartPoles` is a subclass of `Options` with `name:
-Literal["cartpoles"]` and a method `build(dtype)` that returns a `TaskSource` or a `TrialSource`. A spec only ever names
-what is installed; no code is named in it.
+makes `dataset: {name: cartpoles}` a valid section. `CartPoles` is a subclass of `Options` with `name:
+Literal["cartpoles"]` and a method `build(dtype)` that returns a `TaskSource` or a `TrialSource`. A spec only names what
+is installed; it never names code.
 """
 
 from __future__ import annotations
@@ -21,8 +21,15 @@ from .options import Options
 
 
 def plugins(group: str, taken: Collection[str], problem: Callable[[str, Any], str | None]) -> dict[str, Any]:
-    """Name -> what the entry point loads. One that does not load, or of which `problem(name, loaded)` tells what is
-    wrong with it, is named on standard error and left out, so that it hinders no other experiment."""
+    """Return the objects that the entry points of a group load, by name.
+
+    An invalid one is left out with a warning on standard error, so that it does not affect other experiments.
+
+    Args:
+        group: The group of entry points, such as "metarun.datasets".
+        taken: The names that are already in use.
+        problem: Maps a name and a loaded object to what is wrong with it, or to None.
+    """
     found: dict[str, Any] = {}
     for point in entry_points(group=group):
         wrong, loaded = _load(point)
@@ -44,9 +51,9 @@ def _load(point: EntryPoint) -> tuple[str | None, Any]:
 
 
 def misnamed(name: str, options: type[Options]) -> str | None:
-    """What is wrong with the options behind the entry point `name`, or with their `name`."""
+    """Return what is wrong with the options behind the entry point `name`, or with their `name`; None if nothing is."""
     if not (isinstance(options, type) and issubclass(options, Options)):
-        return "its options are no subclass of metarun.datasets.options.Options"
+        return "its options are not a subclass of metarun.datasets.options.Options"
     field = options.model_fields.get("name")
     if field is None or field.default != name or get_args(field.annotation) != (name,):
         return f'its options lack `name: Literal["{name}"] = "{name}"`'

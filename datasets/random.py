@@ -1,8 +1,8 @@
 """Counter-based random numbers: a number is a pure function of a key and a counter.
 
 Threefry-2x32 with 20 rounds (Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as easy as 1, 2, 3",
-SC 2011). Integer arithmetic alone, so the bits are the same on every device, in a compiled program or
-outside one, and a batch of tasks is drawn at once although each task has a key of its own.
+SC 2011). It uses integer arithmetic only, so the bits are the same on every device, in a compiled program or
+outside one. A batch of tasks is drawn at once, although each task has its own key.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ PARITY = 0x1BD11BDA
 
 
 def threefry(key: tuple[tf.Tensor, tf.Tensor], counter: tuple[tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
-    """Two random uint32 for each (key, counter); all four are uint32 tensors that broadcast together."""
+    """Return two random uint32 for each (key, counter); the four uint32 tensors broadcast together."""
     shape = functools.reduce(tf.broadcast_static_shape, (word.shape for word in (*key, *counter)))
     first, second = _rounds(*key, *counter)
     return tf.ensure_shape(first, shape), tf.ensure_shape(second, shape)
 
 
-# A function of its own, and of any shapes: its two hundred operations are traced once and not with every draw.
+# A separate function for any shapes: its two hundred operations are traced once and not with every draw.
 @tf.function(autograph=False, input_signature=[tf.TensorSpec(None, tf.uint32)] * 4)
 def _rounds(key0: tf.Tensor, key1: tf.Tensor, first: tf.Tensor, second: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     keys = (key0, key1, key0 ^ key1 ^ tf.constant(PARITY, tf.uint32))
@@ -43,16 +43,16 @@ def _rotate_left(x: tf.Tensor, bits: int) -> tf.Tensor:
 
 
 class TaskKeys:
-    """One key for each of T tasks; every draw takes a `purpose`, so that no two draws share numbers."""
+    """Keys of T tasks. Every draw takes a `purpose`, so that no two draws share numbers."""
 
     def __init__(self, key: tuple[tf.Tensor, tf.Tensor]):
-        """Two uint32 `[T]`."""
+        """Keep the two words of the keys, uint32 `[T]` each."""
         self.key = key
         self.tasks = key[0].shape[0]
 
     @classmethod
     def of_stream(cls, seed: int, split: str, index: tf.Tensor | int, tasks: int) -> TaskKeys:
-        """Keys of tasks `index` .. `index + tasks - 1` of the stream (seed, split); index below 2^63."""
+        """Return keys of tasks `index` to `index + tasks - 1` of the stream (seed, split); index is below 2^63."""
         number = tf.cast(index, tf.int64) + tf.range(tasks, dtype=tf.int64)  # [T]
         low = tf.cast(number & 0xFFFFFFFF, tf.uint32)
         high = tf.cast(tf.bitwise.right_shift(number, tf.constant(32, tf.int64)), tf.uint32)
@@ -61,7 +61,7 @@ class TaskKeys:
 
     @classmethod
     def of_drawn(cls, drawn: tf.Tensor) -> TaskKeys:
-        """Keys that follow from what tasks have drawn, int32 `[T, n]`: equal tasks, equal keys."""
+        """Return keys that are functions of the tasks' draws, int32 `[T, n]`: equal tasks have equal keys."""
         words = tf.bitcast(drawn, tf.uint32)
         place = tf.cast(tf.range(drawn.shape[1]), tf.uint32)[None]
         stream = (tf.constant(0, tf.uint32), tf.constant(STREAMS["drawn"], tf.uint32))
@@ -70,17 +70,17 @@ class TaskKeys:
 
     @classmethod
     def of_trials(cls, keys: tf.Tensor, number: tf.Tensor) -> TaskKeys:
-        """Keys of step `number` (int32 scalar) of trials with `keys`, uint32 `[T, 2]`."""
+        """Return keys of step `number` (int32 scalar) of trials with `keys`, uint32 `[T, 2]`."""
         step = tf.cast(number, tf.uint32)[None]
         return cls(threefry((keys[:, 0], keys[:, 1]), (step, tf.constant(STREAMS["step"], tf.uint32))))
 
     def numbered(self, number: tf.Tensor | int) -> TaskKeys:
-        """Keys of draw `number` (int32 scalar) among many alike."""
+        """Return keys of draw `number` (int32 scalar) among many of one purpose."""
         counter = (tf.cast(number, tf.uint32), tf.constant(STREAMS["draw"], tf.uint32))
         return TaskKeys(threefry(self.key, counter))
 
     def bits(self, purpose: str, *shape: int) -> tf.Tensor:
-        """Random uint32, `[T, *shape]`."""
+        """Draw random uint32, `[T, *shape]`."""
         size = 1
         for length in shape:
             size *= length
@@ -91,24 +91,24 @@ class TaskKeys:
         return tf.reshape(tf.concat(words, axis=1)[:, :size], (self.tasks, *shape))
 
     def uniform(self, purpose: str, *shape: int, low: float = 0.0, high: float = 1.0) -> tf.Tensor:
-        """float64 in [low, high), `[T, *shape]`, multiples of 2^-32 of the range."""
+        """Draw float64 in [low, high), `[T, *shape]`, multiples of 2^-32 of the range."""
         fraction = tf.cast(self.bits(purpose, *shape), tf.float64) * 2.0**-32
         return low + (high - low) * fraction
 
     def normal(self, purpose: str, *shape: int) -> tf.Tensor:
-        """Standard normal float64, `[T, *shape]` (Box and Muller 1958)."""
+        """Draw standard normal float64, `[T, *shape]` (Box and Muller 1958)."""
         pair = self.bits(purpose, 2, *shape)
         radius = (tf.cast(pair[:, 0], tf.float64) + 1.0) * 2.0**-32  # (0, 1]
         angle = tf.cast(pair[:, 1], tf.float64) * (2.0**-32 * 6.283185307179586)
         return tf.sqrt(-2.0 * tf.math.log(radius)) * tf.cos(angle)
 
     def log_gamma(self, purpose: str, concentration: tf.Tensor) -> tf.Tensor:
-        """Logarithms of draws from Gamma(concentration, 1), in its shape `[T, ...]` and dtype.
+        """Draw logarithms of Gamma(concentration, 1) numbers, in its shape `[T, ...]` and dtype.
 
-        Differences are logits of Beta draws, a softmax is a Dirichlet draw; neither underflows. The rejection method
-        of Marsaglia and Tsang (2000), which accepts over 95% of its candidates; where all of the `GAMMA_ROUNDS` are
-        rejected (6 draws in a million at concentration 1, fewer above) the candidate x = 0 stands in. Concentrations
-        below 1: Gamma(c + 1) U^(1 / c).
+        Differences are logits of Beta draws, a softmax is a Dirichlet draw, and neither underflows. The rejection
+        method is that of Marsaglia and Tsang (2000), which accepts over 95% of its candidates. Where all of the
+        `GAMMA_ROUNDS` are rejected (6 draws in a million at concentration 1, fewer above), the candidate x = 0 is
+        taken. Concentrations below 1 use Gamma(c + 1) U^(1 / c).
         """
         words = self.bits(purpose, 2 * GAMMA_ROUNDS + 1, *concentration.shape[1:])
         unit = (tf.cast(words, concentration.dtype) + 0.5) * 2.0**-32  # (0, 1]
@@ -127,10 +127,16 @@ class TaskKeys:
     def distinct(
         self, purpose: str, among: int, choose: int, *shape: int, counts: tf.Tensor | None = None
     ) -> tf.Tensor:
-        """`choose` distinct numbers below `among` in random order, int32 `[T, *shape, choose]`.
+        """Draw `choose` distinct numbers below `among` in random order, int32 `[T, *shape, choose]`.
 
-        `counts` (int32, broadcast to `[T, *shape]`) lowers the bound for each draw. Random 32-bit keys are
-        sorted; two equal keys (probability below among^2 / 2^33) keep their order.
+        Random 32-bit keys are sorted; two equal keys (probability below among^2 / 2^33) keep their order.
+
+        Args:
+            purpose: The purpose of the draw, a key of `PURPOSES`.
+            among: The bound of the numbers.
+            choose: How many numbers are drawn.
+            *shape: The shape of independent draws per task.
+            counts: Bounds below `among` for each draw, int32, broadcast to `[T, *shape]`.
         """
         # int32 keys: the sign bit is as random as the others
         keys = tf.bitcast(self.bits(purpose, *shape, among), tf.int32)

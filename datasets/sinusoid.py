@@ -16,7 +16,7 @@ from .tasks import Episode, Shape, Split, TaskSource
 
 
 class SinusoidSource(TaskSource):
-    """A `TaskSource`: x and y have shape [1]."""
+    """A `TaskSource` of regression tasks; x and y have shape [1]."""
 
     name = "sinusoid"
     regression = True
@@ -30,12 +30,12 @@ class SinusoidSource(TaskSource):
         self.dtype = tf.as_dtype(dtype)
 
     def check(self, split: Split, shape: Shape) -> None:
-        """DataError unless way is 1."""
+        """Raise DataError unless way is 1."""
         if shape.way != 1:
             raise DataError(f"sinusoid: {split} way is {shape.way}; a regression task has way 1")
 
     def sample(self, split: Split, index: tf.Tensor | int, tasks: int, shape: Shape, seed: int) -> Episode:
-        """Tasks `index` .. `index + tasks - 1`; see `TaskSource`."""
+        """Sample tasks `index` to `index + tasks - 1`, see `TaskSource`."""
         options, points = self.options, shape.shot + shape.query
         keys = TaskKeys.of_stream(seed, split, index, tasks)
         amplitude = keys.uniform("amplitude", 1, low=options.amplitude[0], high=options.amplitude[1])  # [T, 1]
@@ -57,11 +57,11 @@ class SinusoidSource(TaskSource):
         )
 
     def wave(self, batch: Episode, x: np.ndarray) -> np.ndarray:
-        """Noiseless targets `[T, N]` of the tasks of a batch at `x` `[N]`."""
+        """Return the noiseless targets `[T, N]` of the tasks of a batch at `x` `[N]`."""
         amplitude, phase = np.split(tf.bitcast(batch.drawn[:, :2], tf.float32).numpy(), 2, axis=1)  # [T, 1] each
         return amplitude * np.sin(x - phase)
 
 
 def build(options: SinusoidOptions, dtype: str = "float32") -> SinusoidSource:
-    """The source that a spec's dataset section describes."""
+    """Build the source of a spec."""
     return SinusoidSource(options, dtype)

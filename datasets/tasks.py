@@ -1,8 +1,8 @@
-"""What a task is. The letters of all shapes are defined here, once:
+"""Tasks of supervised learning. The letters of all shapes are defined here, once.
 
-T tasks in a batch, W ways (classes a task), K shots (support images a class), S = W x K support images,
-Q query images a task (W x query-per-class), H x W x C an image. Rows are class-major: all of the first
-class, then all of the second.
+T tasks in a batch, W ways (classes per task), K shots (support images per class), S = W x K support images, Q query
+images per task (W x query-per-class), H x W x C an image. Rows are class-major: all of the first class, then all of the
+second.
 """
 
 from __future__ import annotations
@@ -25,39 +25,47 @@ class Episode(NamedTuple):
     query_x: tf.Tensor  # [T, Q, *x] float
     query_y: tf.Tensor  # [T, Q] or [T, Q, *y]
     classes: tf.Tensor  # [T, way] int32, the class behind each label; [T, 0] in regression
-    drawn: tf.Tensor  # [T, n] int32, all that chance decided: equal rows, equal tasks
+    drawn: tf.Tensor  # [T, n] int32, all random choices: equal rows, equal tasks
 
 
 class Shape(NamedTuple):
-    """How large a task is: images a task are way x (shot + query)."""
+    """The size of a task, which has way x (shot + query) images."""
 
     way: int
     shot: int
-    query: int  # a class; in regression: points a task, and way is 1
+    query: int  # per class; in regression: points per task, and way is 1
 
 
 class TaskSource(Protocol):
     """A distribution over tasks; a source of your own is a subclass.
 
-    `sample` is a pure function of (seed, split, index) that TensorFlow can trace: the task with number i
-    is the same whether it is drawn alone, in a batch, or by another process.
+    `sample` is a pure function of (seed, split, index) that TensorFlow can trace. Task number i is the same whether it
+    is drawn alone, in a batch, or by another process.
     """
 
     name: str  # for messages
     input_shape: tuple[int, ...]  # one x
     target_shape: tuple[int, ...]  # one y in regression; () in classification
     regression: bool
-    content_digest: str  # of data that the spec does not pin, such as a folder of the user's; "" where there are none
+    content_digest: str  # of data that the spec does not determine, such as a user's folder; "" if there are none
     in_memory: bool  # False: `sample` reads files; draw through tf.data, so that reading overlaps
 
     @abstractmethod
     def check(self, split: Split, shape: Shape) -> None:
-        """DataError, one clear line, unless `split` can give tasks of this shape."""
+        """Raise DataError, one clear line, unless `split` can give tasks of this shape."""
         ...
 
     @abstractmethod
     def sample(self, split: Split, index: tf.Tensor | int, tasks: int, shape: Shape, seed: int) -> Episode:
-        """Tasks number `index` to `index + tasks - 1` of the stream (seed, split)."""
+        """Sample tasks `index` to `index + tasks - 1` of the stream (seed, split).
+
+        Args:
+            split: "train", "val" or "test".
+            index: The number of the first task, from 0; an int or an integer scalar tensor.
+            tasks: The number T of tasks.
+            shape: The size of each task.
+            seed: The seed of the stream.
+        """
         ...
 
     def stream(self, split: Split, shape: Shape, seed: int) -> EpisodeStream:

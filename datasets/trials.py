@@ -1,7 +1,7 @@
-"""What a task of reinforcement learning is. The letters of all shapes are defined here, once:
+"""Tasks of reinforcement learning. The letters of all shapes are defined here, once.
 
-T trials in a batch. A trial is one environment, met for `episodes` episodes of at most `horizon` steps each, N =
-episodes x horizon steps in all; what a policy remembers lasts for a trial (Duan et al. 2016, section 2.2).
+T trials in a batch. A trial is one environment, played for `episodes` episodes of at most `horizon` steps each, N =
+episodes x horizon steps in all. A policy's memory lasts for one trial (Duan et al. 2016, section 2.2).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from .tasks import Shape, Split
 
 
 class Space(NamedTuple):
-    """What observations or actions are: whole numbers 0 .. size - 1, or vectors of `size` numbers."""
+    """A space of observations or actions: integers 0 .. size - 1, or vectors of `size` numbers."""
 
     size: int
     discrete: bool = True
@@ -25,13 +25,13 @@ class Space(NamedTuple):
 class Trials(NamedTuple):
     """A batch of T trials."""
 
-    parameters: dict[str, tf.Tensor]  # [T, ...], what tells one environment from another
-    keys: tf.Tensor  # [T, 2] uint32, of each trial's own random numbers (`TaskKeys.of_trials`)
-    drawn: tf.Tensor  # [T, n] int32, all that chance decided: equal rows, equal trials
+    parameters: dict[str, tf.Tensor]  # [T, ...], what distinguishes the environments
+    keys: tf.Tensor  # [T, 2] uint32, the key of each trial's random numbers (`TaskKeys.of_trials`)
+    drawn: tf.Tensor  # [T, n] int32, all random choices: equal rows, equal trials
 
 
 class Outcome(NamedTuple):
-    """What a step brings."""
+    """The result of a step."""
 
     observation: tf.Tensor  # [T] int32, or [T, size] float32: after the last step of an episode, the first of the next
     reward: tf.Tensor  # [T] float32
@@ -42,10 +42,10 @@ class Outcome(NamedTuple):
 class TrialSource(Protocol):
     """A distribution over environments; a source of your own is a subclass.
 
-    `sample` is a pure function of (seed, split, index), `first` and `step` are pure functions of their arguments, all
-    of which TensorFlow can trace; the chance in step `number` of a trial is a function of the trial's key and of that
-    number, whatever was done before, so that policies compared on the same trials have the same luck (not so in
-    gymnasium, whose generators go on from draw to draw).
+    `sample` is a pure function of (seed, split, index). `first` and `step` are pure functions of their arguments.
+    TensorFlow can trace all of them. The random outcome of step `number` depends only on the trial's key and on that
+    number, not on earlier actions. So policies compared on the same trials get the same random outcomes. (Not so in
+    Gymnasium, whose generators advance with each draw.)
     """
 
     name: str  # for messages
@@ -55,12 +55,12 @@ class TrialSource(Protocol):
     episodes: int  # in a trial
     horizon: int  # steps of an episode
     content_digest: str  # as in `TaskSource`
-    in_memory: bool  # True
-    compiles: bool  # whether `step` is of TensorFlow's operations alone, so that XLA may compile a whole trial
+    in_memory: bool  # always True
+    compiles: bool  # whether `step` has TensorFlow operations only, so that XLA can compile a whole trial
 
     @abstractmethod
     def sample(self, split: Split, index: tf.Tensor | int, tasks: int, seed: int) -> Trials:
-        """Trials number `index` to `index + tasks - 1` of the stream (seed, split)."""
+        """Sample trials `index` to `index + tasks - 1` of the stream (seed, split), see `TaskSource`."""
         ...
 
     def stream(self, split: Split, shape: Shape, seed: int) -> TrialStream:
@@ -69,10 +69,20 @@ class TrialSource(Protocol):
 
     @abstractmethod
     def first(self, trials: Trials) -> tuple[Any, tf.Tensor]:
-        """State of the environments, a structure of tensors `[T, ...]`, and the first observation."""
+        """Return the state of the environments, a structure of tensors `[T, ...]`, and the first observation."""
         ...
 
     @abstractmethod
     def step(self, trials: Trials, state: Any, action: tf.Tensor, number: tf.Tensor) -> tuple[Any, Outcome]:
-        """Step `number` (int32 scalar, from 0, of the trial) with `action` `[T]` int32 or `[T, size]` float32."""
+        """Take one step in each trial.
+
+        Args:
+            trials: A batch of T trials.
+            state: The state before the step.
+            action: `[T]` int32, or `[T, size]` float32.
+            number: The number of the step in its trial, from 0, int32 scalar.
+
+        Returns:
+            The next state, and the outcome.
+        """
         ...

@@ -187,7 +187,7 @@ def test_rl2_learns_in_environments_of_gymnasium(installed, tmp_path):
     assert "metarun.datasets misnamed of corridors (corridors:Misnamed) is left out: its options lack" in done.stderr
     assert "missing of corridors (corridors:Nothing) is left out: AttributeError" in done.stderr
     assert 'any_name of corridors (corridors:AnyName) is left out: its options lack `name: Literal["any' in done.stderr
-    assert "my_prototypes:bare) is left out: its options are no subclass of" in done.stderr
+    assert "my_prototypes:bare) is left out: its options are not a subclass of" in done.stderr
     assert "a_class) is left out: its learner is a class" in done.stderr
     assert "untrained) is left out: kind" in done.stderr
     assert 'odd) is left out: its kind is "bandit"' in done.stderr

@@ -1,8 +1,8 @@
-"""Prepared datasets on the disk: an array of images and a JSON text that says what they are.
+"""Prepared datasets on the disk: an array of images and a JSON text that describes them.
 
-A dataset is prepared once by the first process that wants it, under a lock; the others wait and read. Files are
-written beside their final name, checked and renamed, so what is there is whole. A size that does not fit means that a
-file was damaged, and it is prepared again; the digest is for `metarun data verify`, which reads every byte.
+The first process that needs a dataset prepares it under a lock; the others wait and read it. Files are written beside
+their final name, checked and renamed, so a file with its final name is complete. If a size does not match, the file was
+damaged and the dataset is prepared again. The digest is for `metarun data verify`, which reads every byte.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ import numpy as np
 from ..errors import DataError
 
 FORMAT = 1
-PARTS = {  # dataset -> names of what is prepared of it
+PARTS = {  # dataset -> names of its prepared parts
     "omniglot": ("omniglot",),
     "miniimagenet": ("miniimagenet-train", "miniimagenet-val", "miniimagenet-test"),
 }
 
 
 class Prepared(NamedTuple):
-    """Images of all classes, class after class, and the facts about them: what goes into the cache."""
+    """The input of the cache: images of all classes, class after class, and facts about them."""
 
     images: Iterable[np.ndarray]  # N x [H, W, C] uint8, taken one by one: all of them need not fit in memory
     counts: np.ndarray  # [classes] images of each class
-    names: tuple[str, ...]  # one a class
+    names: tuple[str, ...]  # one per class
     facts: dict[str, Any]  # JSON-able
 
 
 class Stored(NamedTuple):
-    """What comes out of the cache."""
+    """A dataset read from the cache."""
 
     images: np.ndarray  # [N, H, W, C] uint8, memory-mapped
     counts: np.ndarray  # [classes]
@@ -50,16 +50,20 @@ class Stored(NamedTuple):
 
 
 def folder() -> Path:
-    """METARUN_CACHE, or the user's cache directory on this platform."""
-    if told := os.environ.get("METARUN_CACHE"):
-        return Path(told).expanduser()
+    """Return the folder of the cache: METARUN_CACHE, or the user's cache directory on this platform."""
+    if given := os.environ.get("METARUN_CACHE"):
+        return Path(given).expanduser()
     import pooch
 
     return Path(pooch.os_cache("metarun"))
 
 
 def load(name: str, prepare: Callable[[], Prepared]) -> Stored:
-    """The prepared dataset `name`, from the cache or from `prepare`, which then fills the cache."""
+    """Return the prepared dataset `name` from the cache; fill the cache with `prepare()` first if it is absent.
+
+    Raises:
+        DataError: The cache cannot be written or locked, or `prepare` raises it.
+    """
     if found := read(name):
         return found
     with locked(name):
@@ -73,37 +77,41 @@ def load(name: str, prepare: Callable[[], Prepared]) -> Stored:
 
 
 def read(name: str) -> Stored | None:
-    """The cached dataset, or None where there is none; a damaged one is named on standard error."""
+    """Return the cached dataset, or None if there is none; warn of a damaged one on standard error."""
     description, array = description_path(name), array_path(name)
     if not description.exists():
         return None
     try:
-        told = json.loads(description.read_text(encoding="utf-8"))
-        if told["format"] != FORMAT:
+        record = json.loads(description.read_text(encoding="utf-8"))
+        if record["format"] != FORMAT:
             return None
-        if array.stat().st_size != told["bytes"]:
-            raise ValueError(f"{array.stat().st_size} bytes instead of {told['bytes']}")
+        if array.stat().st_size != record["bytes"]:
+            raise ValueError(f"{array.stat().st_size} bytes instead of {record['bytes']}")
         images = np.load(array, mmap_mode="r", allow_pickle=False)
-        counts = np.asarray(told["counts"], np.int64)
+        counts = np.asarray(record["counts"], np.int64)
         if images.dtype != np.uint8 or images.ndim != 4 or len(images) != counts.sum():
-            raise ValueError("the array does not fit its description")
+            raise ValueError("the array does not match its description")
     except (OSError, ValueError, KeyError, TypeError) as error:
         print(f"warning: {array} is damaged ({error})", file=sys.stderr)
         return None
-    return Stored(images, counts, tuple(told["names"]), told["facts"], told["digest"])
+    return Stored(images, counts, tuple(record["names"]), record["facts"], record["digest"])
 
 
 def store(name: str, prepared: Prepared) -> None:
-    """Write a prepared dataset; DataError where the disk refuses."""
+    """Write a prepared dataset into the cache.
+
+    Raises:
+        DataError: The disk is full, or the cache cannot be written.
+    """
     try:
         array = array_path(name)
         array.parent.mkdir(parents=True, exist_ok=True)
         for left in (*array.parent.glob(f".{name}.npy.*"), *array.parent.glob(f".{name}.json.*")):
-            left.unlink(missing_ok=True)  # by a process that was killed: whoever stores has the lock
+            left.unlink(missing_ok=True)  # by a process that was killed: this one has the lock
         temporary = array.with_name(f".{array.name}.{os.getpid()}")
         try:
             digest = _write(temporary, prepared.images, int(prepared.counts.sum()))
-            told = {
+            record = {
                 "format": FORMAT,
                 "bytes": temporary.stat().st_size,
                 "digest": digest,
@@ -115,14 +123,17 @@ def store(name: str, prepared: Prepared) -> None:
         finally:
             temporary.unlink(missing_ok=True)
         text = description_path(name).with_name(f".{name}.json.{os.getpid()}")
-        text.write_text(json.dumps(told), encoding="utf-8")
+        text.write_text(json.dumps(record), encoding="utf-8")
         text.replace(description_path(name))
     except OSError as error:
         raise DataError(disk_message(error)) from None
 
 
 def _write(path: Path, images: Iterable[np.ndarray], number: int) -> str:
-    """An array file of `number` images; their digest. Not through a memory map, where a full disk would be a crash."""
+    """Write `number` images to an array file and return their digest.
+
+    A memory map is not used, because a full disk would then crash the process.
+    """
     images = iter(images)
     first = next(images)
     shape = (number, *first.shape)
@@ -139,27 +150,33 @@ def _write(path: Path, images: Iterable[np.ndarray], number: int) -> str:
 
 
 def verify(name: str, found: Stored | None, report: Callable[[int], object] = bool) -> str:
-    """ "absent", "good" or "damaged", of what `read` has found; reads every byte, and reports every few images."""
+    """Return "absent", "good" or "damaged".
+
+    Args:
+        name: The name of the dataset.
+        found: The result of `read(name)`.
+        report: Called with the number of images read since the last call; every byte is read.
+    """
     if found is None:
         return "damaged" if description_path(name).exists() else "absent"
     return "good" if content_digest(found.images, report) == found.digest else "damaged"
 
 
 def remove(name: str) -> None:
-    """Forget a prepared dataset."""
+    """Remove a prepared dataset from the cache."""
     description_path(name).unlink(missing_ok=True)
     array_path(name).unlink(missing_ok=True)
 
 
 def rename(name: str, to: str) -> None:
-    """A prepared dataset takes the place of another one."""
+    """Move a prepared dataset to the name `to`; it replaces a dataset of that name."""
     description_path(to).unlink(missing_ok=True)
     array_path(name).replace(array_path(to))
     description_path(name).replace(description_path(to))
 
 
 def content_digest(images: np.ndarray, report: Callable[[int], object] = bool) -> str:
-    """SHA-256 of shape and pixels; `report` is told how many images were read since the last time."""
+    """Return the SHA-256 of shape and pixels; `report` gets the number of images read since its last call."""
     digest = _digest_of(images.shape)
     for start in range(0, len(images), 4096):
         some = images[start : start + 4096]
@@ -173,18 +190,18 @@ def _digest_of(shape: tuple[int, ...]):
 
 
 def array_path(name: str) -> Path:
-    """Where the images of a dataset are."""
+    """Return the path of the images of a dataset."""
     return folder() / f"{name}.npy"
 
 
 def description_path(name: str) -> Path:
-    """Where their description is; written last."""
+    """Return the path of the description of a dataset, which is written last."""
     return folder() / f"{name}.json"
 
 
 @contextmanager
 def locked(name: str) -> Iterator[None]:
-    """One process at a time prepares a dataset."""
+    """Hold the lock of a dataset, so that one process at a time prepares it."""
     path = folder() / f".{name}.lock"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -194,7 +211,7 @@ def locked(name: str) -> Iterator[None]:
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX)
-        except OSError as error:  # some file systems have none
+        except OSError as error:  # some file systems have no locks
             reason = f"{path} cannot be locked ({error.strerror}): set METARUN_CACHE to a folder on a disk with locks"
             raise DataError(reason) from None
         yield
@@ -203,7 +220,7 @@ def locked(name: str) -> Iterator[None]:
 
 
 def disk_message(error: OSError) -> str:
-    """What to say where the disk refuses."""
+    """Return the message for an error of the disk."""
     full = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the quota is used up"}
     reason = full.get(error.errno or 0) or error.strerror or error
-    return f"cannot write to the cache {folder()}: {reason}; set METARUN_CACHE to a folder with room"
+    return f"cannot write to the cache {folder()}: {reason}; set METARUN_CACHE to a folder with free space"

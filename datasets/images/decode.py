@@ -1,4 +1,4 @@
-"""Reading image files that people give: decoded safely, resized, or one clear line about what is wrong."""
+"""Safe decoding and resizing of image files from users."""
 
 from __future__ import annotations
 
@@ -15,10 +15,19 @@ MAXIMUM_PIXELS = 100_000_000  # a larger one is a decompression bomb, or needs s
 
 
 def decode(data: bytes, where: str, size: tuple[int, int], channels: int) -> np.ndarray:
-    """uint8 `[height, width, channels]`, turned as its EXIF says, on white where it is transparent, resized by Lanczos
-    where its size differs.
+    """Decode an image to uint8 `[height, width, channels]`.
 
-    `size` is (height, width). DataError, which names `where`, for what is no image.
+    The image is turned as its EXIF data say, put on white where it is transparent, and resized by Lanczos if its size
+    differs.
+
+    Args:
+        data: The bytes of the file.
+        where: The name of the file, for messages.
+        size: (height, width) in pixels.
+        channels: 1 for grey, 3 for RGB.
+
+    Raises:
+        DataError: The bytes are not an image that can be read, or it is too large.
     """
     try:
         with Image.open(io.BytesIO(data), formats=sorted(set(FORMATS.values()))) as image:
@@ -36,12 +45,12 @@ def decode(data: bytes, where: str, size: tuple[int, int], channels: int) -> np.
             return np.asarray(flat).reshape(*size, channels)
     except DataError:
         raise
-    except Exception as error:  # damaged EXIF data alone raise half a dozen kinds
+    except Exception as error:  # damaged EXIF data alone raise six kinds of error
         raise DataError(f"{where} is not a readable image ({error}): replace or remove it") from None
 
 
 def read(path: Path, size: tuple[int, int], channels: int) -> np.ndarray:
-    """`decode` of a file."""
+    """Read an image file and decode it, see `decode`."""
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -50,5 +59,5 @@ def read(path: Path, size: tuple[int, int], channels: int) -> np.ndarray:
 
 
 def is_image(name: str) -> bool:
-    """By the ending of a file's name; hidden files, such as ._0.png of macOS, are none."""
+    """Return whether a file's name ends like an image's; hidden files, such as ._0.png of macOS, do not count."""
     return Path(name).suffix.lower() in FORMATS and not name.startswith(".")

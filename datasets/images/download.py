@@ -1,4 +1,4 @@
-"""Verified downloads."""
+"""Downloads with checksums."""
 
 from __future__ import annotations
 
@@ -13,9 +13,17 @@ from . import cache
 
 
 def download(address: str, archives: Mapping[str, str]) -> list[Path]:
-    """Fetch `archives` (file name -> md5) from below `address` into the cache, checked; files that are there stay.
+    """Download archives into the cache and check them; good copies that are there stay.
 
-    DataError where there is no network, or where what came is not what was asked for.
+    Args:
+        address: The address below which the archives are.
+        archives: File name -> md5.
+
+    Returns:
+        The paths of the archives.
+
+    Raises:
+        DataError: The network or the disk fails, the run is offline, or a file has another checksum.
     """
     folder = cache.folder() / "downloads"
     import pooch
@@ -41,8 +49,12 @@ def download(address: str, archives: Mapping[str, str]) -> list[Path]:
                 progressbar=sys.stderr.isatty(),
             )
         except (requests.RequestException, OSError) as error:
-            refused = isinstance(error, PermissionError)  # pooch's own has no number
-            if refused or error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):  # those of the network have none
+            refused = isinstance(error, PermissionError)  # pooch's own error has no number
+            if refused or error.errno in (
+                errno.ENOSPC,
+                errno.EDQUOT,
+                errno.EROFS,
+            ):  # a network's has none
                 raise DataError(cache.disk_message(error)) from None
             raise DataError(
                 f"cannot download {address}{name} ({type(error).__name__}): on a machine without internet give "

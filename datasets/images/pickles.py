@@ -1,8 +1,9 @@
-"""Pickles from strangers: numbers, texts, lists, dicts and plain numpy arrays come out; anything else is refused unrun.
+"""A reader of pickles from untrusted sources.
 
-numpy's own `dtype.__setstate__` believes what it reads: a dtype that hides its objects makes numpy follow pointers out
-of the file. So stand-ins take the places of `numpy.dtype` and `numpy.ndarray`, and arrays hold numbers, or texts of a
-fixed length, nothing else.
+It returns numbers, texts, lists, dicts and plain numpy arrays. It refuses anything else without running it.
+
+numpy's own `dtype.__setstate__` trusts its input: a dtype that hides its objects makes numpy follow pointers out of the
+file. So stand-ins replace `numpy.dtype` and `numpy.ndarray`, and arrays hold only numbers, or texts of a fixed length.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from ..errors import DataError
 
 
 class _PlainType:
-    """Stands for `numpy.dtype`: a number or a text by its name; of the state, only the byte order is taken."""
+    """A stand-in for `numpy.dtype`: a number or a text by its name; only the byte order is taken from its state."""
 
     def __init__(self, name: str, *_: Any):
         if not re.fullmatch(r"[biufSU]\d+", name):
@@ -34,7 +35,7 @@ class _PlainType:
 
 
 class _PlainArray(np.ndarray):
-    """Stands for `numpy.ndarray`: what a pickle fills it with has a plain type."""
+    """A stand-in for `numpy.ndarray`, which a pickle can only fill with a plain type."""
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         version, shape, kind, fortran, data = state
@@ -81,12 +82,16 @@ class _ArrayUnpickler(pickle.Unpickler):
 
 
 def load_arrays(path: Path) -> dict[str, Any]:
-    """The dict in a pickle of arrays; DataError for anything else, before any code in it could run."""
+    """Return the dict in a pickle of arrays.
+
+    Raises:
+        DataError: The pickle holds anything else; no code in it is run.
+    """
     try:
         with open(path, "rb") as file:
-            told = _ArrayUnpickler(file, encoding="latin1").load()
+            content = _ArrayUnpickler(file, encoding="latin1").load()
     except Exception as error:  # a malformed pickle raises almost anything
         raise DataError(f"{path} is not a pickle of plain arrays ({error}): nothing in it was run") from None
-    if not isinstance(told, dict):
-        raise DataError(f"{path} holds a {type(told).__name__}, not a dict of arrays")
-    return told
+    if not isinstance(content, dict):
+        raise DataError(f"{path} holds a {type(content).__name__}, not a dict of arrays")
+    return content

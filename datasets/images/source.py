@@ -1,8 +1,8 @@
-"""From classes of images to episodes: a pure function of (seed, split, index).
+"""Episodes from classes of images, as a pure function of (seed, split, index).
 
-An episode draws `way` classes without replacement, and of each class shot + query images without
-replacement; the first `shot` are the support. Labels are the order in which the classes were drawn, so they
-are independent of any order of the classes themselves.
+An episode draws `way` classes without replacement, and from each class shot + query images without replacement; the
+first `shot` are the support. Labels are the order in which the classes were drawn, so they are independent of any order
+of the classes themselves.
 """
 
 from __future__ import annotations
@@ -26,15 +26,23 @@ class ClassPool(NamedTuple):
 
     images: np.ndarray  # [N, H, W, C] uint8, one class after the other; may be memory-mapped
     counts: np.ndarray  # [classes] images of each class
-    names: tuple[str, ...]  # one a class
+    names: tuple[str, ...]  # one per class
 
 
 class ImageSource(TaskSource):
-    """Few-shot classification tasks from pools of uint8 images; a `TaskSource`.
+    """A `TaskSource` of few-shot classification tasks from pools of uint8 images.
 
-    Images come out as (x / 255 - mean) / std in `dtype`. `rotations` says for each split what turns by 0, 90,
-    180 and 270 degrees are: "none", "classes" (each turn is a class of its own: class + turn * classes), or
-    "per-task" (one turn drawn for each class of each task).
+    Images are returned as (x / 255 - mean) / std.
+
+        import numpy as np
+        from metarun.datasets.images.source import ClassPool, ImageSource
+        from metarun.datasets.tasks import Shape
+
+        images = np.zeros((60, 28, 28, 1), np.uint8)  # 3 classes of 20 images, one class after the other
+        pool = ClassPool(images, np.full(3, 20), ("cat", "dog", "owl"))
+        source = ImageSource("animals", {"train": pool})
+        batch = source.sample("train", 0, 4, Shape(way=2, shot=1, query=5), seed=0)
+        batch.query_x.shape  # [4, 10, 28, 28, 1]
     """
 
     regression = False
@@ -53,9 +61,25 @@ class ImageSource(TaskSource):
         former_digest: str = "",
         dtype: str = "float32",
     ):
+        """Keep the pools; `sample` reads the images.
+
+        Args:
+            name: The name of the source, for messages.
+            pools: The images of each split.
+            mean: The mean of each channel, or one for all, of pixels from 0 to 1.
+            std: The standard deviation, likewise.
+            rotations: The turns by 0, 90, 180 and 270 degrees in each split. "none" (the default); "classes": each turn
+                is a separate class with number class + turn * classes; "per-task": one turn is drawn for each class of
+                each task.
+            in_memory: Whether the images are one tensor in memory; "auto": up to 4 GiB. Otherwise `sample` reads them
+                from the arrays.
+            content_digest: The digest of data that the spec does not determine, such as a user's folder.
+            former_digest: The digest that an older version gave to the same data.
+            dtype: The dtype of the inputs.
+        """
         self.name = name
         self.content_digest = content_digest
-        self.former_digest = former_digest  # as an older version said it
+        self.former_digest = former_digest
         self.pools = dict(pools)
         self.dtype = tf.as_dtype(dtype)
         self.rotations: dict[Split, Rotations] = {split: (rotations or {}).get(split, "none") for split in pools}
@@ -66,14 +90,14 @@ class ImageSource(TaskSource):
         self._resident: dict[Split, tf.Tensor] = {}
 
     def classes(self, split: Split) -> int:
-        """Classes to draw from, turns that are classes included."""
+        """Return the number of classes to draw from, including turns that are classes."""
         turns = 4 if self.rotations[split] == "classes" else 1
         return turns * len(self.pools[split].counts)
 
     def check(self, split: Split, shape: Shape) -> None:
-        """DataError unless `split` has enough classes, and every class enough images."""
+        """Raise DataError unless `split` has enough classes, and every class enough images."""
         if split not in self.pools:
-            way_out = "a spec needs `validation: null`, or more classes in val" if split == "val" else "add classes"
+            way_out = "set `validation: null`, or add classes to val" if split == "val" else "add classes"
             raise DataError(f"{self.name} has no {split} classes: {way_out}")
         pool, need = self.pools[split], shape.shot + shape.query
         if self.classes(split) < shape.way:
@@ -89,7 +113,7 @@ class ImageSource(TaskSource):
             )
 
     def sample(self, split: Split, index: tf.Tensor | int, tasks: int, shape: Shape, seed: int) -> Episode:
-        """Tasks `index` .. `index + tasks - 1`; see `TaskSource`."""
+        """Sample tasks `index` to `index + tasks - 1`, see `TaskSource`."""
         way, shot, query = shape
         pool, mode = self.pools[split], self.rotations[split]
         distinct_classes = len(pool.counts)
@@ -118,11 +142,11 @@ class ImageSource(TaskSource):
         )
 
     def pixels(self, x: tf.Tensor) -> np.ndarray:
-        """The images behind inputs, from 0 to 1."""
+        """Return the images of inputs, from 0 to 1."""
         return np.clip(np.asarray(x) * self._std + self._mean, 0.0, 1.0)
 
     def class_names(self, split: Split, batch: Episode) -> list[list[str]]:
-        """Of each class of each task, with its turn."""
+        """Return the name of each class of each task, with its turn."""
         names, way = self.pools[split].names, batch.classes.shape[1]
         classes, turns = np.asarray(batch.classes), np.asarray(batch.drawn)[:, way : 2 * way]
         return [
@@ -134,12 +158,12 @@ class ImageSource(TaskSource):
         ]
 
     def _gather(self, split: Split, rows: tf.Tensor) -> tf.Tensor:
-        """uint8 images `[*rows.shape, H, W, C]`."""
+        """Return uint8 images `[*rows.shape, H, W, C]`."""
         if self.in_memory:
             if split not in self._resident:
                 with tf.init_scope():
                     self._resident[split] = tf.constant(self.pools[split].images)
-            return tf.gather(self._resident[split], tf.cast(rows, tf.int64))  # of images of more than 2 GiB in all
+            return tf.gather(self._resident[split], tf.cast(rows, tf.int64))  # int64 for more than 2 GiB of images
         images = self.pools[split].images
         gathered = tf.numpy_function(lambda chosen: np.asarray(images[chosen]), [rows], tf.uint8, stateful=False)
         return tf.ensure_shape(gathered, (*rows.shape, *self.input_shape))

@@ -171,9 +171,7 @@ class TestImageFolder:
             source.check("val", Shape(5, 1, 1))
         with pytest.raises(DataError, match=r"has 6 images, fewer than shot \+ query = 5 \+ 2"):
             source.check("test", Shape(2, 5, 2))
-        with pytest.raises(
-            DataError, match="has no val classes: a spec needs `validation: null`, or more classes in val"
-        ):
+        with pytest.raises(DataError, match="has no val classes: set `validation: null`, or add classes to val"):
             self.build(tmp_path, split=(0.8, 0.0, 0.2)).check("val", Shape(2, 1, 1))
         (tmp_path / "c03" / "2.png").write_bytes(png()[:-30])
         with pytest.raises(DataError, match=r"c03/2\.png is not a readable image"):
