@@ -31,11 +31,11 @@ Protocol = Literal["transductive", "inductive"]
 class Train(Options):
     """Meta-training."""
 
-    way: int = Field(default=5, ge=1, le=1000, description="Classes a task; 1 in regression.")
-    shot: int = Field(default=1, ge=1, le=1000, description="Support images a class (regression: points a task).")
-    query: int = Field(default=15, ge=1, le=1000, description="Query images a class (regression: points a task).")
+    way: int = Field(default=5, ge=1, le=1000, description="Classes per task; 1 in regression.")
+    shot: int = Field(default=1, ge=1, le=1000, description="Support images per class (regression: points per task).")
+    query: int = Field(default=15, ge=1, le=1000, description="Query images per class (regression: points per task).")
     meta_batch: int = Field(
-        default=1, ge=1, le=1_000_000, description="Tasks in a meta-update; for rl2 the trials of an iteration."
+        default=1, ge=1, le=1_000_000, description="Tasks per meta-update; for rl2 trials per iteration."
     )
     steps: int = Field(ge=0, description="Meta-updates; for rl2 iterations.")
     log_every: int = Field(default=100, ge=1, description="Steps between two rows of metrics.csv.")
@@ -44,28 +44,32 @@ class Train(Options):
 class Validation(Options):
     """Validation during training, always on the same tasks of the validation split."""
 
-    way: int | None = Field(default=None, ge=1, le=1000, description="Default: test.way.")
-    shot: int | None = Field(default=None, ge=1, le=1000, description="Default: test.shot.")
-    query: int | None = Field(default=None, ge=1, le=1000, description="Default: test.query.")
-    episodes: int = Field(default=100, ge=2, le=10_000_000, description="Tasks.")
+    way: int | None = Field(default=None, ge=1, le=1000, description="Classes per task; default: test.way.")
+    shot: int | None = Field(default=None, ge=1, le=1000, description="Support images per class; default: test.shot.")
+    query: int | None = Field(default=None, ge=1, le=1000, description="Query images per class; default: test.query.")
+    episodes: int = Field(default=100, ge=2, le=10_000_000, description="Number of validation tasks.")
     every: int = Field(default=500, ge=1, description="Steps between two validations; a checkpoint follows each.")
 
 
 class Test(Options):
     """The final test, on fixed tasks of the test split: the same for every method and seed."""
 
-    way: int = Field(default=5, ge=1, le=1000, description="Classes a task; 1 in regression.")
-    shot: int = Field(default=1, ge=1, le=1000, description="Support images a class (regression: points a task).")
-    query: int = Field(default=15, ge=1, le=1000, description="Query images a class (regression: points a task).")
-    episodes: int = Field(default=600, ge=2, le=10_000_000, description="Tasks.")
-    checkpoint: Literal["best", "last"] = Field(default="best", description="best by validation, or the last one.")
-    episode_seed: int = Field(default=0, ge=0, lt=2**31, description="Which fixed validation and test tasks.")
+    way: int = Field(default=5, ge=1, le=1000, description="Classes per task; 1 in regression.")
+    shot: int = Field(default=1, ge=1, le=1000, description="Support images per class (regression: points per task).")
+    query: int = Field(default=15, ge=1, le=1000, description="Query images per class (regression: points per task).")
+    episodes: int = Field(default=600, ge=2, le=10_000_000, description="Number of test tasks.")
+    checkpoint: Literal["best", "last"] = Field(
+        default="best", description="best: the best validation score; last: the final step."
+    )
+    episode_seed: int = Field(
+        default=0, ge=0, lt=2**31, description="Seed of the validation and test tasks. Keep it equal to compare runs."
+    )
 
 
 class Published(Options):
     """The number in the paper that the experiment is to be compared with."""
 
-    value: float = Field(description="In the unit of the table: percent for accuracy.")
+    value: float = Field(description="In percent for accuracy (98.7), otherwise in the metric's own unit.")
     ci95: float | None = Field(default=None, ge=0, description="Half-width of the printed interval.")
     source: str = Field(min_length=3, description="Paper and table.")
 
@@ -81,29 +85,30 @@ class Cluster(Options):
     """How a batch system is asked for a run. What the spec leaves open comes from METARUN_CLUSTER or from
     ~/.config/metarun/cluster.yaml, which has these same keys."""
 
-    partition: str | None = Field(default=None, description="Where jobs queue; default: the cluster's own.")
+    partition: str | None = Field(default=None, description="Partition of the jobs; default: the cluster's own.")
     time: Annotated[
         str, BeforeValidator(lambda told: str(told) if type(told) is int else told), AfterValidator(_some_time)
     ] = Field(
         default="1:00:00",
         pattern=r"^(\d+-)?\d{1,5}(:\d\d){0,2}$",
         description="Limit of a job in minutes, MM:SS, H:MM:SS, D-HH or D-HH:MM (4:00 is four minutes, 4:00:00 "
-        "four hours). A run that needs longer is requeued and goes on.",
+        "four hours). A run that needs longer is requeued and resumes.",
     )
-    gpus: int = Field(default=0, ge=0, le=1024, description="GPUs of each run, one for each of its workers.")
+    gpus: int = Field(default=0, ge=0, le=1024, description="GPUs per run, one per worker.")
     workers: int | None = Field(
         default=None,
         ge=1,
         le=1024,
-        description="Processes that train a run together, on as many nodes as they take; default: one for each GPU.",
+        description="Processes that train a run together, on as many nodes as they need; default: one per GPU.",
     )
-    cpus: int = Field(default=1, ge=1, le=1024, description="Cores of each worker, and its threads.")
-    memory: str | None = Field(default=None, pattern=r"^\d+[KMGT]?$", description="On each node, for example 8G.")
+    cpus: int = Field(default=1, ge=1, le=1024, description="CPU cores per worker; it runs as many threads.")
+    memory: str | None = Field(default=None, pattern=r"^\d+[KMGT]?$", description="Memory per node, for example 8G.")
     account: str | None = Field(default=None, description="Account that is charged.")
     signal: str = Field(
         default="USR2@90",
         pattern=r"^(INT|TERM|USR1|USR2)@\d+$",
-        description="Sent so many seconds before the time limit; the run then writes a checkpoint and is requeued.",
+        description="Signal, and how many seconds before the time limit it is sent. The run then writes a checkpoint "
+        "and is requeued.",
     )
     max_parallel: int | None = Field(default=None, ge=1, description="Runs at the same time; default: no limit.")
     setup: tuple[str, ...] = Field(
@@ -132,36 +137,42 @@ class Experiment(Options):
         description="Another spec: its name, or its path from this file. What this file leaves out is taken from it, "
         "except the name.",
     )
-    description: str = Field(default="", description="For people.")
+    description: str = Field(default="", description="A note for readers.")
     algorithm: AlgorithmOptions
-    network: NetworkChoice | None = Field(default=None, description="Every algorithm that learns has one.")
+    network: NetworkChoice | None = Field(default=None, description="Required for every algorithm that learns.")
     dataset: DatasetOptions
     protocol: Protocol | None = Field(
         default=None,
         description="How batch norm sees the queries: transductive (all queries of a task together) or "
-        "inductive (each on its own). Every few-shot spec says it; trials have none.",
+        "inductive (each on its own). Required in few-shot specs; trials have none.",
     )
     optimizer: OptimizerOptions = OptimizerOptions()
-    train: Train = Field(default=Train(steps=0), description="Every algorithm that learns has one.")
+    train: Train = Field(default=Train(steps=0), description="Required for every algorithm that learns.")
     validation: Validation | None = Field(
         default=Validation(), description="null: no validation, test the last checkpoint."
     )
     test: Test = Test()
     seeds: tuple[Annotated[int, Field(ge=0, lt=2**31)], ...] = Field(
-        default=(0,), strict=False, min_length=1, description="One run for each: first weights and training tasks."
+        default=(0,),
+        strict=False,
+        min_length=1,
+        description="One run per seed. The seed sets the initial weights and the training tasks, not the test tasks.",
     )
     precision: Literal["float32", "bfloat16", "float64"] = Field(
         default="float32",
-        description="Of all arithmetic. bfloat16: of the layers' activations and products alone (faster where the "
-        "processor has the instructions); weights, batch-norm statistics, the last layer and losses stay float32.",
+        description="Precision of all arithmetic. bfloat16: only for the layers' activations and products (faster "
+        "where the processor has the instructions); weights, batch-norm statistics, the last layer and losses stay "
+        "float32.",
     )
     jit: Literal["auto", "on", "off"] | None = Field(
         default=None,
-        description="Compile with XLA: on, off, or auto (the default): on where the steps of the training repay the "
-        "seconds that it takes. The bits of a result depend on it, its value does not.",
+        description="Compile with XLA: on, off, or auto (the default): on if the training has enough steps to recover "
+        "the compile time. Results with and without XLA differ by rounding only.",
     )
     published: Published | None = None
-    cluster: Cluster | None = Field(default=None, description="For `metarun submit`; decides no result.")
+    cluster: Cluster | None = Field(
+        default=None, description="Options of `metarun submit`; they do not change results."
+    )
 
     @property
     def compiles(self) -> bool:
