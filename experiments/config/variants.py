@@ -1,4 +1,4 @@
-"""Another test of a trained model: what may change, and where its row is. No TensorFlow."""
+"""Derive experiments from an experiment: with another test, or with part of the training. No TensorFlow."""
 
 from __future__ import annotations
 
@@ -14,30 +14,42 @@ from .load import load
 from .messages import explain
 
 
-def changed(experiment: Experiment, changes: Mapping[str, Any]) -> Experiment:
-    """The experiment with another test; SpecError where the trained model cannot be tested so."""
-    told = effective(experiment)
+def with_test(experiment: Experiment, changes: Mapping[str, Any]) -> Experiment:
+    """Return the experiment with another test.
+
+    Args:
+        experiment: the experiment, as it was trained.
+        changes: values of the section test that differ, and protocol and inner_steps.
+
+    Raises:
+        SpecError: the trained model cannot be tested in this way.
+    """
+    values = effective(experiment)
     changes = dict(changes)
     if (protocol := changes.pop("protocol", experiment.protocol)) is not None:
-        told["protocol"] = protocol
+        values["protocol"] = protocol
     if (inner_steps := changes.pop("inner_steps", None)) is not None:
         if not hasattr(experiment.algorithm, "test_inner_steps"):
             raise SpecError([f"--inner-steps has no effect: {experiment.algorithm.name} has no inner loop"])
-        told["algorithm"]["test_inner_steps"] = inner_steps
-    told["test"].update(changes)
+        values["algorithm"]["test_inner_steps"] = inner_steps
+    values["test"].update(changes)
     try:
-        result = Experiment.model_validate(told)
+        result = Experiment.model_validate(values)
     except ValidationError as error:
-        raise SpecError([f"{'.'.join(map(str, key))}: {message}" for key, message in explain(error, told)]) from None
-    tested = [(key, message) for key, message in problems(result) if not key.startswith("network.")]  # that is trained
+        raise SpecError([f"{'.'.join(map(str, key))}: {message}" for key, message in explain(error, values)]) from None
+    # the network is trained already
+    tested = [(key, message) for key, message in problems(result) if not key.startswith("network.")]
     if tested:
         raise SpecError([f"{key}: {message}" for key, message in tested])
     return result
 
 
 def is_beginning(shorter: Experiment, longer: Experiment) -> bool:
-    """Whether a training is the first part of another: all but its length is the same, nothing depends on where it
-    ends, and its last step is one after which the longer one has a row and a validation too."""
+    """Return whether a training is the first part of a longer one.
+
+    It is if both differ in their length alone, the learning rates do not depend on the length, and the longer one also
+    logs and validates at the step at which the shorter one ends.
+    """
     steps = shorter.train.steps
     every = [longer.train.log_every, *([longer.validation.every] if longer.validation else [])]
     cut = longer.model_copy(update={"train": longer.train.model_copy(update={"steps": steps})})
@@ -70,10 +82,10 @@ def within_budget(
 
 
 def suffix(budget: float) -> str:
-    """Of the names of runs and tables that had a part of the training."""
+    """Return the ending of the names of runs and tables that have a part of the training, or "" for all of it."""
     return "" if budget == 1 else f"-budget-{budget:g}"
 
 
 def share(steps: int, budget: float) -> int:
-    """So much of the steps, at least one."""
+    """Return the number of steps in a part `budget` of `steps`, at least one."""
     return max(1, round(steps * budget))

@@ -9,7 +9,7 @@ from pathlib import Path
 from ...datasets.availability import absent, needs
 from ...datasets.errors import DataError
 from ..config.experiment import Experiment
-from ..config.variants import changed
+from ..config.variants import with_test
 from ..errors import RunError
 from .plan import Planned, Stage, State, by_cell
 
@@ -64,5 +64,5 @@ def _hours(models: Sequence[Planned], tests: Sequence[Planned], hours: Hours) ->
         training, test = hours(experiment, not any(left))
         total += sum(left) * training + len(models) * test
     if tests:
-        total += len(tests) * hours(changed(tests[0].experiment, tests[0].cell.changes), True)[1]
+        total += len(tests) * hours(with_test(tests[0].experiment, tests[0].cell.changes), True)[1]
     return total

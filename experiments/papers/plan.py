@@ -10,10 +10,10 @@ from functools import cached_property
 from pathlib import Path
 
 from ..config.experiment import Experiment
-from ..config.variants import changed, within_budget
+from ..config.variants import with_test, within_budget
 from ..errors import RunError, SpecError
-from ..runs.continuation import begun
-from ..runs.directory import RunDirectory, place
+from ..runs.continuation import shorter_run
+from ..runs.directory import RunDirectory
 from ..runs.rows import Row, read_row
 from ..runs.run import Run
 from ..system import lock
@@ -76,7 +76,7 @@ class Planned:
     @cached_property
     def row_path(self) -> Path:
         """Where the cell's row is, or will be."""
-        return place(self.directory, self.experiment, changed(self.experiment, self.cell.changes))
+        return self.directory.row_of(self.experiment, with_test(self.experiment, self.cell.changes))
 
     @property
     def state(self) -> State:
@@ -97,7 +97,7 @@ class Planned:
             return State(Stage.IN_USE, f" by {holder}")
         if self.directory.spec.exists():
             return State(Stage.INTERRUPTED, f" at step {self.step} of {self.experiment.train.steps}")
-        if shorter := begun(self.experiment, self.directory):
+        if shorter := shorter_run(self.experiment, self.directory):
             return State(Stage.MISSING, f", goes on from step {shorter.step} of {shorter.path.parent.name}")
         return State(Stage.MISSING)
 
@@ -111,7 +111,7 @@ class Planned:
         """Meta-updates that need not be done again."""
         if self.directory.finished:
             return self.experiment.train.steps
-        shorter = begun(self.experiment, self.directory)
+        shorter = shorter_run(self.experiment, self.directory)
         return (shorter or self.directory).step
 
     @property
@@ -137,7 +137,7 @@ def plan(table: PaperTable, out: Path, seeds: int | None = None, budget: float =
             if model not in specs:
                 specs[model] = within_budget(cell.spec, budget, cell.overrides, cell.variant)
             experiment, full = specs[model]
-            changed(experiment, cell.changes)
+            with_test(experiment, cell.changes)
         except SpecError as error:
             problems += [f"{cell.name}: {problem}" for problem in error.problems]
             continue

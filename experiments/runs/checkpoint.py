@@ -1,7 +1,7 @@
-"""Everything that an exact resume needs, in one file that is there whole or not at all.
+"""Write and read checkpoints: one file, written atomically, with everything that an exact resume needs.
 
-A checkpoint is an .npz: one array a variable, in the learner's order, and `state`, a JSON text with the step and the
-loop's own numbers. It is read without unpickling, so a foreign file cannot run code; zip checksums find damage.
+A checkpoint is an .npz file: one array per variable, in the learner's order, and `state`, a JSON text with the step and
+the numbers of the loop. It is read without unpickling, so a foreign file cannot run code. Zip checksums find damage.
 """
 
 from __future__ import annotations
@@ -21,12 +21,21 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 FORMAT = 1
-SECONDS_BETWEEN = 120.0  # two of a training or of a test, so that a kill never costs more
+SECONDS_BETWEEN = 120.0  # between two checkpoints of a training or of a test: the most that a kill can cost
 OTHER = "{path} is a checkpoint of another model or version: use --fresh, or choose another --out"
 
 
 def save(path: Path, variables: Sequence[tf.Variable | np.ndarray], state: dict[str, Any]) -> None:
-    """Write the variables and a JSON-able `state`. OSError where the disk refuses; an older file stays as it was."""
+    """Write a checkpoint of the variables and the state.
+
+    Args:
+        path: the file; it is replaced when the new one is whole.
+        variables: their values, in the order in which they are restored.
+        state: values that fit into JSON.
+
+    Raises:
+        OSError: the disk refuses. An older file then stays as it was.
+    """
     arrays: dict[str, Any] = {f"{number:04d}": np.asarray(variable) for number, variable in enumerate(variables)}
     buffer = io.BytesIO()
     np.savez(buffer, state=np.array(json.dumps({"format": FORMAT} | state)), **arrays)
@@ -34,8 +43,12 @@ def save(path: Path, variables: Sequence[tf.Variable | np.ndarray], state: dict[
 
 
 def read(path: Path) -> tuple[dict[str, Any], list[np.ndarray]]:
-    """`state` and the values of the variables; RunError for a damaged, foreign or missing file. What says nothing of
-    the file, an error of the disk or a stop, is passed on."""
+    """Return the state and the values of the variables.
+
+    Raises:
+        RunError: the file is damaged, foreign or missing.
+        OSError, Interrupted, MemoryError: passed on, since they say nothing about the file.
+    """
     try:
         data = io.BytesIO(path.read_bytes())
     except (FileNotFoundError, IsADirectoryError) as error:
@@ -54,8 +67,16 @@ def read(path: Path) -> tuple[dict[str, Any], list[np.ndarray]]:
 
 
 def restore(path: Path, variables: Sequence[tf.Variable], keys: Collection[str] = ()) -> dict[str, Any]:
-    """Assign the variables and return `state`, which has `keys`; RunError for a damaged or foreign file, which changes
-    nothing."""
+    """Assign the values of a checkpoint to the variables, and return its state.
+
+    Args:
+        path: the file.
+        variables: variables of the same number, shapes and dtypes as those that were saved.
+        keys: keys that the state must have.
+
+    Raises:
+        RunError: the file is damaged or of another model. No variable is changed then.
+    """
     state, arrays = read(path)
     wanted = [(tuple(variable.shape), variable.dtype.as_numpy_dtype) for variable in variables]
     if not state.keys() >= set(keys) or [(array.shape, array.dtype) for array in arrays] != wanted:

@@ -1,5 +1,7 @@
-"""A longer training begins where a shorter one of the same spec stands: the steps that they share are the same, bit for
-bit. No TensorFlow."""
+"""Start a longer training where a shorter one of the same spec stands. No TensorFlow.
+
+The steps that both share are the same, bit for bit.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +18,17 @@ from . import checkpoint
 from .directory import RunDirectory
 
 
-def begun(experiment: Experiment, directory: RunDirectory) -> RunDirectory | None:
-    """The run beside this one (OUT/<any name>/seed-<n>, the same n) that has done the most of the same training, more
-    than this one, and is shorter in all; None where there is none, or this one was started with --fresh. One that is
-    still being trained does not count."""
+def shorter_run(experiment: Experiment, directory: RunDirectory) -> RunDirectory | None:
+    """Return the shorter run that this run can continue, or None without one.
+
+    Runs beside this one with the same seed are searched: OUT/<any name>/seed-<n>. A run counts if it is a shorter
+    training of the same spec, has done more steps than this one and is not being trained now. The one with the most
+    steps is returned. A run that was started with --fresh continues none.
+
+    Args:
+        experiment: the longer training.
+        directory: its folder.
+    """
     if directory.afresh.exists():
         return None
     found: list[RunDirectory] = []
@@ -36,9 +45,15 @@ def begun(experiment: Experiment, directory: RunDirectory) -> RunDirectory | Non
     return max(found, key=lambda other: other.step, default=None)
 
 
-def go_on_from_shorter(experiment: Experiment, directory: RunDirectory, content_digest: str) -> None:
-    """Copy what a shorter training on the same images has reached, its newest checkpoint last, and say so."""
-    other = begun(experiment, directory)
+def continue_shorter_run(experiment: Experiment, directory: RunDirectory, content_digest: str) -> None:
+    """Copy metrics and checkpoints of a shorter training on the same images, the newest checkpoint last, and say so.
+
+    Args:
+        experiment: the longer training.
+        directory: its folder, into which the files are copied.
+        content_digest: digest of the images that it trains on.
+    """
+    other = shorter_run(experiment, directory)
     if other is None:
         return
     try:
@@ -52,10 +67,10 @@ def go_on_from_shorter(experiment: Experiment, directory: RunDirectory, content_
             paths = [path for path in (other.best, other.metrics) if path.is_file()]
             files = [(path.relative_to(other.path), path.read_bytes()) for path in paths]
     except (RunError, OSError) as error:
-        print(f"warning: not going on from {other.path}: {error}", file=sys.stderr)
+        print(f"warning: {other.path} cannot be continued: {error}", file=sys.stderr)
         return
     for name, data in files:
         write_bytes_atomic(directory.path / name, data)
     checkpoint.save(directory.checkpoints / saved[0].name, arrays, state | {"digest": experiment.digest})
-    told = f"{directory.path} goes on from {other.path}, the same training up to step {directory.step}"
-    print(told, file=sys.stderr)
+    reached = f"the same training up to step {directory.step}"
+    print(f"{directory.path} continues {other.path}, {reached}", file=sys.stderr)

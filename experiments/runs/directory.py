@@ -1,23 +1,23 @@
-"""A run directory: the only owner of the paths inside a run.
+"""The folder of a run: the only owner of the paths inside it.
 
 spec.yaml         resolved and complete, itself a valid spec
 environment.json  versions, commit, host, devices, command line
-metrics.csv       one line a log point and a validation
+metrics.csv       one line per log point and per validation
 checkpoints/      step-N.npz, the newest two, and best.npz by validation
-tuning.npz        while a classical method is tuned and tested: the rewards of the values that were tried
-test.npz          while it is tested: the test episodes that are done
-episodes.csv      one line a test episode
-calibration.csv   of classifiers: one line a bin of confidence, sums over the test queries
-curves.csv        of trials: one line a step, means over the test trials
-tuning.csv        of classical methods: one line a value of the parameter
-result.json       the row; written last: its presence means finished
+tuning.npz        while a classical method is tuned and tested: the rewards of the values tried so far
+test.npz          while the run is tested: the test episodes that are done
+episodes.csv      one line per test episode
+calibration.csv   classifiers: one line per bin of confidence, sums over the test queries
+curves.csv        trials: one line per step, means over the test trials
+tuning.csv        classical methods: one line per value of the parameter
+result.json       the row; written last, so a run that has it is finished
 evaluations/      a row and its episodes for each `metarun evaluate`
 tensorboard/      the scalars of metrics.csv
-progress.json     while it trains: step, steps, steps a second
+progress.json     during training: step, steps, steps per second
 failure.txt       why the last attempt failed, in one line
-job.log           what the last job that ran it printed
-afresh            there where it was started with --fresh: it goes on from no shorter run
-restarts.json     how often the scheduler started it again at the same step
+job.log           output of the last job that ran it
+afresh            present if the run was started with --fresh: it continues no shorter run
+restarts.json     how often the scheduler restarted it at the same step
 """
 
 from __future__ import annotations
@@ -36,8 +36,11 @@ KEPT_CHECKPOINTS = 2
 
 
 def folders_below(folder: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
-    """As os.walk, the folder itself first: each folder, the folders in it, of which the caller may take some away, and
-    its files. Symbolic links are followed, once; runs that --fresh set aside (seed-0~1) are left out."""
+    """Yield each folder below `folder`, itself first, with the names of its folders and of its files, like os.walk.
+
+    The caller may remove names of folders that shall not be visited. Symbolic links are followed, but no folder is
+    visited twice. Runs that --fresh has set aside (seed-0~1) are left out.
+    """
     seen = set()
     for path, below, files in os.walk(folder, followlinks=True):
         real = os.path.realpath(path)
@@ -50,7 +53,7 @@ def folders_below(folder: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
 
 
 class RunDirectory:
-    """Every path of one run, and its lock."""
+    """The paths of one run, and its lock."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -77,15 +80,15 @@ class RunDirectory:
 
     @property
     def finished(self) -> bool:
-        """Whether the run has its row."""
+        """Return whether the run has its row."""
         return self.result.is_file()
 
     def checkpoint(self, step: int) -> Path:
-        """The checkpoint after `step` meta-updates."""
+        """Return the path of the checkpoint after `step` meta-updates."""
         return self.checkpoints / f"step-{step}.npz"
 
     def newest_checkpoints(self) -> list[Path]:
-        """Step checkpoints, the newest first."""
+        """Return the paths of the step checkpoints, the newest first."""
         found = [
             (int(match[1]), path)
             for path in self.checkpoints.glob("step-*.npz")
@@ -95,28 +98,28 @@ class RunDirectory:
 
     @property
     def step(self) -> int:
-        """Of the newest step checkpoint; 0 without one."""
+        """Return the step of the newest step checkpoint, or 0 without one."""
         saved = self.newest_checkpoints()
         return int(saved[0].stem.removeprefix("step-")) if saved else 0
 
     @property
     def tested(self) -> int:
-        """When the newest part of a test was written, as nanoseconds of the clock; 0 without one."""
+        """Return the time when the newest part of a test was written, in nanoseconds of the clock, or 0 without one."""
         files = [self.partial_tuning, self.partial_test, *self.evaluations.glob("*")]
         return max((file.stat().st_mtime_ns for file in files if file.exists()), default=0)
 
     def drop_old_checkpoints(self) -> None:
-        """Keep the newest ones only, and nothing that was not written to its end."""
+        """Delete all but the newest step checkpoints, and temporary files that were not written to their end."""
         killed = self.checkpoints.glob(".*.npz.*")  # in the middle of writing: see `atomic`
         for path in (*self.newest_checkpoints()[KEPT_CHECKPOINTS:], *killed):
             path.unlink(missing_ok=True)
 
     def set_checkpoint_aside(self, path: Path) -> Path:
-        """Rename a checkpoint that cannot be used to NAME.unusable: it is not lost, and not in the way."""
+        """Rename a checkpoint that cannot be used to NAME.unusable, and return its new path."""
         return path.rename(path.with_name(f"{path.name}.unusable"))
 
     def set_aside(self) -> Path:
-        """Rename what is there to NAME~1, NAME~2, ...: a fresh run starts, nothing is lost."""
+        """Rename the folder to NAME~1, NAME~2, ..., so that a fresh run can start, and return its new path."""
         number = 1
         while (target := self.path.with_name(f"{self.path.name}~{number}")).exists():
             number += 1
@@ -125,23 +128,31 @@ class RunDirectory:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the run; InUse where another process, on this host or one that shares the disk, holds it."""
+        """Hold the lock of the run inside the block.
+
+        Raises InUse if another process, on this host or on one that shares the disk, holds it.
+        """
         try:
             with lock.locked(self.lock):
                 yield
         except lock.Held as holder:
             raise InUse(f"{self.path} is in use by {holder}: wait for it, or choose another --out") from None
 
+    def row_of(self, trained: Experiment, experiment: Experiment, split: str = "test") -> Path:
+        """Return the path of the row of a test: result.json for the run's own test, else a file in evaluations/.
 
-def place(directory: RunDirectory, trained: Experiment, experiment: Experiment, split: str = "test") -> Path:
-    """Where the row of a test by `experiment` of a run of `trained` is: the run's own, or one in its evaluations."""
-    name = _name(experiment, split)
-    own = name == _name(trained, "test")
-    return directory.result if own else directory.evaluations / f"{name}.json"
+        Args:
+            trained: the experiment of the run.
+            experiment: the experiment with the test that is asked for.
+            split: the split that the test measures.
+        """
+        name = _name(experiment, split)
+        own = name == _name(trained, "test")
+        return self.result if own else self.evaluations / f"{name}.json"
 
 
 def _name(experiment: Experiment, split: str) -> str:
-    """A file name that holds everything that may differ between two measurements of a run."""
+    """Return a file name of everything that may differ between two measurements of a run."""
     test, algorithm = experiment.test, experiment.algorithm
     steps = getattr(algorithm, "test_inner_steps", None)
     steps = getattr(algorithm, "inner_steps", None) if steps is None else steps

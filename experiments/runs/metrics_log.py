@@ -1,7 +1,7 @@
-"""metrics.csv, and the same numbers as TensorBoard scalars.
+"""Write metrics.csv, and the same numbers as TensorBoard scalars.
 
-The file is the record: a resumed run cuts off the lines after its checkpoint and writes the TensorBoard folder
-anew from what is left, so both end as those of a run that was never disturbed (times aside).
+metrics.csv decides. A resumed run removes the lines after its checkpoint and rewrites the TensorBoard folder from the
+rest. So both end as those of an undisturbed run, except for times.
 """
 
 from __future__ import annotations
@@ -25,10 +25,19 @@ TIMES = ("seconds", "tasks_per_second")
 
 
 class MetricsLog:
-    """Appends rows; each row is on the disk before `write` returns."""
+    """The log of a run's metrics. Each row is on the disk before `write` returns."""
 
     def __init__(self, directory: RunDirectory, names: Sequence[str], step: int):
-        """Go on after `step`: later rows are dropped. `names` are the metric columns."""
+        """Open the log of a run, and drop rows after `step`.
+
+        Args:
+            directory: the folder of the run.
+            names: the columns of metrics.
+            step: the step at which the run starts or resumes.
+
+        Raises:
+            RunError: the file has other columns, or a line that is not a row.
+        """
         self.path = directory.metrics
         self.columns = [*FIXED, *names, *TIMES]
         kept = [row for row in self._read() if int(row["step"]) <= step]
@@ -41,7 +50,15 @@ class MetricsLog:
     def write(
         self, step: int, split: str, values: Mapping[str, float], seconds: float, tasks_per_second: float
     ) -> None:
-        """Append one row; numbers keep nine significant digits, enough for a float32 to come back exactly."""
+        """Append one row. Numbers keep nine significant digits, enough to read a float32 back exactly.
+
+        Args:
+            step: the meta-updates done so far.
+            split: "train" or "val".
+            values: the value of each metric.
+            seconds: time of training and validation so far.
+            tasks_per_second: rate of the steps or of the validation that the row sums up.
+        """
         numbers = {**values, "seconds": round(seconds, 1), "tasks_per_second": round(tasks_per_second, 1)}
         row = {"step": str(step), "split": split} | {name: f"{number:.9g}" for name, number in numbers.items()}
         with open(self.path, "a", encoding="utf-8", newline="") as file:
@@ -51,30 +68,32 @@ class MetricsLog:
         self._summarise(row)
 
     def flush(self) -> None:
-        """Put the TensorBoard scalars on the disk."""
+        """Write the TensorBoard scalars to the disk."""
         for writer in self.writers.values():
             writer.flush()
 
     def _read(self) -> list[dict[str, str]]:
-        """Whole rows of the file; a last line that a crash cut short is dropped."""
+        """Return the rows of the file, without a last line that a crash cut short."""
         if not self.path.exists():
             return []
         lines = self.path.read_text(encoding="utf-8", errors="replace").split("\n")[:-1]
         found = lines[0].split(",") if lines else self.columns
         if len(found) == len({*found}) and {*found} >= {*self.columns}:
-            self.columns = found  # those of an earlier version that wrote more stay, empty from here on
+            self.columns = found  # columns of an earlier version that wrote more stay, empty from here on
         else:
-            raise RunError(f"{self.path} has other columns than this version writes: use --fresh")
+            raise RunError(f"{self.path} has other columns than this version writes: use --fresh to train again")
         rows = []
         for number, line in enumerate(lines[1:], 2):
             try:
                 rows.append(self._row(line))
             except ValueError:
-                raise RunError(f"{self.path}:{number} is no row of metrics: delete that line, or use --fresh") from None
+                raise RunError(
+                    f"{self.path}:{number} is not a row of metrics: delete that line, or use --fresh"
+                ) from None
         return rows
 
     def _row(self, line: str) -> dict[str, str]:
-        """ValueError for what is none."""
+        """Return a line as a row. Raises ValueError if it is not one."""
         row = dict(zip(self.columns, line.split(","), strict=True))
         if row["split"] not in SPLITS or int(row["step"]) < 1:
             raise ValueError(line)

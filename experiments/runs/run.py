@@ -1,4 +1,4 @@
-"""A run that is to be: its spec, seed and folder, and what stands there already. No TensorFlow."""
+"""A run: its experiment, its seed and its folder, and the run that the folder holds already. No TensorFlow."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from typing import Any, NamedTuple
 
 from ..config.experiment import Experiment
 from ..config.load import load, resolved_yaml
-from ..config.variants import changed, is_beginning
+from ..config.variants import is_beginning, with_test
 from ..errors import RunError, SpecError
 from ..system.atomic import write_text_atomic
-from .directory import RunDirectory, place
+from .directory import RunDirectory
 from .rows import Row, read_row
 
 
 @dataclass(frozen=True)
 class Run:
-    """A training, its own test, and the further tests that follow it."""
+    """A training of one seed, its own test, and further tests of the trained model."""
 
     experiment: Experiment
     seed: int
     directory: RunDirectory
-    tests: tuple[Mapping[str, Any], ...] = ()  # changes, in the words of `evaluate`
+    tests: tuple[Mapping[str, Any], ...] = ()  # further tests: the changes of each, as `evaluate` takes them
 
     @classmethod
     def at(cls, out: Path, experiment: Experiment, seed: int) -> Run:
@@ -32,9 +32,9 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        """Whether every row is there."""
+        """Return whether the rows of its own test and of all further tests exist."""
         return self.directory.finished and all(
-            place(self.directory, self.experiment, changed(self.experiment, test)).is_file() for test in self.tests
+            self.directory.row_of(self.experiment, with_test(self.experiment, test)).is_file() for test in self.tests
         )
 
     def write_spec(self) -> None:
@@ -47,7 +47,7 @@ class Run:
     def stored(self) -> tuple[str, tuple[int, ...]] | None:
         """Return spec digest and seeds of the run that the folder holds, finished or not, or None without one.
 
-        Raises RunError where its files are damaged.
+        Raises RunError if its files are damaged.
         """
         if self.directory.finished:
             row = read_row(self.directory.result)
@@ -69,7 +69,7 @@ class Run:
         if digest != self.experiment.digest:
             way_out = "rename the experiment (-s name=...), choose another --out, or set it aside (--fresh)"
             if self.directory.spec.is_file() and is_beginning(spec_of(self.directory), self.experiment):
-                way_out = "give this longer one a name of its own (-s name=...), and it goes on from there"
+                way_out = "give this longer one a name of its own (-s name=...), and it continues the shorter one"
             raise RunError(
                 f"{path} holds {state} of another spec (digest {digest}, this one has {self.experiment.digest}): "
                 + way_out
@@ -77,7 +77,7 @@ class Run:
 
 
 def spec_of(directory: RunDirectory) -> Experiment:
-    """What the run in a folder was told; RunError where that cannot be read."""
+    """Return the experiment of the run in a folder. Raises RunError if its spec cannot be read."""
     try:
         return load(directory.spec).experiment
     except SpecError as error:
@@ -85,28 +85,37 @@ def spec_of(directory: RunDirectory) -> Experiment:
 
 
 class Retest(NamedTuple):
-    """Another test of a finished run."""
+    """Another test of a finished run, as `metarun evaluate` asks for it."""
 
     directory: RunDirectory
     trained: Row
     spec: Experiment  # as it was trained
     experiment: Experiment  # with the other test
-    path: Path  # of its row
+    path: Path  # the file of the other test's row
 
 
 def retest(run: Path, split: str, changes: Mapping[str, Any]) -> Retest:
-    """What `metarun evaluate` is asked for; RunError for a run that is not trained, SpecError for changes that do not
-    fit it."""
+    """Return another test of the finished run in the folder `run`.
+
+    Args:
+        run: the folder of the run.
+        split: the split whose classes are drawn.
+        changes: options of the test that differ, as `evaluate` takes them.
+
+    Raises:
+        RunError: the run is not trained, or its spec was changed afterwards.
+        SpecError: the changes do not fit the run.
+    """
     directory = RunDirectory(run)
     if not directory.finished:
         raise RunError(f"{run} has no result.json: give the folder of a finished run, such as runs/NAME/seed-0")
     trained, spec = read_row(directory.result), spec_of(directory)
     if not spec.kind.is_trained:
-        raise RunError(f"{run}: {spec.algorithm.name} is not trained: give `metarun train` a spec with another test")
+        raise RunError(f"{run}: {spec.algorithm.name} is not trained: run `metarun train` on a spec with another test")
     if spec.digest != trained.spec_digest and spec.dataset.name != "imagefolder":  # whose folder may have been moved
         raise RunError(
-            f"{directory.spec} is not what the run was trained with (digest {spec.digest}, its row has "
-            f"{trained.spec_digest}): bring it back; what to test otherwise is for options of `metarun evaluate`"
+            f"{directory.spec} is not the spec that the run was trained with (digest {spec.digest}, its row has "
+            f"{trained.spec_digest}): restore it, and change the test by options of `metarun evaluate`"
         )
-    experiment = changed(spec, changes)
-    return Retest(directory, trained, spec, experiment, place(directory, spec, experiment, split))
+    experiment = with_test(spec, changes)
+    return Retest(directory, trained, spec, experiment, directory.row_of(spec, experiment, split))

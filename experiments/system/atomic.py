@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Write files atomically: after a crash a file is whole, or as it was before."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from typing import Any
 
 
 def write_bytes_atomic(path: Path, data: bytes) -> None:
-    """Write a temporary file in the same folder, flush it to the disk, rename it. OSError leaves `path` as it was."""
+    """Write `data` to a temporary file in the same folder, flush it to the disk and rename it to `path`.
+
+    Folders that are missing are made. Raises OSError if the disk refuses; `path` then stays as it was.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     temporary = Path(name)
@@ -28,12 +31,15 @@ def write_bytes_atomic(path: Path, data: bytes) -> None:
 
 
 def write_text_atomic(path: Path, text: str) -> None:
-    """UTF-8, as `write_bytes_atomic`; of file names, what is no UTF-8 is written with a backslash."""
+    """Write `text` as UTF-8 with `write_bytes_atomic`.
+
+    In file names, bytes that are not UTF-8 become backslash escapes.
+    """
     write_bytes_atomic(path, text.encode(errors="backslashreplace"))
 
 
 def write_json_atomic(path: Path, value: Any) -> None:
-    """Indented JSON, as `write_bytes_atomic`. ValueError for NaN and infinities."""
+    """Write `value` as indented JSON with `write_bytes_atomic`. Raises ValueError for NaN and infinities."""
     write_text_atomic(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 

@@ -1,4 +1,7 @@
-"""Locks between processes, on this host or on those that share the disk; they end with the process that holds them."""
+"""Lock files between processes, on this host or on hosts that share the disk.
+
+A lock ends with the process that holds it, so a killed process leaves none behind.
+"""
 
 from __future__ import annotations
 
@@ -13,16 +16,23 @@ from typing import TextIO
 
 from ..errors import RunError
 
-PATIENCE = 1.0  # seconds: whoever asks for the holder of a lock has it for a moment
+PATIENCE = 1.0  # seconds to wait: `holder` takes the lock briefly to test it
 
 
 class Held(Exception):
-    """Another process has the lock; the message names it."""
+    """Error: another process holds the lock. The message names that process."""
 
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold the lock at `path`, made with its folder, and say in it who does; Held where another process does."""
+    """Hold the lock file at `path` inside the block, and write this process and host into it.
+
+    The file and its folder are made if they are missing.
+
+    Raises:
+        Held: another process holds the lock.
+        RunError: the disk has no locks.
+    """
     with _opened(path) as file:
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}")
@@ -31,7 +41,10 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def _opened(path: Path) -> TextIO:
-    """The file, locked; that of another folder, where its own was renamed meanwhile, does not count."""
+    """Return the open, locked file at `path`.
+
+    A lock does not count if its folder was renamed meanwhile: the file that is now at `path` is opened instead.
+    """
     give_up = time.monotonic() + PATIENCE
     while True:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -51,7 +64,10 @@ def _opened(path: Path) -> TextIO:
 
 
 def holder(path: Path) -> str | None:
-    """Who holds the lock, `process N on HOST`; None where nobody does, or nobody can."""
+    """Return the process that holds the lock, as "process N on HOST".
+
+    Returns None if no process holds it, or if the disk has no locks.
+    """
     try:
         with open(path, encoding="utf-8") as file:
             return None if _taken(file, fcntl.LOCK_SH) else file.read().strip() or "another process"
@@ -60,6 +76,7 @@ def holder(path: Path) -> str | None:
 
 
 def _taken(file: TextIO, kind: int) -> bool:
+    """Try to lock the file, without waiting, and return whether that succeeded."""
     try:
         fcntl.flock(file.fileno(), kind | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -70,5 +87,5 @@ def _taken(file: TextIO, kind: int) -> bool:
 
 
 def cannot_lock(path: str, error: OSError) -> RunError:
-    """What to say where the disk has no locks."""
+    """Return the error for a disk that has no locks."""
     return RunError(f"{path} cannot be locked ({error.strerror}): choose an --out on a disk with locks")

@@ -1,4 +1,4 @@
-"""Progress of anything that lasts: a bar on a terminal, a plain line now and then in a batch log."""
+"""Show the progress of long work: a bar on a terminal, a plain line every 30 seconds in a batch log."""
 
 from __future__ import annotations
 
@@ -16,9 +16,21 @@ SECONDS_BETWEEN_FILES = 5.0
 
 
 class Progress:
-    """Counts to `total` from `done`, with rate and time left, on standard error and in a `file` for other processes."""
+    """A progress display on standard error, with rate and time left.
+
+    It is a context manager; `advance` counts on inside its block.
+    """
 
     def __init__(self, label: str, total: int, done: int = 0, unit: str = "step", file: Path | None = None):
+        """Start to count.
+
+        Args:
+            label: text in front of the counts.
+            total: units of the whole work.
+            done: units that were done before this process.
+            unit: name of a unit, in the singular.
+            file: JSON file that keeps the counts and the rate for other processes, such as `metarun status`.
+        """
         self.file, self.next_file = file, 0.0
         self.label, self.total, self.unit = label, total, unit
         self.terminal = sys.stderr.isatty()
@@ -38,7 +50,7 @@ class Progress:
         self._write()
 
     def advance(self, count: int = 1, note: str = "") -> None:
-        """Count on; `note` is shown beside the rate."""
+        """Count `count` more units as done, and show `note` beside the rate."""
         self.done += count
         self.bar.update(count)
         if note:
@@ -51,12 +63,12 @@ class Progress:
             self._write()
 
     def say(self, text: str) -> None:
-        """A line that stays, above the bar."""
+        """Print a line that stays, above the bar."""
         tqdm.write(text, file=sys.stderr)
 
     @property
     def rate(self) -> float:
-        """Units a second, of this process."""
+        """Return the units per second that this process has done."""
         return (self.done - self.first) / (time.monotonic() - self.start)
 
     def _write(self) -> None:

@@ -1,4 +1,4 @@
-"""Where a result came from: versions, commit, machine."""
+"""Describe where a result came from: versions, commit and machine."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16")
 
 
 def git_commit() -> str:
-    """Commit of the checkout that metarun runs from, with "-modified" where files differ; "" outside a checkout."""
+    """Return the commit of the checkout that metarun runs from, or "" outside a checkout.
+
+    It ends in "-modified" if tracked files differ from the commit.
+    """
     folder = Path(__file__).resolve().parents[2]
     if not (folder / ".git").exists():
         return ""
@@ -28,7 +31,7 @@ def git_commit() -> str:
 
 
 def describe() -> dict[str, Any]:
-    """JSON-able facts about this process; imports TensorFlow."""
+    """Return facts about this process that fit into JSON. Imports TensorFlow."""
     import tensorflow as tf
 
     return {
@@ -48,10 +51,14 @@ def describe() -> dict[str, Any]:
     }
 
 
-def processor(told: Path = Path("/proc/cpuinfo")) -> str:
-    """Its name and those of its vector instructions that choose TensorFlow's kernels, as Linux tells them."""
+def processor(description: Path = Path("/proc/cpuinfo")) -> str:
+    """Return the processor's name and those of its vector instructions that decide on TensorFlow's kernels.
+
+    Args:
+        description: the file in which Linux describes the processor.
+    """
     try:
-        lines = told.read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = description.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return platform.processor()
     facts = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
@@ -60,12 +67,12 @@ def processor(told: Path = Path("/proc/cpuinfo")) -> str:
 
 
 def cores() -> int:
-    """Processor cores that this process may use."""
+    """Return the number of processor cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def device_name() -> str:
-    """The kind of device that this worker's tensors sit on: "CPU" or the GPU's name."""
+    """Return the kind of device that holds this worker's tensors: "CPU" or the GPU's name."""
     import tensorflow as tf
 
     gpus = tf.config.list_physical_devices("GPU")

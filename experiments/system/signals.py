@@ -1,4 +1,4 @@
-"""Stopping a run: between two steps, or at once where nothing is lost."""
+"""Stop a run on a signal: between two steps, or at once where nothing is lost."""
 
 from __future__ import annotations
 
@@ -13,10 +13,18 @@ STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)  # ba
 
 
 class StopSignal:
-    """While entered, the first signal of STOPPING sets `requested` and raises Interrupted; within `held` it only sets
-    `requested`. A second SIGINT interrupts at once. `then` says with what the same command goes on."""
+    """A handler of the signals of STOPPING, while its block runs.
+
+    The first signal sets `requested` and raises Interrupted. Inside `held` it only sets `requested`. A second SIGINT
+    raises KeyboardInterrupt at once.
+    """
 
     def __init__(self, then: str = "from the newest checkpoint") -> None:
+        """Prepare the handler.
+
+        Args:
+            then: where the same command resumes, for the message of Interrupted.
+        """
         self.then = then
         self.requested = self.holding = False
         self._former: dict[int, object] = {}
@@ -34,7 +42,10 @@ class StopSignal:
 
     @contextmanager
     def held(self, holding: bool = True) -> Iterator[None]:
-        """The block looks at `requested` itself; with False it may be interrupted anywhere, as before `held`."""
+        """Defer signals inside the block: they set `requested` and do not raise.
+
+        `held(False)` lets them raise again.
+        """
         before, self.holding = self.holding, holding
         try:
             if not holding:
@@ -44,12 +55,12 @@ class StopSignal:
             self.holding = before
 
     def check(self) -> None:
-        """Interrupted where a stop was requested while it was held."""
+        """Raise Interrupted if a stop was requested inside `held`."""
         if self.requested:
-            raise Interrupted(f"stopped; the same command goes on {self.then}")
+            raise Interrupted(f"stopped; the same command resumes {self.then}")
 
     def _request(self, number: int, frame: FrameType | None) -> None:
         first, self.requested = not self.requested, True
         signal.signal(signal.SIGINT, signal.default_int_handler)
         if first and not self.holding:
-            raise Interrupted(f"stopped by {signal.Signals(number).name}; the same command goes on {self.then}")
+            raise Interrupted(f"stopped by {signal.Signals(number).name}; the same command resumes {self.then}")

@@ -1,14 +1,14 @@
-"""The one training loop: a spec and a seed in, a run directory with its row out.
+"""Train and test a run: a spec and a seed go in, a run directory with its row comes out.
 
-A run is a pure function of its spec and seed. It can be stopped at any moment: what is on the disk is the newest
-checkpoint and the metrics up to it, and the same call goes on from there to the same result, bit for bit.
+A run is a pure function of its spec and seed. It can be stopped at any moment. The disk holds the newest checkpoint and
+the metrics up to it. The same call resumes from there and reaches the same result, bit for bit.
 """
 
 from __future__ import annotations
 
 from ...algorithms.workers import ALONE, Workers
 from ..model import build
-from ..runs.continuation import go_on_from_shorter
+from ..runs.continuation import continue_shorter_run
 from ..runs.rows import Row, published_columns, read_row
 from ..runs.run import Run
 from ..system import provenance
@@ -21,30 +21,29 @@ from .loop import Training
 def train(run: Run, fresh: bool = False, workers: Workers = ALONE) -> Row:
     """Train and test a run, and return its row.
 
-    Resumes where an earlier call stopped, or where a shorter training beside it has got to. A finished run returns at
-    once. Of several workers this is what the chief does; the others `follow`.
+    Resumes where an earlier call stopped, or continues a shorter training beside it. A finished run returns its row at
+    once. Of several workers the chief calls this function, the others `follow`.
 
     Args:
-        run: what to train, and where.
-        fresh: start again; what the folder holds is renamed, never lost.
+        run: the run.
+        fresh: start again. An existing folder of the run is renamed, never lost.
         workers: the processes that share the training.
 
     Raises:
-        RunError, DataError: the run cannot be trained, in one line with the way out.
-        Interrupted: it was stopped, after a checkpoint.
+        RunError, DataError: the run cannot be trained. The message is one line with the way out.
+        Interrupted: the run was stopped. Its checkpoint is written.
         tf.errors.OpError: another worker is lost.
     """
     directory = run.directory
-    built = (
-        build(run.experiment, run.seed, workers=workers) if fresh else None
-    )  # what cannot train must not displace what is there
+    # Build first: a spec that cannot be trained must not displace an existing run.
+    built = build(run.experiment, run.seed, workers=workers) if fresh else None
     if fresh and directory.path.exists():
         with directory.locked():
             directory.set_aside()
     elif workers.count == 1 and directory.finished:
         run.refuse_another_spec()
         row, current = finished_row(run)
-        if current == row:  # nothing to write, so it may be in use, or not ours
+        if current == row:  # nothing to write, so another process or user may hold the folder
             return row
     with directory.locked():
         run.refuse_another_spec()
@@ -60,13 +59,13 @@ def train(run: Run, fresh: bool = False, workers: Workers = ALONE) -> Row:
             model = built or build(run.experiment, run.seed, workers=workers)
             run.write_spec()
             write_json_atomic(directory.environment, provenance.describe())
-            go_on_from_shorter(run.experiment, directory, model.source.content_digest)
+            continue_shorter_run(run.experiment, directory, model.source.content_digest)
             training = Training(model, directory)
             training.train(stop)
             return training.test()
 
 
 def finished_row(run: Run) -> tuple[Row, Row]:
-    """Return the row of a finished run, and the same with the published number that the spec has now."""
+    """Return the row of a finished run, and the same row with the published number of the current spec."""
     row = read_row(run.directory.result)
     return row, row.model_copy(update=published_columns(run.experiment.published))

@@ -122,7 +122,7 @@ def test_evaluate_refuses_a_spec_that_was_edited_after_the_training(tmp_path):
     assert retest(tmp_path, "test", {"shot": 5}).experiment.test.shot == 5
     edited = resolved_yaml(spec).replace("split: vinyals", "split: random-1100-100-423")
     (tmp_path / "spec.yaml").write_text(edited)
-    assert "is not what the run was trained with" in metarun("evaluate", tmp_path, code=1).stderr
+    assert "is not the spec that the run was trained with" in metarun("evaluate", tmp_path, code=1).stderr
 
 
 def test_show_is_yaml_and_says_where_values_come_from():
@@ -149,7 +149,7 @@ def test_a_user_without_a_home_has_no_settings(monkeypatch):
     monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
     assert user_file() is None and settled(None, {}).cpus == 1
     monkeypatch.setenv("METARUN_CLUSTER", "~nobody-of-this-name/x.yaml")
-    with pytest.raises(SpecError, match="METARUN_CLUSTER names no file: ~nobody-of-this-name"):
+    with pytest.raises(SpecError, match="METARUN_CLUSTER: there is no file ~nobody-of-this-name"):
         settled(None, {})
 
 
@@ -232,7 +232,7 @@ def test_a_run_that_began_again_goes_on_without_fresh(monkeypatch, capsys):
     from metarun.cli.errors import report
     from metarun.experiments.errors import Interrupted
 
-    stopped = Interrupted("stopped after step 5 of 9; the same command goes on from there")
+    stopped = Interrupted("stopped after step 5 of 9; the same command resumes from there")
     for arguments, told in (
         ([], str(stopped)),
         (["--fresh"], str(stopped).replace("command", "command without --fresh")),

@@ -66,7 +66,7 @@ def test_the_good_one_is_good(write):
         ("steps: 2000", "steps: true", 11, "train.steps: expected a whole number, got true"),
         ("  steps: 2000", "  steps: 2000\n  steps: 3000", 12, "train.steps: is given twice, first at spec.yaml:11"),
         ("name: maml", "name: mamal", 3, "unknown algorithm 'mamal'; did you mean maml?"),
-        ("  name: maml\n", "", 2, "algorithm: has no name: expected `name: ` and one of maml, reptile"),
+        ("  name: maml\n", "", 2, "algorithm: has no name: expected `name:` with one of maml, reptile"),
         ("{name: conv4}", "{name: conv4, hidden: [4]}", 5, "network.hidden: has no effect: conv4 has no option hidden"),
         ("{name: conv4}", "{name: conv4, batch_norm: 1}", 5, "network.batch_norm: expected true or false, got 1"),
         ("{name: conv4}", "conv4", 5, "network: expected a section with keys of its own"),
@@ -257,20 +257,20 @@ def test_the_comparison_differs_in_the_learner_alone():
     ],
 )
 def test_a_test_that_does_not_fit_the_model_is_one_line(spec, changes, told):
-    from metarun.experiments.config.variants import changed
+    from metarun.experiments.config.variants import with_test
 
     with pytest.raises(SpecError) as caught:
-        changed(load(f"quickstart/{spec}").experiment, changes)
+        with_test(load(f"quickstart/{spec}").experiment, changes)
     (problem,) = caught.value.problems
     assert problem.startswith(told)
 
 
 def test_a_trained_network_may_be_tested_in_either_protocol():
     """Its running averages have no effect in the transductive one: no mistake, they are there already."""
-    from metarun.experiments.config.variants import changed
+    from metarun.experiments.config.variants import with_test
 
     trained = load("quickstart/protonet", ["network.norm_momentum=0.5", "protocol=inductive"]).experiment
-    assert changed(trained, {"protocol": "transductive"}).protocol == "transductive"
+    assert with_test(trained, {"protocol": "transductive"}).protocol == "transductive"
 
 
 @pytest.mark.parametrize("override", ["seeds=[0]", "validation=null", "test.checkpoint=last", "precision=float64"])

@@ -13,7 +13,7 @@ from metarun.experiments.evaluation.retest import evaluate
 from metarun.experiments.papers.definition import load_table
 from metarun.experiments.papers.plan import plan
 from metarun.experiments.runs import checkpoint
-from metarun.experiments.runs.continuation import begun, go_on_from_shorter
+from metarun.experiments.runs.continuation import continue_shorter_run, shorter_run
 from metarun.experiments.runs.directory import RunDirectory
 from metarun.experiments.runs.run import Run
 from metarun.experiments.training.train import train
@@ -44,7 +44,7 @@ def sines(tmp_path):
 
 
 def leave(experiment, directory, step, images="images"):
-    """What `begun` and `go_on_from_shorter` read of a run that has done so many steps."""
+    """What `shorter_run` and `continue_shorter_run` read of a run that has done so many steps."""
     Run(experiment, 0, directory).write_spec()
     checkpoint.save(directory.checkpoint(step), [], {"content_digest": images, "step": step})
     checkpoint.save(directory.best, [], {"best": step})
@@ -63,9 +63,9 @@ def test_it_ends_as_an_undisturbed_one(sines, capsys):
     train(Run(undisturbed[0], 0, undisturbed[1]))
     train(Run(shorter[0], 0, shorter[1]))
     stamp = shorter[1].result.stat().st_mtime_ns
-    assert "goes on" not in capsys.readouterr().err
+    assert "continues" not in capsys.readouterr().err
     train(Run(whole[0], 0, whole[1]))
-    told = f"{whole[1].path} goes on from {shorter[1].path}, the same training up to step 80"
+    told = f"{whole[1].path} continues {shorter[1].path}, the same training up to step 80"
     assert told in capsys.readouterr().err
     assert results(whole[1].path) == results(undisturbed[1].path)
     earlier = {key: time for key, time in seconds(whole[1]).items() if key[0] <= 80}
@@ -112,7 +112,7 @@ def test_the_one_that_has_done_most_is_chosen(sines, tmp_path):
     unreadable.mkdir()
 
     def found():
-        other = begun(*whole)
+        other = shorter_run(*whole)
         return other and other.path
 
     assert found() == most
@@ -138,26 +138,26 @@ def test_what_is_taken_over(sines, capsys):
     """Not from a training on other images, nor of a damaged checkpoint; the best one by validation comes along."""
     shorter, whole = sines(), sines("name=long", "train.steps=160")
     leave(*shorter, 40)
-    go_on_from_shorter(*whole, "other images")
+    continue_shorter_run(*whole, "other images")
     assert not whole[1].path.exists()
-    go_on_from_shorter(*whole, "images")
+    continue_shorter_run(*whole, "images")
     assert whole[1].best.read_bytes() == shorter[1].best.read_bytes()
     state = checkpoint.read(shorter[1].checkpoint(40))[0]
     assert checkpoint.read(whole[1].checkpoint(40))[0] == state | {"digest": whole[0].digest}
-    assert "goes on from" in capsys.readouterr().err
+    assert "continues" in capsys.readouterr().err
     begun_itself = sines("name=begun", "train.steps=160")
     leave(*begun_itself, 20)
-    go_on_from_shorter(*begun_itself, "images")
+    continue_shorter_run(*begun_itself, "images")
     assert begun_itself[1].step == 40 and checkpoint.read(begun_itself[1].best)[0]["best"] == 40
     another = sines("name=another", "train.steps=160")
     shorter[1].checkpoint(40).write_bytes(b"cut off")
-    go_on_from_shorter(*another, "images")
+    continue_shorter_run(*another, "images")
     assert not another[1].path.exists() and "not a whole checkpoint" in capsys.readouterr().err
 
 
 def test_in_the_folder_of_a_shorter_one_the_way_out_is_a_name(sines):
     leave(*sines(), 40)
-    with pytest.raises(RunError, match="name of its own .* goes on from there"):
+    with pytest.raises(RunError, match="name of its own .* continues the shorter one"):
         Run(sines("train.steps=160")[0], 0, sines()[1]).refuse_another_spec()
     with pytest.raises(RunError, match="rename the experiment"):
         Run(sines("train.steps=40")[0], 0, sines()[1]).refuse_another_spec()
@@ -179,11 +179,11 @@ def test_the_weights_are_those_of_the_last_step_and_of_this_run(sines):
     whole, other = sines(), sines(seed=1)
     train(Run(whole[0], 0, whole[1]))
     shutil.copytree(whole[1].checkpoints, other[1].checkpoints)
-    with pytest.raises(RunError, match=r"step-80\.npz is of seed 0, not of 1"):
+    with pytest.raises(RunError, match=r"step-80\.npz is of seed 0, not 1"):
         train(Run(other[0], 1, other[1]))
     changed = sines("algorithm.inner_lr=0.02", out="changed")
     shutil.copytree(whole[1].checkpoints, changed[1].checkpoints)
-    with pytest.raises(RunError, match=r"step-80\.npz is of another spec"):
+    with pytest.raises(RunError, match=r"step-80\.npz is a checkpoint of another spec"):
         train(Run(changed[0], 0, changed[1]))
     whole[1].checkpoint(80).unlink()
     assert whole[1].newest_checkpoints()
