@@ -1,4 +1,4 @@
-"""What a run is made of, as its spec says: the source of its tasks, and its learner."""
+"""Build what a spec names: the source of the tasks and the learner."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ Tasks = Episode | Trials
 
 
 class Model(NamedTuple):
-    """A source and a learner that are built, with what they were built from."""
+    """A source of tasks and a learner, with the experiment and the seed from which they were built."""
 
     experiment: Experiment
     seed: int
     source: Any  # a Source
     learner: Any  # a Learner; one that is trained is a TrainedLearner
-    workers: Workers = ALONE  # those that train it together
+    workers: Workers = ALONE  # the processes that train it together
 
     def training_stream(self) -> Stream:
-        """Return the tasks that it is trained on."""
+        """Return the stream of training tasks."""
         return self.source.stream("train", training_shape(self.experiment), self.seed)
 
     def validation_stream(self) -> Stream:
-        """Return the fixed tasks of its validation."""
+        """Return the stream of fixed validation tasks."""
         return self.source.stream("val", validation_shape(self.experiment), self.experiment.test.episode_seed)
 
     def test_stream(self, split: Split = "test") -> Stream:
-        """Return the fixed tasks of its test, on `split`."""
+        """Return the stream of fixed test tasks, drawn from `split`."""
         test = self.experiment.test
         return self.source.stream(split, shape_of(test), test.episode_seed)
 
@@ -51,15 +51,15 @@ def build(experiment: Experiment, seed: int, only: Split | None = None, workers:
     """Build the source of tasks and the learner of an experiment.
 
     Args:
-        experiment: what is to be trained.
+        experiment: the experiment to build.
         seed: seed of the initial weights and of the training tasks.
-        only: the one split that must hold enough for the test, where all is trained; default: the splits of training,
-            validation and test.
-        workers: the processes that train it together.
+        only: the split of a test without training: this split alone must hold enough data. By default the splits of
+            training, validation and test must.
+        workers: the processes that train the model together.
 
     Raises:
         RunError: source and algorithm do not fit together, or the source lacks something.
-        DataError: the data are missing or damaged, or hold too little.
+        DataError: the data are missing, damaged or too few.
     """
     deterministic(seed)
     source: Any = datasets.build(
@@ -85,7 +85,7 @@ def build(experiment: Experiment, seed: int, only: Split | None = None, workers:
 
 
 def deterministic(seed: int) -> None:
-    """Set TensorFlow and Keras so that equal work gives equal bits, and forget the models built before."""
+    """Set TensorFlow and Keras so that equal work gives equal bits, and clear the models built before."""
     keras.utils.clear_session()
     keras.utils.set_random_seed(seed)
     if tf.config.list_physical_devices("GPU"):  # CPU kernels are deterministic as they are
@@ -94,9 +94,11 @@ def deterministic(seed: int) -> None:
 
 
 def _refuse_misfits(experiment: Experiment, source: Any) -> None:
+    """Raise RunError if the source lacks a member, or does not fit the algorithm."""
     algorithm, plays = experiment.algorithm.name, experiment.kind.plays_trials
     if hasattr(source, "trial") != plays:
-        raise RunError(f"{algorithm} cannot learn from {source.name}: one has trials, the other has not")
+        has = "has no" if plays else "has only"
+        raise RunError(f"{algorithm} cannot learn from {source.name}, which {has} trials: choose another dataset")
     protocol = TrialSource if plays else TaskSource
     members = [*protocol.__annotations__, *(name for name, member in vars(protocol).items() if callable(member))]
     missing = [name for name in members if not name.startswith("_") and not hasattr(source, name)]
@@ -106,10 +108,11 @@ def _refuse_misfits(experiment: Experiment, source: Any) -> None:
             f"{protocol.__module__}.{protocol.__name__}"
         )
     if not plays and source.regression and not ALGORITHMS[algorithm].has_head:
-        raise RunError(f"{algorithm} is a classifier, and {source.name} regression: use maml or reptile")
+        raise RunError(f"{algorithm} is a classifier, and {source.name} is regression: use maml or reptile")
 
 
 def _check_sizes(experiment: Experiment, source: TaskSource, only: Split | None) -> None:
+    """Raise DataError if a split holds too few classes or images."""
     if not only:
         source.check("train", training_shape(experiment))
     if not only and experiment.validation:
@@ -118,27 +121,33 @@ def _check_sizes(experiment: Experiment, source: TaskSource, only: Split | None)
 
 
 def shape_of(section: Train | Test) -> Shape:
-    """Return way, shot and query of a section."""
+    """Return the way, shot and query of a section."""
     return Shape(section.way, section.shot, section.query)
 
 
 def training_shape(experiment: Experiment) -> Shape:
-    """Return the shape of training tasks, without queries for a learner that has no use for them."""
+    """Return the shape of the training tasks, without queries for a learner that does not train on them."""
     shape = shape_of(experiment.train)
     return shape if ALGORITHMS[experiment.algorithm.name].trains_on_queries else shape._replace(query=0)
 
 
 def validation_shape(experiment: Experiment) -> Shape:
-    """Return the shape of validation tasks: that of the test where the validation section says nothing else."""
+    """Return the shape of the validation tasks: that of the test, unless the validation section states another."""
     section, test = experiment.validation or Validation(), experiment.test
     return Shape(section.way or test.way, section.shot or test.shot, section.query or test.query)
 
 
 def refuse_other_images(state: Mapping[str, Any], source: Source, directory: RunDirectory) -> None:
-    """Raise RunError if the data are not those of the checkpoint with this state."""
+    """Raise RunError if the images are not those that a checkpoint was trained on.
+
+    Args:
+        state: the state of the checkpoint.
+        source: the source of tasks.
+        directory: the folder of the run, for the message.
+    """
     former = (None, "", getattr(source, "former_digest", ""))  # of older versions
     if state.get("content_digest") not in (*former, source.content_digest):
         raise RunError(
-            f"{directory.path}: {source.name} has other images than those it was trained on: bring them back, or "
-            "start anew with --fresh"
+            f"{directory.path}: {source.name} has other images than those it was trained on: restore them, or "
+            "train again with --fresh"
         )

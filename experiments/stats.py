@@ -1,11 +1,12 @@
-"""Paired tests of two measurements of the same episodes. No TensorFlow, no scipy.
+"""Compute paired tests of two measurements of the same episodes, means and intervals. No TensorFlow, no scipy.
 
 With d_i = a_i - b_i over n episodes, mean m and sample deviation s:
   paired t   t = m / (s / sqrt(n)), two-sided p from Student's t with n - 1 degrees of freedom; the interval is
              m +- t_{0.975, n - 1} s / sqrt(n).
   Wilcoxon   W = the sum of the ranks of |d_i| where d_i > 0, differences of zero left out, ties with their mean
              rank; p from the normal approximation with the variance corrected for ties. Good from about 20 episodes.
-Episodes that are hard for one method are hard for the other: the pairing takes that out, an unpaired test would not.
+Episodes that are hard for one method are hard for the other. A paired test removes that common part of the variance,
+an unpaired test does not.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-Test = Literal["paired t", "Wilcoxon"]
-TESTS: tuple[Test, ...] = ("paired t", "Wilcoxon")
+PairedTest = Literal["paired t", "Wilcoxon"]
+TESTS: tuple[PairedTest, ...] = ("paired t", "Wilcoxon")
 
 
 class Paired(NamedTuple):
@@ -29,8 +30,14 @@ class Paired(NamedTuple):
     episodes: int
 
 
-def compare(a: np.ndarray, b: np.ndarray, test: Test = "paired t") -> Paired:
-    """`a` and `b` `[E]`, E at least 2, finite, of the same episodes in the same order."""
+def compare(a: np.ndarray, b: np.ndarray, test: PairedTest = "paired t") -> Paired:
+    """Return the mean difference a - b, its 95% interval and the p-value of a paired test.
+
+    Args:
+        a: values `[E]`, finite, E at least 2.
+        b: values `[E]` of the same episodes in the same order.
+        test: the test that gives p. The interval is always that of Student's t.
+    """
     if a.shape != b.shape or a.ndim != 1 or len(a) < 2:
         raise ValueError(f"not pairs: {a.shape} and {b.shape}")
     differences = a - b
@@ -42,12 +49,12 @@ def compare(a: np.ndarray, b: np.ndarray, test: Test = "paired t") -> Paired:
 
 
 def t_p(t: float, freedom: int) -> float:
-    """P(|T| > |t|) of Student's t: I_x(freedom / 2, 1 / 2), x = freedom / (freedom + t^2)."""
+    """Return P(|T| > |t|) of Student's t: I_x(freedom / 2, 1 / 2), x = freedom / (freedom + t^2)."""
     return incomplete_beta(freedom / 2, 0.5, freedom / (freedom + t * t))
 
 
 def t_quantile(probability: float, freedom: int) -> float:
-    """t with P(T <= t) = probability > 1/2, by bisection."""
+    """Return t with P(T <= t) = probability > 1/2, by bisection."""
     low, high = 0.0, 1.0
     while t_p(high, freedom) > 2 * (1 - probability):
         high *= 2
@@ -61,15 +68,15 @@ def t_quantile(probability: float, freedom: int) -> float:
 
 
 def wilcoxon_p(differences: np.ndarray) -> float:
-    """Two-sided p of the signed-rank test; 1 where no difference is left."""
+    """Return the two-sided p of the signed-rank test, or 1 if all differences are zero."""
     kept = differences[differences != 0]
     if not len(kept):
         return 1.0
     # Equal accuracies differ by rounding; 12 digits tell ties from differences
     sizes = np.round(np.abs(kept), 12)
-    _, place, ties = np.unique(sizes, return_inverse=True, return_counts=True)
+    _, group, ties = np.unique(sizes, return_inverse=True, return_counts=True)
     ties = ties.astype(np.float64)  # whose cubes are beyond integers
-    ranks = (np.cumsum(ties) - (ties - 1) / 2)[place]
+    ranks = (np.cumsum(ties) - (ties - 1) / 2)[group]
     count = len(kept)
     mean = count * (count + 1) / 4
     variance = count * (count + 1) * (2 * count + 1) / 24 - float((ties**3 - ties).sum()) / 48
@@ -78,7 +85,7 @@ def wilcoxon_p(differences: np.ndarray) -> float:
 
 
 def incomplete_beta(a: float, b: float, x: float) -> float:
-    """I_x(a, b), regularised, by the continued fraction of Abramowitz and Stegun 26.5.8 (modified Lentz)."""
+    """Return I_x(a, b), regularised, by the continued fraction of Abramowitz and Stegun 26.5.8 (modified Lentz)."""
     if x <= 0 or x >= 1:
         return float(x >= 1)
     if x > (a + 1) / (a + b + 2):  # where the fraction is slow
@@ -101,7 +108,7 @@ def incomplete_beta(a: float, b: float, x: float) -> float:
 
 
 def exact_sum(values: Iterable[float]) -> float:
-    """math.fsum, with infinity for a sum that no float holds."""
+    """Return the exact sum, as math.fsum, or infinity if no float can hold it."""
     try:
         return math.fsum(values)
     except OverflowError:
@@ -109,7 +116,10 @@ def exact_sum(values: Iterable[float]) -> float:
 
 
 def mean_and_ci95(values: Sequence[float]) -> tuple[float, float]:
-    """Mean and half-width of the 95% interval, 1.96 * s / sqrt(n), s with n - 1; exactly summed, at least 2 values."""
+    """Return the mean and the half-width of its 95% interval, 1.96 * s / sqrt(n), s with n - 1.
+
+    Sums are exact. Needs at least 2 values.
+    """
     count = len(values)
     mean = exact_sum(values) / count
     variance = exact_sum((value - mean) * (value - mean) for value in values) / (count - 1)
@@ -117,10 +127,15 @@ def mean_and_ci95(values: Sequence[float]) -> tuple[float, float]:
 
 
 def expected_calibration_error(counts: Sequence[float], confidences: Sequence[float], right: Sequence[float]) -> float:
-    """sum over bins of (n_b / n) * |right answers / n_b - mean confidence| (Guo et al. 2017, equation 3).
+    """Return the sum over bins of (n_b / n) * |right answers / n_b - mean confidence| (Guo et al. 2017, equation 3).
 
-    Each sequence has one entry a bin: queries, the sum of their confidences, and how many were right. NaN where no
-    query has a confidence.
+    Args:
+        counts: queries of each bin.
+        confidences: sum of the confidences of each bin.
+        right: right answers of each bin.
+
+    Returns:
+        The error, or NaN if there are no queries.
     """
     total = math.fsum(counts)
     gap = math.fsum(abs(good - sure) for sure, good in zip(confidences, right, strict=True))

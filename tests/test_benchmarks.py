@@ -46,5 +46,5 @@ def test_the_command(tmp_path, cache_folder):
     assert result.experiment_hours * 3600 > 600 * result.step
     assert 0 < result.fraction < 1 and result.memory > 2**28
     (row,) = csv.DictReader(io.StringIO(render(result, "csv")))
-    assert row["experiment"] == result.experiment and "a step" in render(result, "text")
+    assert row["experiment"] == result.experiment and "one step" in render(result, "text")
     assert not list(tmp_path.iterdir())  # keeps nothing

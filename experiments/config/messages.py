@@ -1,4 +1,4 @@
-"""Validation errors in plain words: what was expected, what was given, what was probably meant."""
+"""Turn validation errors into plain messages: the expected value, the given value, a probable correction."""
 
 from __future__ import annotations
 
@@ -41,18 +41,18 @@ BOUNDS = {
 
 
 def explain(error: ValidationError, values: Mapping[str, Any]) -> Iterator[tuple[tuple[str | int, ...], str]]:
-    """(key, message) for each mistake that pydantic found in `values`."""
-    told: set[tuple[str | int, ...]] = set()
+    """Yield (key, message) for each mistake that pydantic found in `values`, one for a key."""
+    seen: set[tuple[str | int, ...]] = set()
     for detail in error.errors(include_url=False):
         key = _key(detail["loc"], values) + (("name",) if detail["type"] == "union_tag_invalid" else ())
         message = _message(detail, key, values)
-        if key not in told:
-            told.add(key)
+        if key not in seen:
+            seen.add(key)
             yield key, message
 
 
 def _key(location: tuple[str | int, ...], values: Mapping[str, Any]) -> tuple[str | int, ...]:
-    """Pydantic's location without the names of union members and of alternatives of a type."""
+    """Return pydantic's location without the names of union members and of alternative types."""
     key: list[str | int] = list(location)
     if len(key) > 1 and key[0] in CHOICES and key[1] in CHOICES[str(key[0])]:
         del key[1]
@@ -74,7 +74,7 @@ def _message(detail: Any, key: tuple[str | int, ...], values: Mapping[str, Any])
     if kind == "missing":
         return "is missing" + _meaning(key, values)
     if kind == "union_tag_not_found":
-        return f"has no name: expected `name: ` and one of {', '.join(CHOICES[str(key[0])])}"
+        return f"has no name: expected `name:` with one of {', '.join(CHOICES[str(key[0])])}"
     if kind == "union_tag_invalid":
         return f"unknown {key[0]} {show(context['tag'])}; {_nearest(context['tag'], CHOICES[str(key[0])])}"
     if kind == "literal_error":
@@ -112,14 +112,14 @@ def _nearest(name: Any, known: Mapping[str, Any]) -> str:
 
 
 def _meaning(key: tuple[str | int, ...], values: Mapping[str, Any]) -> str:
-    """What a missing key is for."""
+    """Return ": " and the description of a missing key, or ""."""
     model = Experiment if len(key) == 1 else section_model(str(key[0]), values[str(key[0])])
     field = model.model_fields.get(str(key[-1])) if model else None
     return f": {field.description}" if field is not None and field.description else ""
 
 
 def show(value: Any) -> str:
-    """A value as a person would write it in YAML, cut short."""
+    """Return a value as a person would write it in YAML, cut to 60 characters."""
     if value is None:
         return "nothing"
     if isinstance(value, bool):

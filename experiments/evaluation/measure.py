@@ -1,4 +1,4 @@
-"""Measuring a learner on fixed tasks: one value a task, and what follows from all of them."""
+"""Measure a learner on fixed tasks: one value of each metric per task, and their means and intervals."""
 
 from __future__ import annotations
 
@@ -27,24 +27,24 @@ from ..system.atomic import write_text_atomic
 from ..system.progress import Progress
 from .partial import PartialTest
 
-FIRST_UNSEEN_TASK = 2**62  # number of the first task where the training split is measured; no training gets there
+FIRST_UNSEEN_TASK = 2**62  # of a test on the training split: a number that no training reaches, so its tasks are unseen
 
 
 class Measurement(NamedTuple):
-    """Values of E tasks."""
+    """The values of E tasks."""
 
     values: dict[str, np.ndarray]  # [E] float64 each
-    calibration: np.ndarray | None  # [3, 15] sums over tasks; of classifiers
-    curves: dict[str, np.ndarray]  # [E, N], step by step, of trials
-    episodes_digest: str  # of what every task has drawn: equal digests, identical tasks
+    calibration: np.ndarray | None  # [3, 15] sums over tasks, of classifiers: queries, confidence, right answers
+    curves: dict[str, np.ndarray]  # [E, N] each, of trials: one value per step
+    episodes_digest: str  # of the random draws of all tasks: equal digests mean identical tasks
 
     @property
     def metric(self) -> Literal["accuracy", "mse", "total_reward"]:
-        """Name of the main metric."""
+        """Return the name of the main metric."""
         return main_metric(self.values)
 
     def summary(self) -> dict[str, float]:
-        """Mean of every value, the main metric's ci95, and the expected calibration error."""
+        """Return the mean of every metric, the main metric's ci95, and a classifier's expected calibration error."""
         means = {name: exact_sum(values) / len(values) for name, values in self.values.items()}
         summary = means | {"ci95": mean_and_ci95(self.values[self.metric].tolist())[1]}
         if self.calibration is not None:
@@ -52,7 +52,7 @@ class Measurement(NamedTuple):
         return summary
 
     def write_csv(self, path: Path) -> None:
-        """One line a task: episode, then its values."""
+        """Write a CSV file with one line per task: its number, then its values."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(["episode", *self.values])
@@ -61,7 +61,7 @@ class Measurement(NamedTuple):
         write_text_atomic(path, text.getvalue())
 
     def write_calibration(self, path: Path) -> None:
-        """One line a bin of confidence: queries, the sum of their confidences, how many were right."""
+        """Write a CSV file with one line per bin of confidence: queries, sum of their confidences, right answers."""
         assert self.calibration is not None
         lines = ["bin,queries,confidence,right"]
         for number, (count, confidence, right) in enumerate(self.calibration.T.tolist()):
@@ -69,7 +69,7 @@ class Measurement(NamedTuple):
         write_text_atomic(path, "\n".join(lines) + "\n")
 
     def write_curves(self, path: Path) -> None:
-        """One line a step: step (from 1), then the mean over tasks and its 95% interval of each curve."""
+        """Write a CSV file with one line per step, from 1: the mean over tasks of each curve, and its 95% interval."""
         columns = {}
         for name, curve in self.curves.items():
             columns[name] = curve.mean(axis=0)
@@ -81,13 +81,21 @@ class Measurement(NamedTuple):
 
 
 class Evaluation:
-    """The first `episodes` tasks of a stream; traced once, however often it is measured.
+    """An evaluation of a learner on the first tasks of a stream. It is traced once, however often it is measured.
 
-    Tasks are drawn in batches whose size depends on the spec alone, so that a number never depends on the
-    machine; the last batch may draw tasks that are then ignored. Many workers take the batches in turn.
+    Tasks are drawn in batches whose size depends on the spec alone, so that a result never depends on the machine. The
+    last batch may draw tasks that are ignored. Several workers take the batches in turn.
     """
 
     def __init__(self, learner: Learner, stream: Stream, episodes: int, workers: Workers = ALONE):
+        """Prepare an evaluation; nothing is computed yet.
+
+        Args:
+            learner: the learner that is measured, with the weights that it has at each measurement.
+            stream: the stream of tasks.
+            episodes: number of tasks.
+            workers: the processes that measure together.
+        """
         source, self.stream, self.episodes, self.workers = stream.source, stream, episodes, workers
         self.batch = stream.at_once(episodes, queries_beside_supports(learner))
         first = FIRST_UNSEEN_TASK if stream.split == "train" else 0
@@ -117,14 +125,18 @@ class Evaluation:
             self._example = own.element_spec
 
     def names(self) -> list[str]:
-        """Names in a `Measurement.summary`, without measuring anything."""
+        """Return the names in the `summary` of a measurement, without measuring."""
         metrics, _ = self._outputs()
         calibrated = ["expected_calibration_error"] if "calibration" in metrics else []
         return [*(name for name, value in metrics.items() if value.shape.rank == 1), "ci95", *calibrated]
 
     def measure(self, label: str, partial: PartialTest | None = None) -> Measurement:
-        """Measure all tasks, with a progress bar; every worker gets the values of all. With `partial`, of one worker,
-        those that are left."""
+        """Measure all tasks, with a progress bar, and return their values. Every worker gets the values of all tasks.
+
+        Args:
+            label: text in front of the progress bar.
+            partial: the file of a test by one worker. Tasks that it holds are not measured again.
+        """
         metrics, drawn = self._outputs()
         values = {name: np.zeros((self.calls, *value.shape)) for name, value in metrics.items()}
         chosen = np.zeros((self.calls, *drawn.shape))
@@ -157,16 +169,16 @@ class Evaluation:
         )
 
     def _whole(self, values: np.ndarray | tf.Tensor) -> np.ndarray:
-        """`[calls, batch, ...]` -> `[episodes, ...]`."""
+        """Join the batches: `[calls, batch, ...]` -> `[episodes, ...]`."""
         values = np.asarray(values)
         return values.reshape(-1, *values.shape[2:])[: self.episodes]
 
     def _outputs(self) -> tuple[Metrics, tf.Tensor]:
-        """What `step` returns, without running it."""
+        """Return the symbolic outputs of `step`, without running it."""
         return self.step.get_concrete_function(self._example).structured_outputs
 
     def seconds_per_episode(self) -> float:
-        """Of one call, after a first one that compiles it."""
+        """Return the seconds per task, timed on one call after a first one that compiles it."""
         first, seconds = next(iter(self.batches(self.own))), 0.0
         for _ in range(2):
             started = time.perf_counter()
@@ -177,14 +189,16 @@ class Evaluation:
 
 
 def main_metric(names: Iterable[str]) -> Literal["accuracy", "mse", "total_reward"]:
-    """The metric that a table shows: accuracy of a classifier, mse of a regression, the total reward of trials."""
+    """Return the metric that a table shows: accuracy of a classifier, mse of a regression, total_reward of trials."""
     names = set(names)
     return "accuracy" if "accuracy" in names else "mse" if "mse" in names else "total_reward"
 
 
 def queries_beside_supports(learner: Learner) -> bool:
-    """Whether each query passes the network in a batch of its own with the whole support set: the inductive protocol of
-    gradient-based learners. Those that compare embeddings use running averages."""
+    """Return whether each query passes the network in a batch of its own, together with the whole support set.
+
+    This is the inductive protocol of gradient-based learners. Learners that compare embeddings use running averages.
+    """
     problem = getattr(learner, "problem", None)
     return problem is not None and problem.protocol == "inductive" and not isinstance(learner, EmbeddingLearner)
 
@@ -194,7 +208,7 @@ def _int64(number: int) -> tf.Tensor:
 
 
 def validation_of(model: Model) -> Evaluation | None:
-    """Return the validation of a model, or None without one."""
+    """Return the evaluation on the validation tasks of a model, or None without one."""
     section = model.experiment.validation
     if section is None or not model.experiment.kind.is_trained:
         return None
@@ -202,5 +216,5 @@ def validation_of(model: Model) -> Evaluation | None:
 
 
 def test_of(model: Model, split: Split = "test") -> Evaluation:
-    """Return the test of a model, on `split`."""
+    """Return the evaluation on the test tasks of a model, drawn from `split`."""
     return Evaluation(model.learner, model.test_stream(split), model.experiment.test.episodes, model.workers)

@@ -1,4 +1,4 @@
-"""The part of a test that is done, on the disk: a test that is stopped goes on with the tasks that are left."""
+"""Keep the finished part of a test on the disk: a test that was stopped resumes with the tasks that are left."""
 
 from __future__ import annotations
 
@@ -16,9 +16,17 @@ from ..runs import checkpoint
 
 
 class PartialTest:
-    """The file `path`, of one test of one model; what another one has left there is not taken up."""
+    """The file of the finished part of one test of one model. A file of another test or model is ignored."""
 
     def __init__(self, path: Path, experiment: Experiment, variables: Sequence[tf.Variable], content_digest: str):
+        """Identify the test.
+
+        Args:
+            path: the file.
+            experiment: the experiment, with the test.
+            variables: the weights that are tested.
+            content_digest: digest of the data.
+        """
         digest = hashlib.sha256(f"{experiment.digest} {content_digest}".encode())
         for variable in variables:
             digest.update(variable.numpy().tobytes())
@@ -26,7 +34,10 @@ class PartialTest:
         self._next = time.monotonic() + checkpoint.SECONDS_BETWEEN
 
     def restore(self, arrays: Sequence[np.ndarray]) -> int:
-        """Fill `arrays` `[calls, ...]` with what is done; of how many calls. 0 without a whole file of this test."""
+        """Fill `arrays` `[calls, ...]` with the finished values, and return the number of finished calls.
+
+        Returns 0 without a whole file of this test.
+        """
         try:
             state, done = checkpoint.read(self.path)
         except RunError:
@@ -39,17 +50,20 @@ class PartialTest:
         return self._saved
 
     def keep(self, arrays: Sequence[np.ndarray], calls: int) -> None:
-        """Write what is done, where the last time was long ago."""
+        """Write the file if the last time was long enough ago. Arguments as in `save`."""
         if time.monotonic() >= self._next:
             self.save(arrays, calls)
 
     def save(self, arrays: Sequence[np.ndarray], calls: int) -> None:
-        """Write what is done; nothing where the file has it, whose age tells whether a run makes progress."""
+        """Write the values of the first `calls` calls in `arrays` `[calls, ...]`.
+
+        A file that holds them already is not written again: its age shows whether a run makes progress.
+        """
         if calls > self._saved:
             checkpoint.save(self.path, arrays, {"digest": self.digest, "calls": calls})
             self._saved = calls
         self._next = time.monotonic() + checkpoint.SECONDS_BETWEEN
 
     def drop(self) -> None:
-        """The test is done and its row is written."""
+        """Delete the file, once the row of the test is written."""
         self.path.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Measure a test and leave its files: the values of each task and, last, its row."""
+"""Measure a test and write its files: the values of each task and, last, its row."""
 
 from __future__ import annotations
 
@@ -24,35 +24,41 @@ class Trained(NamedTuple):
     checkpoint: Literal["best", "last"]
     step: int  # meta-updates
     seconds: float  # of training and validation
-    spec_digest: str  # of the spec that it was trained by
+    spec_digest: str  # of the spec with which it was trained
 
 
 class Files(NamedTuple):
-    """Where a test leaves what it measures; None for what it does not leave."""
+    """The files of a test, or None for a file that it does not write."""
 
     row: Path
     episodes: Path
-    partial: Path  # while it is not done
+    partial: Path  # the finished part, until the test is done
     calibration: Path | None = None
     curves: Path | None = None
 
     @classmethod
     def of_run(cls, directory: RunDirectory) -> Files:
-        """Return those of a run's own test."""
+        """Return the files of a run's own test."""
         return cls(
             directory.result, directory.episodes, directory.partial_test, directory.calibration, directory.curves
         )
 
     @classmethod
     def of_retest(cls, row: Path) -> Files:
-        """Return those of another test of a run, whose row is in its folder evaluations."""
+        """Return the files of another test of a run: `row` in its folder evaluations/, the others beside it."""
         return cls(row, row.with_suffix(".csv"), row.with_suffix(".npz"))
 
 
 def record(model: Model, trained: Trained, files: Files, split: Split = "test") -> Row:
-    """Measure the test of a model, write its files, its row last, and return the row.
+    """Measure the test of a model, write its files, the row last, and return the row.
 
-    A test that was stopped continues with the tasks that are left, but for one by several workers.
+    A test by one worker that was stopped resumes with the tasks that are left.
+
+    Args:
+        model: the model, with the weights to test.
+        trained: the training behind these weights.
+        files: the files to write.
+        split: the split whose classes are drawn.
     """
     experiment, label = model.experiment, f"{model.experiment.name} seed {model.seed} {split}"
     evaluation, partial = test_of(model, split), None

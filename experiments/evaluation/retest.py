@@ -1,4 +1,4 @@
-"""Test a trained run in another way: another row, beside the first."""
+"""Test a trained run in another way, and add another row beside its own."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .record import Files, Trained, record
 
 
 class Evaluated(NamedTuple):
-    """The row of another test, its file, and whether it was there before."""
+    """The row of another test and its file. `known` is True if the row existed before."""
 
     row: Row
     path: Path
@@ -26,12 +26,12 @@ class Evaluated(NamedTuple):
 
 
 def evaluate(run: Path, split: Split, changes: Mapping[str, Any]) -> Evaluated:
-    """Test the finished run in the folder `run` in another way, and leave another row beside its own.
+    """Test the finished run in the folder `run` in another way, and write another row beside its own.
 
     Args:
         run: folder of the run.
         split: the split whose classes are drawn.
-        changes: way, shot, query, episodes, episode_seed, inner_steps, protocol, checkpoint, as far as they differ.
+        changes: values that differ, of way, shot, query, episodes, episode_seed, inner_steps, protocol, checkpoint.
 
     Raises:
         RunError: the run is not trained.
@@ -53,9 +53,17 @@ def evaluate(run: Path, split: Split, changes: Mapping[str, Any]) -> Evaluated:
 
 
 def restored(directory: RunDirectory, experiment: Experiment, seed: int, chosen: str, split: Split = "test") -> Model:
-    """Return the model of a run with the weights of its checkpoint, best or last, for a test on `split`.
+    """Return the model of a run with the weights of a checkpoint.
 
-    Raises RunError if the data are not those it was trained on.
+    Args:
+        directory: the folder of the run.
+        experiment: its experiment, with the test.
+        seed: its seed.
+        chosen: the checkpoint, "best" or "last".
+        split: the split that is tested.
+
+    Raises:
+        RunError: the checkpoint is missing, or the data are not those it was trained on.
     """
     model = build(experiment, seed, split)
     refuse_other_images(
@@ -69,5 +77,5 @@ def _weights(directory: RunDirectory, chosen: str) -> Path:
         return directory.best
     last = directory.checkpoint(read_row(directory.result).train_steps)
     if not last.is_file():
-        raise RunError(f"{last} is missing, the weights after the last step: train again with --fresh")
+        raise RunError(f"{last}, the checkpoint of the last step, is missing: train again with --fresh")
     return last

@@ -1,4 +1,4 @@
-"""The one parameter of a classical method, tuned as the tables of Duan et al. 2016 have it: the best on many trials."""
+"""Tune the parameter of a classical method as in the tables of Duan et al. 2016: take the best value on many trials."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from .partial import PartialTest
 def tune(model: Model, directory: RunDirectory) -> None:
     """Set the learner's `chosen` to the value of its grid with the highest mean total reward, the first of equal ones.
 
-    Writes all means to tuning.csv. Does nothing where the spec gives the value, or there is none. What is done stays in
-    tuning.npz, for a run that is stopped here or in the test that follows.
+    Writes all means to tuning.csv. Does nothing if the spec gives the value, or if the method has no parameter. The
+    rewards stay in tuning.npz, for a run that is stopped here or in the test that follows.
     """
     learner: Any = model.learner  # a ClassicalPolicy
     if not learner.grid:
@@ -37,23 +37,25 @@ def tune(model: Model, directory: RunDirectory) -> None:
 
 
 def trials_of(experiment: Experiment) -> tuple[Split, int]:
-    """Return the split of the trials that an experiment's method is tuned on, and how many they are."""
+    """Return the split and the number of the trials on which the method is tuned."""
     if experiment.validation and getattr(experiment.algorithm, "tuned_on", "validation") == "validation":
         return "val", experiment.validation.episodes
     return "test", experiment.test.episodes
 
 
 def total_rewards(model: Model, partial: PartialTest | None = None) -> np.ndarray:
-    """Return total rewards `[values of the grid, episodes]` float64, of all values on the same trials.
+    """Return the total rewards `[values of the grid, episodes]`, float64, of all values on the same trials.
 
-    With `partial` those are played that are left.
+    Args:
+        model: a model whose learner is a classical method with a grid.
+        partial: the file of the rewards so far. Trials that it holds are not played again.
     """
     learner: Any = model.learner
     split, episodes = trials_of(model.experiment)
     stream = model.test_stream(split)
     batch, values = stream.at_once(episodes), len(learner.grid)
     sample = program(lambda index: stream.sample(index, batch))
-    rewards = np.zeros((-(-episodes // batch), values, batch))  # a call a batch and value
+    rewards = np.zeros((-(-episodes // batch), values, batch))  # one call per batch and value
     calls = partial.restore([rewards]) if partial else 0
     trials = None
     done = sum(min(batch, episodes - call // values * batch) for call in range(calls))
@@ -78,7 +80,7 @@ def total_rewards(model: Model, partial: PartialTest | None = None) -> np.ndarra
 
 
 def chosen_value(learner: Any, experiment: Experiment) -> str | None:
-    """Return the parameter's value and the trials that it was tuned on, for the row; None where there is none."""
+    """Return the parameter's value and the split it was tuned on, for the row, or None without a value."""
     if getattr(learner, "chosen", None) is None:
         return None
     tuned = f" (tuned on {trials_of(experiment)[0]})" if learner.grid else ""

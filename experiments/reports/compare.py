@@ -14,7 +14,7 @@ from ..errors import RunError
 from ..runs.directory import RunDirectory
 from ..runs.rows import Row, read_row
 from ..runs.run import spec_of
-from ..stats import Paired, Test, compare
+from ..stats import Paired, PairedTest, compare
 from .formats import render_cells
 from .table import digits_of, unit_of
 
@@ -117,7 +117,7 @@ def best_of(runs: Sequence[Compared]) -> int:
     return int(np.argmin(means) if runs[0].row.metric == "mse" else np.argmax(means))
 
 
-def against(runs: Sequence[Compared], reference: int, test: Test) -> list[Paired | None]:
+def against(runs: Sequence[Compared], reference: int, test: PairedTest) -> list[Paired | None]:
     """Each run minus the one at `reference`, which itself is None."""
     return [
         None if place == reference else compare(run.values, runs[reference].values, test)
@@ -125,7 +125,7 @@ def against(runs: Sequence[Compared], reference: int, test: Test) -> list[Paired
     ]
 
 
-def render(runs: Sequence[Compared], reference: int, test: Test, form: str) -> str:
+def render(runs: Sequence[Compared], reference: int, test: PairedTest, form: str) -> str:
     """A line for each run, and what was tested."""
     row = runs[reference].row
     digits = digits_of(row.metric) + 1

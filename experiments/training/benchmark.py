@@ -1,4 +1,4 @@
-"""How fast a spec trains on this machine, how much of the machine that uses, and how long the experiment will take."""
+"""Measure how fast a spec trains, its share of the machine's rate, and how long the experiment will take."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from ..model import Model, build, training_shape
 from ..system.provenance import cores, device_name
 from .steps import CALL_SECONDS, TrainingSteps
 
-CALLS = 16  # of training steps that are measured
-TRIALS = 100  # that `estimate_hours` plays at once
+CALLS = 16  # measured, of training steps
+TRIALS = 100  # at most, that `estimate_hours` plays at once
 MATRIX = 2048  # rows and columns of the products that measure the machine
 
 
 class Benchmark(BaseModel):
-    """What was measured. Times in seconds, rates in 10^9 floating-point operations a second."""
+    """The results of a benchmark. Times are in seconds, rates in 10^9 floating-point operations per second."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -45,29 +45,35 @@ class Benchmark(BaseModel):
     tracing: float
     compiling: float  # the first step without the time of a later one
     first_step: float  # all of these: from the command to the end of the first step
-    steps: int  # measured, after two
+    steps: int  # steps measured, after the first two
     step: float  # median
     step_low: float  # first quartile
     step_high: float  # third quartile
     tasks_per_second: float
     examples_per_second: float  # images, points or steps of trials that enter the learner, each counted once
-    operations: int  # of a step, by formula
+    operations: int  # per step, by formula
     rate: float  # operations / step
     float32_rate: float  # of a 2048 x 2048 matrix product, measured a moment before
     bfloat16_rate: float
-    fraction: float  # rate / that of float32
-    memory: int  # bytes, the most that were resident at once
-    evaluation: float  # a task of the test
+    fraction: float  # rate / float32_rate
+    memory: int  # peak resident memory, in bytes
+    evaluation: float  # seconds per test task
     experiment_hours: float  # estimate: all steps, validations and tests of one seed
 
 
 def benchmark(experiment: Experiment, steps: int | None, imports: float) -> Benchmark:
-    """Measure `steps` training steps after the first two, by default as many as fill `CALLS` calls.
+    """Measure training steps after the first two, and a test task.
 
-    `imports` is what the command took up to here.
+    Args:
+        experiment: the experiment. Its first seed is trained.
+        steps: number of steps to measure. Default: as many as `CALLS` calls take.
+        imports: seconds that the command took before this call.
+
+    Raises:
+        RunError: the algorithm is not trained.
     """
     if not experiment.kind.is_trained:
-        raise RunError(f"{experiment.name}: {experiment.algorithm.name} is not trained, there is nothing to measure")
+        raise RunError(f"{experiment.name}: {experiment.algorithm.name} is not trained, so there is nothing to measure")
     float32_rate, bfloat16_rate = matrix_rate(tf.float32), matrix_rate(tf.bfloat16)
     started = time.perf_counter()
     model = build(experiment, experiment.seeds[0])
@@ -115,8 +121,15 @@ def benchmark(experiment: Experiment, steps: int | None, imports: float) -> Benc
 
 
 def estimate_hours(experiment: Experiment, trained: bool = False) -> tuple[float, float]:
-    """Training (with validations) and test of one seed; the test alone where all is `trained`. From three steps and a
-    few test tasks; of trials from few ones in a step. A method that is not trained is tuned in its test."""
+    """Return the estimated hours of training, with its validations, and of the test, for one seed.
+
+    Times three training steps and a few test tasks. Steps of trials are timed with at most TRIALS trials and scaled up.
+    The tuning of a classical method counts as its test.
+
+    Args:
+        experiment: the experiment.
+        trained: estimate the test alone, of a model that is trained already.
+    """
     seed, trials = experiment.seeds[0], experiment.kind.plays_trials
     test = experiment.test.model_copy(update={"episodes": min(experiment.test.episodes, TRIALS if trials else 100)})
     size = min(experiment.train.meta_batch, TRIALS) if trials else experiment.train.meta_batch
@@ -139,7 +152,7 @@ def estimate_hours(experiment: Experiment, trained: bool = False) -> tuple[float
 
 
 def _hours(model: Model, step: float, evaluation: float) -> tuple[float, float]:
-    """Training with its validations, and test, of one seed, from the seconds of a step and of a test task."""
+    """Return the hours of training with validations, and of the test, from the seconds per step and per test task."""
     experiment = model.experiment
     total = experiment.train.steps * step
     if section := experiment.validation:
@@ -150,7 +163,7 @@ def _hours(model: Model, step: float, evaluation: float) -> tuple[float, float]:
 
 
 def matrix_rate(dtype: tf.DType) -> float:
-    """The machine's best at products of two 2048 x 2048 matrices, 10^9 operations a second; the best of some."""
+    """Return the rate of products of two 2048 x 2048 matrices, in 10^9 operations per second: the best of eight."""
     a = tf.cast(tf.random.stateless_uniform((MATRIX, MATRIX), (0, 0)), dtype)
     product = tf.function(lambda a: tf.reduce_sum(tf.cast(tf.matmul(a, a), tf.float32)))
     product(a)
@@ -158,41 +171,41 @@ def matrix_rate(dtype: tf.DType) -> float:
 
 
 def peak_memory() -> int:
-    """Bytes of the process that were resident at once, at most."""
-    told = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return told if sys.platform == "darwin" else told * 1024
+    """Return the peak resident memory of the process, in bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS, KiB elsewhere
+    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def render(result: Benchmark, form: str) -> str:
-    """As text for people, as json, or as csv with a header."""
-    told = result.model_dump()
+    """Return the results as text, or in the form "json" or "csv" (with a header)."""
+    values = result.model_dump()
     if form == "json":
-        return json.dumps(told, indent=2)
+        return json.dumps(values, indent=2)
     if form == "csv":
         text = io.StringIO()
-        writer = csv.DictWriter(text, told, lineterminator="\n")
+        writer = csv.DictWriter(text, values, lineterminator="\n")
         writer.writeheader()
-        writer.writerow(told)
+        writer.writerow(values)
         return text.getvalue().rstrip("\n")
     lines = {
         "experiment": f"{result.experiment} ({result.precision}, {result.device}, {result.cores} cores)",
         "first step after": f"{result.first_step:.1f} s: imports {result.imports:.1f}, data {result.data:.1f}, "
         f"tracing {result.tracing:.1f}, compiling {result.compiling:.1f}, the step {result.step:.3f}",
-        "a step": f"{result.step:.4f} s (quartiles {result.step_low:.4f} to {result.step_high:.4f}, "
+        "one step": f"{result.step:.4f} s (quartiles {result.step_low:.4f} to {result.step_high:.4f}, "
         f"{result.steps} steps)",
         "throughput": f"{result.tasks_per_second:.1f} tasks/s, {result.examples_per_second:.0f} examples/s",
-        "operations": f"{result.operations / 1e9:.2f} x 10^9 a step, {result.rate:.0f} GFLOP/s",
+        "operations": f"{result.operations / 1e9:.2f} x 10^9 per step, {result.rate:.0f} GFLOP/s",
         "of the machine": f"{result.fraction:.0%} of the {result.float32_rate:.0f} GFLOP/s of a float32 matrix product "
         f"(bfloat16: {result.bfloat16_rate:.0f})",
-        "memory": f"{result.memory / 2**20:.0f} MiB at most",
-        "test": f"{result.evaluation * 1000:.2f} ms a task",
-        "whole experiment": f"about {_duration(result.experiment_hours * 3600)} a seed",
+        "memory": f"{result.memory / 2**20:.0f} MiB at the peak",
+        "test": f"{result.evaluation * 1000:.2f} ms per task",
+        "whole experiment": f"about {_duration(result.experiment_hours * 3600)} per seed",
     }
     return "\n".join(f"{name:<18}{text}" for name, text in lines.items())
 
 
 def _timed(function: Callable[..., Any], *arguments: int) -> float:
-    """Seconds of a call."""
+    """Return the seconds that a call takes."""
     started = time.perf_counter()
     function(*arguments)
     return time.perf_counter() - started

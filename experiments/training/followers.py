@@ -1,4 +1,4 @@
-"""One run over many workers: what those do that are not the chief."""
+"""Train one run with several workers: the part of those that are not the chief."""
 
 from __future__ import annotations
 
@@ -17,7 +17,11 @@ from .steps import TrainingSteps, validates_at
 def follow(run: Run, workers: Workers) -> None:
     """Take part in the chief's `train` as another worker: the same steps and evaluations, from its checkpoint.
 
-    Writes nothing and reads no run. Raises as `train` does.
+    Writes no file and reads no file of the run. Raises the same errors as `train`.
+
+    Args:
+        run: the run that the chief trains.
+        workers: the processes that share the training, of which this one is not the first.
     """
     if not workers.agree(0):
         return
@@ -40,9 +44,14 @@ def follow(run: Run, workers: Workers) -> None:
 
 
 def start_together(model: Model, step: int = 0) -> int:
-    """Take over the chief's variables and its `step`, and return that step.
+    """Copy the chief's variables and step to every worker, and return that step.
 
-    Raises RunError unless all workers have the same spec, seed, version and data.
+    Args:
+        model: the model that is trained.
+        step: the chief's step. The values of other workers are ignored.
+
+    Raises:
+        RunError: the workers do not all have the same spec, seed, version and data.
     """
     workers = model.workers
     work = f"{model.experiment.digest} {model.seed} {model.source.content_digest} {version('metarun')}"

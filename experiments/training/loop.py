@@ -1,4 +1,4 @@
-"""The training loop of one run, its validations and its test."""
+"""Train one run in a loop, with its validations and its test."""
 
 from __future__ import annotations
 
@@ -28,9 +28,15 @@ from .steps import CALL_SECONDS, TrainingSteps, validates_at
 
 
 class Training:
-    """One run in progress: what the loop carries from step to step, all of it in the checkpoint."""
+    """A run in progress. Everything that the loop carries from step to step is in the checkpoint."""
 
     def __init__(self, model: Model, directory: RunDirectory):
+        """Prepare the training of a model.
+
+        Args:
+            model: the model with its initial weights.
+            directory: the folder of the run, which this process has locked.
+        """
         self.model, self.directory = model, directory
         self.experiment, self.seed, self.source, self.learner, self.workers = model
         self.variables = self.learner.variables
@@ -41,7 +47,12 @@ class Training:
         self.evaluation = validation_of(model)
 
     def train(self, stop: StopSignal) -> None:
-        """Meta-train from the newest checkpoint, or from the start, to the last step; classical methods have none."""
+        """Meta-train from the newest checkpoint, or from the start, to the last step. Classical methods have no steps.
+
+        Raises:
+            Interrupted: `stop` was requested. A checkpoint is written.
+            RunError: the loss is not finite, or a checkpoint is of another run.
+        """
         train, batch = self.experiment.train, self.experiment.train.meta_batch
         self._restore()
         start_together(self.model, self.step)
@@ -60,7 +71,7 @@ class Training:
                     self._save()
                     log.flush()
                     raise Interrupted(
-                        f"stopped after step {self.step} of {train.steps}; the same command goes on from there"
+                        f"stopped after step {self.step} of {train.steps}; the same command resumes from there"
                     )
                 started = time.monotonic()
                 metrics = steps.take(count)
@@ -72,7 +83,7 @@ class Training:
                     self._log_window(log, batch)
                 validate = self.evaluation is not None and validates_at(self.step, self.experiment)
                 if validate:
-                    with stop.held(self.workers.count > 1):  # one that left would be lost to the others
+                    with stop.held(self.workers.count > 1):  # the others would wait for a worker that left
                         self._validate(log)
                 progress.advance(count, f"loss {metrics['loss'][-1]:.3f}" + self._best_note())
                 if validate or self.step == train.steps or time.monotonic() - saved_at > checkpoint.SECONDS_BETWEEN:
@@ -83,12 +94,12 @@ class Training:
         self._refuse_to_test(stop)
 
     def _refuse_to_test(self, stop: StopSignal) -> None:
-        """Interrupted where a worker was asked to stop in the last steps or the validation after them."""
+        """Raise Interrupted if a worker was asked to stop in the last steps or in the validation after them."""
         if not self.workers.agree(1, stop.requested):
-            raise Interrupted(f"stopped after step {self.step}, before the test; the same command goes on with it")
+            raise Interrupted(f"stopped after step {self.step}, before the test; the same command resumes with it")
 
     def test(self) -> Row:
-        """Measure the chosen checkpoint on the fixed test tasks; write the episodes, then the row."""
+        """Measure the chosen checkpoint on the fixed test tasks, write the files of the test, and return the row."""
         chosen = self.experiment.test.checkpoint if self.evaluation else "last"
         if isinstance(self.learner, ClassicalPolicy):
             chosen = "last"
@@ -121,14 +132,14 @@ class Training:
         return "" if math.isnan(self.best_value) else f", best validation {self.best_value:.4f} at {self.best_step}"
 
     def _until_event(self) -> int:
-        """Steps to the next row, validation or end."""
+        """Return the number of steps to the next row, validation or end."""
         every = [self.experiment.train.log_every]
         if self.experiment.validation:
             every.append(self.experiment.validation.every)
         return min(self.experiment.train.steps - self.step, *(each - self.step % each for each in every))
 
     def _metric_names(self, steps: TrainingSteps) -> list[str]:
-        """Columns of metrics.csv: training's, the learning rate, validation's."""
+        """Return the columns of metrics.csv: training metrics, the learning rate, validation metrics."""
         validation = self.evaluation.names() if self.evaluation else []
         return list(dict.fromkeys([*steps.names(), "learning_rate", *validation]))
 
@@ -180,20 +191,23 @@ class Training:
         }
 
     def _restore(self) -> None:
-        """Go on from the newest whole checkpoint; a damaged or foreign one is named and set aside, so that it is not
-        among the newest that are kept."""
+        """Resume from the newest whole checkpoint, if there is one.
+
+        A damaged or foreign one is reported and set aside, so that it is not among the newest that are kept. Raises
+        RunError for a checkpoint of another spec, seed or data.
+        """
         for path in self.directory.newest_checkpoints():
             try:
                 state = checkpoint.restore(path, self.variables, self._state().keys() - {"content_digest"})
             except RunError as error:
                 aside = self.directory.set_checkpoint_aside(path)
-                print(f"warning: going on without this checkpoint, now {aside.name}: {error}", file=sys.stderr)
+                print(f"warning: checkpoint ignored and renamed to {aside.name}: {error}", file=sys.stderr)
                 continue
             if state["digest"] != self.experiment.digest:
-                raise RunError(f"{path} is of another spec: move it away, or use --fresh")
+                raise RunError(f"{path} is a checkpoint of another spec: move it away, or use --fresh")
             refuse_other_images(state, self.source, self.directory)
             if state["seed"] != self.seed:
-                raise RunError(f"{path} is of seed {state['seed']}, not of {self.seed}: move it away, or use --fresh")
+                raise RunError(f"{path} is of seed {state['seed']}, not {self.seed}: move it away, or use --fresh")
             self.step, self.seconds = state["step"], state["seconds"]
             self.best_step = state["best_step"]
             self.best_value = math.nan if state["best_value"] is None else state["best_value"]

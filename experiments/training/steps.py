@@ -1,4 +1,4 @@
-"""The compiled training steps of an experiment, and what they are fed."""
+"""Compile the training steps of an experiment, and feed them with tasks."""
 
 from __future__ import annotations
 
@@ -16,20 +16,27 @@ from ..config.experiment import Experiment
 from ..errors import RunError
 from ..model import Model, Tasks
 
-CALL_SECONDS = 0.5  # of training steps in one call, after which progress and a request to stop are seen
+CALL_SECONDS = 0.5  # of training steps in one call; progress and requests to stop are checked between calls
 
 
 class TrainingSteps:
     """Compiled meta-updates of a model, starting at step `first`.
 
     One update (sample, gradient, apply) is one traced program. If the data fit in memory, a loop over many updates is
-    compiled too, which avoids Python overhead. Of several workers each samples its own tasks; trials are sampled by
-    every worker and divided later.
-
-    Raises RunError for a learner of another package that cannot share its work.
+    compiled too, which avoids Python overhead. Each worker samples its own tasks; trials are sampled by every worker
+    and divided later.
     """
 
     def __init__(self, model: Model, first: int = 0):
+        """Prepare the steps; nothing is traced yet.
+
+        Args:
+            model: the model to train.
+            first: number of the first step.
+
+        Raises:
+            RunError: several workers train a learner that cannot share its work.
+        """
         self.source, workers = model.source, model.workers
         self.learner: TrainedLearner = model.learner
         self.stream, self.batch, self.number = model.training_stream(), model.experiment.train.meta_batch, first
@@ -37,13 +44,13 @@ class TrainingSteps:
         if not self.stream.drawn_in_parts:
             self.share, self.tasks = Share(workers), self.batch
         if workers.count > 1 and "share" not in inspect.signature(self.learner.train_step).parameters:
-            raise RunError(f"{model.experiment.algorithm.name} can be trained with one worker only: start it alone")
+            raise RunError(f"{model.experiment.algorithm.name} can be trained by one worker only: start it alone")
         self.update = program(self._update)
         self._loop = program(self._many)
         self._drawn: Iterator[Tasks] | None = None
 
     def take(self, count: int) -> dict[str, np.ndarray]:
-        """The next `count` meta-updates; the value of each metric in each of them, `[count]`."""
+        """Run the next `count` meta-updates, and return the values of each metric, `[count]`."""
         if self.source.in_memory:
             metrics = self._loop(_int64(self.number), _int64(self.number + count))
         else:
@@ -53,18 +60,18 @@ class TrainingSteps:
         return {name: values.numpy() for name, values in metrics.items()}
 
     def names(self) -> list[str]:
-        """Names of the metrics, without a step."""
+        """Return the names of the metrics, without running a step."""
         return list(self.traced_update().structured_outputs)
 
     def trace(self) -> None:
-        """Trace what `take` runs, without a step."""
+        """Trace the program that `take` runs, without running a step."""
         if self.source.in_memory:
             self._loop.get_concrete_function(_int64(0), _int64(0))
         else:
             self.traced_update()
 
     def traced_update(self) -> Any:
-        """One meta-update as a concrete function."""
+        """Return one meta-update as a concrete function."""
         return self.update.get_concrete_function(_int64(0) if self.source.in_memory else self._episodes().element_spec)
 
     def _many(self, first: tf.Tensor, last: tf.Tensor) -> Metrics:
@@ -73,8 +80,8 @@ class TrainingSteps:
         arrays = {name: tf.TensorArray(one.dtype, count, element_shape=one.shape) for name, one in metrics.items()}
 
         def step(number: tf.Tensor, arrays: dict[str, tf.TensorArray]):
-            told, place = self.update(number), tf.cast(number - first, tf.int32)
-            return number + 1, {name: array.write(place, told[name]) for name, array in arrays.items()}
+            values, index = self.update(number), tf.cast(number - first, tf.int32)
+            return number + 1, {name: array.write(index, values[name]) for name, array in arrays.items()}
 
         _, arrays = tf.while_loop(lambda number, _: number < last, step, (first, arrays), parallel_iterations=1)
         return {name: array.stack() for name, array in arrays.items()}
@@ -104,6 +111,6 @@ def _int64(number: int) -> tf.Tensor:
 
 
 def validates_at(step: int, experiment: Experiment) -> bool:
-    """Whether a validation follows this step."""
+    """Return whether a validation follows this step."""
     every = experiment.validation.every if experiment.validation else 0
     return step % every == 0 or step == experiment.train.steps

@@ -205,7 +205,7 @@ def test_a_signal_to_any_worker_stops_all_at_one_step_and_one_worker_ends_the_ru
     workers[1].send_signal(signal.SIGTERM)
     chief, other = finish(workers)
     assert chief[0] == other[0] == 130, chief[2] + other[2]
-    assert "the same command goes on from there" in chief[2] and other[1:] == ("", "")
+    assert "the same command resumes from there" in chief[2] and other[1:] == ("", "")
     assert not run.finished, "the run was too quick to be stopped"
     [(code, _, errors)] = finish(start(1, session_cache, "train", spec, "--out", tmp_path))
     assert code == 0, errors

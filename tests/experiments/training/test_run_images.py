@@ -78,7 +78,7 @@ def test_a_signal_in_the_last_step_comes_before_the_test(tmp_path, pictures, run
     """Not after it: the test of some specs takes hours."""
     experiment = load(str(pictures), ["validation=null"]).experiment
     directory, whole = RunDirectory(tmp_path / "seed-0"), RunDirectory(tmp_path / "whole")
-    run_until(12, experiment, directory, told="the same command goes on")
+    run_until(12, experiment, directory, told="the same command resumes")
     assert directory.step == 12 and not directory.partial_test.exists() and not directory.finished
     train(Run(experiment, 0, directory))
     train(Run(experiment, 0, whole))
@@ -91,7 +91,7 @@ def test_a_run_does_not_go_on_with_other_images(tmp_path, pictures, run_until):
     picture = tmp_path / "pictures" / "class 3" / "0.png"
     first = picture.read_bytes()
     Image.new("L", (20, 24)).save(picture)
-    with pytest.raises(RunError, match=r"imagefolder .*pictures has other images .* start anew with --fresh"):
+    with pytest.raises(RunError, match=r"imagefolder .*pictures has other images .* train again with --fresh"):
         train(Run(experiment, 0, directory))
     assert not directory.finished
     picture.write_bytes(first)  # at another time, but the same

@@ -118,7 +118,7 @@ def test_killed_and_continued_is_undisturbed(tmp_path, undisturbed, algorithm, h
     killed = process.wait()
     assert not (run / "result.json").exists(), "the run was too quick to be killed"
     if how == signal.SIGTERM:
-        assert killed.returncode == 130 and "the same command goes on from there" in killed.stderr
+        assert killed.returncode == 130 and "the same command resumes from there" in killed.stderr
     again = metarun("train", spec, "--out", tmp_path / "runs")
     assert again.returncode == 0, again.stderr
     assert results(run) == results(undisturbed(algorithm))
@@ -332,7 +332,7 @@ def test_a_line_that_is_no_row_of_metrics_is_named(tmp_path, line):
         log.write(3, "train", {"loss": 0.5}, 1, 2)
     with open(directory.metrics, "a") as file:
         file.write(f"{line}\n")
-    with pytest.raises(RunError, match=r"metrics\.csv:4 is no row of metrics: delete that line, or use --fresh"):
+    with pytest.raises(RunError, match=r"metrics\.csv:4 is not a row of metrics: delete that line, or use --fresh"):
         MetricsLog(directory, ["loss"], 3)
 
 
@@ -345,7 +345,7 @@ def test_columns_of_an_earlier_version_stay_and_are_empty_from_then_on(tmp_path)
     first, second = csv.DictReader(directory.metrics.open())
     assert (first["loss"], first["accuracy_3"]) == ("0.5", "0.25")
     assert (second["loss"], second["accuracy_3"]) == ("0.125", "")
-    with pytest.raises(RunError, match="has other columns than this version writes: use --fresh"):
+    with pytest.raises(RunError, match="has other columns than this version writes: use --fresh to train again"):
         MetricsLog(directory, ["loss", "more"], 2)
 
 

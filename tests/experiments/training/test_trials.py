@@ -73,7 +73,7 @@ def test_the_curves_of_a_run_end_at_its_row(tmp_path):
     directory = RunDirectory(tmp_path / "run")
     row = train(Run(loaded(tmp_path, UCB1, "algorithm.scale=0.2"), 0, directory))
     assert row.tuned == "scale 0.2" and not directory.tuning.exists()
-    with pytest.raises(RunError, match="ucb1 is not trained: give `metarun train`"):
+    with pytest.raises(RunError, match="ucb1 is not trained: run `metarun train`"):
         evaluate(tmp_path / "run", "val", {})
     with directory.curves.open(newline="") as file:
         lines = list(csv.DictReader(file))
