@@ -24,14 +24,21 @@ if TYPE_CHECKING:
 
 TABLE_MINUTES = 30
 
-# how options of sbatch begin: for what the runs wait, and what only they need
+# beginnings of options of sbatch: conditions that runs wait for, and resources that the table does not need
 WAITING = ("dependency", "begin")
 OF_RUNS = ("signal", "gres", "gpu", "tres", "mem", "exclusive", "node", "ntasks", "cpu", "core", "thread", "sockets")
 
 
 def arrays(runs: Sequence[tuple[Run, Cluster]]) -> list[tuple[Cluster, list[Run], int]]:
-    """One array for all runs of the same settings, several where Slurm's are shorter; and how many of its runs at once:
-    all arrays together keep to `max_parallel`."""
+    """Divide runs into job arrays: one for all runs of the same settings, several if Slurm's limit is shorter.
+
+    Args:
+        runs: the runs, each with its settings.
+
+    Returns:
+        For each array its settings, its runs, and how many of them may run at once. All arrays together keep to
+        `max_parallel`.
+    """
     longest = largest_array()
     chunks: list[tuple[Cluster, list[Run]]] = []
     for cluster, group in groupby(sorted(runs, key=_settings), key=lambda each: each[1]):
@@ -44,10 +51,21 @@ def arrays(runs: Sequence[tuple[Run, Cluster]]) -> list[tuple[Cluster, list[Run]
 
 
 def to_slurm(runs: Sequence[tuple[Run, Cluster]], out: Path, paper: Paper | None = None) -> list[Submission]:
-    """Submit the arrays, and the job that writes the table once they are over. RunError in the words of sbatch; what
-    was submitted before stays."""
+    """Submit the job arrays, and the job that writes the table when they are over.
+
+    Args:
+        runs: the runs, each with its settings.
+        out: the folder of the runs.
+        paper: the paper's table to write; default: the table of all runs.
+
+    Returns:
+        One submission for each array.
+
+    Raises:
+        RunError: sbatch refuses. Arrays that were submitted before stay.
+    """
     planned = arrays(runs)
-    # some sites export nothing to jobs
+    # stated, because some sites export no variables to jobs
     environment = {"METARUN_OFFLINE": "1", "METARUN_CACHE": str(folder().absolute())}
     submissions = []
     for cluster, some, at_once in planned:
@@ -86,19 +104,22 @@ def to_slurm(runs: Sequence[tuple[Run, Cluster]], out: Path, paper: Paper | None
 
 
 def for_table(cluster: Cluster) -> tuple[Cluster, Cluster]:
-    """What the job that writes the table asks for: where the runs are, but nothing that only they need, and no other
-    jobs to wait for than them; and all that they ask for, for sites that refuse less."""
+    """Return the settings of the job that writes the table: a small one, and one for sites that refuse the small one.
+
+    The small job has the partition and account of the runs, but not their resources. The other asks for the same
+    resources as the runs. Both wait for nothing but the runs.
+    """
 
     def without(some: tuple[str, ...], **changes: Any) -> Cluster:
-        slurm = {name: told for name, told in cluster.slurm.items() if not name.startswith(some)}
+        slurm = {name: value for name, value in cluster.slurm.items() if not name.startswith(some)}
         return cluster.model_copy(update={"time": str(TABLE_MINUTES), "slurm": slurm} | changes)
 
     return without(WAITING + OF_RUNS, gpus=0, workers=1, cpus=1, memory=None), without(WAITING)
 
 
 def options(cluster: Cluster) -> dict[str, Any]:
-    """The settings as submitit names them."""
-    told = {"partition": cluster.partition, "mem": cluster.memory, "account": cluster.account}
+    """Return the settings under the names that submitit uses."""
+    given = {"partition": cluster.partition, "mem": cluster.memory, "account": cluster.account}
     extra: dict[str, Any] = {"signal": cluster.signal, "requeue": True}
     srun = [f"--cpus-per-task={cluster.cpus}"]  # srun does not take it from sbatch
     gpus = {"gpus_per_node": cluster.gpus}
@@ -107,7 +128,7 @@ def options(cluster: Cluster) -> dict[str, Any]:
         srun += ["--distribution=block", "--kill-on-bad-exit=1"]
         gpus = {"gpus_per_task": 1}
     extra |= cluster.slurm
-    return {name: value for name, value in told.items() if value is not None} | {
+    return {name: value for name, value in given.items() if value is not None} | {
         "time": minutes(cluster.time),
         "cpus_per_task": cluster.cpus,
         "setup": list(cluster.setup),
@@ -132,7 +153,12 @@ def _executor(submission: Submission, cluster: Cluster) -> submitit.SlurmExecuto
 
 @contextmanager
 def _sbatch(submission: Submission, before: Sequence[Submission]) -> Iterator[None]:
-    """RunError where it refuses; a submission that nothing came of is forgotten."""
+    """Raise RunError if sbatch refuses in the block, and delete the record of the submission.
+
+    Args:
+        submission: the submission of this block; it is kept if it is one of those before.
+        before: the submissions that sbatch has accepted.
+    """
     from submitit.core.utils import FailedJobError, FailedSubmissionError
 
     try:
@@ -141,12 +167,12 @@ def _sbatch(submission: Submission, before: Sequence[Submission]) -> Iterator[No
         if submission not in before:
             shutil.rmtree(submission.folder)
         reason = " ".join(str(error).replace("sbatch: error: ", "").split())
-        stays = f"; {sum(len(one.runs) for one in before)} runs were submitted before and stay" if before else ""
+        stays = f"; {sum(len(one.runs) for one in before)} runs are submitted already and stay" if before else ""
         raise RunError(f"sbatch refuses: {reason}{stays}") from None
 
 
 def _link(log: Path, target: Path) -> None:
-    """The log beside the run; the file of an earlier job stays where it is."""
+    """Link `log`, beside the run, to `target`, the log of its job. A log that is a file is renamed to NAME~."""
     if log.exists() and not log.is_symlink():
         log.replace(log.with_name(f"{log.name}~"))
     new = log.with_name(f".{log.name}.new")

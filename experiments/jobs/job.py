@@ -1,4 +1,4 @@
-"""What a job does: train and test one run, be requeued when it is stopped, give up when that leads nowhere.
+"""Do the work of a job: train and test one run, ask to be requeued when stopped, give up without progress.
 
 No TensorFlow before a run starts.
 """
@@ -32,21 +32,31 @@ from ..system.signals import StopSignal
 from .rendezvous import find
 from .slurm import slurm
 
-Paper = tuple[str, int | None, float]  # table, seeds, budget
+Paper = tuple[str, int | None, float]  # name or path of the table, number of seeds, budget
 
-MOST_RESTARTS = 5  # at one step
+MOST_RESTARTS = 5  # at the same step
 PATIENCE = (0, 3, 10)  # seconds before each attempt to be requeued: many jobs that are stopped together ask together
 
 
 def work(
     path: str, tests: Sequence[Mapping[str, Any]], threads: int, environment: Mapping[str, str] = MappingProxyType({})
 ) -> None:
-    """Train the run whose spec is in the folder, alone or as one of its workers, then test it in further ways. Raises
-    what the run raises, and SystemExit where it was stopped, after it has asked to be requeued."""
+    """Train the run of a folder, alone or as one of its workers, then do its further tests.
+
+    Args:
+        path: the folder of the run, with its spec.
+        tests: the changes of each further test.
+        threads: processor threads to use.
+        environment: variables to set, unless they are set already.
+
+    Raises:
+        SystemExit: the run was stopped. It has asked to be requeued.
+        Exception: every error of `train` and `evaluate`. A test that fails does not prevent the others.
+    """
     for name, value in environment.items():
-        os.environ.setdefault(name, value)  # the site's own setup comes first
-    directory, cluster = RunDirectory(Path(path)), find()
-    follows = cluster is not None and cluster.index > 0
+        os.environ.setdefault(name, value)  # the site's own setup overrides it
+    directory, rendezvous = RunDirectory(Path(path)), find()
+    follows = rendezvous is not None and rendezvous.index > 0
     print(f"{path}: started as process {os.getpid()} on {socket.gethostname()}", file=sys.stderr, flush=True)
     for name in ("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS"):
         os.environ[name] = str(threads)
@@ -67,7 +77,7 @@ def work(
                     from ..training.followers import follow
                     from ..training.train import train
                 stop.check()
-                workers = join(cluster.addresses, cluster.index) if cluster else ALONE
+                workers = join(rendezvous.addresses, rendezvous.index) if rendezvous else ALONE
                 if follows:
                     follow(run, workers)
                     return
@@ -78,9 +88,9 @@ def work(
                         evaluate(directory.path, "test", test)
                     except (Interrupted, InUse):
                         raise
-                    except Exception as error:  # keeps no other test from being done
+                    except Exception as error:  # does not prevent the other tests
                         print(f"{path}, tested with {dict(test)}: {explain(error)[0]}", file=sys.stderr, flush=True)
-                        failures.append(error.with_traceback(None))  # which holds the model
+                        failures.append(error.with_traceback(None))  # the traceback holds the model in memory
                 if failures:
                     raise failures[0]
         except Interrupted as stopped:
@@ -92,25 +102,30 @@ def work(
 
 
 def count_restarts(directory: RunDirectory) -> None:
-    """Note that the scheduler starts the run once more; RunError after too many starts at one step of the training, or
-    one part of a test."""
+    """Count a start of the run by the scheduler in restarts.json.
+
+    Raises RunError after MOST_RESTARTS starts without progress in training or test.
+    """
     done = {"step": directory.step, "tested": directory.tested}
     try:
-        told = json.loads(directory.restarts.read_text(encoding="utf-8"))
-        count = told["restarts"] + 1 if done == {"step": told["step"], "tested": told.get("tested", 0)} else 0
+        before = json.loads(directory.restarts.read_text(encoding="utf-8"))
+        same = done == {"step": before["step"], "tested": before.get("tested", 0)}
+        count = before["restarts"] + 1 if same else 0
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         count = 0
     if count > MOST_RESTARTS:
         raise RunError(
-            f"started {count} times at step {directory.step} without progress, so not again: see {directory.log}; "
-            "submit it again with a longer --time or more memory"
+            f"started {count} times at step {directory.step} without progress: see {directory.log}, then submit it "
+            "again with a longer --time or more memory"
         )
     write_json_atomic(directory.restarts, done | {"restarts": count})
 
 
 def requeued() -> bool:
-    """Ask Slurm to run this job again, where it is still meant to run: a job that is being cancelled is not, and one
-    that Slurm requeues by itself need not ask."""
+    """Ask Slurm to run this job again, and return whether it will.
+
+    A job that is being cancelled or that Slurm requeues by itself does not ask.
+    """
     task = os.environ.get("SLURM_ARRAY_TASK_ID")
     job = os.environ.get("SLURM_JOB_ID") if task is None else f"{os.environ['SLURM_ARRAY_JOB_ID']}_{task}"
     if job is None or os.environ.get("SLURM_PROCID", "0") != "0":
@@ -127,8 +142,13 @@ def requeued() -> bool:
     return False
 
 
-def write_table(out: str, paper: tuple[str, int | None, float] | None) -> None:
-    """Rebuild OUT/results.csv and write OUT/table, or that of a paper's (table, seeds, budget), as .csv, .md, .tex."""
+def write_table(out: str, paper: Paper | None) -> None:
+    """Rebuild OUT/results.csv, and write the table of all runs, or that of a paper, as .csv, .md and .tex.
+
+    Args:
+        out: the folder of the runs.
+        paper: table, seeds and budget of a paper's table; None for the table of all runs.
+    """
     folder = Path(out)
     merge(folder)
     if paper:

@@ -1,5 +1,7 @@
-"""Runs as parallel processes of this machine, which share out its cores, and its GPUs where they are asked for. No
-TensorFlow in this process."""
+"""Train runs as parallel processes of this machine, which share its cores and, if asked for, its GPUs.
+
+No TensorFlow in this process.
+"""
 
 from __future__ import annotations
 
@@ -23,26 +25,40 @@ from ..system.signals import StopSignal
 from .job import work
 from .submission import Submission, new_submission
 
-OUTER = ("SLURM_JOB_ID", "SLURM_ARRAY_TASK_ID", "SLURM_STEP_NUM_TASKS", "TF_CONFIG")  # of a job around these processes
+OUTER = (
+    "SLURM_JOB_ID",
+    "SLURM_ARRAY_TASK_ID",
+    "SLURM_STEP_NUM_TASKS",
+    "TF_CONFIG",
+)  # of a job around this process
 
 
-def places(runs: int, most: int | None, gpus: int) -> list[str | None]:
-    """The GPU of each of the processes that run at the same time; none where `gpus` is 0. RunError for more than 1."""
+def devices(runs: int, most: int | None, gpus: int) -> list[str | None]:
+    """Return the GPU of each process that runs at the same time, or None for each if `gpus` is 0.
+
+    Args:
+        runs: number of runs.
+        most: the most processes at the same time; default: one per GPU, or one per core without GPUs.
+        gpus: GPUs per run, 0 or 1.
+
+    Raises:
+        RunError: more than one GPU per run, or a machine without a GPU.
+    """
     if not gpus:
         return [None] * min(runs, most or cores())
     if gpus > 1:
         raise RunError(
-            f"--gpus {gpus}: here each run has one; more are for `--executor slurm`, or workers by TF_CONFIG"
+            f"--gpus {gpus}: on this machine a run has one GPU: use --gpus 1, --executor slurm, or workers by TF_CONFIG"
         )
     here = _gpus()
     if not here:
-        raise RunError("--gpus 1: this machine has none")
+        raise RunError("--gpus 1: this machine has no GPU: leave the option out")
     return list(here[: min(runs, most or len(here))])
 
 
 @contextmanager
 def submitted_here(runs: Sequence[Run], out: Path) -> Iterator[Submission]:
-    """What every other command takes for a submission that is alive, until the block ends."""
+    """Record a submission that other commands see as alive until the block ends."""
     submission = new_submission(runs, out)
     with lock.locked(submission.lock):
         yield submission
@@ -51,8 +67,17 @@ def submitted_here(runs: Sequence[Run], out: Path) -> Iterator[Submission]:
 def run_here(
     runs: Sequence[Run], submission: Submission, free: Sequence[str | None], tell: Callable[[str], object]
 ) -> list[Path]:
-    """Train every run in the `places` that are free; the folders of those that failed or were stopped one by one. A
-    stop of all is passed on to the runs, which write their checkpoints; then Interrupted."""
+    """Train all runs, one process per free device, and return the folders of runs that failed or were cancelled.
+
+    Args:
+        runs: the runs.
+        submission: their submission, which notes the runs that ended.
+        free: the device of each process, as `devices` returns them.
+        tell: prints a line about a run that ended.
+
+    Raises:
+        Interrupted: this process was stopped. It has stopped its runs and waited for their checkpoints.
+    """
     free, threads = list(free), max(1, cores() // len(free))
     waiting, running, failed = list(runs), {}, []
     spawn = multiprocessing.get_context("spawn")
@@ -79,16 +104,16 @@ def run_here(
                 for _, process, _ in running.values():
                     process.terminate()
         if stop.requested:
-            raise Interrupted("stopped; the same command goes on from the newest checkpoints")
+            raise Interrupted("stopped; the same command resumes from the newest checkpoints")
     return failed
 
 
 def _work(path: str, tests: Sequence[dict], threads: int, gpu: str | None) -> None:
-    """In a process of its own; prints into the log of the run."""
+    """Train a run in this new process, with its output in the log of the run."""
     for name in OUTER:
         os.environ.pop(name, None)
     log = Path(path) / "job.log"
-    if log.is_symlink():  # to that of a job of Slurm, which stays where it is, or is gone
+    if log.is_symlink():  # to the log of a Slurm job, which stays where it is, or is gone
         log.unlink()
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     for stream in (1, 2):
@@ -100,8 +125,9 @@ def _work(path: str, tests: Sequence[dict], threads: int, gpu: str | None) -> No
 
 
 def _gpus() -> list[str]:
-    if (told := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
-        return list(takewhile(lambda each: each not in ("", "-1", "NoDevFiles"), told.split(",")))
+    """Return the numbers or names of the GPUs that this process may use."""
+    if (visible := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
+        return list(takewhile(lambda each: each not in ("", "-1", "NoDevFiles"), visible.split(",")))
     if shutil.which("nvidia-smi") is None:
         return []
     done = subprocess.run(["nvidia-smi", "--list-gpus"], capture_output=True, text=True)

@@ -1,4 +1,7 @@
-"""What a cluster is asked for: by the command line, else by the spec, else by the user's file. No TensorFlow."""
+"""Combine the settings of a cluster: the command line overrides the spec, and the spec overrides the user's file.
+
+No TensorFlow.
+"""
 
 from __future__ import annotations
 
@@ -16,15 +19,26 @@ from ..errors import SpecError
 
 
 def user_file() -> Path | None:
-    """METARUN_CLUSTER, or the one in the user's configuration folder; None for a user without a home."""
-    if told := os.environ.get("METARUN_CLUSTER"):
-        return Path(os.path.expanduser(told))
+    """Return the path of the user's settings, or None for a user without a home folder.
+
+    It is METARUN_CLUSTER if that is set, else metarun/cluster.yaml in the user's configuration folder.
+    """
+    if name := os.environ.get("METARUN_CLUSTER"):
+        return Path(os.path.expanduser(name))
     home = Path(os.path.expanduser(os.environ.get("XDG_CONFIG_HOME") or "~/.config"))
     return home / "metarun" / "cluster.yaml" if home.is_absolute() else None
 
 
-def settled(spec: Cluster | None, told: Mapping[str, Any]) -> Cluster:
-    """The settings of a run whose spec has such a section, with those of the command line; SpecError lists mistakes."""
+def settled(spec: Cluster | None, given: Mapping[str, Any]) -> Cluster:
+    """Return the settings of a run.
+
+    Args:
+        spec: the section `cluster` of its spec.
+        given: options of the command line.
+
+    Raises:
+        SpecError: the settings have mistakes. It lists them with file and line.
+    """
     path = user_file()
     values: dict[str, Any] = {}
     if path and path.is_file():
@@ -35,17 +49,17 @@ def settled(spec: Cluster | None, told: Mapping[str, Any]) -> Cluster:
         if document.problems:
             raise SpecError(document.problems)
     elif os.environ.get("METARUN_CLUSTER"):
-        raise SpecError([f"METARUN_CLUSTER names no file: {path}"])
+        raise SpecError([f"METARUN_CLUSTER: there is no file {path}"])
     inner = spec.model_dump(mode="json", exclude_unset=True) if spec else {}
-    slurm = {**values.get("slurm", {}), **inner.get("slurm", {}), **told.get("slurm", {})}
-    merged = {**values, **inner, **told} | ({"slurm": slurm} if slurm else {})
+    slurm = {**values.get("slurm", {}), **inner.get("slurm", {}), **given.get("slurm", {})}
+    merged = {**values, **inner, **given} | ({"slurm": slurm} if slurm else {})
     if mistakes := _mistakes(merged):
         raise SpecError([f"--{'.'.join(map(str, key))}: {message}" for key, message in mistakes])
     return Cluster.model_validate(merged)
 
 
 def _mistakes(values: Mapping[str, Any]) -> list[tuple[tuple[str | int, ...], str]]:
-    """(key in the section, message)."""
+    """Return (key in the section, message) for each mistake."""
     try:
         Section.model_validate({"cluster": values})
     except ValidationError as error:

@@ -1,4 +1,4 @@
-"""Ask Slurm: its commands, its queue, its limits and the addresses of its nodes."""
+"""Call Slurm, and read its queue, its limits, its short forms and the addresses of its nodes."""
 
 from __future__ import annotations
 
@@ -11,21 +11,27 @@ from contextlib import suppress
 
 from ..errors import RunError
 
-MINUTES = (1 / 60, 1, 60, 1440)
+MINUTES = (1 / 60, 1, 60, 1440)  # in a second, a minute, an hour, a day
 
 
 def largest_array() -> int:
-    """Of Slurm's settings, or its default where Slurm does not tell: sbatch refuses what is too long."""
+    """Return Slurm's limit on the length of a job array, or Slurm's default of 1,000 if it cannot be read.
+
+    sbatch refuses longer arrays.
+    """
     try:
-        told = slurm("scontrol", "show", "config")
+        settings = slurm("scontrol", "show", "config")
     except RunError:
-        told = ""
-    match = re.search(r"^MaxArraySize\s*=\s*(\d+)", told, re.MULTILINE)
+        settings = ""
+    match = re.search(r"^MaxArraySize\s*=\s*(\d+)", settings, re.MULTILINE)
     return max(1, int(match[1])) if match else 1000
 
 
 def squeue(names: Collection[str]) -> list[tuple[str, str, str, str]]:
-    """(number, name, state, reason) of the jobs of these names that are not over; none where there is no Slurm."""
+    """Return (number, name, state, reason) of each job in the queue that has one of the names.
+
+    Returns an empty list on a machine without Slurm.
+    """
     if not names or shutil.which("squeue") is None:
         return []
     wanted = ",".join(names)
@@ -34,7 +40,15 @@ def squeue(names: Collection[str]) -> list[tuple[str, str, str, str]]:
 
 
 def slurm(*command: str, timeout: float = 120) -> str:
-    """What a command of Slurm prints; RunError with its own words where it fails."""
+    """Run a command of Slurm and return what it prints.
+
+    Args:
+        command: the command and its arguments.
+        timeout: the most seconds to wait.
+
+    Raises:
+        RunError: the command fails or does not answer. The message has the command's own error.
+    """
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=timeout)
     except (OSError, subprocess.TimeoutExpired) as error:
@@ -45,7 +59,7 @@ def slurm(*command: str, timeout: float = 120) -> str:
 
 
 def minutes(time: str) -> int:
-    """Of a limit in Slurm's words, MM, MM:SS, H:MM:SS, D-HH, D-HH:MM or D-HH:MM:SS; at least one."""
+    """Return the minutes, at least one, of a time limit: MM, MM:SS, H:MM:SS, D-HH, D-HH:MM or D-HH:MM:SS."""
     days, dash, rest = time.rpartition("-")
     parts = [int(part) for part in rest.split(":")]
     if dash:
@@ -57,19 +71,22 @@ def minutes(time: str) -> int:
 
 
 def reach(node: str) -> str:
-    """The name of a node where it is one of the network too, else its address as Slurm knows it; RunError for none."""
+    """Return a host name or address under which a node can be reached.
+
+    That is its name if the network knows it, else its address from Slurm. Raises RunError if there is neither.
+    """
     with suppress(OSError):
         socket.getaddrinfo(node, None)
         return node
     with suppress(OSError, subprocess.TimeoutExpired):
-        told = subprocess.run(["scontrol", "show", "node", node], capture_output=True, text=True, timeout=60).stdout
-        if (found := re.search(r"\bNodeAddr=(\S+)", told)) and found[1] != node:
+        record = subprocess.run(["scontrol", "show", "node", node], capture_output=True, text=True, timeout=60).stdout
+        if (found := re.search(r"\bNodeAddr=(\S+)", record)) and found[1] != node:
             return found[1]
     raise RunError(f"node {node} has no address in this network: set TF_CONFIG for each task")
 
 
 def expand(names: str) -> list[str]:
-    """Slurm's short form of host names: "gpu[08-10,12],login" -> gpu08, gpu09, gpu10, gpu12, login."""
+    """Expand Slurm's short form of host names: "gpu[08-10,12],login" -> gpu08, gpu09, gpu10, gpu12, login."""
     found = []
     for prefix, ranges, suffix in re.findall(r"([^,\[\]]+)(?:\[([^\]]*)\]([^,\[\]]*))?", names):
         for part in ranges.split(",") if ranges else [""]:
@@ -80,7 +97,7 @@ def expand(names: str) -> list[str]:
 
 
 def tasks_of_nodes(text: str) -> list[int]:
-    """Slurm's short form of a list of numbers: "2(x3),1" -> 2, 2, 2, 1."""
+    """Expand Slurm's short form of a list of numbers: "2(x3),1" -> 2, 2, 2, 1."""
     found: list[int] = []
     for part in text.split(","):
         number, _, times = part.partition("(x")

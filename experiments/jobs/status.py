@@ -1,4 +1,4 @@
-"""What becomes of runs: a state and a few words for each, from its folder and the scheduler. No TensorFlow."""
+"""Find the state of every run below a folder, from its files and from Slurm. No TensorFlow."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ STATES = ("running", "waiting", "finished", "interrupted", "failed", "missing")
 
 
 class Status(NamedTuple):
-    """One run."""
+    """The state of one run."""
 
     path: Path
     state: str  # one of STATES
-    words: str
+    words: str  # progress, result or reason
 
 
 def statuses(folder: Path) -> list[Status]:
-    """Of every run below the folder, sorted."""
+    """Return the state of every run below the folder, sorted by path."""
     submissions = find_submissions(folder)
     alive = live(submissions)
     submitted = {run for one in submissions for run in one.runs}
@@ -38,7 +38,7 @@ def statuses(folder: Path) -> list[Status]:
 
 
 def lines(found: Sequence[Status], folder: Path) -> Iterator[str]:
-    """One a run, then how many there are of each state."""
+    """Yield one line per run, then one with the number of runs in each state. Paths are relative to `folder`."""
     names = [str(one.path.relative_to(folder.resolve())) for one in found]
     width = max(map(len, names), default=0)
     for name, one in zip(names, found, strict=True):
@@ -62,10 +62,10 @@ def _status(run: RunDirectory, job: Live | None, submitted: bool) -> Status:
         return Status(run.path, state, words + (failure and f"; a further test failed: {failure}"))
     if failure:
         return Status(run.path, "failed", failure)
-    told = _last_words(run)
-    stopped = any(": stopped" in line or "CANCELLED AT" in line and "DUE TO" not in line for line in told)
-    if submitted and told and not stopped:
-        last = [line for line in told if line.startswith("slurmstepd")] or told
+    log = _last_lines(run)
+    stopped = any(": stopped" in line or "CANCELLED AT" in line and "DUE TO" not in line for line in log)
+    if submitted and log and not stopped:
+        last = [line for line in log if line.startswith("slurmstepd")] or log
         return Status(run.path, "failed", f"its job ended without a result; its log ends with: {last[-1][:200]}")
     if run.step:
         return Status(run.path, "interrupted", f"after step {run.step}")
@@ -86,8 +86,8 @@ def _finished(run: RunDirectory) -> tuple[str, str]:
 
 def _progress(run: RunDirectory) -> str:
     try:
-        told = json.loads(run.progress.read_text(encoding="utf-8"))
-        done, total, rate = told["done"], told["total"], told["per_second"]
+        progress = json.loads(run.progress.read_text(encoding="utf-8"))
+        done, total, rate = progress["done"], progress["total"], progress["per_second"]
         if done == total:
             return f"step {done} of {total}, testing"
         left = f", {tqdm.format_interval((total - done) / rate)} left" if rate else ""
@@ -96,9 +96,11 @@ def _progress(run: RunDirectory) -> str:
         return ""
 
 
-def _last_words(run: RunDirectory) -> list[str]:
-    """The last lines of its log since it was started last; Slurm says there what it did. None where it was started by
-    hand since."""
+def _last_lines(run: RunDirectory) -> list[str]:
+    """Return the last lines of its log since its last start, where Slurm also says why a job ended.
+
+    Returns an empty list if it was started by hand since.
+    """
     try:
         if run.environment.is_file() and run.log.stat().st_mtime < run.environment.stat().st_mtime:
             return []
@@ -107,6 +109,6 @@ def _last_words(run: RunDirectory) -> list[str]:
             lines = file.read().decode(errors="replace").splitlines()
     except OSError:
         return []
-    told = [line.strip() for line in lines if line.strip()]
-    starts = [number for number, line in enumerate(told) if ": started as process " in line]
-    return told[starts[-1] + 1 :] if starts else told
+    lines = [line.strip() for line in lines if line.strip()]
+    starts = [number for number, line in enumerate(lines) if ": started as process " in line]
+    return lines[starts[-1] + 1 :] if starts else lines

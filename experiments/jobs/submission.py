@@ -1,8 +1,8 @@
-"""What was submitted below a folder of runs, and what of it is still alive. No TensorFlow.
+"""Record which runs were submitted together, find those that are still alive, and cancel them. No TensorFlow.
 
-A submission is a folder OUT/.jobs/NAME: `runs.json`, written before anything starts, lists its runs in the order of the
-job array; beside it are the files of submitit, or the lock of the process that starts the runs on this machine. NAME is
-also the name of the jobs, so that the scheduler knows which they are even if their numbers could not be written down.
+A submission is a folder OUT/.jobs/NAME. Its `runs.json`, written before anything starts, lists the runs in the order of
+the job array. Beside it are the files of submitit, or the lock of the process that starts the runs on this machine.
+NAME is also the name of the jobs, so they can be found in the queue even if their numbers were not written.
 """
 
 from __future__ import annotations
@@ -36,50 +36,50 @@ class Submission:
 
     folder: Path  # OUT/.jobs/NAME
     runs: list[Path] = field(default_factory=list)  # by their number in the array
-    ended: list[Path] = field(default_factory=list)  # of those that a process of this machine has started
-    job: str | None = None
-    table: str | None = None  # the job that merges the results
+    ended: list[Path] = field(default_factory=list)  # runs that ended, of a process that starts runs here
+    job: str | None = None  # number of the job array
+    table: str | None = None  # number of the job that merges the results
 
     @property
     def name(self) -> str:
-        """Of its jobs."""
+        """Return the name of its jobs."""
         return self.folder.name
 
     @property
     def local(self) -> bool:
-        """Whether a process of this machine was to start the runs."""
+        """Return whether its runs are started by a process of this machine, not by Slurm."""
         return self.lock.exists()
 
     @property
     def lock(self) -> Path:
-        """Held while a process of this machine starts the runs."""
+        """Return the path of the lock that a process holds while it starts the runs on this machine."""
         return self.folder / ".lock"
 
     def write(self) -> None:
-        """Note what is known of it."""
+        """Write runs.json."""
         out = self.folder.parents[1]
         runs, ended = ([os.path.relpath(run, out) for run in some] for some in (self.runs, self.ended))
-        told = {"runs": runs, "job": self.job, "table": self.table} | ({"ended": ended} if ended else {})
-        write_json_atomic(self.folder / "runs.json", told)
+        record = {"runs": runs, "job": self.job, "table": self.table} | ({"ended": ended} if ended else {})
+        write_json_atomic(self.folder / "runs.json", record)
 
 
 class Live(NamedTuple):
-    """A job that is not over."""
+    """A job of one run that is queued or running."""
 
     job: str  # its number, or `process N on HOST`
     waiting: bool
-    reason: str  # why it waits, in the scheduler's word
+    reason: str  # why it waits, as the scheduler says
     submission: Submission
 
 
 def find_runs(folder: Path) -> list[RunDirectory]:
-    """Every run below the folder, itself included, sorted; those that --fresh set aside do not count."""
+    """Return all runs below the folder, itself included, sorted. Runs that --fresh has set aside are left out."""
     return [RunDirectory(path) for path in sorted(path for path, files in _walk(folder) if _is_run(path, files))]
 
 
 def find_submissions(folder: Path) -> list[Submission]:
-    """Those of the folder, of the folders in it, and of the folder of runs that it is a part of; the oldest first."""
-    names = (folder.resolve(), Path(os.path.abspath(folder)))  # which differ by symbolic links
+    """Return the submissions of the folder, of the folders in it and of the two above it, the oldest first."""
+    names = (folder.resolve(), Path(os.path.abspath(folder)))  # they differ by symbolic links
     above = [each / JOBS for name in names for each in list(name.parents)[:2]]
     below = [path / JOBS for path, _ in _walk(folder)]
     records = {record for each in {*above, *below} for record in each.glob("*/runs.json")}
@@ -87,7 +87,7 @@ def find_submissions(folder: Path) -> list[Submission]:
 
 
 def _walk(folder: Path) -> Iterator[tuple[Path, list[str]]]:
-    """Folders and their files, the insides of runs and submissions left out."""
+    """Yield each folder and the names of its files, without folders inside runs and submissions."""
     for path, below, files in folders_below(folder.resolve()):
         yield path, files
         if _is_run(path, files):
@@ -97,22 +97,25 @@ def _walk(folder: Path) -> Iterator[tuple[Path, list[str]]]:
 
 
 def _is_run(path: Path, files: Sequence[str]) -> bool:
-    """Whether it is the folder of a run, with its spec or with the reason why it never had one."""
+    """Return whether it is the folder of a run, with its spec or with the reason why it has none."""
     return bool(re.fullmatch(r"seed-\d+", path.name)) and ("spec.yaml" in files or "failure.txt" in files)
 
 
 def _read(record: Path) -> Submission:
     try:
-        told = json.loads(record.read_text(encoding="utf-8"))
+        values = json.loads(record.read_text(encoding="utf-8"))
         out = record.parents[2]
-        runs, ended = ([(out / run).resolve() for run in some] for some in (told["runs"], told.get("ended", [])))
-        return Submission(record.parent, runs, ended, told["job"], told["table"])
+        runs, ended = ([(out / run).resolve() for run in some] for some in (values["runs"], values.get("ended", [])))
+        return Submission(record.parent, runs, ended, values["job"], values["table"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunError(f"{record} is no record of a submission ({error}): delete its folder") from None
+        raise RunError(f"{record} is not the record of a submission ({error}): delete its folder") from None
 
 
 def live(submissions: Sequence[Submission]) -> dict[Path, Live]:
-    """The runs whose job is queued or running, or whose turn comes in a process of this machine; by folder."""
+    """Return the jobs of the submissions that are not over, by the folder of their run.
+
+    A run counts that is queued or running in Slurm, or that a process of this machine is still to start.
+    """
     found: dict[Path, Live] = {}
     for one in submissions:
         if one.local and (holder := lock.holder(one.lock)):
@@ -121,17 +124,20 @@ def live(submissions: Sequence[Submission]) -> dict[Path, Live]:
     known = {one.name: one for one in submissions if not one.local}
     for job, name, state, reason in squeue(known):
         one, (_, _, number) = known[name], job.partition("_")
-        if (place := int(number or 0)) < len(one.runs):
-            run = RunDirectory(one.runs[place])
+        if (index := int(number or 0)) < len(one.runs):
+            run = RunDirectory(one.runs[index])
             if state == "COMPLETING" and (run.finished or run.failure.exists()):
-                continue  # over; others that Slurm requeues look the same for a while
+                continue  # over; a job that Slurm requeues has the same state for a while
             found[run.path] = Live(job, state == "PENDING", reason, one)
     return found
 
 
 def cancel(folder: Path) -> int:
-    """End every job and process of the runs below the folder; how many runs were alive. They go on when submitted
-    again. RunError for one that has not begun and is to be started by a process that starts others too."""
+    """Stop all jobs and processes of the runs below the folder, and return how many runs were alive.
+
+    The runs resume when they are submitted again. Raises RunError for a run that has not started yet, if the process
+    that will start it also starts runs outside the folder.
+    """
     here, submissions = folder.resolve(), find_submissions(folder)
     below = {run.path.resolve() for run in find_runs(folder)}  # some by symbolic links
 
@@ -146,7 +152,7 @@ def cancel(folder: Path) -> int:
     if arrays or single:
         slurm("scancel", *sorted(arrays | single))
     for holder in filter(None, (lock.holder(one.lock) for one in whole)):
-        _end(holder)  # and it ends its runs
+        _end(holder)  # which stops its runs
     ended = {path for path, job in alive.items() if not job.submission.local or job.submission in whole}
     for path in below - ended:
         if holder := lock.holder(RunDirectory(path).lock):
@@ -155,7 +161,7 @@ def cancel(folder: Path) -> int:
     for path, job in alive.items():
         run = RunDirectory(path)
         if path not in ended and not run.failure.exists():
-            raise RunError(f"{path} waits for its turn in {job.job}, which starts other runs too: cancel their folder")
+            raise RunError(f"{path} waits for {job.job}, which starts other runs too: cancel the folder of them all")
     return len(ended)
 
 
@@ -163,13 +169,13 @@ def _end(holder: str) -> None:
     """Ask the process that holds a lock to stop."""
     match = re.fullmatch(r"process (\d+) on (.+)", holder)
     if not match or match[2] != socket.gethostname():
-        raise RunError(f"{holder} is not on this machine: cancel it there")
+        raise RunError(f"{holder} is not on this machine: run `metarun cancel` there")
     with suppress(ProcessLookupError):
         os.kill(int(match[1]), signal.SIGTERM)
 
 
 def new_submission(runs: Sequence[Run], out: Path) -> Submission:
-    """Noted before anything starts."""
+    """Write the record of a submission of `runs` below `out`, and return it. Call this before anything starts."""
     name = f"metarun-{datetime.now():%Y%m%d-%H%M%S-%f}-{secrets.token_hex(2)}"
     submission = Submission((out / JOBS / name).resolve(), [run.directory.path.resolve() for run in runs])
     submission.write()

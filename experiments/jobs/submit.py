@@ -75,10 +75,10 @@ def refuse_without_slurm() -> None:
 
 
 def places_for(runs: int, clusters: Collection[Cluster], told: Mapping[str, Any]) -> list[str | None]:
-    from .local import places
+    from .local import devices
 
     most = told.get("max_parallel") or min((c.max_parallel for c in clusters if c.max_parallel), default=None)
-    return places(runs, most, told.get("gpus", 0))
+    return devices(runs, most, told.get("gpus", 0))
 
 
 def refuse_missing_data(runs: Sequence[Run]) -> None:

@@ -20,7 +20,7 @@ from metarun.experiments.errors import RunError, SpecError
 from metarun.experiments.jobs import job
 from metarun.experiments.jobs.arrays import arrays
 from metarun.experiments.jobs.job import MOST_RESTARTS, count_restarts
-from metarun.experiments.jobs.local import places
+from metarun.experiments.jobs.local import devices
 from metarun.experiments.jobs.settings import settled
 from metarun.experiments.jobs.slurm import minutes
 from metarun.experiments.jobs.status import statuses
@@ -284,23 +284,23 @@ def test_asking_for_the_holder_keeps_nobody_out(tmp_path):
 
 def test_gpus_are_shared_out(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,7")
-    assert places(9, None, 1) == ["4", "5", "7"] and places(9, 2, 1) == ["4", "5"] and places(1, None, 1) == ["4"]
-    assert places(9, 3, 0) == [None] * 3
-    with pytest.raises(RunError, match="each run has one"):
-        places(1, None, 2)
+    assert devices(9, None, 1) == ["4", "5", "7"] and devices(9, 2, 1) == ["4", "5"] and devices(1, None, 1) == ["4"]
+    assert devices(9, 3, 0) == [None] * 3
+    with pytest.raises(RunError, match="a run has one GPU"):
+        devices(1, None, 2)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,-1,4")  # what comes after -1 is not seen
-    assert places(9, None, 1) == ["3"]
+    assert devices(9, None, 1) == ["3"]
     monkeypatch.setattr("shutil.which", str)
     monkeypatch.setattr("subprocess.run", lambda *_, **__: subprocess.CompletedProcess([], code, told))
     code, told = 0, "GPU 0: NVIDIA A100 (UUID: GPU-1)\n  MIG 1g.5gb Device 0: (UUID: MIG-1)\nGPU 1: NVIDIA A100\n"
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
-    assert places(9, None, 1) == ["0", "1"]
+    assert devices(9, None, 1) == ["0", "1"]
     code, told = 9, "NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver.\n"
     for seen in (None, "", "-1", "NoDevFiles"):
         if seen is not None:
             monkeypatch.setenv("CUDA_VISIBLE_DEVICES", seen)
-        with pytest.raises(RunError, match="this machine has none"):
-            places(1, None, 1)
+        with pytest.raises(RunError, match="this machine has no GPU"):
+            devices(1, None, 1)
 
 
 def test_what_sbatch_would_be_asked_for():
@@ -349,7 +349,7 @@ def test_cancel_ends_runs_of_this_machine_after_a_checkpoint(tmp_path):
             time.sleep(0.1)
         status = metarun("status", "runs")
         assert "running      step " in status and "waiting      for its turn" in status
-        assert "seed-1 waits for its turn in process" in metarun("cancel", "runs/tiny/seed-1", code=1)
+        assert "seed-1 waits for process" in metarun("cancel", "runs/tiny/seed-1", code=1)
         assert "cancelled 2 runs" in metarun("cancel", "runs")
         assert process.wait(60) == 130
     finally:
