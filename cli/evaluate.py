@@ -38,8 +38,8 @@ def command(run: Path, split: Literal["train", "val", "test"], **changes: int | 
     retest(run, split, asked)  # mistakes are told before the seconds that TensorFlow takes
     import_tensorflow()
     from ..experiments.evaluation.retest import evaluate
-    from ..experiments.reports.table import render, tabulate
-    from ..experiments.runs.rows import merge
+    from ..experiments.reports.table import lines_of, render
+    from ..experiments.runs.rows import as_frame, merge
     from ..experiments.system.signals import StopSignal
 
     with StopSignal("with the tasks that are left"):
@@ -49,5 +49,5 @@ def command(run: Path, split: Literal["train", "val", "test"], **changes: int | 
     for out in {name.parent.parent for name in (run.resolve(), Path(os.path.abspath(run)))}:  # by links or not
         if (out / "results.csv").exists():
             merge(out)
-    click.echo(render(tabulate([row]), "text"))
+    click.echo(render(lines_of(as_frame([row])), "text"))
     click.echo(f"row: {path}", err=True)

@@ -7,6 +7,14 @@ from pathlib import Path
 import click
 
 
+def names(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...]:
+    """Return the names between the commas of an option."""
+    found = tuple(name.strip() for name in value.split(",")) if value is not None else ()
+    if not all(found) or parameter.name == "pivot" and len(found) not in (0, 2):
+        raise click.BadParameter(f"expected {parameter.metavar}, got {value!r}")
+    return found
+
+
 @click.command(name="table")
 @click.argument(
     "folders", nargs=-1, required=True, type=click.Path(exists=True, file_okay=False, path_type=Path), metavar="DIR..."
@@ -14,24 +22,36 @@ import click
 @click.option(
     "--format", "form", type=click.Choice(["text", "csv", "markdown", "latex"]), default="text", show_default=True
 )
+@click.option(
+    "--columns",
+    callback=names,
+    metavar="A,B,C",
+    help="Only these columns, by heading or by column of results.csv; the default are those that say something.",
+)
+@click.option(
+    "--pivot",
+    callback=names,
+    metavar="ROWS,COLUMNS",
+    help="The results by two columns, for example algorithm,shot: one down, one across, `98.58 ± 0.16` in each cell.",
+)
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write to a file instead of the terminal.")
-def command(folders: tuple[Path, ...], form: str, out: Path | None) -> None:
-    """One table of every run below the folders, the paper's number beside the reproduced one.
+def command(
+    folders: tuple[Path, ...], form: str, columns: tuple[str, ...], pivot: tuple[str, ...], out: Path | None
+) -> None:
+    """Print one table of every run below the folders, the paper's number beside the reproduced one.
 
     Runs of one spec that differ in the seed are one line: `ci95` is the interval over test episodes, `seed std` the
-    spread over seeds.
+    spread over seeds. The keys in which the runs of a sweep differ are columns, and so is the validation value of the
+    tested checkpoint: choose by `validation`, and report `result`.
     """
-    from ..experiments.errors import RunError
-    from ..experiments.reports.table import render, tabulate
-    from ..experiments.runs.rows import read_rows
+    if columns and pivot:
+        raise click.UsageError("--columns and --pivot exclude each other")
+    from ..experiments.reports.pivot import render_pivot
+    from ..experiments.reports.table import lines_of, read_results, render
     from ..experiments.system.atomic import write_text_atomic
 
-    rows = read_rows(folders)
-    if not rows:
-        raise RunError(
-            f"no finished run below {', '.join(map(str, folders))}: run `metarun train SPEC --out {folders[0]}`"
-        )
-    text = render(tabulate(rows), form)
+    lines = lines_of(read_results(*folders))
+    text = render_pivot(lines, pivot[0], pivot[1], form) if pivot else render(lines, form, columns)
     if out:
         write_text_atomic(out, text + "\n")
     else:

@@ -69,8 +69,8 @@ def command(specs: tuple[str, ...], overrides: tuple[str, ...], seeds: tuple[int
         silence_libraries()  # of a lost worker each of the others would print a page
     from ..algorithms.workers import ALONE, join
     from ..experiments.errors import Interrupted
-    from ..experiments.reports.table import render, tabulate
-    from ..experiments.runs.rows import merge
+    from ..experiments.reports.table import lines_of, render
+    from ..experiments.runs.rows import as_frame, merge
     from ..experiments.runs.run import Run
     from ..experiments.training.followers import follow
     from ..experiments.training.train import train
@@ -112,7 +112,7 @@ def command(specs: tuple[str, ...], overrides: tuple[str, ...], seeds: tuple[int
                     click.echo(f"{directory.path} failed; going on with the others", err=True)
     finally:
         if rows:
-            click.echo(render(tabulate(rows), "text"))
+            click.echo(render(lines_of(as_frame(rows)), "text"))
             click.echo(f"rows: {out / 'results.csv'}", err=True)
         for path, error in failed.items():
             report(error, "" if str(path) in str(error) else f"{path}: ")

@@ -22,9 +22,9 @@ from ..errors import Interrupted, InUse, RunError
 from ..papers import render as papers_render
 from ..papers.definition import load_table
 from ..papers.plan import plan
-from ..reports.table import render, tabulate
+from ..reports.table import lines_of, read_results, render
 from ..runs.directory import RunDirectory
-from ..runs.rows import merge, read_rows
+from ..runs.rows import find_rows, merge
 from ..runs.run import Run
 from ..system.atomic import write_json_atomic, write_text_atomic
 from ..system.failures import explain, noted
@@ -155,7 +155,7 @@ def write_table(out: str, paper: Paper | None) -> None:
         table, seeds, budget = paper
         planned = plan(load_table(table), folder, seeds, budget)
         papers_render.write(planned, folder / f"{Path(table).stem}{suffix(budget)}")
-    elif rows := read_rows([folder]):
-        lines = tabulate(rows)
+    elif find_rows([folder]):
+        lines = lines_of(read_results(folder))
         for ending, form in (("csv", "csv"), ("md", "markdown"), ("tex", "latex"), ("txt", "text")):
             write_text_atomic(folder / f"table.{ending}", render(lines, form) + "\n")

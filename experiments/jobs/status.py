@@ -11,7 +11,7 @@ from typing import NamedTuple
 from tqdm import tqdm
 
 from ..errors import RunError
-from ..reports.table import average, result_cells, unit_of
+from ..reports.formats import digits_of, interval, number, scale_of, unit_of
 from ..runs.directory import RunDirectory
 from ..runs.rows import read_row
 from ..system import lock
@@ -79,9 +79,11 @@ def _finished(run: RunDirectory) -> tuple[str, str]:
         row = read_row(run.result)
     except RunError as error:
         return "failed", str(error)
-    cells = result_cells(average([row]))
-    spread = f" ± {cells['ci95']}" if cells["ci95"] else ""
-    return "finished", f"{unit_of(row.metric)} {cells['result']}{spread}"
+    mean, ci95 = (
+        number(value if value is None else scale_of(row.metric) * value, digits_of(row.metric))
+        for value in (row.mean, row.ci95)
+    )
+    return "finished", f"{unit_of(row.metric)} {interval(mean or 'not finite', ci95)}"
 
 
 def _progress(run: RunDirectory) -> str:

@@ -2,82 +2,88 @@
 
 from __future__ import annotations
 
-import csv
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
-
-from pydantic import BaseModel, ConfigDict
+from typing import TYPE_CHECKING, Any
 
 from ..errors import RunError
 from ..reports.compare import Compared, best, difference_of_tasks, seed_mean, with_episodes
-from ..reports.table import Line, average, digits_of
-from ..runs.rows import Row, published_columns, read_row
+from ..reports.formats import digits_of, records
+from ..reports.table import averaged
+from ..runs.rows import Row, as_column, as_frame, published_columns, read_frame, read_row
+from .definition import Cell
 from .plan import Planned, by_cell
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 SLACK = 1e-9  # of what is printed with two digits: 98.3 is 0.4 from 98.7
 
 
-class FilledCell(BaseModel):
-    """A cell that is filled, as TABLE.csv has it: full precision, accuracies in percent, the budget as a share."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    cell: str
-    column: str
-    method: str
-    spec: str
-    published: float | None = None
-    published_ci95: float | None = None
-    published_source: str | None = None
-    metric: str
-    result: float | None = None
-    ci95: float | None = None
-    seed_std: float | None = None
-    difference: float | None = None
-    verdict: str = ""
-    best: bool
-    episodes: int
-    seeds: int
-    train_steps: int
-    budget: float | None = None
-    protocol: str | None = None
-    inner_steps: int
-    checkpoint: str
-    spec_digest: str
-    episodes_digest: str
+CELLS = {  # columns and dtypes of TABLE.csv: full precision, accuracies in percent, the budget as a share
+    "cell": "string", "column": "string", "method": "string", "spec": "string", "published": "Float64",
+    "published_ci95": "Float64", "published_source": "string", "metric": "string", "result": "Float64",
+    "ci95": "Float64", "seed_std": "Float64", "difference": "Float64", "verdict": "string", "best": "boolean",
+    "episodes": "Int64", "seeds": "Int64", "train_steps": "Int64", "budget": "Float64", "protocol": "string",
+    "inner_steps": "Int64", "checkpoint": "string", "spec_digest": "string", "episodes_digest": "string",
+}  # fmt: skip
 
 
-def collect(planned: Sequence[Planned]) -> tuple[list[FilledCell], list[str]]:
-    """The cells with a row of at least one seed, the best of each column marked; and notes: seeds that are missing or
-    were tested on other tasks, and why a cell or a column is not compared."""
-    filled, notes, tested = [], [], []
+def collect(planned: Sequence[Planned]) -> tuple[DataFrame, list[str]]:
+    """Return the cells with a row of at least one seed, and notes.
+
+    The cells have the columns and dtypes of `CELLS`, the best of each column marked. The notes name seeds that are
+    missing or were tested on other tasks, and say why a cell or a column is not compared.
+    """
+    rows: list[Row] = []
+    cells: list[Cell] = []  # of each row
+    filled, notes = {}, []
+    tested: dict[str, list[Compared]] = {}
     unknown: dict[str, str] = {}  # columns with a cell that cannot be compared
-    for seeds in by_cell(planned).values():
-        measured = [(one, row) for one in seeds if (row := one.row) is not None]
-        alike = _most_tested([row for _, row in measured])
-        rows = [each for each, kept in zip(measured, alike, strict=True) if kept]
-        if others := [str(one.seed) for (one, _), kept in zip(measured, alike, strict=True) if not kept]:
-            cell, first = rows[0][0].cell.name, rows[0][0].seed
-            notes.append(f"{cell}: without seed {', '.join(others)}, tested on other images or tasks than seed {first}")
-        if rows:
-            first = rows[0][0]
-            published = published_columns(first.cell.published)  # the cell's, which need not be the spec's
-            filled.append((first, average([row.model_copy(update=published) for _, row in rows])))
-            try:
-                tested.append((first.cell, [with_episodes(one.row_path) for one, _ in rows]))
-            except RunError as error:
-                notes.append(f"{first.cell.name} is compared with none: {error}")
-                if all(row.mean is not None for _, row in rows):  # it may be the best
-                    unknown.setdefault(first.cell.column, first.cell.name)
-            if len(rows) < len(seeds):
-                notes.append(f"{first.cell.name}: {len(rows)} of {len(seeds)} seeds")
-            if more := _further_seeds(seeds):
-                notes.append(f"{first.cell.name}: seed {', '.join(map(str, more))} finished too, see --seeds")
+    for name, seeds in by_cell(planned).items():
+        measured = _measured(seeds, notes)
+        if not measured:
+            continue
+        cell = seeds[0].cell
+        filled[name] = measured[0][0]
+        published = published_columns(cell.published)  # the cell's, which need not be the spec's
+        rows += [row.model_copy(update=published) for _, row in measured]
+        cells += [cell] * len(measured)
+        try:
+            tested[name] = [with_episodes(one.row_path) for one, _ in measured]
+        except RunError as error:
+            notes.append(f"{name} is compared with none: {error}")
+            if all(row.mean is not None for _, row in measured):  # it may be the best
+                unknown.setdefault(cell.column, name)
+        if len(measured) < len(seeds):
+            notes.append(f"{name}: {len(measured)} of {len(seeds)} seeds")
+        if more := _further_seeds(seeds):
+            notes.append(f"{name}: seed {', '.join(map(str, more))} finished too, see --seeds")
+    best = _best_of_columns({name: filled[name].cell.column for name in tested}, tested, unknown, notes)
+    lines = averaged(as_frame(rows).assign(cell=[cell.name for cell in cells]), ["cell"])
+    return _filled(lines, filled, best), notes
+
+
+def _measured(seeds: Sequence[Planned], notes: list[str]) -> list[tuple[Planned, Row]]:
+    """Return the seeds of a cell that have a row, without those that were tested on other tasks than most."""
+    measured = [(one, row) for one in seeds if (row := one.row) is not None]
+    alike = _most_tested([row for _, row in measured])
+    kept = [each for each, same in zip(measured, alike, strict=True) if same]
+    if others := [str(one.seed) for (one, _), same in zip(measured, alike, strict=True) if not same]:
+        cell, first = kept[0][0].cell.name, kept[0][0].seed
+        notes.append(f"{cell}: without seed {', '.join(others)}, tested on other images or tasks than seed {first}")
+    return kept
+
+
+def _best_of_columns(
+    columns: Mapping[str, str], tested: Mapping[str, list[Compared]], unknown: Mapping[str, str], notes: list[str]
+) -> set[str]:
+    """Return the names of the best cells of each column; `columns` has the column of each cell that was tested."""
     marks = set()
-    for column in dict.fromkeys(cell.column for cell, _ in tested):
-        tests = {cell.name: each for cell, each in tested if cell.column == column}
+    for column in dict.fromkeys(columns.values()):
+        tests = {name: each for name, each in tested.items() if columns[name] == column}
         if len(tests) > 1:
             reason = _not_comparable(tests)
             if not reason and column in unknown:
@@ -87,7 +93,7 @@ def collect(planned: Sequence[Planned]) -> tuple[list[FilledCell], list[str]]:
             else:
                 names = list(tests)
                 marks |= {names[place] for place in best([seed_mean(each) for each in tests.values()])}
-    return [_filled(one, line, one.cell.name in marks) for one, line in filled], notes
+    return marks
 
 
 def _further_seeds(seeds: Sequence[Planned]) -> list[int]:
@@ -123,42 +129,49 @@ def _not_comparable(tests: Mapping[str, Sequence[Compared]]) -> str | None:
     return None
 
 
-def _filled(one: Planned, line: Line, is_best: bool) -> FilledCell:
-    """What the paper says of the cell, what the rows have in common, and their means."""
-    cell, row = one.cell, line.row
-    paper = {"cell": cell.name, "column": cell.column, "method": cell.method, "spec": cell.spec}
-    common = {name: getattr(row, name) for name in FilledCell.model_fields.keys() & Row.model_fields.keys()}
-    means = {name: getattr(line, name) for name in ("seeds", "result", "ci95", "seed_std", "difference")}
-    told = {"verdict": verdict(line), "best": is_best, "budget": one.budget}
-    return FilledCell.model_validate(paper | common | means | told)
+def _filled(lines: DataFrame, filled: Mapping[str, Planned], best: Collection[str]) -> DataFrame:
+    """Return the columns of `CELLS`: what the paper says of a cell, what its rows have in common, and their means."""
+    planned = list(filled.values())
+    told = {
+        "column": [one.cell.column for one in planned],
+        "method": [one.cell.method for one in planned],
+        "spec": [one.cell.spec for one in planned],
+        "verdict": [verdict(line) for line in records(lines)],
+        "best": [name in best for name in filled],
+        "budget": [one.budget for one in planned],
+    }
+    return lines.assign(**{name: as_column(values, CELLS[name]) for name, values in told.items()}).loc[:, list(CELLS)]
 
 
-def verdict(line: Line) -> str:
-    """within the published interval; within 1 point (1 % of what is no percentage); short by or better by so much.
+def verdict(line: Mapping[str, Any]) -> str:
+    """Return what is said of a line of `averaged` beside the published number.
 
-    Better is a lower mse, a higher accuracy or reward. `inside ci95` is said of a difference that the test
-    episodes cannot tell from none.
+    within the published interval; within 1 point (1 % of what is no percentage); short by or better by so much. Better
+    is a lower mse, a higher accuracy or reward. `inside ci95` is said of a difference that the test episodes cannot
+    tell from none.
     """
-    row, difference = line.row, line.difference
-    if row.published is None:
+    if line["published"] is None:
         return ""
-    if difference is None:
+    if line["difference"] is None:
         return "not finite"
-    size = abs(difference)
-    if row.published_ci95 is not None and size <= row.published_ci95 + SLACK:
+    size = abs(line["difference"])
+    if line["published_ci95"] is not None and size <= line["published_ci95"] + SLACK:
         return "within the published interval"
-    accuracy = row.metric == "accuracy"
-    if size <= (1 if accuracy else abs(row.published) / 100) + SLACK:
+    accuracy = line["metric"] == "accuracy"
+    if size <= (1 if accuracy else abs(line["published"]) / 100) + SLACK:
         return "within 1 point" if accuracy else "within 1 %"
-    worse = (difference > 0) == (row.metric == "mse")
-    known = line.ci95 is not None and size <= line.ci95
-    return f"{'short' if worse else 'better'} by {size:.{digits_of(row.metric)}f}" + (", inside ci95" if known else "")
+    worse = (line["difference"] > 0) == (line["metric"] == "mse")
+    known = line["ci95"] is not None and size <= line["ci95"]
+    words = f"{'short' if worse else 'better'} by {size:.{digits_of(line['metric'])}f}"
+    return words + (", inside ci95" if known else "")
 
 
-def read_table(path: Path) -> list[FilledCell]:
-    """The cells of a TABLE.csv."""
-    with path.open(newline="", encoding="utf-8") as file:
-        return [
-            FilledCell.model_validate({name: value for name, value in line.items() if value})
-            for line in csv.DictReader(file)
-        ]
+def read_table(path: Path) -> DataFrame:
+    """Return the cells of a TABLE.csv, with the columns and dtypes of `CELLS`."""
+    return read_frame(path, CELLS)
+
+
+def table_as_csv(cells: DataFrame) -> str:
+    """Return the text of TABLE.csv."""
+    words = as_column([str(best).lower() for best in cells["best"]], "string")
+    return cells.assign(best=words).to_csv(index=False, lineterminator="\n")

@@ -15,8 +15,7 @@ from ..runs.directory import RunDirectory
 from ..runs.rows import Row, read_row
 from ..runs.run import spec_of
 from ..stats import Paired, PairedTest, compare
-from .formats import render_cells
-from .table import digits_of, unit_of
+from .formats import digits_of, number, render_cells, unit_of
 
 LEVEL = 0.05  # of the paired test
 
@@ -127,22 +126,27 @@ def against(runs: Sequence[Compared], reference: int, test: PairedTest) -> list[
 
 def render(runs: Sequence[Compared], reference: int, test: PairedTest, form: str) -> str:
     """A line for each run, and what was tested."""
+    from pandas import DataFrame
+
     row = runs[reference].row
     digits = digits_of(row.metric) + 1
-    names = ["run", "algorithm", "protocol", "result", "difference", "ci95", "p"]
     table = []
     for run, paired in zip(runs, against(runs, reference, test), strict=True):
         label = run.path.parent if run.path.name == "result.json" else run.path
-        told = [str(label), run.row.algorithm, run.row.protocol or "", f"{run.values.mean():.{digits}f}"]
-        if paired is None:
-            table.append([*told, "", "", ""])
-        else:
-            table.append(
-                [*told, f"{paired.difference:+.{digits}f}", f"{paired.ci95:.{digits}f}", probability(paired.p)]
-            )
-    kept = [place for place in range(len(names)) if any(cells[place] for cells in table)]
-    shown = render_cells([names[place] for place in kept], [[cells[place] for place in kept] for cells in table], form)
-    note = f"difference to {table[reference][0]} on {row.episodes} identical episodes; {test} test"
+        table.append(
+            {
+                "run": str(label),
+                "algorithm": run.row.algorithm,
+                "protocol": run.row.protocol or "",
+                "result": number(run.values.mean(), digits),
+                "difference": number(paired and paired.difference, digits, "+"),
+                "ci95": number(paired and paired.ci95, digits),
+                "p": probability(paired.p) if paired else "",
+            }
+        )
+    cells = DataFrame(table)
+    shown = render_cells(cells.loc[:, (cells != "").any()], form)
+    note = f"difference to {table[reference]['run']} on {row.episodes} identical episodes; {test} test"
     comment = "% " if form == "latex" else ""
     return f"{shown}\n\n{comment}{unit_of(row.metric)}; {note}"
 

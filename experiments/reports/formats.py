@@ -1,92 +1,116 @@
-"""Write cells under their names as text, Markdown or LaTeX."""
+"""Print cells, a DataFrame of texts, as text, Markdown, LaTeX or CSV.
+
+The numbers in the cells are texts already, so that no format changes a digit.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-NUMERIC = frozenset(
+if TYPE_CHECKING:
+    from pandas import DataFrame, Series
+
+RIGHT = frozenset(
     {
-        "result",
-        "ci95",
-        "seed std",
-        "published",
-        "difference",
-        "ece",
-        "nll",
-        "episodes",
-        "seeds",
-        "minutes",
-        "budget",
-        "p",
+        "validation", "result", "ci95", "seed std", "published", "difference", "ece", "nll", "episodes", "seeds",
+        "minutes", "budget", "p",
     }
-)
+)  # fmt: skip
+ONE_CELL = ("markdown", "latex")  # formats with `result ± ci95` in one cell
 
 
-class Bold(str):
-    """A cell to stand out: `x*` in text, `**x**` in markdown, `\\textbf{x}` in latex."""
+def render_cells(cells: DataFrame, form: str, right: Collection[str] = RIGHT, bold: Series | None = None) -> str:
+    """Return cells as text, markdown, latex (booktabs) or csv, without a final newline.
+
+    Arguments:
+        cells: texts under headings that differ
+        right: headings of the columns that are aligned right
+        bold: for each line, whether its `result` stands out: `x*` in text, bold in markdown and latex
+    """
+    cells = cells.reset_index(drop=True)
+    best = [False] * len(cells) if bold is None else list(bold)
+    if form == "csv":
+        return cells.to_csv(index=False, lineterminator="\n").rstrip("\n")
+    if form == "latex":
+        return _latex(cells, right, best)
+    if any(best):
+        mark, other = ("{}*", "{} ") if form == "text" else ("**{}**", "{}")
+        marked = [(mark if one else other).format(cell) for one, cell in zip(best, cells["result"], strict=True)]
+        cells = cells.assign(result=marked)
+    if form == "markdown":
+        cells = cells.map(lambda cell: cell.replace("|", "\\|"))
+    import tabulate
+
+    tabulate.MIN_PADDING = 0  # a column is as wide as its widest cell, not two letters wider than its heading
+    align = ["right" if name in right else "left" for name in cells]
+    look = {"disable_numparse": True, "preserve_whitespace": True, "colalign": align if len(cells) else None}
+    return cells.to_markdown(index=False, tablefmt="simple" if form == "text" else "pipe", **look)
 
 
-def render_cells(names: Sequence[str], table: Sequence[Sequence[str]], form: str) -> str:
-    """Cells under their names as text, markdown or latex (booktabs); columns in NUMERIC stand right."""
-    return {"text": _text, "markdown": _markdown, "latex": _latex}[form](names, table)
+def _latex(cells: DataFrame, right: Collection[str], best: Sequence[bool]) -> str:
+    def emphasis(column: Series) -> list[str]:
+        bold = ["boldmath:--wrap;textbf:--rwrap" if "±" in cell else "textbf:--rwrap" for cell in column]
+        return [look if one else "" for one, look in zip(best, bold, strict=True)]
+
+    style = cells.style.hide(axis="index")
+    style.format(_mathematics, escape="latex")
+    style.format_index(_mathematics, escape="latex", axis="columns")
+    if any(best):
+        style.apply(emphasis, subset=["result"])
+    columns = "".join("r" if name in right else "l" for name in cells)
+    return style.to_latex(hrules=True, column_format=columns).rstrip("\n")
 
 
-def number(value: float | None, digits: int) -> str:
-    """With so many decimals; nothing for None."""
-    return "" if value is None else f"{value:.{digits}f}"
+def _mathematics(text: str) -> str:
+    """Return text that is escaped for LaTeX with its ±, < and > in mathematics: `98.58 ± 0.16` as one formula."""
+    text = re.sub(r"^(\S+) ± (\S+)$", r"$\1 \\pm \2$", text)
+    return text.replace("±", r"$\pm$").replace("<", "$<$").replace(">", "$>$")
 
 
-def _text(names: Sequence[str], table: Sequence[Sequence[str]]) -> str:
-    starred = [any(isinstance(cell, Bold) for cell in column) for column in zip(*table, strict=True)]
-
-    def marked(cells: Sequence[str]) -> list[str]:
-        marks = [
-            "*" if isinstance(cell, Bold) else " " if star else "" for cell, star in zip(cells, starred, strict=True)
-        ]
-        return [cell + mark for cell, mark in zip(cells, marks, strict=True)]
-
-    table = [marked(row) for row in table]
-    widths = [max(len(cell) for cell in column) for column in zip(names, *table, strict=True)]
-
-    def aligned(cells: Sequence[str]) -> str:
-        both = zip(names, cells, widths, strict=True)
-        return "  ".join(
-            cell.rjust(width) if name in NUMERIC else cell.ljust(width) for name, cell, width in both
-        ).rstrip()
-
-    return "\n".join([aligned(names), "  ".join("-" * width for width in widths), *map(aligned, table)])
+def records(frame: DataFrame) -> list[dict[str, Any]]:
+    """Return the lines of a DataFrame as dictionaries, with None for what is missing."""
+    return frame.astype(object).where(frame.notna(), None).to_dict("records")
 
 
-def _markdown(names: Sequence[str], table: Sequence[Sequence[str]]) -> str:
-    def line(cells: Sequence[str]) -> str:
-        escaped = [cell.replace("|", "\\|") for cell in cells]
-        marked = [f"**{text}**" if isinstance(cell, Bold) else text for cell, text in zip(cells, escaped, strict=True)]
-        return "| " + " | ".join(marked) + " |"
+def results(line: Mapping[str, Any], form: str = "text") -> dict[str, str]:
+    """Return the cells of a measurement: result, its interval and spread, and the paper's number beside it.
 
-    rule = ["---:" if name in NUMERIC else "---" for name in names]
-    return "\n".join([line(names), line(rule), *map(line, table)])
-
-
-def _latex(names: Sequence[str], table: Sequence[Sequence[str]]) -> str:
-    special = {
-        "\\": r"\textbackslash{}",
-        "±": r"$\pm$",
-        "~": r"\textasciitilde{}",
-        "^": r"\textasciicircum{}",
-        "<": "$<$",
-        ">": "$>$",
+    `line` has metric, result, ci95, seed_std, published, published_ci95 and difference, accuracies in percent.
+    """
+    digits = digits_of(line["metric"])
+    result = number(line["result"], digits) or "not finite"
+    ci95 = number(line["ci95"], digits)
+    return {
+        "result": interval(result, ci95) if form in ONE_CELL else result,
+        "ci95": "" if form in ONE_CELL else ci95,
+        "seed std": number(line["seed_std"], digits),
+        "published": interval(number(line["published"], digits), number(line["published_ci95"], digits)),
+        "difference": number(line["difference"], digits, "+"),
     }
-    special |= {mark: f"\\{mark}" for mark in "&%$#_{}"}
 
-    def escaped(cell: str) -> str:
-        text = "".join(special.get(letter, letter) for letter in cell)
-        return rf"\textbf{{{text}}}" if isinstance(cell, Bold) else text
 
-    def line(cells: Sequence[str]) -> str:
-        return " & ".join(map(escaped, cells)) + r" \\"
+def interval(value: str, ci95: str) -> str:
+    """Return `value ± ci95`, or what there is of it."""
+    return f"{value} ± {ci95}" if value and ci95 else value
 
-    columns = "".join("r" if name in NUMERIC else "l" for name in names)
-    return "\n".join(
-        [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", line(names), r"\midrule", *map(line, table), r"\bottomrule",
-         r"\end{tabular}"]
-    )  # fmt: skip
+
+def number(value: float | None, digits: int, sign: str = "") -> str:
+    """Return a number with so many decimals; nothing for None."""
+    return "" if value is None else f"{value:{sign}.{digits}f}"
+
+
+def unit_of(metric: str) -> str:
+    """Return the metric, and percent where it is shown in percent."""
+    return "accuracy %" if metric == "accuracy" else metric
+
+
+def digits_of(metric: str) -> int:
+    """Return the number of decimals that a metric is shown with."""
+    return 3 if metric == "mse" else 2
+
+
+def scale_of(metric: str) -> float:
+    """Return the factor from the unit of a row to that of a table: accuracies are fractions there, percent here."""
+    return 100.0 if metric == "accuracy" else 1.0

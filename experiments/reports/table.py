@@ -1,4 +1,4 @@
-"""Rows to a table: one line a measurement, published beside reproduced.
+"""Rows to a table: one line per measurement, published beside reproduced.
 
 The interval over episodes and the spread over seeds are two columns, never mixed. Rows are averaged over seeds
 only when everything else agrees, the spec's digest included. All seeds see the same test tasks, so `ci95` is the
@@ -7,24 +7,34 @@ mean of their intervals over those tasks; `seed std` is the sample standard devi
 
 from __future__ import annotations
 
-import csv
-import io
+import difflib
 import math
 import sys
+from collections import Counter
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from ..runs.rows import Row
+from ..errors import RunError, SpecError
+from ..runs.directory import RunDirectory
+from ..runs.rows import DTYPES, as_column, as_frame, find_rows, read_frame, read_row
 from ..stats import exact_sum
-from .formats import number, render_cells
+from .formats import RIGHT, digits_of, number, records, render_cells, results, scale_of, unit_of
+from .sweep import swept, validation
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 GROUPED = (
     "experiment", "algorithm", "dataset", "split", "way", "shot", "query", "trial", "protocol", "metric", "checkpoint",
     "train_steps", "inner_steps", "tuned", "episodes", "episodes_digest", "spec_digest",
     "content_digest",
 )  # fmt: skip
+AVERAGED = ("seeds", "result", "ci95", "seed_std", "difference", "expected_calibration_error",
+            "negative_log_likelihood", "minutes", "published", "published_ci95", "published_source", "validation",
+            "validation_step")  # fmt: skip
 MEASURED = frozenset(
-    {"seeds", "result", "ci95", "seed std", "published", "difference", "ece", "nll", "minutes"}
+    {"seeds", "validation", "result", "ci95", "seed std", "published", "difference", "ece", "nll", "minutes"}
 )  # all else says what was measured
 HIDDEN = {  # unless lines would look alike without
     "spec": "spec_digest",
@@ -33,83 +43,124 @@ HIDDEN = {  # unless lines would look alike without
     "tasks": "episodes_digest",
     "images": "content_digest",
 }
+DETAILS = {"steps": "train_steps", "inner": "inner_steps", "tuned": "tuned", "episodes": "episodes"}  # hidden in latex
+HEADINGS = HIDDEN | DETAILS | {
+    "seed std": "seed_std", "mean": "result", "ece": "expected_calibration_error",
+    "nll": "negative_log_likelihood",
+}  # fmt: skip
+IN_ROWS = {"train.steps", "algorithm.test_inner_steps"}  # keys of a spec that are columns of every table
 
 
-class Line(NamedTuple):
-    """One line of a table: rows that differ in nothing but the seed. Accuracies are in percent."""
+def read_results(*folders: str | Path) -> DataFrame:
+    """Return every row below the folders, or those of a results.csv, one line per row, for notebooks.
 
-    row: Row  # the first of them
-    seeds: int
-    result: float | None
-    ci95: float | None
-    seed_std: float | None
-    expected_calibration_error: float | None
-    negative_log_likelihood: float | None
-    minutes: float  # of training, a seed
+    Columns and their dtypes:
+        experiment ... published_source   the columns of results.csv: `string` for texts, `Int64` for counts, `Float64`
+            for measured numbers at full precision. Accuracies are fractions, `published` is in percent. What is not
+            there is missing (`pandas.NA`), and so is a measurement that is not finite.
+        run (string)   folder of the run
+        validation (Float64), validation_step (Int64)   validation value of the checkpoint that was tested, in the unit
+            of `mean`, and the step at which it was measured: choose runs by it, not by the test
+        algorithm.inner_lr, ...   for each key of the specs in which the runs of a sweep differ, its value in the run
 
-    @property
-    def difference(self) -> float | None:
-        """Reproduced minus published."""
-        if self.result is None or self.row.published is None:
-            return None
-        return self.result - self.row.published
+    A results.csv knows only the first of these. RunError where there is no row; a damaged or foreign result.json is
+    named on standard error and left out.
+    """
+    from pandas import concat
+
+    frames = []
+    below = [Path(folder) for folder in folders if Path(folder).is_dir()]
+    for file in [Path(folder) for folder in folders if not Path(folder).is_dir()]:
+        rows = read_frame(file, DTYPES)
+        rows["run"], rows["validation"], rows["validation_step"] = (
+            as_column([None] * len(rows), dtype) for dtype in ("string", "Float64", "Int64")
+        )
+        frames.append(rows)
+    if below:
+        frames.append(_rows_below(below))
+    frames = [rows for rows in frames if len(rows)]
+    if not frames:
+        where = ", ".join(map(str, folders))
+        raise RunError(f"no finished run below {where}: run `metarun train SPEC --out {folders[0]}`")
+    return concat(frames, ignore_index=True)
 
 
-def tabulate(rows: Sequence[Row]) -> list[Line]:
-    """Group by everything but the seed, in the order of the experiments' names; of equal measurements one counts."""
-    groups: dict[tuple[Any, ...], dict[int, Row]] = {}
-    for row in sorted(rows, key=_order):
-        group = groups.setdefault(tuple(getattr(row, name) for name in GROUPED), {})
-        kept = group.setdefault(row.seed, row)
-        if kept.mean != row.mean:
-            told = (
-                f"{row.experiment} seed {row.seed} was measured twice on the same tasks, as {kept.mean} and {row.mean}"
-            )
+def _rows_below(folders: Sequence[Path]) -> DataFrame:
+    rows, runs = [], []
+    for path in find_rows(folders):
+        try:
+            rows.append(read_row(path))
+        except RunError as error:
+            print(f"warning: left out: {error}", file=sys.stderr)
+        else:
+            runs.append(RunDirectory(path.parent if path.name == "result.json" else path.parent.parent))
+    frame = as_frame(rows)
+    frame["run"] = as_column([run.path for run in runs], "string")
+    validations = [validation(run, row) for run, row in zip(runs, rows, strict=True)]
+    frame["validation"] = as_column([value for value, _ in validations], "Float64")
+    frame["validation_step"] = as_column([step for _, step in validations], "Int64")
+    one_spec = ["experiment", "spec_digest"]
+    specs = frame.drop_duplicates(one_spec)
+    keys = swept([RunDirectory(Path(run)).spec for run in specs["run"]]).set_index(specs.index)
+    return frame.merge(specs.loc[:, one_spec].join(keys), how="left", on=one_spec)
+
+
+def lines_of(rows: DataFrame) -> DataFrame:
+    """Return one line per measurement, the mean over its seeds, in the order of the experiments' names.
+
+    Columns are those of `averaged`. Of measurements that are there twice one counts; where they differ, standard error
+    names both.
+    """
+    unpublished = rows["published"].isna()
+    order = ["experiment", "split", "way", "shot", "protocol", "seed", "unpublished"]
+    rows = rows.assign(unpublished=unpublished).sort_values(order, na_position="first", kind="stable")
+    rows = rows.drop(columns="unpublished")
+    measurement = rows.groupby([*GROUPED, "seed"], sort=False, dropna=False).ngroup()
+    again = measurement.duplicated()
+    counted = dict(zip(measurement[~again], records(rows.loc[~again]), strict=True)) if again.any() else {}
+    for number_of, row in zip(measurement[again], records(rows.loc[again]), strict=True):
+        if (mean := counted[number_of]["mean"]) != row["mean"]:
+            which = f"{row['experiment']} seed {row['seed']}"
+            told = f"{which} was measured twice on the same tasks, as {mean} and {row['mean']}"
             print(f"warning: {told}: the table has the first", file=sys.stderr)
-    return [average(list(group.values())) for group in groups.values()]
+    return averaged(rows.loc[~again], GROUPED)
 
 
-def render(lines: Sequence[Line], form: str) -> str:
-    """The table as text, csv, markdown or latex (booktabs), without a final newline."""
-    if form == "csv":
-        return _csv(lines)
-    cells = [_cells(line) for line in lines]
-    alike: dict[tuple[str, ...], list[int]] = {}
-    for place, cell in enumerate(cells):
-        alike.setdefault(tuple(cell[name] for name in cell if name not in MEASURED), []).append(place)
-    for places in alike.values():  # lines that only what follows tells apart
-        rows = [lines[place].row for place in places]
-        for shown, name in HIDDEN.items():
-            if len({getattr(row, name) for row in rows}) > 1:
-                for place, row in zip(places, rows, strict=True):
-                    cells[place][shown] = str(getattr(row, name) or "")[:8]
-    names = [name for name in cells[0] if any(row[name] for row in cells)]
-    return render_cells(names, [[row[name] for name in names] for row in cells], form)
+def averaged(rows: DataFrame, by: Sequence[str]) -> DataFrame:
+    """Return one line per group of rows that differ in nothing but the seed, in the order of their first rows.
 
+    A line has the columns of its first row, and: `seeds` (how many), `result`, `ci95`, `seed_std`, `difference`
+    (reproduced minus published), `minutes` (of training, per seed). All that is measured is the mean over the seeds,
+    and missing where it is missing for one of them. Accuracies and calibration errors are in percent.
+    """
+    group = rows.groupby(list(by), sort=False, dropna=False).ngroup()
+    lines = rows[~group.duplicated()].reset_index(drop=True)
+    places = group.reset_index(drop=True).groupby(group.to_numpy()).indices
+    scales = [scale_of(metric) for metric in lines["metric"]]
 
-def _order(row: Row) -> tuple[Any, ...]:
-    return row.experiment, row.split, row.way or 0, row.shot or 0, row.protocol or "", row.seed, row.published is None
+    def seeds_of(name: str) -> list[list[Any]]:
+        values = rows[name].astype(object).where(rows[name].notna(), None).to_numpy()
+        return [list(values[places[number]]) for number in range(len(lines))]
 
+    def means(name: str, scaled: bool = False) -> list[float | None]:
+        factors = scales if scaled else [1.0] * len(lines)
+        return [_mean(values, factor) for values, factor in zip(seeds_of(name), factors, strict=True)]
 
-def average(group: Sequence[Row]) -> Line:
-    """The line of rows that differ in nothing but the seed."""
-    scale = 100.0 if group[0].metric == "accuracy" else 1.0
-    means = [row.mean for row in group]
-    finite = [mean * scale for mean in means if mean is not None]
-    result = _mean([row.mean for row in group], scale)
-    spread = None
-    if len(finite) == len(group) > 1 and result is not None:
-        spread = math.sqrt(exact_sum((mean - result) * (mean - result) for mean in finite) / (len(finite) - 1))
-    return Line(
-        group[0],
-        len(group),
-        result,
-        _mean([row.ci95 for row in group], scale),
-        spread,
-        _mean([row.expected_calibration_error for row in group], scale),
-        _mean([row.negative_log_likelihood for row in group]),
-        math.fsum(row.seconds for row in group) / len(group) / 60,
-    )
+    floats = {name: means(name) for name in ("negative_log_likelihood", "regret", "optimal_actions", "seconds")}
+    scaled = {name: means(name, True) for name in ("ci95", "expected_calibration_error", "validation") if name in rows}
+    result, published = means("mean", True), records(lines.loc[:, ["published"]])
+    spread = [_deviation(*each) for each in zip(seeds_of("mean"), result, scales, strict=True)]
+    difference = [
+        None if mean is None or paper["published"] is None else mean - paper["published"]
+        for mean, paper in zip(result, published, strict=True)
+    ]
+    minutes = [math.fsum(seconds) / len(seconds) / 60 for seconds in seeds_of("seconds")]
+    floats |= scaled | {"result": result, "seed_std": spread, "difference": difference, "minutes": minutes}
+    lines = lines.assign(**{name: as_column(values, "Float64") for name, values in floats.items()})
+    if "validation_step" in rows:
+        steps = [values[0] if len({*values}) == 1 else None for values in seeds_of("validation_step")]
+        lines["validation_step"] = as_column(steps, "Int64")
+    return lines.assign(seeds=as_column([len(values) for values in seeds_of("seed")], "Int64"))
 
 
 def _mean(values: Sequence[float | None], scale: float = 1.0) -> float | None:
@@ -117,77 +168,108 @@ def _mean(values: Sequence[float | None], scale: float = 1.0) -> float | None:
     return scale * exact_sum(known) / len(known) if len(known) == len(values) else None
 
 
-def _cells(line: Line) -> dict[str, str]:
-    row = line.row
-    return {
-        "experiment": row.experiment,
-        **dict.fromkeys(HIDDEN, ""),
-        "algorithm": row.algorithm,
-        "dataset": row.dataset if row.split == "test" else f"{row.dataset} ({row.split})",
-        "way": str(row.way or ""),
-        "shot": str(row.shot or ""),
-        "trial": row.trial or "",
-        "protocol": row.protocol or "",
-        "steps": str(row.train_steps or ""),
-        "inner": str(row.inner_steps) if row.inner_steps else "",
-        "tuned": row.tuned or "",
-        "episodes": str(row.episodes),
-        "seeds": str(line.seeds),
-        "metric": unit_of(row.metric),
-        **result_cells(line),
-        "ece": number(line.expected_calibration_error, 2),
-        "nll": number(line.negative_log_likelihood, 3),
-        "minutes": f"{line.minutes:.1f}",
-    }
+def _deviation(values: Sequence[float | None], mean: float | None, scale: float) -> float | None:
+    """Return the sample standard deviation; None for one value, or where one is missing."""
+    if mean is None or len(values) < 2:
+        return None
+    squares = ((value * scale - mean) * (value * scale - mean) for value in values if value is not None)
+    return math.sqrt(exact_sum(squares) / (len(values) - 1))
 
 
-def result_cells(line: Line) -> dict[str, str]:
-    """What was measured, its two spreads, and the paper's number beside it."""
-    row = line.row
-    return numbers(row.metric, line.result, line.ci95, line.seed_std, row.published, row.published_ci95)
+def render(lines: DataFrame, form: str, columns: Sequence[str] = ()) -> str:
+    """Return the table as text, csv, markdown or latex (booktabs), without a final newline.
+
+    `columns` are headings of the table, or columns of `lines`; without them the table has those that say something.
+    Accuracies are in percent; csv has full precision. markdown and latex have `result ± ci95` in one cell, unless
+    `columns` names ci95; latex leaves out what a paper has no room for. SpecError for a column that is not there.
+    """
+    from pandas.api.types import is_numeric_dtype
+
+    names = {heading: column_of(lines, heading) for heading in columns}
+    if form == "csv":
+        names = names or {name: name for name in [*GROUPED, *AVERAGED, *keys_of(lines).values()] if name in lines}
+        return render_cells(lines.loc[:, list(names.values())].set_axis(list(names), axis="columns"), "csv")
+    cells = _cells(lines, "text" if "ci95" in names else form)
+    others = {heading: column for heading, column in names.items() if heading not in cells}
+    cells = cells.assign(**{heading: [text_of(value) for value in lines[column]] for heading, column in others.items()})
+    cells = cells.loc[:, list(names)] if names else _said(cells, lines, form)
+    numeric = {heading for heading, name in (keys_of(lines) | others).items() if is_numeric_dtype(lines[name])}
+    return render_cells(cells, form, RIGHT | numeric)
 
 
-def numbers(
-    metric: str,
-    result: float | None,
-    ci95: float | None,
-    seed_std: float | None,
-    published: float | None,
-    published_ci95: float | None,
-) -> dict[str, str]:
-    """Of `result_cells`, as they are shown."""
-    digits = digits_of(metric)
-    paper = number(published, digits)
-    if paper and published_ci95 is not None:
-        paper += f" ± {number(published_ci95, digits)}"
-    return {
-        "result": number(result, digits) or "not finite",
-        "ci95": number(ci95, digits),
-        "seed std": number(seed_std, digits),
-        "published": paper,
-        "difference": "" if result is None or published is None else f"{result - published:+.{digits}f}",
-    }
+def _cells(lines: DataFrame, form: str) -> DataFrame:
+    """Return all columns that a table may have, as texts under their headings."""
+    from pandas import DataFrame
+
+    keys = {heading: key for heading, key in keys_of(lines).items() if key not in IN_ROWS}
+    return DataFrame(
+        [
+            {
+                "experiment": line["experiment"],
+                **{heading: str(line[column] or "")[:8] for heading, column in HIDDEN.items()},
+                "algorithm": line["algorithm"],
+                "dataset": line["dataset"] if line["split"] == "test" else f"{line['dataset']} ({line['split']})",
+                "way": str(line["way"] or ""),
+                "shot": str(line["shot"] or ""),
+                "trial": line["trial"] or "",
+                "protocol": line["protocol"] or "",
+                "steps": str(line["train_steps"] or ""),
+                "inner": str(line["inner_steps"] or ""),
+                "tuned": line["tuned"] or "",
+                **{heading: text_of(line[key]) for heading, key in keys.items()},
+                "episodes": str(line["episodes"]),
+                "seeds": str(line["seeds"]),
+                "metric": unit_of(line["metric"]),
+                "validation": number(line.get("validation"), digits_of(line["metric"])),
+                **results(line, form),
+                "ece": number(line["expected_calibration_error"], 2),
+                "nll": number(line["negative_log_likelihood"], 3),
+                "minutes": f"{line['minutes']:.1f}",
+            }
+            for line in records(lines)
+        ],
+        dtype=object,
+    )
 
 
-def unit_of(metric: str) -> str:
-    """The metric, and percent where it is shown in percent."""
-    return "accuracy %" if metric == "accuracy" else metric
+def _said(cells: DataFrame, lines: DataFrame, form: str) -> DataFrame:
+    """Leave out what is empty, what no line needs to differ from another, and validation outside a sweep."""
+    hidden = HIDDEN | DETAILS if form == "latex" else HIDDEN
+    alike = cells.groupby([name for name in cells if name not in MEASURED | hidden.keys()], sort=False).ngroup()
+    for heading, column in hidden.items():
+        known = lines.groupby(alike)[column].transform("nunique", dropna=False)
+        cells[heading] = cells[heading].where(known.gt(1), "")
+    if form == "latex":
+        cells = cells.drop(columns=["seeds", "ece", "nll", "minutes"])
+    if not keys_of(lines):
+        cells = cells.drop(columns="validation")
+    return cells.loc[:, (cells != "").any()]
 
 
-def digits_of(metric: str) -> int:
-    """Decimals that a metric is shown with."""
-    return 3 if metric == "mse" else 2
+def keys_of(lines: DataFrame) -> dict[str, str]:
+    """Return the keys in which the runs of a sweep differ by their headings: the last word, if nothing else has it."""
+    keys = [name for name in lines if "." in name]
+    last = Counter(key.rpartition(".")[2] for key in keys)
+    last.update([*lines, *HEADINGS])
+    return {word if last[word := key.rpartition(".")[2]] == 1 else key: key for key in keys}
 
 
-def _csv(lines: Sequence[Line]) -> str:
-    """Full precision, in percent where the metric is accuracy."""
-    text = io.StringIO()
-    own = ("seeds", "result", "ci95", "seed_std", "difference", "expected_calibration_error", "negative_log_likelihood",
-           "minutes")  # fmt: skip
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*GROUPED, *own, "published", "published_ci95", "published_source"])
-    for line in lines:
-        row = line.row
-        values = [getattr(row, name) for name in GROUPED] + [getattr(line, name) for name in own]
-        writer.writerow([*values, row.published, row.published_ci95, row.published_source])
-    return text.getvalue().rstrip("\n")
+def column_of(lines: DataFrame, heading: str) -> str:
+    """Return the column of `lines` that has this heading, or this name; SpecError with the nearest one."""
+    known = dict(zip(lines, lines, strict=True)) | HEADINGS | keys_of(lines)
+    if heading in known:
+        return known[heading]
+    near = difflib.get_close_matches(heading, known, n=1, cutoff=0.5)
+    way_out = f"did you mean {near[0]}?" if near else f"the columns are {', '.join(known)}"
+    raise SpecError([f"the table has no column {heading!r}; {way_out}"])
+
+
+def text_of(value: Any) -> str:
+    """Return a value as a cell that no format is made for."""
+    from pandas import isna
+
+    if isna(value):
+        return ""
+    return (
+        str(value).lower() if isinstance(value, bool) else f"{value:.10g}" if isinstance(value, float) else str(value)
+    )

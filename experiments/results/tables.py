@@ -12,25 +12,25 @@ where it is `others`, from the rows of those specs that belong to no paper's tab
 
 from __future__ import annotations
 
-import csv
-import io
 import re
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
+import pandas
+from pandas import DataFrame, Series
+
 from metarun.experiments.papers.definition import load_table, shipped_tables
-from metarun.experiments.papers.filled import FilledCell, read_table
-from metarun.experiments.papers.render import percent
+from metarun.experiments.papers.filled import CELLS, read_table, table_as_csv
+from metarun.experiments.papers.render import cells_of
 from metarun.experiments.papers.render import render as render_table
 from metarun.experiments.reports.formats import render_cells
-from metarun.experiments.reports.table import numbers, render, tabulate
-from metarun.experiments.runs.rows import COLUMNS, Row
+from metarun.experiments.reports.table import lines_of, render
+from metarun.experiments.runs.rows import COLUMNS, DTYPES, read_frame
 from metarun.experiments.system.atomic import write_text_atomic
 
 HERE = Path(__file__).parent
 ROWS = HERE / "results.csv"
-COLUMNS_OF_ALL = ("table", "column", "method", "published", "result", "ci95", "verdict", "budget", "seeds")
+COLUMNS_OF_ALL = ["table", "column", "method", "published", "result", "verdict", "budget", "seeds"]
 MAIN = {  # table -> cells that the project's README shows
     "duan2016-bandits-small": ("n10-k5-rl2",),
     "finn2017-omniglot": ("5way-1shot", "5way-5shot"),
@@ -40,97 +40,88 @@ MAIN = {  # table -> cells that the project's README shows
     "vinyals2016-omniglot": ("20way-1shot",),
 }
 OTHERS = ("omniglot-", "miniimagenet-")
-KEY = ("experiment", "seed", "split", "way", "shot", "query", "protocol", "inner_steps", "checkpoint", "precision",
-       "episodes", "episodes_digest")  # fmt: skip
+KEY = ["experiment", "seed", "split", "way", "shot", "query", "protocol", "inner_steps", "checkpoint", "precision",
+       "episodes", "episodes_digest"]  # fmt: skip
 
 
 def take_over(runs: Path) -> None:
-    """Tables and rows of a folder of runs; a row replaces that of the same test of the same run."""
+    """Take over the tables and rows of a folder of runs; a row replaces that of the same test of the same run."""
     if not (runs / "results.csv").is_file():
         sys.exit(f"{runs} is no folder of finished runs: it has no results.csv")
     for name in shipped_tables():
         for path in sorted(runs.glob(f"{name}.csv")) + sorted(runs.glob(f"{name}-budget-*.csv")):
             own = HERE / f"{name}.csv"
-            cells = {cell.cell: cell for cell in merged(read_table(own) if own.is_file() else [], read_table(path))}
-            in_order = [cells[cell.name] for cell in load_table(name).cells if cell.name in cells]
-            write_text_atomic(own, render_table(in_order, [], "csv") + "\n")
-    rows = {tuple(row[key] for key in KEY): row for path in (ROWS, runs / "results.csv") for row in read(path)}
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows[key] for key in sorted(rows))
-    write_text_atomic(ROWS, text.getvalue())
+            cells = merged(read_table(own), read_table(path)) if own.is_file() else read_table(path)
+            cells = cells.set_index("cell", drop=False)
+            in_order = [cell.name for cell in load_table(name).cells if cell.name in cells.index]
+            write_text_atomic(own, table_as_csv(cells.loc[in_order]))
+    rows = pandas.concat([read(ROWS), read(runs / "results.csv")]).drop_duplicates(KEY, keep="last")
+    write_text_atomic(ROWS, rows.sort_values(KEY)[COLUMNS].to_csv(index=False, lineterminator="\n"))
 
 
-def merged(old: Sequence[FilledCell], new: Sequence[FilledCell]) -> list[FilledCell]:
-    """Each cell once. A column with cells of both has those in bold that are sure to be: see `best_of_both`."""
-    trained = {cell.cell: (cell.budget or 1, cell.seeds) for cell in old}
-    taken = [cell for cell in new if (cell.budget or 1, cell.seeds) >= trained.get(cell.cell, (0, 0))]
-    names = {cell.cell for cell in taken}
-    kept = [cell for cell in old if cell.cell not in names]
-    best = {cell.cell for cell in kept + taken if cell.best}
-    for column in {cell.column for cell in kept} & {cell.column for cell in taken}:
-        in_column = [[cell for cell in part if cell.column == column] for part in (kept, taken, old, new)]
-        best -= {cell.cell for part in in_column for cell in part}
-        best |= best_of_both(*in_column)
-    return [cell.model_copy(update={"best": cell.cell in best}) for cell in kept + taken]
+def merged(old: DataFrame, new: DataFrame) -> DataFrame:
+    """Return each cell once. A column with cells of both has those in bold that are sure to be: see `best_of_both`."""
+    trained = pandas.concat([old.assign(taken=False), new.assign(taken=True)])
+    trained["share"] = trained["budget"].fillna(1)
+    cells = trained.sort_values(["share", "seeds", "taken"], kind="stable").drop_duplicates("cell", keep="last")
+    cells = cells.sort_index(kind="stable").sort_values("taken", kind="stable").reset_index(drop=True)
+    for column, both in cells.groupby("column")["taken"].nunique().items():
+        if both > 1:
+            kept, taken, before, after = (
+                part[part["column"] == column] for part in (cells[~cells["taken"]], cells[cells["taken"]], old, new)
+            )
+            best = cells["cell"].isin(best_of_both(kept, taken, before, after))
+            cells["best"] = cells["best"].where(cells["column"] != column, best)
+    return cells[list(CELLS)]
 
 
-def best_of_both(
-    kept: Sequence[FilledCell], taken: Sequence[FilledCell], old: Sequence[FilledCell], new: Sequence[FilledCell]
-) -> set[str]:
-    """Names of the best cells of a column that has kept cells of an old and taken ones of a new folder, whose episodes
-    are not here to be paired.
+def best_of_both(kept: DataFrame, taken: DataFrame, old: DataFrame, new: DataFrame) -> set[str]:
+    """Return the names of the best cells of a column that has kept cells of an old folder and taken ones of a new one.
 
+    Their episodes are not here to be paired.
     On the same tasks the standard error of a difference is at most the sum of both standard errors, whatever the two
     have in common (Cauchy and Schwarz): where intervals do not meet, a paired test tells the cells apart as well. So
     the best of the folder with the best cell of all stand, if all cells of the other are that far from it; else none.
     """
-    cells = [*kept, *taken]
-    if len({(cell.episodes_digest, cell.metric) for cell in cells}) > 1:
+    cells = pandas.concat([kept, taken], ignore_index=True)
+    if len(cells[["episodes_digest", "metric"]].drop_duplicates()) > 1:
         return set()
-    if any(cell.result is None or cell.ci95 is None for cell in [*old, *new]):
+    if pandas.concat([old, new])[["result", "ci95"]].isna().any(axis=None):
         return set()
-    choose = min if cells[0].metric == "mse" else max
-    top = choose(cells, key=lambda cell: cell.result)
-    own, others, compared = (kept, taken, old) if top in kept else (taken, kept, new)
-    if any(abs(top.result - cell.result) <= top.ci95 + cell.ci95 for cell in others):
+
+    def top_of(cells: DataFrame) -> Series:
+        results = cells["result"].reset_index(drop=True)
+        return cells.iloc[results.idxmin() if cells["metric"].iloc[0] == "mse" else results.idxmax()]
+
+    top = top_of(cells)
+    own, others, compared = (kept, taken, old) if top["cell"] in set(kept["cell"]) else (taken, kept, new)
+    if ((others["result"] - top["result"]).abs() <= others["ci95"] + top["ci95"]).any():
         return set()
     if len(own) == 1:  # one that was alone was compared with none
-        return {top.cell}
-    return {cell.cell for cell in own if cell.best and choose(compared, key=lambda cell: cell.result) == top}
+        return {top["cell"]}
+    return set(own.loc[own["best"], "cell"]) if top_of(compared)["cell"] == top["cell"] else set()
 
 
-def read(path: Path) -> list[dict[str, str]]:
-    """The lines of a CSV."""
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
+def read(path: Path) -> DataFrame:
+    """Return the cells of a results.csv as they stand there."""
+    return pandas.read_csv(path, dtype=str, keep_default_na=False)
 
 
 def written(name: str) -> str:
-    """The Markdown of a table."""
+    """Return the Markdown of a table."""
     if name == "others":
-        rows = (row for row in read(ROWS) if row["experiment"].startswith(OTHERS))
-        told = [{key: value or None for key, value in row.items() if value or key in ("mean", "ci95")} for row in rows]
-        alone = [Row.model_validate(row) for row in told]
-        return render(tabulate(alone), "markdown")
+        rows = read_frame(ROWS, DTYPES)
+        return render(lines_of(rows[rows["experiment"].str.startswith(OTHERS)]), "markdown")
     if name not in ("all", "main"):
         path = HERE / f"{name}.csv"
         return render_table(read_table(path), [], "markdown") if path.is_file() else "Not run yet."
-    lines = []
-    for table in shipped_tables():
-        if (HERE / f"{table}.csv").is_file():
-            cells = [cell for cell in read_table(HERE / f"{table}.csv") if cell.published is not None and cell.budget]
-            chosen = MAIN.get(table, ()) if name == "main" else [cell.cell for cell in cells]
-            lines += [line_of(table, cell) for cell in cells if cell.cell in chosen]
-    return render_cells(COLUMNS_OF_ALL, lines, "markdown")
-
-
-def line_of(table: str, cell: FilledCell) -> list[str]:
-    """One line: the number with its interval over episodes, and how much of the paper's budget it had."""
-    told = numbers(cell.metric, cell.result, cell.ci95, None, cell.published, None)
-    return [table, cell.column, cell.method, told["published"], told["result"], told["ci95"], cell.verdict,
-            percent(cell.budget), str(cell.seeds)]  # fmt: skip
+    tables = {table: HERE / f"{table}.csv" for table in shipped_tables()}
+    cells = pandas.concat([read_table(path).assign(table=table) for table, path in tables.items() if path.is_file()])
+    cells = cells[cells["published"].notna() & cells["budget"].notna()].assign(published_ci95=None)
+    if name == "main":
+        chosen = [(table, cell) for table, names in MAIN.items() for cell in names]
+        cells = cells[cells.set_index(["table", "cell"]).index.isin(chosen)]
+    return render_cells(cells_of(cells, "markdown").assign(table=list(cells["table"]))[COLUMNS_OF_ALL], "markdown")
 
 
 def filled(text: str) -> str:

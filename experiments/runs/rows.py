@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 import fcntl
-import io
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
@@ -18,6 +16,10 @@ from ..errors import RunError
 from ..system.atomic import write_text_atomic
 from ..system.lock import cannot_lock
 from .directory import folders_below
+
+if TYPE_CHECKING:  # pandas takes most of a second to import, which the quick verbs do not have
+    from pandas import DataFrame
+    from pandas.api.extensions import ExtensionArray
 
 
 def _finite(value: Any) -> Any:
@@ -76,7 +78,13 @@ class Row(BaseModel):
         return self.model_dump(mode="json")
 
 
+def _dtype(annotation: Any) -> str:
+    kinds = get_args(annotation) or (annotation,)
+    return "Float64" if float in kinds else "Int64" if int in kinds else "string"
+
+
 COLUMNS = list(Row.model_fields)
+DTYPES = {name: _dtype(field.annotation) for name, field in Row.model_fields.items()}  # in a DataFrame
 
 
 def published_columns(published: Published | None) -> dict[str, Any]:
@@ -136,9 +144,36 @@ def merge(root: Path) -> Path:
 
 
 def rows_as_csv(rows: Sequence[Row]) -> str:
-    """All columns, full precision."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(row.as_json() for row in rows)
-    return text.getvalue()
+    """Return the text of results.csv: all columns, full precision."""
+    return as_frame(rows).to_csv(index=False, lineterminator="\n")
+
+
+def as_frame(rows: Sequence[Row]) -> DataFrame:
+    """Return rows as a DataFrame with the columns and dtypes of `DTYPES`. An empty text is a missing one."""
+    from pandas import DataFrame
+
+    return DataFrame({name: as_column([getattr(row, name) for row in rows], dtype) for name, dtype in DTYPES.items()})
+
+
+def read_frame(path: Path, dtypes: Mapping[str, str]) -> DataFrame:
+    """Read a CSV with the columns and dtypes of `dtypes`.
+
+    Numbers keep every bit and texts every letter: `0123`, `1e5`, `NA` and `nan` stay texts in a column of texts. Only
+    an empty cell is missing, and so is a column that the file lacks. RunError for a file that cannot be read so.
+    """
+    import pandas
+
+    try:
+        cells = pandas.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8").fillna("")
+        missing = [""] * len(cells)
+        return pandas.DataFrame({name: as_column(cells.get(name, missing), dtype) for name, dtype in dtypes.items()})
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path} cannot be read as a table ({error}): restore it, or move it away") from None
+
+
+def as_column(values: Iterable[Any], dtype: str) -> ExtensionArray:
+    """Return values, or their texts in a CSV, as a column of a DataFrame; None and "" are missing."""
+    from pandas import array
+
+    convert = {"Float64": float, "Int64": int, "boolean": lambda value: str(value) in ("True", "true")}.get(dtype, str)
+    return array([None if value is None or value == "" else convert(value) for value in values], dtype=dtype)

@@ -35,11 +35,11 @@ QUICK = [
 ]
 
 
-def test_quick_verbs_never_import_tensorflow(tmp_path):
-    """In one interpreter, with TensorFlow and Keras made impossible to import."""
+def test_quick_verbs_never_import_what_is_slow(tmp_path):
+    """In one interpreter, with TensorFlow, Keras and pandas made impossible to import; tables may import pandas."""
     program = """
 import json, sys
-for name in ("tensorflow", "keras", "torch"):
+for name in sys.argv[2].split():
     sys.modules[name] = None
 from metarun.cli.main import metarun
 for arguments in json.loads(sys.argv[1]):
@@ -48,15 +48,20 @@ for arguments in json.loads(sys.argv[1]):
     except SystemExit as leave:
         assert not leave.code, arguments
 """
-    row = {**ROW}
-    (tmp_path / "result.json").write_text(json.dumps(row))
-    verbs = [*QUICK, ["table", str(tmp_path)], ["table", str(tmp_path), "--format", "latex"]]
-    done = subprocess.run([sys.executable, "-c", program, json.dumps(verbs)], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    wrong = subprocess.run(
-        [sys.executable, "-c", program, '[["train", "quickstart/protonet"]]'], capture_output=True, text=True
-    )
-    assert wrong.returncode != 0 and "tensorflow" in wrong.stderr  # train does import it: the test can fail
+
+    def run(verbs, forbidden):
+        command = [sys.executable, "-c", program, json.dumps(verbs), forbidden]
+        return subprocess.run(command, capture_output=True, text=True)
+
+    (tmp_path / "result.json").write_text(json.dumps(ROW))
+    tables = [["table", str(tmp_path)], ["table", str(tmp_path), "--format", "latex"]]
+    heavy = "tensorflow keras torch"
+    for verbs, forbidden in ((QUICK, f"{heavy} pandas tabulate jinja2 matplotlib"), (tables, heavy)):
+        done = run(verbs, forbidden)
+        assert done.returncode == 0, done.stderr
+    for verbs, name in (([["train", "quickstart/protonet"]], "tensorflow"), (tables, "pandas")):
+        wrong = run(verbs, name)
+        assert wrong.returncode != 0 and name in wrong.stderr  # these do import it: the test can fail
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64" or sys.platform != "linux", reason="oneDNN is for x86")

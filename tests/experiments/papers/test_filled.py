@@ -8,8 +8,9 @@ from rows import ROW
 
 from metarun.experiments.papers.filled import verdict
 from metarun.experiments.reports.compare import Compared, best
-from metarun.experiments.reports.table import average
-from metarun.experiments.runs.rows import Row
+from metarun.experiments.reports.formats import records
+from metarun.experiments.reports.table import averaged
+from metarun.experiments.runs.rows import Row, as_frame
 
 LINE = {"metric": "accuracy", "published": 98.7, "published_ci95": 0.4}
 
@@ -36,7 +37,8 @@ LINE = {"metric": "accuracy", "published": 98.7, "published_ci95": 0.4}
 )
 def test_verdicts(told, words):
     """A point is for percentages: 5.0 is not "within 1 point" of a reward of 5.9."""
-    assert verdict(average([Row(**ROW | LINE | {"ci95": 0.0001} | told)])) == words
+    (line,) = records(averaged(as_frame([Row(**ROW | LINE | {"ci95": 0.0001} | told)]), ["experiment"]))
+    assert verdict(line) == words
 
 
 def compared(values, metric="accuracy"):

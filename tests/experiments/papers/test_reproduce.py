@@ -24,6 +24,7 @@ from metarun.experiments.papers.definition import load_table
 from metarun.experiments.papers.filled import collect
 from metarun.experiments.papers.plan import choose, plan, trainings
 from metarun.experiments.papers.render import render
+from metarun.experiments.reports.formats import records
 from metarun.experiments.runs.run import Run
 from metarun.experiments.system import lock
 
@@ -65,7 +66,7 @@ def test_one_model_is_trained_once_for_all_its_cells(table, tmp_path, calls):
     assert "MAML with more steps" in told.output and "p > 0.05" in told.output
     lines = (out / "paper.csv").read_text().splitlines()
     assert [line.split(",")[0] for line in lines] == ["cell", "k5", "k10", "k5-more"]
-    assert "| K = 5 |" in (out / "paper.md").read_text() and r"\toprule" in (out / "paper.tex").read_text()
+    assert "| K = 5 " in (out / "paper.md").read_text() and r"\toprule" in (out / "paper.tex").read_text()
     again = reproduce(table, "--out", out)
     assert calls == {"train": 1, "evaluate": 2}  # finished: nothing is done again
     assert again.stdout == told.stdout
@@ -83,8 +84,8 @@ def test_the_number_of_another_test_is_its_own(table, tmp_path, calls):
     reproduce(table, "--out", out, "--cells", "k5*")
     assert calls == {"train": 1, "evaluate": 1}
     filled, _ = collect(plan(load_table(str(table)), out))
-    assert [(one.cell, one.published) for one in filled] == [("k5", 3.0), ("k5-more", 7.0)]
-    assert filled[0].result != filled[1].result
+    assert list(filled["cell"]) == ["k5", "k5-more"] and list(filled["published"]) == [3.0, 7.0]
+    assert filled["result"].nunique() == 2
 
 
 def test_cells_are_chosen_by_glob(table, tmp_path):
@@ -220,13 +221,13 @@ def test_bold_needs_identical_episodes(table, tmp_path):
     leave(one, 0.9, (0.9, 0.8, 1.0))
     leave(two, 0.5)
     filled, notes = collect(planned)
-    assert [(each.cell, each.best) for each in filled] == [("k5", True), ("other", False)]
+    assert list(filled["cell"]) == ["k5", "other"] and list(filled["best"]) == [True, False]
     assert notes == ["k5: 1 of 2 seeds", "other: 1 of 2 seeds"]
-    assert "90.00*" in render(filled, notes, "text") and "**90.00**" in render(filled, notes, "markdown")
-    assert r"\textbf{90.00}" in render(filled, notes, "latex")
+    assert "90.00*" in render(filled, notes, "text") and "**90.00 ± 1.00**" in render(filled, notes, "markdown")
+    assert r"\textbf{$90.00 \pm 1.00$}" in render(filled, notes, "latex")
     leave(two, 0.5, episodes_digest="2" * 16)
     filled, notes = collect(planned)
-    assert not any(each.best for each in filled)
+    assert not filled["best"].any()
     assert "K = 5: none is bold, k5 and other were not tested on the same episodes" in render(filled, notes, "text")
     two.directory.episodes.unlink()
     assert any(note.startswith("other is compared with none") for note in collect(planned)[1])
@@ -243,10 +244,11 @@ def test_none_is_bold_beside_a_cell_that_cannot_be_compared(table, tmp_path):
     planned = [one for one in plan(load_table(str(table)), tmp_path) if one.cell.name in ("k5", "second", "third")]
     for one, mean in zip(planned, (0.9, 0.5, 0.7), strict=True):
         leave(one, mean, (mean - 0.01, mean, mean + 0.01))
-    assert [each.cell for each in collect(planned)[0] if each.best] == ["k5"]
+    filled, _ = collect(planned)
+    assert list(filled["cell"][filled["best"]]) == ["k5"]
     planned[0].directory.episodes.unlink()
     filled, notes = collect(planned)
-    assert len(filled) == 3 and not any(each.best for each in filled)
+    assert len(filled) == 3 and not filled["best"].any()
     assert notes[-1] == "K = 5: none is bold, k5 is compared with none"
 
 
@@ -256,7 +258,7 @@ def test_another_seed_is_not_taken_for_this_one(table, tmp_path):
     leave(planned[0], 0.5)
     shutil.copytree(planned[0].directory.path, planned[1].directory.path)
     assert [str(one.state) for one in planned] == ["finished", "another seed in its folder"]
-    assert collect(planned)[0][0].seeds == 1
+    assert list(collect(planned)[0]["seeds"]) == [1]
     with pytest.raises(RunError, match="holds the finished run of seed 0"):
         Run(planned[1].experiment, 1, planned[1].directory).refuse_another_spec()
 
@@ -267,20 +269,22 @@ def test_seeds_tested_on_other_tasks_are_not_averaged(table, tmp_path):
     leave(planned[0], 0.5, content_digest="a")
     leave(planned[1], 0.7, content_digest="b")
     leave(planned[2], 0.9, episodes_digest="2" * 16)
-    ((only,), notes) = collect(planned)
-    assert (only.seeds, only.result, only.seed_std) == (1, pytest.approx(50), None)
+    filled, notes = collect(planned)
+    (only,) = records(filled)
+    assert (only["seeds"], only["result"], only["seed_std"]) == (1, pytest.approx(50), None)
     assert notes == ["k5: without seed 1, 2, tested on other images or tasks than seed 0", "k5: 1 of 3 seeds"]
     leave(planned[1], 0.7, content_digest="")  # of a version that did not note it
-    assert collect(planned)[0][0].seeds == 2
+    assert list(collect(planned)[0]["seeds"]) == [2]
     for one, digest in zip(planned, ("", "a", "a"), strict=True):
         leave(one, 0.7, content_digest=digest)
-    assert collect(planned)[0][0].seeds == 3
+    assert list(collect(planned)[0]["seeds"]) == [3]
     leave(planned[0], 0.1, content_digest="b")  # rejected: the first seed decides
-    ((most,), notes) = collect(planned)
-    assert (most.seeds, most.result) == (2, pytest.approx(70)) and "without seed 0" in notes[0]
+    filled, notes = collect(planned)
+    (most,) = records(filled)
+    assert (most["seeds"], most["result"]) == (2, pytest.approx(70)) and "without seed 0" in notes[0]
     for one, digest in zip(planned, ("", "a", "b"), strict=True):  # nobody knows which the first was
         leave(one, 0.7, content_digest=digest)
-    assert collect(planned)[0][0].seeds == 1
+    assert list(collect(planned)[0]["seeds"]) == [1]
 
 
 def test_finished_seeds_that_were_not_asked_for_are_told(table, tmp_path):
@@ -288,7 +292,7 @@ def test_finished_seeds_that_were_not_asked_for_are_told(table, tmp_path):
     for one in plan(load_table(str(table)), tmp_path, seeds=3):
         leave(one)
     filled, notes = collect(plan(load_table(str(table)), tmp_path))
-    assert filled[0].seeds == 1 and "k5: seed 1, 2 finished too, see --seeds" in notes
+    assert filled["seeds"].iloc[0] == 1 and "k5: seed 1, 2 finished too, see --seeds" in notes
 
 
 def test_jobs_are_not_kept_by_a_cell_that_is_damaged(table, tmp_path, monkeypatch):
@@ -363,10 +367,10 @@ def test_seeds_are_a_spread_and_their_mean_is_tested(table, tmp_path):
     planned = [one for one in plan(load_table(str(table)), tmp_path, seeds=2) if one.cell.name == "k5"]
     for one, mean in zip(planned, (0.5, 0.7), strict=True):
         leave(one, mean)
-    ((only,), _) = collect(planned)
-    assert only.seeds == 2 and only.result == pytest.approx(60)
-    assert only.seed_std == pytest.approx(100 * math.sqrt(0.02))
-    assert not only.best  # alone in its column, it is the best of nothing
+    (only,) = records(collect(planned)[0])
+    assert only["seeds"] == 2 and only["result"] == pytest.approx(60)
+    assert only["seed_std"] == pytest.approx(100 * math.sqrt(0.02))
+    assert not only["best"]  # alone in its column, it is the best of nothing
 
 
 def test_a_cell_of_a_shipped_table_from_nothing_to_its_line(tmp_path):

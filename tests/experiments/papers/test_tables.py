@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from metarun.experiments.papers.filled import FilledCell, read_table
-from metarun.experiments.papers.render import render
-from metarun.experiments.runs.rows import COLUMNS
+from metarun.experiments.papers.definition import shipped_tables
+from metarun.experiments.papers.filled import CELLS, read_table, table_as_csv
+from metarun.experiments.reports.formats import records
+from metarun.experiments.runs.rows import COLUMNS, DTYPES, read_frame
 
 
 def write_cells(path, *cells):
@@ -15,11 +16,18 @@ def write_cells(path, *cells):
     told = {"method": "A", "spec": "s", "metric": "accuracy", "published": 99, "ci95": 0.25, "verdict": "a verdict"}
     told |= {"episodes": 600, "seeds": 2, "train_steps": 10, "inner_steps": 0, "checkpoint": "last"}
     told |= {"spec_digest": "0", "episodes_digest": "1"}
-    lines = [
-        FilledCell(cell=name, column=name.split("-")[0], budget=budget, result=result, best=best, **told)
-        for name, budget, result, best in cells
-    ]
-    path.write_text(render(lines, [], "csv") + "\n")
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(CELLS), lineterminator="\n")
+        writer.writeheader()
+        for name, budget, result, best in cells:
+            own = {"cell": name, "column": name.split("-")[0], "budget": budget, "result": result}
+            own["difference"] = result - 99
+            writer.writerow(told | own | {"best": str(best).lower()})
+
+
+def told_of(cells, *columns):
+    """Some columns of cells, line by line."""
+    return [tuple(line[name] for name in columns) for line in records(cells)]
 
 
 @pytest.fixture
@@ -56,17 +64,20 @@ def test_a_table_and_its_line(tables, folders):
     write_cells(runs / "snell2017-omniglot.csv", ("5way-1shot", 0.5, 98.5, False), ("20way-1shot", None, 20, False))
     (runs / "no-table-of-ours.csv").write_text("")
     tables.take_over(runs)
-    told = [(row["experiment"], row["seed"], row["mean"]) for row in tables.read(results / "results.csv")]
+    told = told_of(tables.read(results / "results.csv"), "experiment", "seed", "mean")
     assert told == [("one", "0", "3"), ("one", "1", "4"), ("other", "0", "2")]
     assert not (results / "no-table-of-ours.csv").exists()
 
     told = tables.filled(
         "before\n<!-- table all -->\nold\n<!-- end -->\n<!-- table snell2017-omniglot -->\n<!-- end -->\nafter\n"
     )
-    line = "| snell2017-omniglot | 5way | A | 99.00 | 98.50 | 0.25 | a verdict | 50 % | 2 |"
-    assert line in told and "old" not in told and told.count("| 20way |") == 1  # which nothing was trained for
-    assert told.endswith("| 20way | A | 99.00 | 20.00 | 0.25 | -79.00 | a verdict | accuracy % | 600 | 2 |  |\n"
-                         "<!-- end -->\nafter\n")  # fmt: skip
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in told.splitlines()]
+    line = ["snell2017-omniglot", "5way", "A", "99.00", "98.50 ± 0.25", "a verdict", "50 %", "2"]
+    assert (
+        line in lines and "old" not in told and [cells[:2] for cells in lines if "20way" in cells] == [["20way", "A"]]
+    )
+    assert lines[-3] == ["20way", "A", "99.00", "20.00 ± 0.25", "-79.00", "a verdict", "accuracy %", "600", "2", ""]
+    assert told.endswith("\n<!-- end -->\nafter\n")
     assert tables.filled(told) == told
 
 
@@ -90,7 +101,7 @@ def test_a_table_of_runs_of_several_machines(tables, folders):
     )
     write_cells(runs / f"{name}.csv", ("20way-5shot", 1.0, 98.5, True))
     tables.take_over(runs)
-    assert [(cell.cell, cell.budget, cell.result, cell.best) for cell in read_table(results / f"{name}.csv")] == [
+    assert told_of(read_table(results / f"{name}.csv"), "cell", "budget", "result", "best") == [
         ("5way-1shot", 1.0, 98.0, False),  # it was compared with others, and is sure to be below the next one
         ("5way-5shot", 0.5, 99.0, True),
         ("20way-1shot", 0.5, 96.0, False),
@@ -116,18 +127,17 @@ def test_the_best_of_two_folders(tables, tmp_path, old, new, best):
     for name, cells in (("old", old), ("new", new)):
         write_cells(tmp_path / name, *((f"c-{cell}", 1.0, *told) for cell, *told in cells))
     cells = tables.merged(read_table(tmp_path / "old"), read_table(tmp_path / "new"))
-    assert "".join(sorted(cell.cell[-1] for cell in cells if cell.best)) == best
+    assert "".join(sorted(name[-1] for name in cells["cell"][cells["best"]])) == best
 
 
 def test_fewer_seeds_do_not_take_the_place_of_more(tables, tmp_path):
     for name, result in (("old", 98.0), ("new", 97.0)):
         write_cells(tmp_path / name, ("5way-1shot", 0.5, result, True))
     old, new = read_table(tmp_path / "old"), read_table(tmp_path / "new")
-    fewer = [cell.model_copy(update={"seeds": cell.seeds - 1}) for cell in new]
-    assert [cell.result for cell in tables.merged(old, fewer)] == [98.0]
-    assert [cell.result for cell in tables.merged(old, new)] == [97.0]
-    longer = [cell.model_copy(update={"budget": 1.0}) for cell in fewer]
-    assert [cell.result for cell in tables.merged(old, longer)] == [97.0]
+    fewer = new.assign(seeds=new["seeds"] - 1)
+    assert list(tables.merged(old, fewer)["result"]) == [98.0]
+    assert list(tables.merged(old, new)["result"]) == [97.0]
+    assert list(tables.merged(old, fewer.assign(budget=1.0))["result"]) == [97.0]
 
 
 def test_taking_over_again_changes_nothing(tables, folders):
@@ -138,18 +148,29 @@ def test_taking_over_again_changes_nothing(tables, folders):
     write_cells(runs / "snell2017-omniglot-budget-0.1.csv", *budget)
     for _ in range(2):
         tables.take_over(runs)
-        assert [cell.best for cell in read_table(results / "snell2017-omniglot.csv")] == [True, True]
+        assert list(read_table(results / "snell2017-omniglot.csv")["best"]) == [True, True]
 
 
 def test_a_row_of_more_episodes_is_another_one(tables, folders):
     results, runs = folders
     rows(runs / "results.csv", ("one", 0, 5), episodes=10000)
     tables.take_over(runs)
-    told = [(row["experiment"], row["episodes"], row["mean"]) for row in tables.read(results / "results.csv")]
+    told = told_of(tables.read(results / "results.csv"), "experiment", "episodes", "mean")
     assert told == [("one", "10000", "5"), ("one", "600", "1"), ("other", "600", "2")]
     rows(runs / "results.csv", ("other", 0, 7), digest="1")  # as many others
     tables.take_over(runs)
-    assert [row["mean"] for row in tables.read(results / "results.csv")] == ["5", "1", "2", "7"]
+    assert list(tables.read(results / "results.csv")["mean"]) == ["5", "1", "2", "7"]
+
+
+def test_csvs_that_are_read_and_written_again_are_the_same_bytes(tables):
+    """All that are in the repository, which older versions have written."""
+    folder = Path(__file__).parents[3] / "experiments/results"
+    read = [path for path in folder.glob("*.csv") if path.stem in shipped_tables()]
+    assert len(read) > 7
+    for path in read:
+        assert table_as_csv(read_table(path)) == path.read_text()
+    rows = read_frame(folder / "results.csv", DTYPES)
+    assert rows.to_csv(index=False, lineterminator="\n") == (folder / "results.csv").read_text()
 
 
 @pytest.mark.parametrize("name", ["README.md", "experiments/results/README.md"])

@@ -1,7 +1,5 @@
-"""Rows, intervals, calibration and tables against numbers worked out by hand."""
+"""Rows, intervals and calibration against numbers worked out by hand."""
 
-import csv
-import io
 import json
 import math
 
@@ -10,8 +8,8 @@ import pytest
 from rows import ROW
 
 from metarun.experiments.errors import RunError
-from metarun.experiments.reports.table import render, tabulate
-from metarun.experiments.runs.rows import Row, find_rows, merge, read_row, rows_as_csv
+from metarun.experiments.reports.table import lines_of, render
+from metarun.experiments.runs.rows import Row, as_frame, find_rows, merge, read_row, rows_as_csv
 from metarun.experiments.stats import expected_calibration_error, mean_and_ci95
 
 
@@ -42,7 +40,7 @@ def test_a_measurement_that_is_not_finite_is_a_row_and_a_line():
         told = row(mean=mean, ci95=ci95, negative_log_likelihood=math.nan)
         assert json.loads(json.dumps(told.as_json(), allow_nan=False))["ci95"] is None
         assert told.mean is None or told.mean == 5e199
-        assert len(render(tabulate([told]), "text").splitlines()) == 3
+        assert len(render(lines_of(as_frame([told])), "text").splitlines()) == 3
     assert math.isnan(expected_calibration_error([0.0] * 15, [math.nan] * 15, [0.0] * 15))  # no logit was a number
 
 
@@ -95,45 +93,6 @@ def test_errors_of_regression():
     np.testing.assert_allclose(problem.loss(tf.constant(predictions[1]), tf.constant(targets)), right[1], rtol=1e-12)
 
 
-def test_seeds_are_averaged_and_specs_are_not():
-    lines = tabulate([row(seed=0, mean=0.5), row(seed=1, mean=0.7), row(seed=0, mean=0.9, spec_digest="f" * 16)])
-    assert [(line.seeds, line.result) for line in lines] == [(2, pytest.approx(60)), (1, pytest.approx(90))]
-    assert lines[0].seed_std == pytest.approx(100 * math.sqrt(2 * 0.01))  # n - 1; the population's would be 10
-    assert lines[0].ci95 == pytest.approx(1.0)  # the mean over seeds, not divided by sqrt(seeds)
-    assert lines[0].difference == pytest.approx(9.0)
-    text = render(lines, "text")
-    assert "00000000" in text and "ffffffff" in text  # one name, two specs: the digests tell them apart
-
-
-def test_a_measurement_that_is_there_twice_counts_once():
-    """`evaluate` repeats a test, or a run is copied: seeds and their spread stay those of two trainings."""
-    both = [row(seed=0, mean=0.5), row(seed=1, mean=0.7)]
-    repeated = row(seed=0, mean=0.5, published=None)
-    (line,) = tabulate([repeated, *both, row(seed=1, mean=0.7)])
-    assert line == tabulate(both)[0]
-    assert line.seeds == 2 and line.row.published == 51.0
-
-
-def test_protocols_and_test_tasks_never_share_a_line():
-    rows = [row(), row(protocol="transductive"), row(episodes_digest="2" * 16), row(way=20), row(checkpoint="last")]
-    assert len(tabulate(rows)) == len(rows)
-
-
-def test_formats():
-    lines = tabulate([row(experiment="a_b|c", published_ci95=0.5)])
-    told = dict(zip(*csv.reader(io.StringIO(render(lines, "csv"))), strict=True))
-    assert float(told["result"]) == 50.0 and float(told["difference"]) == -1.0
-    markdown = render(lines, "markdown").splitlines()
-    assert r"a_b\|c" in markdown[2] and "51.00 ± 0.50" in markdown[2]
-    assert len({line.replace(r"\|", "").count("|") for line in markdown}) == 1
-    latex = render(lines, "latex")
-    assert r"a\_b|c" in latex and r"accuracy \%" in latex and r"51.00 $\pm$ 0.50" in latex and latex.count(r"\\") == 2
-    text = render(tabulate([row(mean=None, ci95=None)]), "text")
-    assert "not finite" in text
-    regression = render(tabulate([row(metric="mse", mean=0.351, published=0.35)]), "text")
-    assert "0.351" in regression and "+0.001" in regression  # no percent
-
-
 def test_results_csv_is_rebuilt_from_the_runs(tmp_path):
     root = tmp_path / "set~1" / "seed-0~1"  # what `--fresh` names so is below the folder
     for seed, folder in enumerate(["a/seed-0", "a/seed-1", "a/seed-1~1", "a/seed-1~1/evaluations"]):
@@ -155,20 +114,6 @@ def test_links_to_runs_are_followed(tmp_path):
     (tmp_path / "runs" / "a").symlink_to("../elsewhere")
     (tmp_path / "runs" / "loop").symlink_to(".")
     assert find_rows([tmp_path / "runs"]) == [tmp_path / "runs" / "a" / "result.json"]
-
-
-def test_two_measurements_that_disagree_are_told(capsys):
-    assert len(tabulate([row(mean=0.5), row(mean=0.6)])) == 1
-    assert "was measured twice on the same tasks, as 0.5 and 0.6" in capsys.readouterr().err
-
-
-def test_lines_that_differ_in_what_is_not_shown_show_it():
-    """Rejected: two lines that look the same."""
-    rows = [row(query=15), row(query=7, checkpoint="last"), row(query=15, episodes_digest="2" * 16), row(way=20)]
-    names, _, *lines = render(tabulate(rows), "text").splitlines()
-    assert "query" in names and "checkpoint" in names and "tasks" in names
-    assert ["22222222" in line for line in lines] == [False, False, True, False]
-    assert not {"query", "checkpoint", "tasks"} & set(render(tabulate([row(), row(way=20)]), "text").split())
 
 
 def test_a_foreign_or_damaged_row_is_named_and_left_out(tmp_path, capsys):

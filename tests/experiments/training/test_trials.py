@@ -13,9 +13,9 @@ from metarun.experiments.errors import RunError, SpecError
 from metarun.experiments.evaluation.retest import evaluate
 from metarun.experiments.papers.definition import load_table
 from metarun.experiments.papers.plan import plan
-from metarun.experiments.reports.table import render, tabulate
+from metarun.experiments.reports.table import lines_of, render
 from metarun.experiments.runs.directory import RunDirectory
-from metarun.experiments.runs.rows import Row
+from metarun.experiments.runs.rows import Row, as_frame
 from metarun.experiments.runs.run import Run
 from metarun.experiments.training.train import train
 
@@ -120,7 +120,7 @@ def test_a_table_of_trials(tmp_path):
         for name in ("random", "thompson_sampling")
     ]
     assert rows[1].mean > rows[0].mean + 2 * rows[0].ci95
-    text = render(tabulate(rows), "text")
+    text = render(lines_of(as_frame(rows)), "text")
     assert "3 arms, 20 pulls" in text and "total_reward" in text and "way" not in text and "protocol" not in text
     assert Row.model_validate(json.loads((tmp_path / "random" / "result.json").read_text())) == rows[0]
 
