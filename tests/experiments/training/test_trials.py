@@ -184,7 +184,7 @@ def test_every_cell_of_both_tables_ships(tmp_path):
 @pytest.mark.parametrize("name", ["mdps-rl2", "bandits-gittins", "mdps-beb"])
 def test_shipped_specs_of_trials_run(name, tmp_path):
     overrides = ["test.episodes=8"]
-    if name.endswith("rl2"):
+    if name.endswith("-rl2"):
         overrides += [
             "jit=off",
             "train.meta_batch=8",
@@ -223,7 +223,7 @@ def test_the_first_of_equal_values_is_chosen(tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", sorted(name for name in shipped_specs() if name.startswith("duan2016/")))
 def test_every_shipped_spec_of_trials_runs(name, tmp_path):
     overrides = ["test.episodes=4"]
-    if name.endswith("rl2"):
+    if name.endswith("-rl2"):
         overrides += ["train.meta_batch=4", "train.steps=2", "validation.episodes=4", "algorithm.minibatch=4"]
     row = train(Run(load(name, overrides).experiment, 0, RunDirectory(tmp_path / "run")))
     assert np.isfinite(row.mean) and row.episodes == 4
