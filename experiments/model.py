@@ -30,7 +30,7 @@ class Model(NamedTuple):
     experiment: Experiment
     seed: int
     source: Any  # a Source
-    learner: Any  # a Learner; one that is trained is a TrainedLearner
+    learner: Any  # a Learner, or a TrainedLearner if the algorithm is trained
     workers: Workers = ALONE  # the processes that train it together
 
     def training_stream(self) -> Stream:

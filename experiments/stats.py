@@ -75,7 +75,7 @@ def wilcoxon_p(differences: np.ndarray) -> float:
     # Equal accuracies differ by rounding; 12 digits tell ties from differences
     sizes = np.round(np.abs(kept), 12)
     _, group, ties = np.unique(sizes, return_inverse=True, return_counts=True)
-    ties = ties.astype(np.float64)  # whose cubes are beyond integers
+    ties = ties.astype(np.float64)  # their cubes exceed integers
     ranks = (np.cumsum(ties) - (ties - 1) / 2)[group]
     count = len(kept)
     mean = count * (count + 1) / 4
@@ -88,7 +88,7 @@ def incomplete_beta(a: float, b: float, x: float) -> float:
     """Return I_x(a, b), regularised, by the continued fraction of Abramowitz and Stegun 26.5.8 (modified Lentz)."""
     if x <= 0 or x >= 1:
         return float(x >= 1)
-    if x > (a + 1) / (a + b + 2):  # where the fraction is slow
+    if x > (a + 1) / (a + b + 2):  # here the fraction converges slowly
         return 1 - incomplete_beta(b, a, 1 - x)
     front = math.exp(math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) + a * math.log(x) + b * math.log1p(-x))
     tiny = 1e-300

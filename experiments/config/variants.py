@@ -47,8 +47,8 @@ def with_test(experiment: Experiment, changes: Mapping[str, Any]) -> Experiment:
 def is_beginning(shorter: Experiment, longer: Experiment) -> bool:
     """Return whether a training is the first part of a longer one.
 
-    It is if both differ in their length alone, the learning rates do not depend on the length, and the longer one also
-    logs and validates at the step at which the shorter one ends.
+    Three conditions hold: both differ in their length alone; the learning rates do not depend on the length; the longer
+    one also logs and validates at the step at which the shorter one ends.
     """
     steps = shorter.train.steps
     every = [longer.train.log_every, *([longer.validation.every] if longer.validation else [])]
@@ -65,11 +65,19 @@ def is_beginning(shorter: Experiment, longer: Experiment) -> bool:
 def within_budget(
     spec: str, budget: float, overrides: Sequence[str] = (), variant: Sequence[str] = ()
 ) -> tuple[Experiment, Experiment]:
-    """Return the recipe with a share of its training steps, and the whole recipe.
+    """Return the recipe with a part of its training steps, and the whole recipe.
 
-    The recipe is the spec with the overrides `variant`. Only the first one has the `overrides` too, and it has a name
-    of its own where it trains less. Schedules follow: linear and cosine end with the last step, and the steps of `step`
-    shrink with the training.
+    An experiment that trains less has a name of its own. Schedules follow: linear and cosine end with the last step,
+    and the intervals of `step` shrink with the training.
+
+    Args:
+        spec: name or path of the spec.
+        budget: part of the training steps, between 0 and 1.
+        overrides: changes of the first experiment alone, such as "train.steps=100".
+        variant: overrides that make the recipe from the spec.
+
+    Raises:
+        SpecError: the spec is missing or has mistakes.
     """
     full = load(spec, variant, "overrides").experiment
     whole = load(spec, [*variant, *overrides], "overrides").experiment if overrides else full

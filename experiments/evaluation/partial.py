@@ -19,7 +19,7 @@ class PartialTest:
     """The file of the finished part of one test of one model. A file of another test or model is ignored."""
 
     def __init__(self, path: Path, experiment: Experiment, variables: Sequence[tf.Variable], content_digest: str):
-        """Identify the test.
+        """Prepare the file of a test.
 
         Args:
             path: the file.

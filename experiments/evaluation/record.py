@@ -24,7 +24,7 @@ class Trained(NamedTuple):
     checkpoint: Literal["best", "last"]
     step: int  # meta-updates
     seconds: float  # of training and validation
-    spec_digest: str  # of the spec with which it was trained
+    spec_digest: str  # of the spec that was trained
 
 
 class Files(NamedTuple):

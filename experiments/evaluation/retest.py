@@ -44,7 +44,7 @@ def evaluate(run: Path, split: Split, changes: Mapping[str, Any]) -> Evaluated:
         if path.exists():
             return Evaluated(read_row(path), path, True)
         chosen = experiment.test.checkpoint
-        without = experiment.model_copy(update={"published": None})  # that is for the paper's test
+        without = experiment.model_copy(update={"published": None})  # the published number is that of the own test
         model = restored(directory, without, trained.seed, chosen, split)
         training = Trained(chosen, trained.train_steps, trained.seconds, trained.spec_digest)
         row = record(model, training, Files.of_retest(path), split)
@@ -77,5 +77,5 @@ def _weights(directory: RunDirectory, chosen: str) -> Path:
         return directory.best
     last = directory.checkpoint(read_row(directory.result).train_steps)
     if not last.is_file():
-        raise RunError(f"{last}, the checkpoint of the last step, is missing: train again with --fresh")
+        raise RunError(f"{last} is missing, the checkpoint of the last step: train again with --fresh")
     return last

@@ -172,7 +172,7 @@ def _sbatch(submission: Submission, before: Sequence[Submission]) -> Iterator[No
 
 
 def _link(log: Path, target: Path) -> None:
-    """Link `log`, beside the run, to `target`, the log of its job. A log that is a file is renamed to NAME~."""
+    """Make `log`, beside the run, a link to the log `target` of its job. A log that is a file is renamed to NAME~."""
     if log.exists() and not log.is_symlink():
         log.replace(log.with_name(f"{log.name}~"))
     new = log.with_name(f".{log.name}.new")

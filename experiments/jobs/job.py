@@ -35,7 +35,7 @@ from .slurm import slurm
 Paper = tuple[str, int | None, float]  # name or path of the table, number of seeds, budget
 
 MOST_RESTARTS = 5  # at the same step
-PATIENCE = (0, 3, 10)  # seconds before each attempt to be requeued: many jobs that are stopped together ask together
+PATIENCE = (0, 3, 10)  # seconds before each attempt to be requeued: jobs that are stopped together all ask at once
 
 
 def work(
@@ -68,7 +68,7 @@ def work(
                     count_restarts(directory)
                 experiment = load(directory.spec).experiment
                 run = Run(experiment, experiment.seeds[0], directory)
-                with stop.held():  # a module that is left in the middle cannot be imported again
+                with stop.held():  # an interrupted import cannot be repeated
                     from ..system.startup import import_tensorflow
 
                     import_tensorflow()
@@ -143,7 +143,7 @@ def requeued() -> bool:
 
 
 def write_table(out: str, paper: Paper | None) -> None:
-    """Rebuild OUT/results.csv, and write the table of all runs, or that of a paper, as .csv, .md and .tex.
+    """Write OUT/results.csv anew, and the table of all runs or of a paper as .csv, .md and .tex.
 
     Args:
         out: the folder of the runs.

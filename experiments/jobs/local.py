@@ -25,12 +25,8 @@ from ..system.signals import StopSignal
 from .job import work
 from .submission import Submission, new_submission
 
-OUTER = (
-    "SLURM_JOB_ID",
-    "SLURM_ARRAY_TASK_ID",
-    "SLURM_STEP_NUM_TASKS",
-    "TF_CONFIG",
-)  # of a job around this process
+# variables of a job around this process
+OUTER = ("SLURM_JOB_ID", "SLURM_ARRAY_TASK_ID", "SLURM_STEP_NUM_TASKS", "TF_CONFIG")
 
 
 def devices(runs: int, most: int | None, gpus: int) -> list[str | None]:
@@ -93,7 +89,7 @@ def run_here(
                 process.join()
                 free.append(gpu)
                 state = "finished" if not process.exitcode else "failed"
-                if stop.requested or process.exitcode == Interrupted.code:  # by another's `metarun cancel`
+                if stop.requested or process.exitcode == Interrupted.code:  # by `metarun cancel`
                     state = "stopped"
                 if process.exitcode and not stop.requested:
                     failed.append(run.directory.path)

@@ -42,7 +42,7 @@ def settled(spec: Cluster | None, given: Mapping[str, Any]) -> Cluster:
     path = user_file()
     values: dict[str, Any] = {}
     if path and path.is_file():
-        document = read(path, may_be_empty=True)  # all lines commented out
+        document = read(path, may_be_empty=True)  # empty: all its lines are commented out
         values = document.values
         for key, message in _mistakes(values):
             document.complain(key, message)

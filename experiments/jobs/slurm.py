@@ -86,7 +86,7 @@ def reach(node: str) -> str:
 
 
 def expand(names: str) -> list[str]:
-    """Expand Slurm's short form of host names: "gpu[08-10,12],login" -> gpu08, gpu09, gpu10, gpu12, login."""
+    """Return the host names of Slurm's short form: "gpu[08-10,12],login" -> gpu08, gpu09, gpu10, gpu12, login."""
     found = []
     for prefix, ranges, suffix in re.findall(r"([^,\[\]]+)(?:\[([^\]]*)\]([^,\[\]]*))?", names):
         for part in ranges.split(",") if ranges else [""]:
@@ -97,7 +97,7 @@ def expand(names: str) -> list[str]:
 
 
 def tasks_of_nodes(text: str) -> list[int]:
-    """Expand Slurm's short form of a list of numbers: "2(x3),1" -> 2, 2, 2, 1."""
+    """Return the numbers of Slurm's short form: "2(x3),1" -> 2, 2, 2, 1."""
     found: list[int] = []
     for part in text.split(","):
         number, _, times = part.partition("(x")

@@ -139,7 +139,7 @@ def cancel(folder: Path) -> int:
     that will start it also starts runs outside the folder.
     """
     here, submissions = folder.resolve(), find_submissions(folder)
-    below = {run.path.resolve() for run in find_runs(folder)}  # some by symbolic links
+    below = {run.path.resolve() for run in find_runs(folder)}  # some are reached by symbolic links
 
     def inside(run: Path) -> bool:
         return run in below or run.is_relative_to(here)

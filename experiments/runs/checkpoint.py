@@ -59,7 +59,7 @@ def read(path: Path) -> tuple[dict[str, Any], list[np.ndarray]]:
             arrays = [file[f"{number:04d}"] for number in range(len(file.files) - 1)]
     except (Interrupted, MemoryError):
         raise
-    except Exception as error:  # what damage raises in zipfile, zlib and numpy is of a dozen kinds
+    except Exception as error:  # damage raises a dozen kinds of errors in zipfile, zlib and numpy
         raise RunError(f"{path} is not a whole checkpoint ({error}): use --fresh to train again") from None
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise RunError(OTHER.format(path=path))

@@ -22,7 +22,7 @@ def shorter_run(experiment: Experiment, directory: RunDirectory) -> RunDirectory
     """Return the shorter run that this run can continue, or None without one.
 
     Runs beside this one with the same seed are searched: OUT/<any name>/seed-<n>. A run counts if it is a shorter
-    training of the same spec, has done more steps than this one and is not being trained now. The one with the most
+    training of the same spec, has done more steps than this one and is not in use. The one with the most
     steps is returned. A run that was started with --fresh continues none.
 
     Args:
@@ -40,7 +40,7 @@ def shorter_run(experiment: Experiment, directory: RunDirectory) -> RunDirectory
             idle = further and (other.finished or not lock.holder(other.lock))
             if idle and is_beginning(load(spec).experiment, experiment):
                 found.append(other)
-        except (SpecError, OSError):  # damaged, of another version, not ours to read
+        except (SpecError, OSError):  # damaged, of another version, or not readable for this user
             continue
     return max(found, key=lambda other: other.step, default=None)
 
@@ -62,7 +62,7 @@ def continue_shorter_run(experiment: Experiment, directory: RunDirectory, conten
             if not saved:
                 return
             state, arrays = checkpoint.read(saved[0])
-            if state.get("content_digest") not in ("", content_digest):  # of older versions: "" for glyphs
+            if state.get("content_digest") not in ("", content_digest):  # older versions wrote "" for glyphs
                 return
             paths = [path for path in (other.best, other.metrics) if path.is_file()]
             files = [(path.relative_to(other.path), path.read_bytes()) for path in paths]

@@ -110,7 +110,7 @@ class RunDirectory:
 
     def drop_old_checkpoints(self) -> None:
         """Delete all but the newest step checkpoints, and temporary files that were not written to their end."""
-        killed = self.checkpoints.glob(".*.npz.*")  # in the middle of writing: see `atomic`
+        killed = self.checkpoints.glob(".*.npz.*")  # left by a process that was killed while it wrote: see `atomic`
         for path in (*self.newest_checkpoints()[KEPT_CHECKPOINTS:], *killed):
             path.unlink(missing_ok=True)
 

@@ -112,7 +112,7 @@ def retest(run: Path, split: str, changes: Mapping[str, Any]) -> Retest:
     trained, spec = read_row(directory.result), spec_of(directory)
     if not spec.kind.is_trained:
         raise RunError(f"{run}: {spec.algorithm.name} is not trained: run `metarun train` on a spec with another test")
-    if spec.digest != trained.spec_digest and spec.dataset.name != "imagefolder":  # whose folder may have been moved
+    if spec.digest != trained.spec_digest and spec.dataset.name != "imagefolder":  # whose images may have been moved
         raise RunError(
             f"{directory.spec} is not the spec that the run was trained with (digest {spec.digest}, its row has "
             f"{trained.spec_digest}): restore it, and change the test by options of `metarun evaluate`"

@@ -26,7 +26,7 @@ def import_tensorflow() -> None:
     Without -v, messages that its libraries print while they load are dropped. Errors still raise.
     """
     os.environ.update(fast_kernels())
-    os.environ["KERAS_BACKEND"] = "tensorflow"  # whatever else the user does with Keras
+    os.environ["KERAS_BACKEND"] = "tensorflow"  # whatever backend the user has set for Keras
     if os.environ.get("TF_CPP_MIN_LOG_LEVEL", "0") == "0":
         import tensorflow
 
@@ -37,7 +37,7 @@ def import_tensorflow() -> None:
 
 
 def silence_libraries() -> None:
-    """Drop all later messages of the C++ libraries, unless -v is given. sys.stderr still prints."""
+    """Hide all later messages of the C++ libraries, unless -v is given. sys.stderr still prints."""
     if os.environ.get("TF_CPP_MIN_LOG_LEVEL", "0") == "0":
         return
     sys.stderr = os.fdopen(os.dup(2), "w", buffering=1, errors="backslashreplace")
@@ -46,7 +46,7 @@ def silence_libraries() -> None:
 
 @contextmanager
 def _silent_standard_error() -> Iterator[None]:
-    """Drop messages inside the block that C++ libraries write to file descriptor 2, past sys.stderr."""
+    """Hide messages inside the block that C++ libraries write to file descriptor 2, past sys.stderr."""
     saved = os.dup(2)
     nowhere = os.open(os.devnull, os.O_WRONLY)
     try:

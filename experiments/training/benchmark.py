@@ -43,7 +43,7 @@ class Benchmark(BaseModel):
     imports: float  # from the command to a ready TensorFlow
     data: float  # reading the dataset
     tracing: float
-    compiling: float  # the first step without the time of a later one
+    compiling: float  # time of the first step minus that of a later one
     first_step: float  # all of these: from the command to the end of the first step
     steps: int  # steps measured, after the first two
     step: float  # median
@@ -53,7 +53,7 @@ class Benchmark(BaseModel):
     examples_per_second: float  # images, points or steps of trials that enter the learner, each counted once
     operations: int  # per step, by formula
     rate: float  # operations / step
-    float32_rate: float  # of a 2048 x 2048 matrix product, measured a moment before
+    float32_rate: float  # of a 2048 x 2048 matrix product, measured just before
     bfloat16_rate: float
     fraction: float  # rate / float32_rate
     memory: int  # peak resident memory, in bytes

@@ -47,7 +47,7 @@ class Training:
         self.evaluation = validation_of(model)
 
     def train(self, stop: StopSignal) -> None:
-        """Meta-train from the newest checkpoint, or from the start, to the last step. Classical methods have no steps.
+        """Train from the newest checkpoint, or from the start, to the last step. Classical methods have no steps.
 
         Raises:
             Interrupted: `stop` was requested. A checkpoint is written.
