@@ -185,6 +185,23 @@ def test_runs_of_different_specs_are_not_averaged(runs, tmp_path):
     assert set(lines_of(curves.regret(found))) == {one, other}
 
 
+def test_reliability_is_over_the_queries_of_all_seeds(runs, tmp_path):
+    """Rejected: the mean of the seeds' accuracies, 60, where one seed has three times the queries of the other."""
+    shutil.copytree(runs / "learner", tmp_path / "learner")
+    first = tmp_path / "learner" / "seed-0"
+    second = another_seed(first, 1)
+    (first / "calibration.csv").write_text("queries,confidence,right\n10,5,4\n0,0,0\n")
+    (second / "calibration.csv").write_text("queries,confidence,right\n30,15,24\n10,9,9\n")
+    axes, below = curves.reliability(runs_below([tmp_path])).axes
+    line = axes.get_lines()[-1]
+    np.testing.assert_allclose(line.get_xydata(), [[50, 70], [90, 90]])
+    (band,) = axes.collections
+    edges = band.get_paths()[0].vertices
+    assert {y for x, y in edges if x == 50} >= {40, 80} and {y for x, y in edges if x == 90} == {90}
+    assert line.get_label() == "rl2 (2 seeds): ECE 16.2%"  # the mean of 10 and 22.5
+    np.testing.assert_allclose(below.patches[0].get_data().values, [80, 20])
+
+
 def test_each_metric_has_axes_of_its_own(runs, tmp_path):
     shutil.copytree(runs / "learner", tmp_path / "errors")
     for name in ("metrics.csv", "result.json"):

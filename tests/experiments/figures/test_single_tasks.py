@@ -89,9 +89,9 @@ def test_adaptation_is_the_mean_over_test_tasks_of_each_step(folder):
     found = only(folder, "maml")
     (line,) = adaptation([found, only(folder, "protonet")]).axes[0].get_lines()  # protonet has no inner steps
     assert list(line.get_xdata()) == [0, 1, 2]
-    expected = [episodes(found, f"accuracy_{step}").mean() for step in range(3)]
+    expected = [100 * episodes(found, f"accuracy_{step}").mean() for step in range(3)]
     np.testing.assert_allclose(line.get_ydata(), expected, rtol=1e-6)
-    assert line.get_ydata()[2] == pytest.approx(found.row.mean) != line.get_ydata()[0]
+    assert line.get_ydata()[2] == pytest.approx(100 * found.row.mean) != line.get_ydata()[0]
     (regression,) = adaptation([only(folder, "sinusoids")]).axes[0].get_lines()
     assert regression.get_ydata()[3] == pytest.approx(only(folder, "sinusoids").row.mean, rel=1e-6)
     assert adaptation([only(folder, "protonet")]) is None
@@ -104,9 +104,9 @@ def test_reliability_is_that_of_all_test_predictions(folder):
     assert f"ECE {100 * found.row.expected_calibration_error:.1f}%" in line.get_label()
     (shares,) = below.patches
     heights = shares.get_data().values
-    assert heights.sum() == pytest.approx(1) and (heights > 0).sum() == len(line.get_xdata())
-    weighted = (heights[heights > 0] * line.get_ydata()).sum()
-    assert weighted == pytest.approx(found.row.mean, abs=1e-6)  # accuracy of all is the mean over the bins
+    assert heights.sum() == pytest.approx(100) and (heights > 0).sum() == len(line.get_xdata())
+    weighted = (heights[heights > 0] * line.get_ydata()).sum() / 100
+    assert weighted == pytest.approx(100 * found.row.mean, abs=1e-4)  # accuracy of all is the mean over the bins
     assert not np.allclose(line.get_xdata(), line.get_ydata())
 
 
