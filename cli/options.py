@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import shlex
+import sys
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from typing import Any
 
@@ -11,6 +13,63 @@ import click
 
 overrides = click.option(
     "-s", "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a value of the spec; repeatable."
+)
+
+
+def examples(*lines: str) -> str:
+    """Return the end of a `--help`: commands that can be copied, without the name `metarun`."""
+    return "\n".join(["\b", "Examples:", *(f"  metarun {line}" for line in lines)])
+
+
+def typed(*more: str, verb: str = "", without: Collection[str] = ()) -> str:
+    """Return the command line of this process, for a message that says what to type instead.
+
+    Args:
+        more: words that are added at the end.
+        verb: in place of the verb of this command.
+        without: options that are left out, with their values.
+    """
+    context = click.get_current_context()
+    flags = {name for each in context.command.params if getattr(each, "is_flag", False) for name in each.opts}
+    kept, words = [], iter(sys.argv[1:])
+    for word in words:
+        name, equals, _ = word.partition("=")
+        if name not in without:
+            kept.append(word)
+        elif not equals and name not in flags:
+            next(words, None)
+    if verb:
+        kept[kept.index(context.info_name or "")] = verb
+    return shlex.join(["metarun", *kept, *more])
+
+
+class Seeds(click.ParamType):
+    """Seeds such as 3, 0-4 or 0,2,5, as a list."""
+
+    name = "seeds"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> list[int]:
+        from ..experiments.runs.sweep import parse_seeds
+
+        try:
+            return parse_seeds(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+def _in_one_list(ctx: click.Context, parameter: click.Parameter, value: Sequence[Sequence[int]]) -> list[int]:
+    return list(dict.fromkeys(seed for some in value for seed in some))
+
+
+seeds = click.option(
+    "--seeds",
+    "--seed",
+    "seeds",
+    type=Seeds(),
+    multiple=True,
+    callback=_in_one_list,
+    metavar="0-4",
+    help="Train these seeds, not those of the spec: 3, 0-4 or 0,2,5; repeatable.",
 )
 
 

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from .errors import report
-from .options import offline, overrides
+from .options import examples, offline, overrides, seeds, typed
+
+if TYPE_CHECKING:
+    from ..experiments.training.session import Outcome
 
 
-@click.command(name="train")
+@click.command(
+    name="train",
+    epilog=examples("train quickstart/maml -s train.steps=100 --out tried", "train my.yaml omniglot/maml --seeds 0-2"),
+)
 @click.argument("specs", nargs=-1, required=True, metavar="SPEC...")
 @overrides
-@click.option(
-    "--seed", "seeds", multiple=True, type=click.IntRange(0, 2**31 - 1), help="Instead of the spec's seeds; repeatable."
-)
+@seeds
 @click.option(
     "--out",
     type=click.Path(file_okay=False, path_type=Path),
@@ -30,91 +34,91 @@ from .options import offline, overrides
 @click.option(
     "--fresh",
     is_flag=True,
-    help="Start again; what is there is renamed to seed-<n>~1, never lost. Without it a stopped run goes on.",
+    help="Start again; what is there is renamed to seed-<n>~1, never lost. Without it a stopped run is resumed.",
 )
-def command(specs: tuple[str, ...], overrides: tuple[str, ...], seeds: tuple[int, ...], out: Path, fresh: bool) -> None:
-    """Train and test each SPEC, a YAML file or the name of a spec that ships, once for each seed.
+def command(specs: tuple[str, ...], overrides: tuple[str, ...], seeds: list[int], out: Path, fresh: bool) -> None:
+    """Train and test each SPEC once per seed. A SPEC is a YAML file, or the name of a spec that ships.
 
-    The same command again goes on where an interrupted run stopped, and skips what is finished. A longer training under
-    another name goes on from a shorter one of the same spec in OUT. A run that fails does not stop those after it.
+    To begin a spec of your own, copy one that ships: `metarun show quickstart/maml > my.yaml`.
 
-    Many processes train one run together, each with a part of every meta-batch, where TF_CONFIG names them, or where
-    one `srun` starts them; then a run that fails ends the command.
+    The same command again resumes what was interrupted and skips what is finished. A longer training under another
+    name continues a shorter one of the same spec in OUT. A run that fails does not stop those after it.
+
+    Several processes train one run together if TF_CONFIG names them, or if one `srun` starts them. Each takes a part
+    of every meta-batch. A run that fails then ends the command.
     """
-    from ..experiments.config.checks import unshareable
-    from ..experiments.config.load import load, told_apart
-    from ..experiments.errors import SpecError
+    from ..experiments.errors import Interrupted
     from ..experiments.jobs.rendezvous import find
+    from ..experiments.runs.sweep import grid, refuse_unshareable
 
-    loaded, problems = [], []
-    for spec in specs:
-        try:
-            loaded.append(load(spec, overrides))
-        except SpecError as error:
-            problems.extend(told_apart(spec, error.problems, specs))
-    names = [each.experiment.name for each in loaded]
-    problems += [
-        f"two specs have the name {name}: rename one" for name in dict.fromkeys(names) if names.count(name) > 1
-    ]
+    _refuse_sweep(overrides)
+    runs = grid(specs, overrides, seeds, out)
     cluster = find()
     if cluster:
-        reasons = {each.experiment.name: unshareable(each.experiment, len(cluster.addresses)) for each in loaded}
-        problems += [f"{name}: {reason}" for name, reason in reasons.items() if reason]
-    if problems:
-        raise SpecError(problems)
+        refuse_unshareable(runs, len(cluster.addresses))
     from ..experiments.system.startup import import_tensorflow, silence_libraries
 
     import_tensorflow()
     if cluster:
         silence_libraries()  # of a lost worker each of the others would print a page
     from ..algorithms.workers import ALONE, join
-    from ..experiments.errors import Interrupted
-    from ..experiments.reports.table import lines_of, render
-    from ..experiments.runs.rows import as_frame, merge
-    from ..experiments.runs.run import Run
-    from ..experiments.training.followers import follow
-    from ..experiments.training.train import train
+    from ..experiments.training.session import follow_all, train_all
 
-    runs = [
-        Run.at(out, each.experiment, seed) for each in loaded for seed in dict.fromkeys(seeds) or each.experiment.seeds
-    ]
     workers = join(cluster.addresses, cluster.index) if cluster else ALONE
     if workers.index > 0:
         try:
-            with open(os.devnull, "w") as nowhere, contextlib.redirect_stderr(nowhere):  # progress is the chief's
-                for one in runs:
-                    follow(one, workers)
+            follow_all(runs, workers)
         except Interrupted:
-            sys.exit(130)
+            sys.exit(130)  # the chief says it
         return
-    if not fresh:
-        for one in runs:
-            one.refuse_another_spec()  # now, not after the hours of the runs before it
-    rows, failed = [], {}
+    outcomes = []
     try:
-        for one in runs:
-            directory = one.directory
-            if directory.finished and not fresh:
-                click.echo(f"{directory.path} is finished; --fresh trains it again", err=True)
-            try:
-                rows.append(train(one, fresh, workers))
-                merge(out)
-            except Interrupted:
-                later = [str(other.directory.path) for other in runs[runs.index(one) + 1 :]]
-                if fresh and later:
-                    click.echo(f"not begun yet, so give these --fresh again: {', '.join(later)}", err=True)
-                raise
-            except Exception as error:  # the other runs may still succeed; all are told at the end
-                failed[directory.path] = error
-                if workers.count > 1:
-                    break
-                if one is not runs[-1]:
-                    click.echo(f"{directory.path} failed; going on with the others", err=True)
+        for outcome in train_all(runs, out, fresh, workers):
+            outcomes.append(outcome)
+            left = len(runs) - len(outcomes) if workers.count == 1 else 0
+            _tell(outcome, left)
+    except Interrupted:
+        if fresh and (later := [str(run.directory.path) for run in runs[len(outcomes) + 1 :]]):
+            click.echo(f"not begun yet, so give these --fresh again: {', '.join(later)}", err=True)
+        raise
     finally:
-        if rows:
-            click.echo(render(lines_of(as_frame(rows)), "text"))
-            click.echo(f"rows: {out / 'results.csv'}", err=True)
-        for path, error in failed.items():
-            report(error, "" if str(path) in str(error) else f"{path}: ")
-    if failed:
+        if outcomes:
+            _show(outcomes, out)
+    if any(outcome.error for outcome in outcomes):
         sys.exit(1)
+
+
+def _refuse_sweep(overrides: Sequence[str]) -> None:
+    """Raise SpecError for an override with several values, which only `submit` takes."""
+    from ..experiments.errors import SpecError
+    from ..experiments.runs.sweep import values_of
+
+    for override in overrides:
+        if len(values_of(override)) > 1:
+            sweep = typed("--executor", "local", verb="submit", without=("--offline",))
+            raise SpecError(
+                [f"-s {override}: train takes one value (in quotes or brackets if it holds a comma); to sweep: {sweep}"]
+            )
+
+
+def _tell(outcome: Outcome, left: int) -> None:
+    """Say at once what is not to be seen in the table at the end."""
+    path = outcome.run.directory.path
+    if outcome.skipped:
+        click.echo(f"{path} is finished; --fresh trains it again", err=True)
+    if outcome.error and left:
+        click.echo(f"{path} failed; continuing with the other runs", err=True)
+
+
+def _show(outcomes: Sequence[Outcome], out: Path) -> None:
+    """Print the table of the rows, then every error."""
+    from ..experiments.reports.table import lines_of, render
+    from ..experiments.runs.rows import as_frame
+
+    if rows := [outcome.row for outcome in outcomes if outcome.row]:
+        click.echo(render(lines_of(as_frame(rows)), "text"))
+        click.echo(f"rows: {out / 'results.csv'}", err=True)
+    for outcome in outcomes:
+        if outcome.error:
+            path = str(outcome.run.directory.path)
+            report(outcome.error, "" if path in str(outcome.error) else f"{path}: ")

@@ -1,4 +1,4 @@
-"""A sweep: specs x values of overrides x seeds, each run with a name of its own. Pure; no TensorFlow."""
+"""The runs of a command: specs x values of overrides x seeds, each with a folder of its own. No TensorFlow."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from ..config.checks import unshareable
 from ..config.load import load, told_apart
 from ..errors import SpecError
 from .run import Run
@@ -17,15 +18,24 @@ LARGEST = 100_000  # runs; more is a mistyped range
 
 
 def grid(specs: Sequence[str], overrides: Sequence[str], seeds: Sequence[int], out: Path) -> list[Run]:
-    """Every run, spec after spec; an override KEY=A,B,C stands for one value after the other, and the name of the
-    experiment then ends in -KEY-A. `seeds` replace those of the specs. SpecError lists all mistakes."""
-    choices = [_choices(override) for override in overrides]
+    """Return every run, spec after spec.
+
+    Args:
+        specs: files, or names of specs that ship.
+        overrides: KEY=VALUE, or KEY=A,B,C for one experiment per value, whose name then ends in -KEY-A.
+        seeds: in place of those of the specs, unless it is empty.
+        out: the folder of the runs.
+
+    Raises:
+        SpecError: lists all mistakes of all specs, and experiments that share a name.
+    """
+    choices = [values_of(override) for override in overrides]
     if len(specs) * len(seeds or "1") * math.prod(map(len, choices)) > LARGEST:
         raise SpecError([f"more than {LARGEST} runs: submit them in parts"])
     keys = [override.partition("=")[0].strip() for override in overrides]
     varied = [number for number, values in enumerate(choices) if len(values) > 1]
     short = _short([keys[number] for number in varied])
-    runs, problems = [], []
+    experiments, problems = [], []
     for spec in specs:
         for values in itertools.product(*choices):
             told = [f"{key}={value}" for key, value in zip(keys, values, strict=True)]
@@ -38,17 +48,24 @@ def grid(specs: Sequence[str], overrides: Sequence[str], seeds: Sequence[int], o
             except SpecError as error:
                 problems += told_apart(spec, error.problems, specs)
                 continue
-            for seed in dict.fromkeys(seeds) or experiment.seeds:
-                runs.append(Run.at(out, experiment, seed))
-    twice = [path for path, count in Counter(run.directory.path for run in runs).items() if count > 1]
-    problems += [f"two runs would be in {path}: rename a spec, or leave one value out" for path in twice]
+            experiments.append(experiment)
+    names = Counter(experiment.name for experiment in experiments)
+    twice = [name for name, count in names.items() if count > 1]
+    problems += [f"two experiments have the name {name}: rename a spec, or leave one out" for name in twice]
     if problems:
         raise SpecError(list(dict.fromkeys(problems)))
-    return runs
+    return [Run.at(out, each, seed) for each in experiments for seed in dict.fromkeys(seeds) or each.seeds]
+
+
+def refuse_unshareable(runs: Sequence[Run], workers: int) -> None:
+    """Raise SpecError for every experiment that so many workers cannot train together."""
+    reasons = {run.experiment.name: unshareable(run.experiment, workers) for run in runs}
+    if problems := [f"{name}: {reason}" for name, reason in reasons.items() if reason]:
+        raise SpecError(problems)
 
 
 def parse_seeds(text: str) -> list[int]:
-    """`0-4` or `0,2,5` or both; ValueError for anything else."""
+    """Return the seeds of `3`, `0-4`, `0,2,5` or a mixture, each once. Raises ValueError for anything else."""
     seeds: list[int] = []
     for part in text.split(","):
         match = re.fullmatch(r"\s*(\d{1,10})(?:-(\d{1,10}))?\s*", part)
@@ -61,8 +78,8 @@ def parse_seeds(text: str) -> list[int]:
     return list(dict.fromkeys(seeds))
 
 
-def _choices(override: str) -> list[str]:
-    """The values of KEY=A,B,C; commas within brackets and quotes part nothing."""
+def values_of(override: str) -> list[str]:
+    """Return the values of KEY=A,B,C. Commas within brackets and quotes separate nothing."""
     key, equals, text = override.partition("=")
     if not equals or not key.strip():
         raise SpecError([f"-s {override}: expected key=value or key=value,value,..."])
@@ -87,6 +104,17 @@ def _split(text: str) -> Iterator[str]:
         else:
             depth += (letter in "[{(") - (letter in "]})")
     yield text[start:]
+
+
+def format_seeds(seeds: Sequence[int]) -> str:
+    """Return text that `parse_seeds` reads as these seeds, for example 0-4."""
+    groups: list[list[int]] = []
+    for seed in seeds:
+        if groups and seed == groups[-1][-1] + 1:
+            groups[-1].append(seed)
+        else:
+            groups.append([seed])
+    return ",".join(str(each[0]) if len(each) == 1 else f"{each[0]}-{each[-1]}" for each in groups)
 
 
 def _short(keys: Sequence[str]) -> list[str]:

@@ -89,7 +89,7 @@ def test_help_names_every_verb_and_hints_at_mistyped_ones():
         (["train"], 2, "Missing argument 'SPEC...'"),
         (["train", "quickstart/maml", "-s", "train.stesp=1"], 2, "did you mean steps?"),
         (["train", "quickstart/maml", "--seed", "-1"], 2, "--seed"),
-        (["train", "quickstart/maml", "quickstart/maml"], 2, "two specs have the name quickstart-maml"),
+        (["train", "quickstart/maml", "quickstart/maml"], 2, "two experiments have the name quickstart-maml"),
         (["validate", "quickstart/maml", "nothing.yaml"], 2, "no such file"),
         (["show", "nothing"], 2, "no such file"),
         (["describe", "mamal"], 2, "maml"),
@@ -256,7 +256,7 @@ def test_runs_that_were_not_begun_are_named(tmp_path, monkeypatch):
     def stopped(*_):
         raise Interrupted("stopped after step 3 of 9")
 
-    monkeypatch.setattr("metarun.experiments.training.train.train", stopped)
+    monkeypatch.setattr("metarun.experiments.training.session.train", stopped)
     command = ["train", "quickstart/maml", "--seed", "0", "--seed", "1", "--out", str(tmp_path)]
     told = CliRunner().invoke(commands, [*command, "--fresh"]).stderr
     assert f"not begun yet, so give these --fresh again: {tmp_path / 'quickstart-maml/seed-1'}" in told

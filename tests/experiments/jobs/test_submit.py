@@ -27,7 +27,7 @@ from metarun.experiments.jobs.status import statuses
 from metarun.experiments.jobs.submission import Submission, cancel, find_runs, find_submissions, live, new_submission
 from metarun.experiments.jobs.submit import prepare, todo
 from metarun.experiments.runs.directory import RunDirectory
-from metarun.experiments.runs.sweep import grid, parse_seeds
+from metarun.experiments.runs.sweep import format_seeds, grid, parse_seeds
 from metarun.experiments.system import lock
 from metarun.experiments.system.failures import noted
 
@@ -73,7 +73,7 @@ def test_a_grid_is_every_combination_under_a_name_of_its_own():
         (["train.steps=1,,2"], "a value is missing between two commas"),
         (["train.steps=1,1"], "1 is given twice"),
         (["train.steps"], "expected key=value"),
-        (["network.hidden=[8],[ 8 ]"], "two runs would be in o/tiny-hidden-8/seed-0"),
+        (["network.hidden=[8],[ 8 ]"], "two experiments have the name tiny-hidden-8"),
         (["description=" + ",".join("ab" * 60 + str(n) for n in range(2))], "too long a name"),
         (
             [f"train.steps={','.join(map(str, range(400)))}", f"train.shot={','.join(map(str, range(1, 400)))}"],
@@ -87,7 +87,9 @@ def test_mistakes_of_a_grid_are_told(overrides, words):
 
 
 def test_seeds_are_ranges_and_lists():
-    assert parse_seeds("0-4") == [0, 1, 2, 3, 4] and parse_seeds("0,2,5-6,2") == [0, 2, 5, 6]
+    assert parse_seeds("0-4") == [0, 1, 2, 3, 4] and parse_seeds("0,2,5-6,2") == [0, 2, 5, 6] and parse_seeds("3") == [3]
+    for text in ("0-4", "0,2,5-6", "3", "5,0-1"):
+        assert format_seeds(parse_seeds(text)) == text
     for wrong in ("", "4-0", "a", "1,,2", "-1", "0-", "0-9999999", str(2**31)):
         with pytest.raises(ValueError, match="seeds"):
             parse_seeds(wrong)
