@@ -88,7 +88,7 @@ offline = click.option(
 
 
 def _only_told(ctx: click.Context, parameter: click.Parameter, value: Any) -> Any:
-    """Keep an option in ctx.params only where the command line has it."""
+    """Keep an option in ctx.params only if the command line has it."""
     if value is not None and value != ():
         ctx.params[parameter.name or ""] = value
     return value
@@ -105,11 +105,15 @@ def _pairs(ctx: click.Context, parameter: click.Parameter, value: tuple[str, ...
         ctx.params["slurm"] = told
 
 
+# what --executor local does not have
+OF_CLUSTERS = ("--executor", "--partition", "--workers", "--cpus", "--memory", "--time", "--account", "--slurm")
+
+
 def cluster_options(executor: str | None) -> Callable[[Any], Any]:
-    """Where runs go, and what the cluster is asked for: `executor`, and those settings that are told."""
+    """Return a decorator that adds --executor, and the settings of a cluster that the command line may override."""
     setting = partial(click.option, expose_value=False, callback=_only_told)
     told = [
-        setting("--partition", help="Where jobs queue."),
+        setting("--partition", help="Partition in which the jobs wait; default: the cluster's own."),
         setting("--gpus", type=int, help="GPUs of each run."),
         setting(
             "--workers",
@@ -117,24 +121,28 @@ def cluster_options(executor: str | None) -> Callable[[Any], Any]:
             help="Processes that train a run together; default: one for each of its GPUs.",
         ),
         setting("--cpus", type=int, help="Cores of each worker."),
-        setting("--memory", help="On each node, for example 8G."),
-        setting("--time", help="Limit of a job: H:MM:SS. A run that needs longer is requeued and goes on."),
+        setting("--memory", help="Memory on each node, for example 8G."),
+        setting(
+            "--time",
+            help="Time limit of a job, H:MM:SS: 4:00 is four minutes, 4:00:00 four hours. A run that needs longer is "
+            "requeued and resumed.",
+        ),
         setting("--account", help="Account that is charged."),
-        setting("--max-parallel", type=int, help="Runs at a time."),
+        setting("--max-parallel", type=int, help="Runs at the same time; default: no limit."),
         click.option(
             "--slurm",
             multiple=True,
             expose_value=False,
             callback=_pairs,
             metavar="KEY=VALUE",
-            help="Any option of sbatch by its long name; repeatable.",
+            help="Another option of sbatch, by its long name; repeatable.",
         ),
         click.option(
             "--executor",
             type=click.Choice(["slurm", "local"]),
             default=executor,
             show_default=True,
-            help="A Slurm cluster, or parallel processes of this machine.",
+            help="Where to train: on a Slurm cluster, or in parallel processes of this machine.",
         ),
     ]
 

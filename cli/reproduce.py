@@ -5,37 +5,69 @@ from __future__ import annotations
 import math
 import os
 import sys
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from .errors import report
-from .options import cluster_options, offline
+from .options import Seeds, cluster_options, examples, offline
 
 if TYPE_CHECKING:
+    from ..experiments.jobs.job import Paper
+    from ..experiments.jobs.submission import Live
     from ..experiments.papers.plan import Planned
 
 
 def finite(context: click.Context, parameter: click.Parameter, value: float) -> float:
-    """nan passes every range."""
+    """Refuse nan, which passes every range."""
     if not math.isfinite(value):
-        raise click.BadParameter(f"{value} is no share")
+        raise click.BadParameter("expected a number above 0, and at most 1")
     return value
 
 
-@click.command(name="reproduce")
+def seeds_or_count(context: click.Context, parameter: click.Parameter, value: str | None) -> list[int]:
+    """Return the seeds of the option. A single number N was a count once, and still stands for the seeds 0 to N-1."""
+    from ..experiments.errors import warn
+    from ..experiments.runs.sweep import format_seeds
+
+    if value is None:
+        return []
+    seeds = Seeds().convert(value, parameter, context)
+    if not value.strip().isdigit() or seeds == [0]:
+        return seeds
+    (count,) = seeds
+    if count > 1000:
+        raise click.BadParameter(f"{value} seeds are too many; for seed {value} alone write {value}-{value}")
+    seeds = list(range(count))
+    warn(f"--seeds {value} is read as --seeds {format_seeds(seeds)}; write that")
+    return seeds
+
+
+@click.command(
+    name="reproduce",
+    epilog=examples(
+        "reproduce finn2017-sinusoid --budget 0.01 --dry-run",
+        "reproduce duan2016-bandits --cells 'n10-k5-*' --seeds 0-2",
+    ),
+)
 @click.argument("table")
-@click.option("--cells", default="*", metavar="GLOB", help="Only the cells with such names, for example '5way-*'.")
-@click.option("--seeds", type=click.IntRange(1, 1000), metavar="N", help="Seeds 0 to N-1 instead of the specs' own.")
+@click.option("--cells", default="*", metavar="GLOB", help="Only the cells whose names match, for example '5way-*'.")
+@click.option(
+    "--seeds",
+    callback=seeds_or_count,
+    metavar="0-4",
+    help="Train these seeds, not those of the specs: 0-4 or 0,2,5. For seed 3 alone write 3-3.",
+)
 @click.option(
     "--budget",
     type=click.FloatRange(0, 1, min_open=True),
     callback=finite,
     default=1.0,
     show_default=True,
-    help="Share of each spec's training steps; such runs have a name of their own, and the table says it.",
+    help="Share of each spec's training steps. Such runs have names of their own, and the table shows the share.",
 )
 @click.option("--dry-run", is_flag=True, help="List the cells: state, estimated hours, data; run nothing.")
 @offline
@@ -53,7 +85,7 @@ def finite(context: click.Context, parameter: click.Parameter, value: float) -> 
 def command(
     table: str,
     cells: str,
-    seeds: int | None,
+    seeds: list[int],
     budget: float,
     dry_run: bool,
     out: Path,
@@ -61,81 +93,119 @@ def command(
     executor: str | None,
     **told: Any,
 ) -> None:
-    """Reproduce a paper's TABLE (a name from `metarun list tables`): run what is missing, go on with what was
-    interrupted, skip what is finished; then print and write the table.
+    """Reproduce a paper's TABLE, a name from `metarun list tables` or a file of your own.
 
-    A cell that fails does not stop the others. The table has every finished cell, chosen by --cells or not. With
-    --executor the runs go to a cluster, or to parallel processes of this machine, as with `metarun submit`.
+    Runs what is missing, resumes what was interrupted and skips what is finished; then prints and writes the table. A
+    cell that fails does not stop the others. The table has every finished cell, whether --cells chose it or not.
+
+    With --executor the runs go to a cluster, or to parallel processes of this machine, as with `metarun submit`.
     """
-    from ..experiments.config.variants import suffix
-    from ..experiments.errors import RunError
-    from ..experiments.jobs.submission import find_submissions, live
     from ..experiments.papers.definition import load_table, shipped_tables
-    from ..experiments.papers.plan import choose, plan, trainings
+    from ..experiments.papers.plan import choose, plan
 
     planned = plan(load_table(table), out, seeds, budget)
-    stem = Path(table).stem
-    if stem in ("results", "table") or stem in shipped_tables() and stem != table:
-        raise click.BadParameter(f"{out / stem}.csv is the name of another table: rename {table}", param_hint="TABLE")
+    path = _path_of(table, out, budget)
     chosen = choose(planned, cells)
     if told and not executor:
         raise click.UsageError(f"--{', --'.join(told)}: only with --executor")
-    alive = {}
-    if dry_run or not executor and not all(one.finished for one in chosen):
-        try:
-            alive = live(find_submissions(out))
-        except RunError as error:
-            click.echo(f"warning: nobody knows what is in the queue: {error}", err=True)
+    alive = _alive(out) if dry_run or not executor and _unfinished(chosen) else {}
+    show = partial(_show, planned, path, form)
+    failed = []
     if dry_run:
         _list(chosen, alive)
-    path, failed = out / f"{stem}{suffix(budget)}", []
     if executor:
-        from .submitting import submit
-
         paper = (table if table in shipped_tables() else os.path.abspath(table), seeds, budget)
-        good = _without_blocked(chosen, failed)
-        try:
-            if good:
-                submit(trainings(good), out, executor, told, paper=paper, dry_run=dry_run)
-        finally:
-            if not dry_run and (executor == "local" or all(one.finished for one in good)):
-                _show(planned, path, form)
-    if dry_run or executor:
-        if failed:
-            sys.exit(1)
-        return
-    if queued := [one for one in chosen if one.directory.path.resolve() in alive]:
-        names = ", ".join(dict.fromkeys(one.cell.name for one in queued))
-        click.echo(f"queued or running, and left alone: {names}; see `metarun status {out}`", err=True)
-        chosen = [one for one in chosen if one not in queued]
-    try:
-        if not all(one.finished for one in chosen):
-            _run(chosen, out, failed)
-    finally:
-        _show(planned, path, form)
+        failed = _submit(chosen, out, executor, told, paper, dry_run, show)
+    elif not dry_run:
+        failed = _run(_without_queued(chosen, alive, out), out, show)
     if failed:
         sys.exit(1)
 
 
-def _without_blocked(chosen: list[Planned], failed: list[str]) -> list[Planned]:
-    """The cells that can be trained or are; the others are told, and noted in `failed`."""
-    from ..experiments.errors import RunError
-    from ..experiments.runs.rows import read_row
+def _path_of(table: str, out: Path, budget: float) -> Path:
+    """Return the path of the table's files without their endings; BadParameter if another table has this name."""
+    from ..experiments.config.variants import suffix
+    from ..experiments.papers.definition import shipped_tables
 
-    good = []
-    for one in chosen:
-        try:
-            one.run.refuse_another_spec()
-            if one.row_path.is_file():
-                read_row(one.row_path)
-            good.append(one)
-        except RunError as error:
-            failed.append(one.cell.name)
-            report(error, f"{one.cell.name}, seed {one.seed}: ")
-    return good
+    stem = Path(table).stem
+    if stem in ("results", "table") or stem in shipped_tables() and stem != table:
+        raise click.BadParameter(f"{out / stem}.csv is the name of another table: rename {table}", param_hint="TABLE")
+    return out / f"{stem}{suffix(budget)}"
 
 
-def _list(chosen: list[Planned], alive: Collection[Path]) -> None:
+def _unfinished(chosen: Sequence[Planned]) -> list[Planned]:
+    return [one for one in chosen if not one.finished]
+
+
+def _alive(out: Path) -> Mapping[Path, Live]:
+    """Return the runs that are queued or running; without a word from the scheduler, none, after a warning."""
+    from ..experiments.errors import RunError, warn
+    from ..experiments.jobs.submission import find_submissions, live
+
+    try:
+        return live(find_submissions(out))
+    except RunError as error:
+        warn(f"cannot read the queue: {error}")
+        return {}
+
+
+def _submit(
+    chosen: Sequence[Planned],
+    out: Path,
+    executor: str,
+    told: Mapping[str, Any],
+    paper: Paper,
+    dry_run: bool,
+    show: Callable[[], None],
+) -> list[str]:
+    """Submit the trainings of the cells that can be trained; return the names of the others."""
+    from ..experiments.papers.plan import trainings, without_blocked
+    from .submitting import submit
+
+    good, blocked = without_blocked(chosen)
+    for one, error in blocked:
+        report(error, f"{one.cell.name}, seed {one.seed}: ")
+    try:
+        if good:
+            submit(trainings(good), out, executor, told, paper=paper, dry_run=dry_run)
+    finally:
+        if not dry_run and (executor == "local" or not _unfinished(good)):
+            show()
+    return [one.cell.name for one, _ in blocked]
+
+
+def _without_queued(chosen: list[Planned], alive: Mapping[Path, Live], out: Path) -> list[Planned]:
+    """Return the cells whose runs are neither queued nor running, and name the others."""
+    queued = [one for one in chosen if one.directory.path.resolve() in alive]
+    if queued:
+        names = ", ".join(dict.fromkeys(one.cell.name for one in queued))
+        click.echo(f"queued or running, so skipped here: {names}; see `metarun status {out}`", err=True)
+    return [one for one in chosen if one not in queued]
+
+
+def _run(chosen: Sequence[Planned], out: Path, show: Callable[[], None]) -> list[str]:
+    """Train and test the cells in this process; return the names of those that failed."""
+    failed = []
+
+    def tell(cells: str, error: Exception) -> None:
+        failed.append(cells)
+        report(error, f"{cells}: ")
+
+    try:
+        if _unfinished(chosen):
+            from ..experiments.system.startup import import_tensorflow
+
+            import_tensorflow()
+            from ..experiments.papers.reproduce import reproduce
+
+            reproduce(chosen, out, tell)
+    finally:
+        show()
+    return failed
+
+
+def _list(chosen: Sequence[Planned], alive: Collection[Path]) -> None:
+    """Print a line for each cell: its state, the hours that it needs, and its data."""
     from ..experiments.config.experiment import Experiment
     from ..experiments.papers.dry_run import listing
 
@@ -151,20 +221,8 @@ def _list(chosen: list[Planned], alive: Collection[Path]) -> None:
         click.echo(line)
 
 
-def _run(chosen: list[Planned], out: Path, failed: list[str]) -> None:
-    from ..experiments.system.startup import import_tensorflow
-
-    import_tensorflow()
-    from ..experiments.papers.reproduce import reproduce
-
-    def tell(cells: str, error: Exception) -> None:
-        failed.append(cells)
-        report(error, f"{cells}: ")
-
-    reproduce(chosen, out, tell)
-
-
-def _show(planned: list[Planned], path: Path, form: str) -> None:
+def _show(planned: Sequence[Planned], path: Path, form: str) -> None:
+    """Write the table, and print it."""
     from ..experiments.papers.render import write
 
     if text := write(planned, path, form):

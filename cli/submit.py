@@ -3,54 +3,56 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from .options import cluster_options, overrides
+from .options import cluster_options, examples, overrides, seeds
 from .submitting import submit
 
-if TYPE_CHECKING:
-    pass
 
-
-@click.command(name="submit")
+@click.command(
+    name="submit",
+    epilog=examples(
+        "submit quickstart/maml -s algorithm.inner_lr=0.2,0.4 --seeds 0-2 --executor local",
+        "submit omniglot/maml --seeds 0-4 --partition gpu --gpus 1 --time 4:00:00 --dry-run",
+    ),
+)
 @click.argument("specs", nargs=-1, required=True, metavar="SPEC...")
 @overrides
-@click.option("--seeds", metavar="0-4", help="Instead of the specs' seeds: 0-4 or 0,2,5.")
+@seeds
 @cluster_options("slurm")
 @click.option("--dry-run", is_flag=True, help="List the runs and what sbatch would be asked for; submit nothing.")
 @click.option(
     "--fresh",
     is_flag=True,
-    help="Train again what is there already; it is renamed to seed-<n>~1. Without it a stopped run goes on.",
+    help="Train again what is there; it is renamed to seed-<n>~1, never lost. Without it a stopped run is resumed.",
 )
 @click.option(
     "--out",
     type=click.Path(file_okay=False, path_type=Path),
     default=Path("runs"),
     show_default=True,
-    help="Folder of the runs, of results.csv and of the table; the nodes must see it.",
+    help="Folder of the runs, of results.csv and of the table; all nodes must see it.",
 )
 def command(
     specs: tuple[str, ...],
     overrides: tuple[str, ...],
-    seeds: str | None,
+    seeds: list[int],
     executor: str,
     dry_run: bool,
     fresh: bool,
     out: Path,
     **told: Any,
 ) -> None:
-    """Train each SPEC with each combination of values (-s KEY=A,B,C) and each seed: one job array, and a last job that
-    merges the results and writes the table.
+    """Train each SPEC with each combination of values (-s KEY=A,B,C) and each seed.
 
-    The same command again submits only what is missing, failed or interrupted; what is queued or running is left alone.
+    On a cluster the runs are one job array, and a last job merges the results and writes the table. With --executor
+    local they are parallel processes of this machine, and the table is printed at the end.
+
+    The same command again submits only what is missing, failed or interrupted. It does not touch what is queued or
+    running. A value that holds a comma needs quotes or brackets.
     """
-    from ..experiments.runs.sweep import grid, parse_seeds
+    from ..experiments.runs.sweep import grid
 
-    try:
-        chosen = parse_seeds(seeds) if seeds is not None else []
-    except ValueError as error:
-        raise click.BadParameter(str(error), param_hint="--seeds") from None
-    submit(grid(specs, overrides, chosen, out), out, executor, told, fresh=fresh, dry_run=dry_run)
+    submit(grid(specs, overrides, seeds, out), out, executor, told, fresh=fresh, dry_run=dry_run)

@@ -1,8 +1,10 @@
-"""The errors of an experiment that a user can mend, each with its exit code."""
+"""The errors that a user can mend, each with its exit code; warnings, and names that were probably meant."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import difflib
+import sys
+from collections.abc import Iterable, Sequence
 from typing import ClassVar
 
 from ..datasets.errors import KnownError
@@ -32,3 +34,14 @@ class RunError(KnownError):
 
 class InUse(RunError):
     """A run that another process has: not a failure of the run."""
+
+
+def warn(text: str) -> None:
+    """Print a warning to the standard error stream."""
+    print(f"warning: {text}", file=sys.stderr)
+
+
+def suggest(name: str, known: Iterable[str], otherwise: str, most: int = 1) -> str:
+    """Return `did you mean ...?` with the known names nearest to `name`, at most so many; else `otherwise`."""
+    near = difflib.get_close_matches(name, known, n=most)
+    return f"did you mean {' or '.join(near)}?" if near else otherwise

@@ -32,7 +32,7 @@ from ..system.signals import StopSignal
 from .rendezvous import find
 from .slurm import slurm
 
-Paper = tuple[str, int | None, float]  # name or path of the table, number of seeds, budget
+Paper = tuple[str, Sequence[int], float]  # table, seeds (none: those of the specs), budget
 
 MOST_RESTARTS = 5  # at the same step
 PATIENCE = (0, 3, 10)  # seconds before each attempt to be requeued: jobs that are stopped together all ask at once

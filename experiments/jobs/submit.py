@@ -1,24 +1,132 @@
-"""Runs to the batch system Slurm, by submitit: a job array, and a last job that merges the results. No TensorFlow."""
+"""Submit runs: to the batch system Slurm as job arrays, or as parallel processes of this machine. No TensorFlow."""
 
 from __future__ import annotations
 
+import os
 import shutil
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from ...datasets.availability import absent, needs
+from ...datasets.errors import DataError
 from ..config.checks import unshareable
 from ..config.experiment import Cluster, Experiment
 from ..errors import RunError, SpecError
 from ..runs.run import Run
 from ..system import lock
-from .submission import JOBS, find_submissions, live
+from .arrays import arrays, options, to_slurm
+from .job import Paper, write_table
+from .local import devices, run_here, submitted_here
+from .settings import settled
+from .submission import JOBS, Submission, find_submissions, live
+
+NOT_OF_SBATCH = ("setup", "srun_args", "stderr_to_stdout")  # options of submitit alone
+OF_THIS_MACHINE = ("gpus", "max_parallel")  # the settings that --executor local has
+
+
+class NoSlurm(RunError):
+    """This machine has no Slurm."""
+
+
+class Submitted(NamedTuple):
+    """What a submission did with its runs."""
+
+    missing: list[Run]  # submitted now
+    alive: list[Run]  # queued or running before
+    finished: int
+    jobs: list[Submission]  # those of Slurm
+    failed: list[Path]  # folders of runs that ended on this machine without a result
+    has_table: bool  # the table was written here; otherwise a job writes it
+
+
+class Preview(NamedTuple):
+    """What a submission would do."""
+
+    states: list[tuple[Run, str]]  # finished, to do, or queued or running
+    sbatch: list[str]  # what each job array would ask for; none on this machine
+
+
+def submit(
+    runs: Sequence[Run],
+    out: Path,
+    executor: str,
+    told: Mapping[str, Any],
+    tell: Callable[[str], object],
+    *,
+    paper: Paper | None = None,
+    fresh: bool = False,
+) -> Submitted:
+    """Submit the runs that are neither finished nor queued or running. On this machine, train them to their end.
+
+    Args:
+        runs: all runs of the command.
+        out: their folder, which also gets results.csv and the table.
+        executor: slurm or local.
+        told: settings of the command line, which override those of the specs.
+        tell: is called with one line for each run that ends on this machine.
+        paper: the table that the runs fill, if it is a paper's.
+        fresh: train again what is finished.
+
+    Raises:
+        SpecError, RunError, DataError: nothing was submitted, or sbatch refused the rest.
+        Interrupted: the runs of this machine were stopped, after their checkpoints.
+    """
+    clusters = clusters_of(runs, executor, told)
+    if executor == "slurm":
+        refuse_without_slurm()
+    made, failed, submission = [], [], None
+    with ExitStack() as held:
+        with alone(out):
+            missing, alive = todo(runs, out, fresh)
+            refuse_missing_data(missing)
+            free = places_for(len(missing), clusters.values(), told) if missing and executor == "local" else []
+            prepare(missing, fresh)
+            os.environ["METARUN_OFFLINE"] = "1"  # two hundred jobs that download are one too many
+            if missing and executor == "slurm":
+                made = to_slurm([(run, clusters[run.experiment.name]) for run in missing], out, paper)
+            elif missing:  # before another command may look
+                submission = held.enter_context(submitted_here(missing, out))
+        if submission:
+            failed = run_here(missing, submission, free, tell)
+    has_table = executor == "local" or not missing and not alive
+    if has_table:
+        write_table(str(out), paper)
+    return Submitted(missing, alive, len(runs) - len(missing) - len(alive), made, failed, has_table)
+
+
+def preview(runs: Sequence[Run], out: Path, executor: str, told: Mapping[str, Any], fresh: bool = False) -> Preview:
+    """Return what `submit` would do; raises what it would raise for settings that contradict the specs."""
+    clusters = clusters_of(runs, executor, told)
+    missing, alive = todo(runs, out, fresh)
+    words = {run.directory.path: "to do" for run in missing} | {
+        run.directory.path: "queued or running" for run in alive
+    }
+    asked = [(run, clusters[run.experiment.name]) for run in missing] if executor == "slurm" else []
+    lines = []
+    for cluster, some, at_once in arrays(asked) if asked else ():
+        flat = options(cluster)
+        flat |= flat.pop("additional_parameters")
+        settings = (f"{name}={value}" for name, value in flat.items() if name not in NOT_OF_SBATCH)
+        lines.append(" ".join([f"array=0-{len(some) - 1}%{at_once}", *settings]))
+    return Preview([(run, words.get(run.directory.path, "finished")) for run in runs], lines)
+
+
+def clusters_of(runs: Sequence[Run], executor: str, told: Mapping[str, Any]) -> dict[str, Cluster]:
+    """Return the settings of each experiment by its name. Raises SpecError for mistakes, and for too many workers."""
+    clusters = {run.experiment.name: settled(run.experiment.cluster, told) for run in runs}
+    if executor == "slurm":
+        refuse_unshareable({run.experiment.name: (run.experiment, clusters[run.experiment.name]) for run in runs})
+    return clusters
 
 
 def todo(runs: Sequence[Run], out: Path, fresh: bool = False) -> tuple[list[Run], list[Run]]:
-    """The runs that are neither finished (or are to be trained afresh) nor alive, and those that are alive; RunError
-    where a folder holds a run of another spec, which --fresh sets aside unless it is alive."""
+    """Return the runs that are to be submitted, and those that are queued or running. Finished ones are in neither.
+
+    Raises RunError where a folder holds a run of another spec. With `fresh` such a run is set aside, unless it is
+    queued or running.
+    """
     for run in () if fresh else runs:
         run.refuse_another_spec()
     queued = live(find_submissions(out))
@@ -35,7 +143,7 @@ def todo(runs: Sequence[Run], out: Path, fresh: bool = False) -> tuple[list[Run]
 
 @contextmanager
 def alone(out: Path) -> Iterator[None]:
-    """One process at a time decides what is submitted to a folder."""
+    """Let one process at a time decide what is submitted to a folder; raises RunError in any other."""
     try:
         with lock.locked(out / JOBS / ".lock"):
             yield
@@ -44,7 +152,7 @@ def alone(out: Path) -> Iterator[None]:
 
 
 def prepare(runs: Sequence[Run], fresh: bool = False) -> None:
-    """Write what a job reads; forget why earlier ones failed."""
+    """Write what a job reads, and remove the reasons why earlier jobs failed."""
     for run in runs:
         if fresh and run.directory.path.exists():
             with run.directory.locked():
@@ -57,7 +165,7 @@ def prepare(runs: Sequence[Run], fresh: bool = False) -> None:
 
 
 def refuse_unshareable(runs: Mapping[str, tuple[Experiment, Cluster]]) -> None:
-    """SpecError for runs, by name, that have more workers than there is to do for them, or than GPUs."""
+    """Raise SpecError for every run, by name, that asks for more workers than it has tasks, or than it has GPUs."""
     problems = []
     for name, (experiment, cluster) in runs.items():
         if cluster.gpus and cluster.count != cluster.gpus:
@@ -69,22 +177,19 @@ def refuse_unshareable(runs: Mapping[str, tuple[Experiment, Cluster]]) -> None:
 
 
 def refuse_without_slurm() -> None:
-    """RunError where there is no sbatch."""
+    """Raise NoSlurm where there is no sbatch."""
     if shutil.which("sbatch") is None or shutil.which("srun") is None:
-        raise RunError("there is no sbatch here: log in to the cluster, or use --executor local on this machine")
+        raise NoSlurm("there is no sbatch here: log in to the cluster, or train on this machine")
 
 
 def places_for(runs: int, clusters: Collection[Cluster], told: Mapping[str, Any]) -> list[str | None]:
-    from .local import devices
-
+    """Return the GPU, or None, of each process that may train at the same time on this machine."""
     most = told.get("max_parallel") or min((c.max_parallel for c in clusters if c.max_parallel), default=None)
     return devices(runs, most, told.get("gpus", 0))
 
 
 def refuse_missing_data(runs: Sequence[Run]) -> None:
-    from ...datasets.availability import absent, needs
-    from ...datasets.errors import DataError
-
+    """Raise DataError if the data of a run are not on this machine."""
     for experiment in {run.experiment.dataset.model_dump_json(): run.experiment for run in runs}.values():
         if absent(experiment.dataset):
             raise DataError(f"before submitting: {needs(experiment.dataset)}")

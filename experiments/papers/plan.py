@@ -126,8 +126,18 @@ class Planned:
         return self.experiment.train.steps * self.experiment.train.meta_batch / whole if whole else None
 
 
-def plan(table: PaperTable, out: Path, seeds: int | None = None, budget: float = 1.0) -> list[Planned]:
-    """Every cell and seed, in the table's order; SpecError where a spec is missing, or cannot be tested so."""
+def plan(table: PaperTable, out: Path, seeds: Sequence[int] = (), budget: float = 1.0) -> list[Planned]:
+    """Return every cell and seed, in the table's order.
+
+    Args:
+        table: what to fill.
+        out: the folder of the runs.
+        seeds: in place of those of the specs, unless it is empty. Classical methods keep theirs.
+        budget: share of each spec's training steps.
+
+    Raises:
+        SpecError: a spec is missing, or cannot be tested as its cell says.
+    """
     specs: dict[tuple[str, tuple[str, ...], tuple[str, ...]], tuple[Experiment, Experiment]] = {}
     names: dict[str, tuple[str, str]] = {}  # of experiments -> digest, cell
     planned, problems = [], []
@@ -145,7 +155,7 @@ def plan(table: PaperTable, out: Path, seeds: int | None = None, budget: float =
         if digest != experiment.digest:
             problems.append(f"{first} and {cell.name} are two models of one name, {experiment.name}: rename one")
         seeded = experiment.kind.is_trained  # otherwise no seed changes its result
-        for seed in experiment.seeds if seeds is None or not seeded else range(seeds):
+        for seed in seeds if seeded and seeds else experiment.seeds:
             planned.append(Planned(cell, Run.at(out, experiment, seed), full))
     if problems:
         raise SpecError(list(dict.fromkeys(problems)))
@@ -183,3 +193,17 @@ def by_cell(planned: Sequence[Planned]) -> Mapping[str, list[Planned]]:
     for one in planned:
         cells.setdefault(one.cell.name, []).append(one)
     return cells
+
+
+def without_blocked(planned: Sequence[Planned]) -> tuple[list[Planned], list[tuple[Planned, RunError]]]:
+    """Return what is finished or can be trained, and the rest, each with the error that says why it cannot."""
+    good, blocked = [], []
+    for one in planned:
+        try:
+            one.run.refuse_another_spec()
+            if one.row_path.is_file():
+                read_row(one.row_path)
+            good.append(one)
+        except RunError as error:
+            blocked.append((one, error))
+    return good, blocked

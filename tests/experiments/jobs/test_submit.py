@@ -13,7 +13,9 @@ from pathlib import Path
 
 import pytest
 import slurm_jobs
+from click.testing import CliRunner
 
+from metarun.cli.main import metarun as group
 from metarun.experiments.config.experiment import Cluster
 from metarun.experiments.config.load import load
 from metarun.experiments.errors import RunError, SpecError
@@ -87,7 +89,8 @@ def test_mistakes_of_a_grid_are_told(overrides, words):
 
 
 def test_seeds_are_ranges_and_lists():
-    assert parse_seeds("0-4") == [0, 1, 2, 3, 4] and parse_seeds("0,2,5-6,2") == [0, 2, 5, 6] and parse_seeds("3") == [3]
+    assert parse_seeds("0-4") == [0, 1, 2, 3, 4] and parse_seeds("0,2,5-6,2") == [0, 2, 5, 6]
+    assert parse_seeds("3") == [3]
     for text in ("0-4", "0,2,5-6", "3", "5,0-1"):
         assert format_seeds(parse_seeds(text)) == text
     for wrong in ("", "4-0", "a", "1,,2", "-1", "0-", "0-9999999", str(2**31)):
@@ -334,11 +337,26 @@ def test_runs_of_this_machine_and_their_table(tmp_path):
         "seed-0  finished     mse " in status and "failed       runs/tiny-inner_lr-1e30/seed-0: the loss is" in status
     )
     assert "2 runs: 1 finished, 1 failed" in status
+    table = (tmp_path / "runs/table.txt").read_text()
+    assert told.startswith(table)  # on the standard output, the rest is on the error stream
+    assert "table: runs/table.txt, .csv, .md, .tex\nrows: runs/results.csv\n" in told
     assert "started as process" in metarun("logs", "runs/tiny-inner_lr-1e30/seed-0")
     assert "1 of 2 runs to submit" in metarun(*sweep, "--dry-run")
     done = metarun("submit", "tiny.yaml", "-s", "algorithm.inner_lr=0.01", "-s", "name=tiny-inner_lr-0.01", *sweep[4:])
     assert "nothing to submit: 1 finished" in done
     assert len((tmp_path / "runs/table.txt").read_text().splitlines()) == 3
+
+
+def test_without_slurm_the_whole_command_for_this_machine_is_told(monkeypatch):
+    """Rejected: a command that keeps the settings of a cluster, which --executor local refuses."""
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    arguments = ["submit", "tiny.yaml", "-s", "train.steps=5,6", "--time=4:00", "--gpus", "1", "--partition", "a"]
+    monkeypatch.setattr("sys.argv", ["metarun", *arguments])
+    done = CliRunner().invoke(group, arguments)
+    assert str(done.exception) == (
+        "there is no sbatch here: log in to the cluster, or train on this machine: "
+        "metarun submit tiny.yaml -s train.steps=5,6 --gpus 1 --executor local"
+    )
 
 
 def test_cancel_ends_runs_of_this_machine_after_a_checkpoint(tmp_path):

@@ -25,7 +25,7 @@ def test_dry_run_tells_state_hours_and_data(table, tmp_path):
         asked.append((experiment.name, experiment.test.shot, trained))
         return (0.0 if trained else 2.0), 0.5
 
-    planned = plan(load_table(str(table)), tmp_path, seeds=2)
+    planned = plan(load_table(str(table)), tmp_path, seeds=range(2))
     leave(planned[0])
     planned[1].directory.checkpoints.mkdir(parents=True)
     Run(planned[1].experiment, 1, planned[1].directory).write_spec()

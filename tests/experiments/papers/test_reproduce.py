@@ -89,7 +89,7 @@ def test_the_number_of_another_test_is_its_own(table, tmp_path, calls):
 
 
 def test_cells_are_chosen_by_glob(table, tmp_path):
-    planned = plan(load_table(str(table)), tmp_path, seeds=2)
+    planned = plan(load_table(str(table)), tmp_path, seeds=range(2))
     assert [one.cell.name for one in choose(planned, "*5*")] == ["k5", "k5", "k5-more", "k5-more"]
     assert "no cell has such a name; the cells are k5, k10, k5-more" in str(
         CliRunner().invoke(metarun, ["reproduce", str(table), "--cells", "q*"]).exception
@@ -150,7 +150,7 @@ def test_a_variant_is_a_recipe_and_overrides_are_a_part_of_it(tmp_path):
 
 
 def test_states_of_cells(table, tmp_path):
-    planned = plan(load_table(str(table)), tmp_path, seeds=1)
+    planned = plan(load_table(str(table)), tmp_path, seeds=range(1))
     leave(planned[0])
     assert [str(one.state) for one in planned] == ["finished", "trained, not tested so", "trained, not tested so"]
     directory = planned[0].directory
@@ -216,7 +216,7 @@ def test_bold_needs_identical_episodes(table, tmp_path):
     second = table.parent / "second.yaml"
     second.write_text(SPEC.replace("name: sines", "name: second"))
     table.write_text(table.read_text() + f"  - {{name: other, column: K = 5, method: X, spec: {second}}}\n")
-    planned = plan(load_table(str(table)), tmp_path, seeds=2)
+    planned = plan(load_table(str(table)), tmp_path, seeds=range(2))
     one, two = (each for each in planned if each.cell.name in ("k5", "other") and each.seed == 0)
     leave(one, 0.9, (0.9, 0.8, 1.0))
     leave(two, 0.5)
@@ -254,7 +254,7 @@ def test_none_is_bold_beside_a_cell_that_cannot_be_compared(table, tmp_path):
 
 def test_another_seed_is_not_taken_for_this_one(table, tmp_path):
     """A folder that was copied. Rejected: a spread of 0 over two copies."""
-    planned = [one for one in plan(load_table(str(table)), tmp_path, seeds=2) if one.cell.name == "k5"]
+    planned = [one for one in plan(load_table(str(table)), tmp_path, seeds=range(2)) if one.cell.name == "k5"]
     leave(planned[0], 0.5)
     shutil.copytree(planned[0].directory.path, planned[1].directory.path)
     assert [str(one.state) for one in planned] == ["finished", "another seed in its folder"]
@@ -265,7 +265,7 @@ def test_another_seed_is_not_taken_for_this_one(table, tmp_path):
 
 def test_seeds_tested_on_other_tasks_are_not_averaged(table, tmp_path):
     """Data that were replaced between two seeds. Rejected: their mean, and a spread over both."""
-    planned = [one for one in plan(load_table(str(table)), tmp_path, seeds=3) if one.cell.name == "k5"]
+    planned = [one for one in plan(load_table(str(table)), tmp_path, seeds=range(3)) if one.cell.name == "k5"]
     leave(planned[0], 0.5, content_digest="a")
     leave(planned[1], 0.7, content_digest="b")
     leave(planned[2], 0.9, episodes_digest="2" * 16)
@@ -289,7 +289,7 @@ def test_seeds_tested_on_other_tasks_are_not_averaged(table, tmp_path):
 
 def test_finished_seeds_that_were_not_asked_for_are_told(table, tmp_path):
     """Rejected: a table of one seed that takes the place of one of three without a word."""
-    for one in plan(load_table(str(table)), tmp_path, seeds=3):
+    for one in plan(load_table(str(table)), tmp_path, seeds=range(3)):
         leave(one)
     filled, notes = collect(plan(load_table(str(table)), tmp_path))
     assert filled["seeds"].iloc[0] == 1 and "k5: seed 1, 2 finished too, see --seeds" in notes
@@ -335,7 +335,7 @@ def test_cells_in_the_queue_are_left_alone(table, tmp_path, monkeypatch):
         told = reproduce(table, "--out", out, "--dry-run").output
         assert told.count("queued or running") == 3 and "interrupted" not in told
         told = reproduce(table, "--out", out)
-        assert "queued or running, and left alone: k5, k10, k5-more; see `metarun status" in told.stderr
+        assert "queued or running, so skipped here: k5, k10, k5-more; see `metarun status" in told.stderr
     with runs[0].directory.locked():
         assert all(state.startswith("in use by process ") for state in states(table, out))
     assert states(table, out) == ["interrupted at step 0 of 40"] * 3
@@ -350,13 +350,23 @@ def test_two_models_of_one_name_are_refused(table, tmp_path):
 
 
 def test_no_seed_changes_a_classical_method(tmp_path):
-    planned = plan(load_table("duan2016-bandits-small"), tmp_path, seeds=2)
+    planned = plan(load_table("duan2016-bandits-small"), tmp_path, seeds=range(2))
     seeds = Counter(one.cell.method for one in planned if one.cell.column == "n = 10, k = 5")
     assert seeds["RL^2"] == 2 and seeds["UCB1"] == 1
 
 
+def test_a_single_number_of_seeds_is_still_a_count(table, tmp_path):
+    """As before --seeds took ranges, and a warning says so. Rejected: seed 3 in place of three seeds, or no word."""
+    for text, seeds, warned in (("3", 3, "0-2"), ("3-3", 1, None), ("0,4", 2, None), ("0", 1, None)):
+        told = reproduce(table, "--out", tmp_path, "--cells", "k5", "--seeds", text, "--dry-run")
+        assert ("missing" if seeds == 1 else f"{seeds} missing") in told.stdout
+        warning = f"warning: --seeds {text} is read as --seeds {warned}; write that\n"
+        assert told.stderr == (warning if warned else "")
+    assert "write 2026-2026" in reproduce(table, "--seeds", "2026", code=2).stderr
+
+
 def test_names_and_budgets_that_are_none(table, tmp_path):
-    assert "nan is no share" in reproduce(table, "--budget", "nan", code=2).stderr
+    assert "expected a number above 0" in reproduce(table, "--budget", "nan", code=2).stderr
     for name in ("results", "table", "finn2017-sinusoid"):
         taken = table.rename(table.with_name(f"{name}.yaml"))
         assert "is the name of another table" in reproduce(taken, "--out", tmp_path, code=2).stderr
@@ -364,7 +374,7 @@ def test_names_and_budgets_that_are_none(table, tmp_path):
 
 
 def test_seeds_are_a_spread_and_their_mean_is_tested(table, tmp_path):
-    planned = [one for one in plan(load_table(str(table)), tmp_path, seeds=2) if one.cell.name == "k5"]
+    planned = [one for one in plan(load_table(str(table)), tmp_path, seeds=range(2)) if one.cell.name == "k5"]
     for one, mean in zip(planned, (0.5, 0.7), strict=True):
         leave(one, mean)
     (only,) = records(collect(planned)[0])
