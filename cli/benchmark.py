@@ -6,16 +6,25 @@ import time
 
 import click
 
-from .options import overrides
+from .options import examples, overrides
 
 
-@click.command(name="benchmark")
+@click.command(
+    name="benchmark",
+    epilog=examples("benchmark quickstart/maml", "benchmark omniglot/maml -s train.meta_batch=16 --steps 20"),
+)
 @click.argument("spec")
 @overrides
-@click.option("--steps", type=click.IntRange(4), help="Training steps to measure; default: for about eight seconds.")
+@click.option(
+    "--steps", type=click.IntRange(4), help="Training steps to measure; default: about eight seconds of them."
+)
 @click.option("--format", "form", type=click.Choice(["text", "json", "csv"]), default="text", show_default=True)
 def command(spec: str, overrides: tuple[str, ...], steps: int | None, form: str) -> None:
-    """How fast SPEC trains here, how much of the machine that uses, how long the experiment takes; keeps nothing."""
+    """Measure how fast SPEC trains on this machine.
+
+    Prints the time of a step, the share of the machine that it uses, and the hours of the whole experiment. Keeps
+    nothing.
+    """
     from ..experiments.config.load import load
 
     started = time.perf_counter()

@@ -6,11 +6,16 @@ from pathlib import Path
 
 import click
 
+from .options import examples
 
-@click.command(name="cancel")
+
+@click.command(name="cancel", epilog=examples("cancel runs", "cancel runs/omniglot-maml/seed-3"))
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path), metavar="DIR")
 def command(folder: Path) -> None:
-    """End every job and process of the runs below DIR; they write a checkpoint and go on when submitted again."""
+    """Stop every job and process of the runs below DIR.
+
+    Each run writes a checkpoint first, and is resumed when it is submitted again.
+    """
     from ..experiments.jobs.submission import cancel
 
     count = cancel(folder)

@@ -6,9 +6,16 @@ from pathlib import Path
 
 import click
 
+from .options import examples
 
-@click.command(name="compare")
-@click.argument("runs", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path), metavar="RUN RUN...")
+
+@click.command(
+    name="compare",
+    epilog=examples(
+        "compare runs/omniglot-maml/seed-0 runs/omniglot-protonet/seed-0", "compare runs/omniglot-maml --against best"
+    ),
+)
+@click.argument("runs", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path), metavar="RUN...")
 @click.option(
     "--against",
     type=click.Choice(["first", "best"]),
@@ -21,15 +28,16 @@ import click
 def command(runs: tuple[Path, ...], against: str, test: str, form: str) -> None:
     """Compare finished runs episode by episode: the mean difference, its 95% interval, and p.
 
-    A RUN is a folder such as runs/NAME/seed-0, or another test of it, runs/NAME/seed-0/evaluations/TEST.json. All
-    must have been tested on the same episodes. The test is paired: Student's t (the default; accuracies have many
-    ties) or Wilcoxon's signed ranks.
+    A RUN is the folder of a run such as runs/NAME/seed-0, or another test of it,
+    runs/NAME/seed-0/evaluations/TEST.json. A folder above them, such as runs/NAME, stands for every finished run below
+    it, each by itself. All must have been tested on the same episodes. The test is paired: Student's t (the default;
+    accuracies have many ties) or Wilcoxon's signed ranks.
     """
-    if len(runs) < 2:
-        raise click.UsageError("give two runs or more")
-    from ..experiments.reports.compare import best_of, refuse_other_episodes, render, with_episodes
+    from ..experiments.reports.compare import best_of, measurements, refuse_other_episodes, render
     from ..experiments.stats import TESTS
 
-    measured = [with_episodes(run) for run in runs]
+    measured = measurements(runs)
+    if len(measured) < 2:
+        raise click.UsageError(f"give two runs or more: {measured[0].path} is the only one")
     refuse_other_episodes(measured)
     click.echo(render(measured, best_of(measured) if against == "best" else 0, TESTS[test == "wilcoxon"], form))

@@ -7,43 +7,27 @@ from pathlib import Path
 import click
 
 from ..datasets.images.cache import PARTS
-
-WITHOUT_FILES = {
-    "glyphs": "drawn from matplotlib's fonts when first used",
-    "imagefolder": "your own folder, prepared when first used",
-    "sinusoid": "computed",
-    "bandits": "computed",
-    "mdps": "computed",
-}
+from .options import examples
 
 
-@click.group(name="data")
+@click.group(name="data", epilog=examples("data fetch omniglot", "data import miniimagenet mini-imagenet"))
 def command() -> None:
     """Fetch, import and verify datasets."""
 
 
-@command.command(name="list")
+@command.command(name="list", epilog=examples("data list", "data list | grep ready"))
 def list_() -> None:
-    """Each dataset and whether it is here."""
-    from ..datasets.images import cache
+    """List each dataset, and whether it is on this machine."""
+    from ..datasets.availability import overview
 
-    for name, parts in PARTS.items():
-        found = [cache.read(part) for part in parts]
-        if all(found):
-            classes = sum(len(each.counts) for each in found if each)
-            count = sum(len(each.images) for each in found if each)
-            click.echo(f"{name:<14}ready: {classes} classes, {count} images in {cache.folder()}")
-        else:
-            way = "`metarun data fetch` or `import`" if name == "omniglot" else "`metarun data import`"
-            click.echo(f"{name:<14}not here: {way} {name}")
-    for name, text in WITHOUT_FILES.items():
-        click.echo(f"{name:<14}{text}")
+    for name, state in overview():
+        click.echo(f"{name:<14}{state}")
 
 
-@command.command()
+@command.command(epilog=examples("data fetch omniglot", "data fetch omniglot && metarun data verify"))
 @click.argument("name", type=click.Choice(["omniglot"]))
 def fetch(name: str) -> None:
-    """Download NAME from its public address, check it, prepare it."""
+    """Download NAME from its public address, check it and prepare it."""
     from ..datasets.images import cache
 
     if cache.verify(name, cache.read(name)) == "good":
@@ -60,11 +44,16 @@ def fetch(name: str) -> None:
     click.echo(f"{name} is ready in {cache.folder()}")
 
 
-@command.command(name="import")
+@command.command(
+    name="import",
+    epilog=examples(
+        "data import omniglot images_background.zip images_evaluation.zip", "data import miniimagenet mini-imagenet"
+    ),
+)
 @click.argument("name", type=click.Choice(sorted(PARTS)))
 @click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="PATH...")
 def import_(name: str, paths: tuple[Path, ...]) -> None:
-    """Prepare NAME from files that you have. What is in them is checked, not how they are packed.
+    """Prepare NAME from files that you have. Their images are checked; how they are packed does not matter.
 
     \b
     omniglot       images_background and images_evaluation, zips or folders, or a
@@ -85,10 +74,10 @@ def import_(name: str, paths: tuple[Path, ...]) -> None:
     click.echo(f"{name} is ready in {cache.folder()}")
 
 
-@command.command()
+@command.command(epilog=examples("data verify", "data verify omniglot"))
 @click.argument("names", nargs=-1, type=click.Choice(sorted(PARTS)), metavar="[NAME]...")
 def verify(names: tuple[str, ...]) -> None:
-    """Read every byte of the prepared datasets and compare with their digests."""
+    """Read every byte of the prepared datasets and compare it with their digests."""
     from ..datasets.errors import DataError
     from ..datasets.images import cache
     from ..experiments.system.progress import Progress

@@ -8,28 +8,44 @@ from typing import Literal
 
 import click
 
+from .options import examples
 
-@click.command(name="evaluate")
+
+@click.command(
+    name="evaluate",
+    epilog=examples(
+        "evaluate runs/omniglot-maml/seed-0 --shot 5 --episodes 1000",
+        "evaluate runs/omniglot-maml/seed-0 --split val --checkpoint last",
+    ),
+)
 @click.argument("run", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option("--way", type=click.IntRange(1), help="Classes a task.")
-@click.option("--shot", type=click.IntRange(1), help="Support images a class.")
-@click.option("--query", type=click.IntRange(1), help="Query images a class.")
-@click.option("--episodes", type=click.IntRange(2), help="Tasks.")
-@click.option("--episode-seed", type=click.IntRange(0, 2**31 - 1), help="Which fixed tasks.")
-@click.option("--inner-steps", type=click.IntRange(0), help="Inner steps of maml and reptile.")
-@click.option("--protocol", type=click.Choice(["transductive", "inductive"]), help="How batch norm sees the queries.")
+@click.option("--way", type=click.IntRange(1), help="Classes per task.")
+@click.option("--shot", type=click.IntRange(1), help="Support images per class.")
+@click.option("--query", type=click.IntRange(1), help="Query images per class.")
+@click.option("--episodes", type=click.IntRange(2), help="Number of tasks.")
+@click.option(
+    "--episode-seed", type=click.IntRange(0, 2**31 - 1), help="Seed of the tasks. Keep it equal to compare runs."
+)
+@click.option("--inner-steps", type=click.IntRange(0), help="Inner gradient steps of maml and reptile.")
+@click.option(
+    "--protocol",
+    type=click.Choice(["transductive", "inductive"]),
+    help="What batch norm sees: all queries of a task together (transductive), or each query alone (inductive).",
+)
 @click.option(
     "--split",
     type=click.Choice(["test", "val", "train"]),
     default="test",
     show_default=True,
-    help="Whose classes are drawn; of train, tasks that no training has seen.",
+    help="Split whose classes are drawn; train: new tasks drawn from the training classes.",
 )
-@click.option("--checkpoint", type=click.Choice(["best", "last"]), help="Of the run.")
+@click.option(
+    "--checkpoint", type=click.Choice(["best", "last"]), help="best: highest validation accuracy; last: the final step."
+)
 def command(run: Path, split: Literal["train", "val", "test"], **changes: int | str | None) -> None:
-    """Test the finished RUN (a folder such as runs/NAME/seed-0) in another way.
+    """Test the finished RUN, a folder such as runs/NAME/seed-0, in another way.
 
-    What is not given stays as in the run's spec. Adds a row in RUN/evaluations, never overwrites one.
+    Options that are left out have the values of the run's spec. Adds a row in RUN/evaluations, never overwrites one.
     """
     from ..experiments.runs.run import retest
     from ..experiments.system.startup import import_tensorflow

@@ -6,14 +6,16 @@ from typing import TYPE_CHECKING
 
 import click
 
+from .options import examples
+
 if TYPE_CHECKING:
     from ..experiments.config.experiment import Experiment
 
 
-@click.command(name="list")
+@click.command(name="list", epilog=examples("list specs", "list tables"))
 @click.argument("what", type=click.Choice(["algorithms", "datasets", "specs", "tables"]))
 def command(what: str) -> None:
-    """List the algorithms, the datasets, or the specs or papers' tables that ship, each with a line about it."""
+    """List the algorithms, the datasets, or the specs or papers' tables that ship, one line for each."""
     from ..algorithms import ALGORITHMS
     from ..datasets import DATASETS
 

@@ -8,11 +8,13 @@ from pathlib import Path
 
 import click
 
+from .options import examples
 
-@click.command(name="logs")
+
+@click.command(name="logs", epilog=examples("logs runs/omniglot-maml/seed-0", "logs runs/omniglot-maml/seed-0 | tail"))
 @click.argument("run", type=click.Path(exists=True, file_okay=False, path_type=Path), metavar="RUN")
 def command(run: Path) -> None:
-    """Print what the last job of RUN printed."""
+    """Print the output of the last job of RUN, the folder of a run."""
     from ..experiments.errors import RunError
     from ..experiments.runs.directory import RunDirectory
 

@@ -1,8 +1,7 @@
-"""The command `metarun`: the verbs, loaded when asked for, and what becomes of errors."""
+"""The command `metarun`: its verbs, imported when they are called, and the exit codes of errors."""
 
 from __future__ import annotations
 
-import difflib
 import io
 import os
 import sys
@@ -11,13 +10,15 @@ from importlib.metadata import version
 
 import click
 
+from ..experiments.errors import suggest
 from .errors import report
+from .options import examples
 
 COMMANDS = {  # verb -> module, short help
-    "train": ("train", "Train and test an experiment; go on where it stopped."),
+    "train": ("train", "Train and test an experiment; resume where it stopped."),
     "submit": ("submit", "Train a sweep on a cluster, or in parallel on this machine."),
-    "status": ("status", "A line a run: waiting, running, finished or failed, and why."),
-    "cancel": ("cancel", "End the jobs of runs; they go on when submitted again."),
+    "status": ("status", "Print one line per run: waiting, running, finished or failed, and why."),
+    "cancel": ("cancel", "Stop the jobs of runs; they are resumed when submitted again."),
     "logs": ("logs", "Print what the last job of a run printed."),
     "evaluate": ("evaluate", "Test a trained run in another way; adds a row."),
     "benchmark": ("benchmark", "Measure how fast an experiment trains on this machine."),
@@ -28,7 +29,7 @@ COMMANDS = {  # verb -> module, short help
     "validate": ("validate", "Check specs without running them."),
     "show": ("show", "Print a spec resolved, with where each value came from."),
     "list": ("listing", "List algorithms, datasets, or the specs and tables that ship."),
-    "describe": ("describe", "Explain every option of an algorithm, network, dataset or section."),
+    "describe": ("describe", "Explain every key, algorithm, network and dataset of a spec."),
     "schema": ("schema", "Print the JSON Schema of specs, for editors."),
     "data": ("data", "Fetch, import and verify datasets."),
 }
@@ -36,7 +37,7 @@ QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "GRPC_VERBOSITY": "ERROR", "TF_CPP_MAX_VLO
 
 
 class LazyGroup(click.Group):
-    """Imports a verb's module when that verb is called, so that `--help` is quick."""
+    """A group that imports a verb's module when that verb is called, so that `--help` is quick."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -53,17 +54,20 @@ class LazyGroup(click.Group):
 
     def resolve_command(self, ctx: click.Context, args: list[str]):
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):
-            near = difflib.get_close_matches(args[0], COMMANDS, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"the commands are {', '.join(COMMANDS)}"
+            hint = suggest(args[0], COMMANDS, f"the commands are {', '.join(COMMANDS)}")
             ctx.fail(f"no command {args[0]!r}; {hint}")
         return super().resolve_command(ctx, args)
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=examples("train quickstart/protonet", "show quickstart/maml > my.yaml"),
+)
 @click.version_option(version("metarun"), prog_name="metarun")
 @click.option("-v", "--verbose", is_flag=True, help="Show TensorFlow's messages, and tracebacks of errors.")
 def metarun(verbose: bool) -> None:
-    """Run meta-learning experiments from YAML specs; results as tables."""
+    """Run meta-learning experiments from YAML specs, and print their results as tables."""
     if not verbose:
         for name, value in QUIET.items():
             os.environ.setdefault(name, value)

@@ -83,7 +83,7 @@ offline = click.option(
     is_flag=True,
     expose_value=False,
     callback=_go_offline,
-    help="Download nothing: fail at once where data are not in the cache. Or set METARUN_OFFLINE.",
+    help="Download nothing: fail at once if data are not in the cache. METARUN_OFFLINE=1 does the same.",
 )
 
 

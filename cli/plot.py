@@ -7,9 +7,12 @@ from pathlib import Path
 import click
 
 from ..experiments.figures.draw import FROM_FILES, FROM_WEIGHTS
+from .options import examples
 
 
-@click.command(name="plot")
+@click.command(
+    name="plot", epilog=examples("plot runs --out figures", "plot runs/omniglot-maml/seed-0 --kind episode --episode 3")
+)
 @click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True, file_okay=False))
 @click.option(
     "--kind",

@@ -6,12 +6,15 @@ import json
 
 import click
 
+from .options import examples
 
-@click.command(name="schema")
+
+@click.command(name="schema", epilog=examples("schema > metarun.json", "schema | head"))
 def command() -> None:
     """Print the JSON Schema of specs.
 
-    Save it, and begin a spec with `# yaml-language-server: $schema=metarun.json`: editors then complete and check it.
+    Save it as metarun.json, and begin a spec with the line `# yaml-language-server: $schema=metarun.json`. Editors
+    then complete and check the spec.
     """
     from ..experiments.config.schema import schema
 

@@ -6,14 +6,17 @@ import re
 
 import click
 
-from .options import overrides
+from .options import examples, overrides
 
 
-@click.command(name="show")
+@click.command(name="show", epilog=examples("show quickstart/maml > my.yaml", "show omniglot/maml -s train.shot=5"))
 @click.argument("spec")
 @overrides
 def command(spec: str, overrides: tuple[str, ...]) -> None:
-    """Print SPEC with every default filled in, and where each value came from."""
+    """Print SPEC with every default filled in, and where each value came from.
+
+    The output is itself a spec. To begin one of your own: `metarun show quickstart/maml > my.yaml`.
+    """
     from ..experiments.config.load import load, resolved_yaml
 
     loaded = load(spec, overrides)

@@ -6,12 +6,17 @@ from pathlib import Path
 
 import click
 
+from .options import examples
 
-@click.command(name="status")
+
+@click.command(name="status", epilog=examples("status runs", "status runs/omniglot-maml"))
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path), metavar="DIR")
 def command(folder: Path) -> None:
-    """A line for each run below DIR: waiting, running with step, rate and time left, finished with its number, failed
-    with its reason. Known from the run folders and the scheduler alone."""
+    """Print one line per run below DIR, read from the folders of the runs and from Slurm.
+
+    A run is waiting, running (with step, rate and time left), finished (with its result), failed (with the reason),
+    interrupted or missing.
+    """
     from ..experiments.jobs.status import lines, statuses
 
     for line in lines(statuses(folder), folder):

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from .options import examples
+
 
 def names(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...]:
     """Return the names between the commas of an option."""
@@ -15,7 +17,7 @@ def names(context: click.Context, parameter: click.Parameter, value: str | None)
     return found
 
 
-@click.command(name="table")
+@click.command(name="table", epilog=examples("table runs", "table runs --format latex --out results.tex"))
 @click.argument(
     "folders", nargs=-1, required=True, type=click.Path(exists=True, file_okay=False, path_type=Path), metavar="DIR..."
 )

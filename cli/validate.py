@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import click
 
-from .options import overrides
+from .options import examples, overrides
 
 
-@click.command(name="validate")
+@click.command(name="validate", epilog=examples("validate my.yaml", "validate omniglot/maml -s train.shot=5"))
 @click.argument("specs", nargs=-1, required=True, metavar="SPEC...")
 @overrides
 def command(specs: tuple[str, ...], overrides: tuple[str, ...]) -> None:
-    """Check each SPEC and print every mistake with its file, line and key; nothing is run."""
+    """Check each SPEC and print every mistake with its file, line and key. Runs nothing."""
     from ..experiments.config.load import load, told_apart
     from ..experiments.errors import SpecError
 

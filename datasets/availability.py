@@ -2,10 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from .images import cache
 from .options import ImageFolderOptions
+
+WITHOUT_FILES = {
+    "glyphs": "drawn from matplotlib's fonts when first used",
+    "imagefolder": "your own folder, prepared when first used",
+    "sinusoid": "computed",
+    "bandits": "computed",
+    "mdps": "computed",
+}
+
+
+def overview() -> Iterator[tuple[str, str]]:
+    """Yield the name of each built-in dataset, and whether it is on this machine or how it gets there."""
+    for name, parts in cache.PARTS.items():
+        found = [each for part in parts if (each := cache.read(part))]
+        if len(found) == len(parts):
+            classes, images = sum(len(each.counts) for each in found), sum(len(each.images) for each in found)
+            yield name, f"ready: {classes} classes, {images} images in {cache.folder()}"
+        else:
+            yield name, _missing(name)
+    yield from WITHOUT_FILES.items()
 
 
 def needs(dataset: Any) -> str:
@@ -17,8 +38,12 @@ def needs(dataset: Any) -> str:
         return f"{name}, nothing to fetch"
     if not absent(dataset):
         return f"{name}, ready"
+    return f"{name}, {_missing(name)}"
+
+
+def _missing(name: str) -> str:
     way = "`metarun data fetch` or `import`" if name == "omniglot" else "`metarun data import`"
-    return f"{name}, not here: {way} {name}"
+    return f"not here: {way} {name}"
 
 
 def absent(dataset: Any) -> bool:

@@ -29,15 +29,15 @@ Protocol = Literal["transductive", "inductive"]
 
 
 class Train(Options):
-    """Meta-training."""
+    """Meta-training: the tasks, and how many steps."""
 
     way: int = Field(default=5, ge=1, le=1000, description="Classes per task; 1 in regression.")
     shot: int = Field(default=1, ge=1, le=1000, description="Support images per class (regression: points per task).")
     query: int = Field(default=15, ge=1, le=1000, description="Query images per class (regression: points per task).")
     meta_batch: int = Field(
-        default=1, ge=1, le=1_000_000, description="Tasks per meta-update; for rl2 trials per iteration."
+        default=1, ge=1, le=1_000_000, description="Tasks per meta-update; for rl2 the trials per iteration."
     )
-    steps: int = Field(ge=0, description="Meta-updates; for rl2 iterations.")
+    steps: int = Field(ge=0, description="Meta-updates; for rl2 iterations.", examples=[1000])
     log_every: int = Field(default=100, ge=1, description="Steps between two rows of metrics.csv.")
 
 
@@ -47,7 +47,7 @@ class Validation(Options):
     way: int | None = Field(default=None, ge=1, le=1000, description="Classes per task; default: test.way.")
     shot: int | None = Field(default=None, ge=1, le=1000, description="Support images per class; default: test.shot.")
     query: int | None = Field(default=None, ge=1, le=1000, description="Query images per class; default: test.query.")
-    episodes: int = Field(default=100, ge=2, le=10_000_000, description="Number of validation tasks.")
+    episodes: int = Field(default=100, ge=2, le=10_000_000, description="Number of tasks.")
     every: int = Field(default=500, ge=1, description="Steps between two validations; a checkpoint follows each.")
 
 
@@ -57,9 +57,9 @@ class Test(Options):
     way: int = Field(default=5, ge=1, le=1000, description="Classes per task; 1 in regression.")
     shot: int = Field(default=1, ge=1, le=1000, description="Support images per class (regression: points per task).")
     query: int = Field(default=15, ge=1, le=1000, description="Query images per class (regression: points per task).")
-    episodes: int = Field(default=600, ge=2, le=10_000_000, description="Number of test tasks.")
+    episodes: int = Field(default=600, ge=2, le=10_000_000, description="Number of tasks.")
     checkpoint: Literal["best", "last"] = Field(
-        default="best", description="best: the best validation score; last: the final step."
+        default="best", description="best: highest validation score; last: the final step."
     )
     episode_seed: int = Field(
         default=0, ge=0, lt=2**31, description="Seed of the validation and test tasks. Keep it equal to compare runs."
@@ -69,9 +69,11 @@ class Test(Options):
 class Published(Options):
     """The number in the paper that the experiment is to be compared with."""
 
-    value: float = Field(description="In percent for accuracy (98.7), otherwise in the metric's own unit.")
+    value: float = Field(
+        description="In percent for accuracy (98.7), otherwise in the metric's own unit.", examples=[98.7]
+    )
     ci95: float | None = Field(default=None, ge=0, description="Half-width of the printed interval.")
-    source: str = Field(min_length=3, description="Paper and table.")
+    source: str = Field(min_length=3, description="Paper and table.", examples=["Author et al. 2020, Table 1"])
 
 
 def _some_time(told: str) -> str:
@@ -85,14 +87,16 @@ class Cluster(Options):
     """How a batch system is asked for a run. What the spec leaves open comes from METARUN_CLUSTER or from
     ~/.config/metarun/cluster.yaml, which has these same keys."""
 
-    partition: str | None = Field(default=None, description="Partition of the jobs; default: the cluster's own.")
+    partition: str | None = Field(
+        default=None, description="Partition in which jobs wait; default: the cluster's own.", examples=["gpu"]
+    )
     time: Annotated[
         str, BeforeValidator(lambda told: str(told) if type(told) is int else told), AfterValidator(_some_time)
     ] = Field(
         default="1:00:00",
         pattern=r"^(\d+-)?\d{1,5}(:\d\d){0,2}$",
         description="Limit of a job in minutes, MM:SS, H:MM:SS, D-HH or D-HH:MM (4:00 is four minutes, 4:00:00 "
-        "four hours). A run that needs longer is requeued and resumes.",
+        "four hours). A run that needs longer is requeued and resumed.",
     )
     gpus: int = Field(default=0, ge=0, le=1024, description="GPUs per run, one per worker.")
     workers: int | None = Field(
@@ -101,21 +105,28 @@ class Cluster(Options):
         le=1024,
         description="Processes that train a run together, on as many nodes as they need; default: one per GPU.",
     )
-    cpus: int = Field(default=1, ge=1, le=1024, description="CPU cores per worker; it runs as many threads.")
-    memory: str | None = Field(default=None, pattern=r"^\d+[KMGT]?$", description="Memory per node, for example 8G.")
-    account: str | None = Field(default=None, description="Account that is charged.")
+    cpus: int = Field(default=1, ge=1, le=1024, description="Cores of each worker, and its threads.")
+    memory: str | None = Field(
+        default=None, pattern=r"^\d+[KMGT]?$", description="Memory on each node, for example 8G.", examples=["8G"]
+    )
+    account: str | None = Field(default=None, description="Account that is charged.", examples=["project"])
     signal: str = Field(
         default="USR2@90",
         pattern=r"^(INT|TERM|USR1|USR2)@\d+$",
-        description="Signal, and how many seconds before the time limit it is sent. The run then writes a checkpoint "
+        description="Signal, and the seconds before the time limit when it is sent; the run then writes a checkpoint "
         "and is requeued.",
     )
     max_parallel: int | None = Field(default=None, ge=1, description="Runs at the same time; default: no limit.")
     setup: tuple[str, ...] = Field(
-        default=(), strict=False, description="Shell lines before the run, such as `module load cuda`."
+        default=(),
+        strict=False,
+        description="Shell lines before the run, such as `module load cuda`.",
+        examples=[["module load cuda"]],
     )
     slurm: dict[str, str | int | bool] = Field(
-        default={}, description="Other options of sbatch by their long names, for example {qos: low, exclusive: true}."
+        default={},
+        description="Other options of sbatch by their long names, for example {qos: low, exclusive: true}.",
+        examples=[{"qos": "low"}],
     )
 
     @property
@@ -129,7 +140,8 @@ class Experiment(Options):
 
     name: str = Field(
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$",
-        description="Names the folder of the runs; letters, digits, '.', '_' and '-'.",
+        description="Name of the folder of the runs; letters, digits, '.', '_' and '-'.",
+        examples=["my-experiment"],
     )
     extends: str | None = Field(
         default=None,
@@ -137,17 +149,17 @@ class Experiment(Options):
         description="Another spec: its name, or its path from this file. What this file leaves out is taken from it, "
         "except the name.",
     )
-    description: str = Field(default="", description="A note for readers.")
-    algorithm: AlgorithmOptions
-    network: NetworkChoice | None = Field(default=None, description="Required for every algorithm that learns.")
-    dataset: DatasetOptions
+    description: str = Field(default="", description="Free text for readers.")
+    algorithm: AlgorithmOptions = Field(description="What learns.")
+    network: NetworkChoice | None = Field(default=None, description="What is trained; classical methods have none.")
+    dataset: DatasetOptions = Field(description="Where the tasks come from.")
     protocol: Protocol | None = Field(
         default=None,
         description="How batch norm sees the queries: transductive (all queries of a task together) or "
-        "inductive (each on its own). Required in few-shot specs; trials have none.",
+        "inductive (each on its own). Required in every few-shot spec; trials have none.",
     )
     optimizer: OptimizerOptions = OptimizerOptions()
-    train: Train = Field(default=Train(steps=0), description="Required for every algorithm that learns.")
+    train: Train = Field(default=Train(steps=0), description="Meta-training; classical methods have none.")
     validation: Validation | None = Field(
         default=Validation(), description="null: no validation, test the last checkpoint."
     )
@@ -157,12 +169,12 @@ class Experiment(Options):
         strict=False,
         min_length=1,
         description="One run per seed. The seed sets the initial weights and the training tasks, not the test tasks.",
+        examples=[[0, 1, 2]],
     )
     precision: Literal["float32", "bfloat16", "float64"] = Field(
         default="float32",
-        description="Precision of all arithmetic. bfloat16: only for the layers' activations and products (faster "
-        "where the processor has the instructions); weights, batch-norm statistics, the last layer and losses stay "
-        "float32.",
+        description="Precision of all arithmetic. bfloat16: only the layers' activations and products (faster where "
+        "the processor has the instructions); weights, batch-norm statistics, the last layer and losses stay float32.",
     )
     jit: Literal["auto", "on", "off"] | None = Field(
         default=None,
@@ -170,9 +182,7 @@ class Experiment(Options):
         "the compile time. Results with and without XLA differ by rounding only.",
     )
     published: Published | None = None
-    cluster: Cluster | None = Field(
-        default=None, description="Options of `metarun submit`; they do not change results."
-    )
+    cluster: Cluster | None = Field(default=None, description="Settings for `metarun submit`; they change no result.")
 
     @property
     def compiles(self) -> bool:

@@ -16,7 +16,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from ...algorithms.options import OptimizerOptions
-from ..errors import SpecError
+from ..errors import SpecError, suggest
 from .checks import problems
 from .document import Document, Dumper, Key, override_value, read
 from .experiment import Experiment, effective, section_model
@@ -63,8 +63,7 @@ def find(spec: str | Path, folder: Path = Path()) -> Path:
             raise SpecError([f"{spec} is a folder: give a spec file, or the name of a spec that ships"])
     except OSError as error:
         raise SpecError([f"{spec}: {error.strerror}"]) from None
-    near = difflib.get_close_matches(str(spec), shipped, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(near)}?" if near else "`metarun list specs` shows those that ship"
+    hint = suggest(str(spec), shipped, "`metarun list specs` shows those that ship", most=3)
     raise SpecError([f"{spec}: no such file, and no spec that ships has this name; {hint}"])
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pydantic import ValidationError
 
+from ..errors import suggest
 from .experiment import CHOICES, SECTIONS, Experiment, section_model
 
 EXPECTED = {
@@ -107,8 +107,7 @@ def _unknown(key: tuple[str | int, ...], values: Mapping[str, Any]) -> str:
 
 
 def _nearest(name: Any, known: Mapping[str, Any]) -> str:
-    near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.6)
-    return f"did you mean {near[0]}?" if near else f"expected one of {', '.join(known)}"
+    return suggest(str(name), known, f"expected one of {', '.join(known)}")
 
 
 def _meaning(key: tuple[str | int, ...], values: Mapping[str, Any]) -> str:

@@ -7,7 +7,6 @@ other. Where each method is in each column, a file may list methods and columns 
 
 from __future__ import annotations
 
-import difflib
 import fnmatch
 from collections.abc import Iterator
 from importlib.resources import files
@@ -21,7 +20,7 @@ from ...datasets.options import Options
 from ..config.document import Document, read
 from ..config.experiment import Protocol, Published
 from ..config.messages import EXPECTED, show
-from ..errors import SpecError
+from ..errors import SpecError, suggest
 
 
 class Changes(Options):
@@ -172,8 +171,7 @@ def _find(name: str) -> Path:
     shipped = shipped_tables()
     path = shipped.get(name, Path(name))
     if not path.is_file():
-        near = difflib.get_close_matches(name, shipped, n=1, cutoff=0.6)
-        hint = f"did you mean {near[0]}?" if near else f"the tables are {', '.join(shipped)}"
+        hint = suggest(name, shipped, f"the tables are {', '.join(shipped)}")
         raise SpecError([f"no table {name}; {hint}"])
     return path
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..errors import RunError
 from ..runs.directory import RunDirectory
-from ..runs.rows import Row, read_row
+from ..runs.rows import Row, find_rows, read_row
 from ..runs.run import spec_of
 from ..stats import Paired, PairedTest, compare
 from .formats import digits_of, number, render_cells, unit_of
@@ -30,6 +30,22 @@ class Compared(NamedTuple):
     row: Row
     dataset: dict[str, Any]  # the section of the spec
     values: np.ndarray  # [E] the main metric; accuracies in percent
+
+
+def measurements(paths: Sequence[Path]) -> list[Compared]:
+    """Return what `compare` is given: runs, rows, and folders that stand for every finished run below them.
+
+    Args:
+        paths: those of `with_episodes`, or folders above runs. Their runs are sorted by path.
+
+    Raises:
+        RunError: there is no finished run, or the episodes of one are damaged.
+    """
+    found: list[Path] = []
+    for path in paths:
+        below = [row.parent for row in find_rows([path]) if row.name == "result.json"] if path.is_dir() else []
+        found += below or [path]
+    return [with_episodes(path) for path in dict.fromkeys(found)]
 
 
 def with_episodes(path: Path) -> Compared:

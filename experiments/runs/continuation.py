@@ -11,7 +11,7 @@ from contextlib import nullcontext
 from ..config.experiment import Experiment
 from ..config.load import load
 from ..config.variants import is_beginning
-from ..errors import RunError, SpecError
+from ..errors import RunError, SpecError, warn
 from ..system import lock
 from ..system.atomic import write_bytes_atomic
 from . import checkpoint
@@ -67,7 +67,7 @@ def continue_shorter_run(experiment: Experiment, directory: RunDirectory, conten
             paths = [path for path in (other.best, other.metrics) if path.is_file()]
             files = [(path.relative_to(other.path), path.read_bytes()) for path in paths]
     except (RunError, OSError) as error:
-        print(f"warning: {other.path} cannot be continued: {error}", file=sys.stderr)
+        warn(f"not continuing from {other.path}: {error}")
         return
     for name, data in files:
         write_bytes_atomic(directory.path / name, data)

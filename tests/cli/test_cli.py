@@ -29,7 +29,8 @@ QUICK = [
     ["list", "tables"],
     ["validate", "quickstart/protonet", "omniglot/maml"],
     ["show", "omniglot/maml", "-s", "train.steps=5"],
-    ["describe", "maml"],
+    ["describe"],
+    ["describe", "algorithm.inner_lr"],
     ["schema"],
     ["data", "list"],
 ]
@@ -158,24 +159,13 @@ def test_a_user_without_a_home_has_no_settings(monkeypatch):
         settled(None, {})
 
 
-def test_describe_covers_everything_that_can_be_named():
-    for name in [
-        "maml",
-        "reptile",
-        "protonet",
-        "matchingnet",
-        "conv4",
-        "mlp",
-        "glyphs",
-        "omniglot",
-        "sinusoid",
-        "train",
-    ]:
-        assert len(metarun("describe", name).stdout.splitlines()) > 4
-    for kind, name in [("algorithm", "reptile"), ("network", "conv4"), ("dataset", "imagefolder")]:
-        assert f"\n{name} " in "\n" + metarun("describe", kind).stdout
-    text = metarun("describe", "maml").stdout
-    assert "inner_lr" in text and "required" in text and "arXiv" in text
+def test_train_refuses_a_sweep_and_shows_the_command_for_it():
+    """Rejected: a command with options that submit does not have, and a value in quotes taken for a sweep."""
+    told = metarun("train", "quickstart/maml", "-s", "train.steps=1,2", "--offline", "--seed", "3", code=2).stderr
+    sweep = "metarun submit quickstart/maml -s train.steps=1,2 --seed 3 --executor local\n"
+    assert told.startswith("-s train.steps=1,2: train takes one value") and told.endswith(f"to sweep: {sweep}")
+    told = metarun("train", "quickstart/maml", "-s", 'train.steps="1,2"', code=2).stderr
+    assert told == "command line: train.steps: expected a whole number, got '1,2'\n"
 
 
 def test_schema_is_json_schema():

@@ -123,6 +123,9 @@ def test_compare_tells_difference_interval_and_p(tmp_path):
     swapped = metarun("compare", *runs[::-1], "--against", "best").stdout
     assert "-10.000" in swapped and f"difference to {runs[0]}" in swapped
     assert "two runs" in metarun("compare", runs[0], code=2).stderr
+    assert metarun("compare", tmp_path).stdout == told  # every finished run below the folder, by its path
+    first = metarun("compare", runs[1], tmp_path).stdout  # named first, and not twice
+    assert [line.split()[0] for line in first.splitlines()[2:4]] == [str(runs[1]), str(runs[0])]
     assert "no result.json" in metarun("compare", runs[0], tmp_path, code=1).stderr
 
 
