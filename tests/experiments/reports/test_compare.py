@@ -126,7 +126,8 @@ def test_compare_tells_difference_interval_and_p(tmp_path):
     assert metarun("compare", tmp_path).stdout == told  # every finished run below the folder, by its path
     first = metarun("compare", runs[1], tmp_path).stdout  # named first, and not twice
     assert [line.split()[0] for line in first.splitlines()[2:4]] == [str(runs[1]), str(runs[0])]
-    assert "no result.json" in metarun("compare", runs[0], tmp_path, code=1).stderr
+    (tmp_path / "empty").mkdir()
+    assert "no result.json" in metarun("compare", runs[0], tmp_path / "empty", code=1).stderr
 
 
 def test_the_best_of_a_regression_is_the_lowest(tmp_path):
