@@ -1,6 +1,7 @@
 """Docstrings: every public name has one, it says what it is or what it does, and examples in them run."""
 
 import ast
+import functools
 import re
 import textwrap
 from pathlib import Path
@@ -47,22 +48,35 @@ def dotted(path: Path) -> str:
     return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
 
-def definitions(node: ast.AST, prefix: str = "", public: bool = True):
-    """Yield every module, class and function with its name, and whether its name is public."""
-    yield node, prefix or "the module", public
+def definitions(node: ast.AST, prefix: str = "", public: bool = True, derived: bool = False):
+    """Yield every module, class and function: its name, whether that is public, and whether its class has bases."""
+    yield node, prefix or "the module", public, derived
     for each in ast.iter_child_nodes(node):
         if isinstance(each, ast.ClassDef | ast.FunctionDef):
             seen = public and not each.name.startswith("_") and not isinstance(node, ast.FunctionDef)
-            yield from definitions(each, f"{prefix}.{each.name}".lstrip("."), seen)
+            inherits = isinstance(node, ast.ClassDef) and bool(node.bases)
+            yield from definitions(each, f"{prefix}.{each.name}".lstrip("."), seen, inherits)
+
+
+@functools.cache
+def documented_methods() -> set[str]:
+    """The names of all methods that have a docstring in some class; a method that overrides one needs none."""
+    return {
+        name.rpartition(".")[2]
+        for path in modules()
+        for node, name, _, _ in definitions(ast.parse(path.read_text()))
+        if "." in name and ast.get_docstring(node)
+    }
 
 
 def mistakes(source: str) -> list[str]:
     """Return what is wrong with the docstrings of a module."""
     found = []
-    for node, name, public in definitions(ast.parse(source)):
+    for node, name, public, derived in definitions(ast.parse(source)):
         text = ast.get_docstring(node)
         if text is None:
-            found += [f"{name} has no docstring"] * public
+            overrides = derived and name.rpartition(".")[2] in documented_methods()
+            found += [f"{name} has no docstring"] * (public and not overrides)
             continue
         first = re.split(r"[\s,.:;]", text.strip("` "), maxsplit=1)[0]
         if first in VAGUE.split():
@@ -92,6 +106,11 @@ def test_docstrings(path):
         ('"""A module."""\nclass A:\n    """With b."""\n    def f(self): ...', 2),
         ('"""A module."""\ndef _f(): ...\nclass A:\n    """An a."""\n    def __init__(self): ...', 0),
         ('"""A module."""\ndef _f():\n    """By b."""', 1),
+        (
+            '"""A module."""\nclass A(B):\n    """An a."""\n    def evaluate(self): ...\n    def unheard_of(self): ...',
+            1,
+        ),
+        ('"""A module."""\nclass A:\n    """An a."""\n    def evaluate(self): ...', 1),
     ],
 )
 def test_what_counts_as_a_mistake(source, count):
@@ -104,7 +123,7 @@ def test_examples_run(path, name):
     if path.endswith("gymnasium.py"):
         pytest.importorskip("gymnasium")
     tree = ast.parse((ROOT / path).read_text())
-    (text,) = [ast.get_docstring(node) for node, each, _ in definitions(tree) if each == name]
+    (text,) = [ast.get_docstring(node) for node, each, _, _ in definitions(tree) if each == name]
     before_the_lists = re.split(r"^\w+:$", text or "", flags=re.MULTILINE)[0]
     code = textwrap.dedent("".join(re.findall(r"^(?: {4}.*)?\n", before_the_lists, flags=re.MULTILINE)))
     assert "import" in code
