@@ -8,7 +8,10 @@ import subprocess
 import sys
 
 import pytest
+import tensorflow as tf
 
+from metarun.experiments.config.load import load
+from metarun.experiments.training import benchmark as module
 from metarun.experiments.training.benchmark import Benchmark, render
 
 
@@ -36,6 +39,16 @@ def test_two_steps_of_rl2(works, name):
     assert work.operations > 20 * 5 * 2 * 256 * 3 * 256
 
 
+def test_the_rate_of_the_machine_is_the_larger_of_two(monkeypatch):
+    """Rejected: the one before the steps alone, which other work on the machine may have halved."""
+    rates = {tf.float32: iter([10.0, 20.0]), tf.bfloat16: iter([40.0, 30.0])}
+    monkeypatch.setattr(module, "matrix_rate", lambda dtype: next(rates[dtype]))
+    tiny = ["network={name: mlp, hidden: [8]}", "train.way=2", "train.query=1", "test.episodes=20"]
+    result = module.benchmark(load("quickstart/protonet", tiny).experiment, 2, imports=0.0)
+    assert (result.float32_rate, result.bfloat16_rate) == (20.0, 40.0)
+    assert result.fraction == pytest.approx(result.rate / 20)
+
+
 def test_the_command(tmp_path, cache_folder):
     command = [sys.executable, "-m", "metarun.cli.main", "benchmark", "quickstart/protonet", "--steps", "4"]
     done = subprocess.run([*command, "--format", "json"], capture_output=True, text=True, cwd=tmp_path, check=True)
@@ -44,7 +57,7 @@ def test_the_command(tmp_path, cache_folder):
     assert result.step_low <= result.step <= result.step_high
     assert result.first_step >= result.imports + result.data + result.tracing
     assert result.experiment_hours * 3600 > 600 * result.step
-    assert 0 < result.fraction < 1 and result.memory > 2**28
+    assert result.fraction == pytest.approx(result.rate / result.float32_rate) and result.memory > 2**28
     (row,) = csv.DictReader(io.StringIO(render(result, "csv")))
     assert row["experiment"] == result.experiment and "one step" in render(result, "text")
     assert not list(tmp_path.iterdir())  # keeps nothing
