@@ -1,7 +1,7 @@
 # make quickstart   install, train four learners on embedded data, print the table
 # make test         the tests (minutes);  make test-all: the slow ones too;  make check: ruff and pyright
 # make tables       the tables of the READMEs from experiments/results/;  RUNS=DIR takes over those of a folder of runs
-PYTHON ?= python3
+# PYTHON=NAME       the Python of .venv, 3.11 to 3.13; otherwise find_python.sh chooses one
 BIN := .venv/bin
 export PYTHONSAFEPATH := 1
 QUICKSTART := quickstart/protonet quickstart/matchingnet quickstart/maml quickstart/reptile
@@ -35,10 +35,9 @@ tables: .venv/installed
 	touch $@
 
 .venv/bin/pip:
-	@"$(PYTHON)" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' || \
-	  { echo "metarun needs Python 3.10 to 3.13; choose one with: make PYTHON=python3.12 ..." >&2; exit 1; }
-	"$(PYTHON)" -m venv .venv || \
-	  { rm -rf .venv; echo "cannot make a virtual environment: install your system's python3-venv package" >&2; exit 1; }
+	@python="$$(./find_python.sh "$(PYTHON)")" || exit 1; \
+	"$$python" -m venv .venv || { rm -rf .venv; \
+	  echo "cannot make a virtual environment: install your system's python3-venv package" >&2; exit 1; }
 
 clean:
 	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache
