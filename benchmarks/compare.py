@@ -1,23 +1,25 @@
-"""metarun against PyTorch on five works of few-shot learning and four of RL^2, in turn, in one process.
+"""Compare metarun with PyTorch on five works of few-shot learning and four of RL^2.
 
     pip install -e ".[bench]"
     python benchmarks/compare.py [--works W1 W4] [--rounds 5] [--csv FILE] [--plot FILE]
 
-Each round runs metarun for about a second, then each variant of the peer. Inputs are random images of the right
-shapes, first weights are the same, and the losses of the first step must agree; of RL^2, whose trials are random on
-both sides, the networks' outputs and gradients. The peer of a work is its fastest variant; the ratio is that of the
-median step times. Both sides use all cores that the process may use.
+Each round runs metarun for about a second, then each variant of the peer, one after another, each in a process of its
+own: some hold many gigabytes. Inputs are random images of the right shapes, first weights are the same, and the losses
+of the first step must agree; of RL^2, whose trials are random on both sides, the networks' outputs and gradients. The
+peer of a work is its fastest variant; the ratio is that of the median step times. Both sides use all cores that the
+process may use.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
-import math
 import os
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -38,21 +40,31 @@ SECONDS_A_TURN = 1.0
 AGREE = 1e-6  # relative difference of the losses in float64
 AGREE_ADAM = 1e-3  # PyTorch adds Adam's epsilon after the bias correction, the papers' code before it
 
+VARIANTS = {"maml": ("loop", "vmap"), "reptile": ("loop", "fused Adam")}  # of the peer; one of all other algorithms
 
-Steps = Iterator[tuple[str, Callable[[], float]]]
+
+def peers(work: Work | TrialsWork) -> list[str]:
+    """Return the names of the variants of the peer."""
+    if isinstance(work, TrialsWork):
+        return ["plain"]
+    names = VARIANTS.get(work.algorithm.name, ("",))
+    return [f"{name} {layout}".strip() or "plain" for layout in ("", "channels_last") for name in names]
 
 
-def peers(work: Work | TrialsWork, metarun: Any) -> Steps:
-    """Each variant of the peer with its step."""
+def peer_step(work: Work | TrialsWork, metarun: Any, variant: str) -> Callable[[], float]:
+    """Return the step of a variant of the peer."""
+    import torch
+
+    torch.set_num_threads(cores())
     if isinstance(work, Work):
-        return peers_of_images(work, metarun)
+        return peer_step_of_images(work, metarun, variant)
     import pytorch_rl2
 
-    return iter([("plain", pytorch_rl2.PyTorch(work).step)])
+    return pytorch_rl2.PyTorch(work).step
 
 
-def peers_of_images(work: Work, metarun: Metarun) -> Steps:
-    """On the batch and the first weights of `metarun`."""
+def peer_step_of_images(work: Work, metarun: Metarun, variant: str) -> Callable[[], float]:
+    """Return the step of a variant of the peer, on the batch and from the first weights of `metarun`."""
     import pytorch_works as peer
     import torch
 
@@ -63,30 +75,25 @@ def peers_of_images(work: Work, metarun: Metarun) -> Steps:
     def network(p: peer.Parameters, x: torch.Tensor) -> torch.Tensor:
         return peer.conv4(p, x, stride=stride, features=work.network.features)
 
-    for layout in ("", "channels_last"):
-        batch = tuple(
-            torch.from_numpy(part.numpy()).long()
-            if part.shape.rank == 2
-            else peer.images(part.numpy(), stride, bool(layout))
-            for part in metarun.batch[:4]
-        )
-        for variant in {"maml": ("loop", "vmap"), "reptile": ("loop", "fused Adam")}.get(work.algorithm.name, ("",)):
-            p = peer.from_metarun(metarun.parameters, stride, space)
-            rate = work.optimizer.learning_rate
-            sgd = work.optimizer.name == "sgd"
-            outer = torch.optim.SGD(p.values(), rate) if sgd else torch.optim.Adam(p.values(), rate)
-            if isinstance(work.algorithm, MAMLOptions):
-                make = peer.maml_step if variant == "loop" else peer.maml_vmap_step
-                step = make(p, batch, network, outer, lr=work.algorithm.inner_lr, steps=work.algorithm.inner_steps)
-            elif isinstance(work.algorithm, ReptileOptions):
-                orders = metarun.learner._order(metarun.batch, work.algorithm.inner_steps, work.algorithm.inner_batch)
-                fused = variant == "fused Adam"
-                step = peer.reptile_step(p, batch, network, orders.numpy(), lr=work.algorithm.inner_lr, fused=fused)
-            elif isinstance(work.algorithm, PrototypicalNetworkOptions):
-                step = peer.protonet_step(p, batch, network, outer)
-            else:
-                step = peer.matching_step(p, batch, network, outer, temperature=work.algorithm.temperature, steps=5)
-            yield " ".join(filter(None, (variant, layout))) or "plain", step
+    batch = tuple(
+        torch.from_numpy(part.numpy()).long()
+        if part.shape.rank == 2
+        else peer.images(part.numpy(), stride, variant.endswith("channels_last"))
+        for part in metarun.batch[:4]
+    )
+    p = peer.from_metarun(metarun.parameters, stride, space)
+    rate = work.optimizer.learning_rate
+    outer = (torch.optim.SGD if work.optimizer.name == "sgd" else torch.optim.Adam)(p.values(), rate)
+    if isinstance(work.algorithm, MAMLOptions):
+        make = peer.maml_vmap_step if variant.startswith("vmap") else peer.maml_step
+        return make(p, batch, network, outer, lr=work.algorithm.inner_lr, steps=work.algorithm.inner_steps)
+    if isinstance(work.algorithm, ReptileOptions):
+        orders = metarun.learner._order(metarun.batch, work.algorithm.inner_steps, work.algorithm.inner_batch)
+        fused = variant.startswith("fused")
+        return peer.reptile_step(p, batch, network, orders.numpy(), lr=work.algorithm.inner_lr, fused=fused)
+    if isinstance(work.algorithm, PrototypicalNetworkOptions):
+        return peer.protonet_step(p, batch, network, outer)
+    return peer.matching_step(p, batch, network, outer, temperature=work.algorithm.temperature, steps=5)
 
 
 def turn(step: Callable[[], float]) -> list[float]:
@@ -111,34 +118,44 @@ def check(name: str) -> None:
     work = work._replace(train=work.train.model_copy(update=small), image=(28, 28, work.image[2]))
     ours = Metarun(work, "float64")
     losses = [ours.step(), ours.step()]
-    for variant, step in peers(work, ours):
+    for variant in peers(work):
+        step = peer_step(work, ours, variant)
         others = [step(), step()]
         agree = AGREE_ADAM if isinstance(work.algorithm, ReptileOptions) else AGREE
         if not np.allclose(others, losses, rtol=agree, atol=0):
             raise SystemExit(f"{name}: losses {losses} in metarun, {others} in PyTorch ({variant}): not the same work")
 
 
+def measure(name: str, variant: str) -> tuple[list[float], int, float]:
+    """Return step times of a variant after its first step, the operations of a step and the machine's rate."""
+    work, rate = WORKS[name], matrix_rate(tf.float32)
+    ours = side(work, "bfloat16" if variant == "bfloat16" else "float32")
+    step = ours.step if variant in ("metarun", "bfloat16") else peer_step(work, ours, variant)
+    step()
+    return turn(step), ours.operations, rate
+
+
+def alone(function: Callable[..., Any], *arguments: str) -> Any:
+    """Return what the function returns in a process of its own, whose memory is free afterwards."""
+    with ProcessPoolExecutor(1, get_context("spawn")) as process:
+        return process.submit(function, *arguments).result()
+
+
 def compare(name: str, rounds: int) -> dict[str, Any]:
-    """One line of the table."""
-    work, quickest = WORKS[name], math.inf
-    ours = side(work)
-    contestants = {"metarun": ours.step}
-    if isinstance(work, Work):
-        contestants["bfloat16"] = side(work, "bfloat16").step
-    for step in contestants.values():
-        step()
-    for variant, step in peers(work, ours):
-        step()
-        seconds = min(turn(step))
-        if seconds < 2 * quickest:  # the others cannot be the best, but hold gigabytes
-            contestants[variant] = step
-        quickest = min(seconds, quickest)
-    times: dict[str, list[float]] = {variant: [] for variant in contestants}
+    """Return one line of the table."""
+    work = WORKS[name]
+    ours, others = ["metarun", "bfloat16"] if isinstance(work, Work) else ["metarun"], peers(work)
+    times: dict[str, list[float]] = {variant: [] for variant in ours + others}
     rates = []
     for _ in range(rounds):
-        rates.append(matrix_rate(tf.float32))
-        for variant, step in contestants.items():
-            times[variant] += turn(step)
+        for variant in times:
+            steps, operations, rate = alone(measure, name, variant)
+            times[variant] += steps
+            rates.append(rate)
+        shortest = {variant: min(times[variant]) for variant in others if variant in times}
+        for variant, seconds in shortest.items():
+            if seconds > 2 * min(shortest.values()):  # it cannot be the best
+                del times[variant]
     medians = {variant: statistics.median(each) for variant, each in times.items()}
     mine, half = medians.pop("metarun"), medians.pop("bfloat16", None)
     best = min(medians, key=medians.__getitem__)
@@ -153,9 +170,9 @@ def compare(name: str, rounds: int) -> dict[str, Any]:
         "pytorch": medians[best],
         "variant": best,
         "ratio": medians[best] / mine,
-        "gflops": ours.operations / mine / 1e9,
+        "gflops": operations / mine / 1e9,
         "matrix_gflops": rate,
-        "fraction": ours.operations / mine / 1e9 / rate,
+        "fraction": operations / mine / 1e9 / rate,
         "metarun_bfloat16": half,
     }
 
@@ -197,12 +214,9 @@ def main() -> None:
     parser.add_argument("--csv", type=Path)
     parser.add_argument("--plot", type=Path)
     options = parser.parse_args()
-    import torch
-
-    torch.set_num_threads(cores())
     rows = []
     for name in options.works:
-        check(name)
+        alone(check, name)
         rows.append(compare(name, options.rounds))
         row = rows[-1]
         print(
