@@ -7,13 +7,13 @@ import shlex
 import subprocess
 import sys
 import textwrap
+import tomllib
 from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple
 
 import click
 import pytest
-import tomllib
 import yaml
 from click.testing import CliRunner
 from rows import ROW
