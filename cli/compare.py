@@ -23,15 +23,21 @@ from .options import examples
     show_default=True,
     help="The run to compare with.",
 )
-@click.option("--test", type=click.Choice(["t", "wilcoxon"]), default="t", show_default=True)
+@click.option(
+    "--test",
+    type=click.Choice(["t", "wilcoxon"]),
+    default="t",
+    show_default=True,
+    help="The paired test: Student's t, or Wilcoxon's signed ranks.",
+)
 @click.option("--format", "form", type=click.Choice(["text", "markdown", "latex"]), default="text", show_default=True)
 def command(runs: tuple[Path, ...], against: str, test: str, form: str) -> None:
     """Compare finished runs episode by episode: the mean difference, its 95% interval, and p.
 
     A RUN is the folder of a run such as runs/NAME/seed-0, or another test of it,
     runs/NAME/seed-0/evaluations/TEST.json. A folder above them, such as runs/NAME, stands for every finished run below
-    it, each by itself. All must have been tested on the same episodes. The test is paired: Student's t (the default;
-    accuracies have many ties) or Wilcoxon's signed ranks.
+    it, each by itself. All must have been tested on the same episodes. The test is paired. Accuracies have many
+    ties, for which Student's t is the better choice.
     """
     from ..experiments.reports.compare import best_of, measurements, refuse_other_episodes, render
     from ..experiments.stats import TESTS

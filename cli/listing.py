@@ -50,7 +50,7 @@ def _specs() -> list[tuple[str, str]]:
 
 
 def _tasks(spec: Experiment) -> str:
-    """What a task is, in a few words."""
+    """Return what a task is, in a few words."""
     if spec.kind.plays_trials:
         told = spec.dataset.model_dump()
         return ", ".join(f"{told[each]} {each}" for each in ("arms", "pulls", "episodes") if each in told)

@@ -49,6 +49,7 @@ class Seeds(click.ParamType):
     name = "seeds"
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> list[int]:
+        """Return the seeds of a text; click reports one that cannot be read."""
         from ..experiments.runs.sweep import parse_seeds
 
         try:

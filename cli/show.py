@@ -27,7 +27,7 @@ def command(spec: str, overrides: tuple[str, ...]) -> None:
 
 
 def _with_keys(text: str) -> list[tuple[str, str]]:
-    """Each line of block-style YAML with the dotted key whose value it holds; "" where it holds none."""
+    """Return each line of block-style YAML, with the dotted key whose value it holds; "" if it holds none."""
     lines: list[tuple[str, str]] = []
     path: list[str] = []
     for line in text.splitlines():
@@ -42,7 +42,7 @@ def _with_keys(text: str) -> list[tuple[str, str]]:
 
 
 def _origin(key: str, origins: object) -> str:
-    """Of the key, or of the section or list that holds it."""
+    """Return where the value of a key came from; "" for a line without a value."""
     if not key or not isinstance(origins, dict):
         return ""
     return origins.get(key) or "default"

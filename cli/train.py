@@ -102,7 +102,7 @@ def _refuse_sweep(overrides: Sequence[str]) -> None:
 
 
 def _tell(outcome: Outcome, left: int) -> None:
-    """Say at once what is not to be seen in the table at the end."""
+    """Print at once what the table at the end does not show."""
     path = outcome.run.directory.path
     if outcome.skipped:
         click.echo(f"{path} is finished; --fresh trains it again", err=True)

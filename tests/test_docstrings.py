@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("cli", "experiments", "algorithms", "datasets")
 SCRIPTS = ROOT / "experiments/results"  # they use the installed package
-TO_BE_WRITTEN = ("cli", "experiments", "algorithms.build", "algorithms.learner", "algorithms.networks.options")
+TO_BE_WRITTEN = ("experiments", "algorithms.build", "algorithms.learner", "algorithms.networks.options")
 EXAMPLES = (
     ("algorithms/maml.py", "maml"),
     ("algorithms/__init__.py", "Algorithm"),

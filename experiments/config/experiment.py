@@ -1,4 +1,4 @@
-"""What an experiment is: a frozen, validated description, read from YAML by `load.py`. No TensorFlow."""
+"""The spec of an experiment: a frozen, validated description, read from YAML by `load.py`. No TensorFlow."""
 
 from __future__ import annotations
 
@@ -77,15 +77,15 @@ class Published(Options):
 
 
 def _some_time(told: str) -> str:
-    """Slurm takes 0 for no limit, and a run without one is never asked to write a checkpoint."""
+    """Refuse 0, which Slurm takes for no limit: a run without one is never asked to write a checkpoint."""
     if not told.strip("0:-"):
         raise PydanticCustomError("string_pattern_mismatch", "0 is no limit")
     return told
 
 
 class Cluster(Options):
-    """How a batch system is asked for a run. What the spec leaves open comes from METARUN_CLUSTER or from
-    ~/.config/metarun/cluster.yaml, which has these same keys."""
+    """Settings of the jobs that train a run. Keys that the spec leaves out come from the file that METARUN_CLUSTER
+    names, or from ~/.config/metarun/cluster.yaml, which has these same keys."""
 
     partition: str | None = Field(
         default=None, description="Partition in which jobs wait; default: the cluster's own.", examples=["gpu"]
@@ -131,12 +131,12 @@ class Cluster(Options):
 
     @property
     def count(self) -> int:
-        """Workers of each run."""
+        """Return the number of workers of each run."""
         return self.workers or max(1, self.gpus)
 
 
 class Experiment(Options):
-    """One experiment: what is learnt, on which tasks, how it is tested, and the number to compare with."""
+    """The description of an experiment: learner, tasks, training, test, and the number to compare with."""
 
     name: str = Field(
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$",
@@ -145,6 +145,7 @@ class Experiment(Options):
     )
     extends: str | None = Field(
         default=None,
+        examples=["quickstart/maml"],
         exclude=True,  # a key of the file, not of the experiment
         description="Another spec: its name, or its path from this file. What this file leaves out is taken from it, "
         "except the name.",
@@ -186,24 +187,24 @@ class Experiment(Options):
 
     @property
     def compiles(self) -> bool:
-        """Whether `jit` comes out as on: a function of the spec alone, so that a resumed run computes the same bits."""
+        """Return whether steps are compiled. The spec alone decides, so that a resumed run computes the same bits."""
         if self.jit in (None, "auto"):
             return self.network is not None and self.train.steps >= _repaying_steps(self.network)
         return self.jit == "on"
 
     @property
     def entry(self) -> Algorithm:
-        """The algorithm's entry in `ALGORITHMS`."""
+        """Return the algorithm's entry in `ALGORITHMS`."""
         return ALGORITHMS[self.algorithm.name]
 
     @property
     def kind(self) -> Kind:
-        """Whether the algorithm is trained, and on what tasks."""
+        """Return the kind of the algorithm: whether it is trained, and on what tasks."""
         return KINDS[self.entry.kind]
 
     @property
     def digest(self) -> str:
-        """Sixteen hexadecimal digits that name everything that decides a result, the seed aside.
+        """Return sixteen hexadecimal digits that name everything that decides a result, except the seed.
 
         Options that are unset do not count, so that a version with a new one gives old specs their old digest.
         """
@@ -238,13 +239,12 @@ SECTIONS: dict[str, type[BaseModel]] = {
 
 
 def section_model(section: str, told: Mapping[str, Any]) -> type[BaseModel] | None:
-    """The options of a section that says `told`; None where there is no such section, or nothing of its name."""
+    """Return the model of a section with the values `told`; None for an unknown section, or an unknown name in it."""
     return CHOICES[section].get(str(told.get("name"))) if section in CHOICES else SECTIONS.get(section)
 
 
 def effective(experiment: Experiment) -> dict[str, Any]:
-    """Every value as plain data; options that are unset and mean "not there" are left away: those that are null where
-    that is their default."""
+    """Return every value as plain data. Options that are null by default and were not set are left out."""
 
     def pruned(value: Any, told_by: Any) -> Any:
         if not isinstance(value, dict):

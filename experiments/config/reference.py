@@ -38,7 +38,7 @@ class Option(NamedTuple):
 
 
 class Page(NamedTuple):
-    """What there is to say of a name."""
+    """The explanation of a name."""
 
     name: str
     text: str

@@ -27,11 +27,11 @@ OF_THIS_MACHINE = ("gpus", "max_parallel")  # the settings that --executor local
 
 
 class NoSlurm(RunError):
-    """This machine has no Slurm."""
+    """An error of a machine without Slurm."""
 
 
 class Submitted(NamedTuple):
-    """What a submission did with its runs."""
+    """The runs of a submission, by what was done with them."""
 
     missing: list[Run]  # submitted now
     alive: list[Run]  # queued or running before
@@ -42,7 +42,7 @@ class Submitted(NamedTuple):
 
 
 class Preview(NamedTuple):
-    """What a submission would do."""
+    """The runs of a submission that is not made, and the job arrays."""
 
     states: list[tuple[Run, str]]  # finished, to do, or queued or running
     sbatch: list[str]  # what each job array would ask for; none on this machine

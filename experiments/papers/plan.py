@@ -1,4 +1,4 @@
-"""What is there of a paper's table, and what is missing: decided before anything runs. No TensorFlow."""
+"""The plan of a paper's table: which cells are finished and which are missing, before anything runs. No TensorFlow."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .definition import Cell, PaperTable
 
 
 class Stage(Enum):
-    """How far the run of a cell is, or why it cannot be trained."""
+    """The progress of a cell's run, or the reason why it cannot be trained."""
 
     MISSING = "missing"
     QUEUED = "queued or running"
@@ -52,7 +52,7 @@ class State:
 
 @dataclass(frozen=True)
 class Planned:
-    """One cell, one seed: the run that fills it, and where."""
+    """A cell and a seed, with the run that fills it."""
 
     cell: Cell
     run: Run  # trained within the budget
@@ -75,7 +75,7 @@ class Planned:
 
     @cached_property
     def row_path(self) -> Path:
-        """Where the cell's row is, or will be."""
+        """Return the path of the cell's row, which need not exist yet."""
         return self.directory.row_of(self.experiment, with_test(self.experiment, self.cell.changes))
 
     @property
@@ -108,7 +108,7 @@ class Planned:
 
     @property
     def step(self) -> int:
-        """Meta-updates that need not be done again."""
+        """Return the number of meta-updates that need not be done again."""
         if self.directory.finished:
             return self.experiment.train.steps
         shorter = shorter_run(self.experiment, self.directory)
@@ -116,12 +116,12 @@ class Planned:
 
     @property
     def row(self) -> Row | None:
-        """The cell's row, where it is finished."""
+        """Return the cell's row, or None if it is not finished."""
         return read_row(self.row_path) if self.finished else None
 
     @property
     def budget(self) -> float | None:
-        """Tasks trained on, as a share of those of the whole recipe; None where nothing is trained."""
+        """Return the tasks trained on, as a share of those of the whole recipe; None if nothing is trained."""
         whole = self.full.train.steps * self.full.train.meta_batch
         return self.experiment.train.steps * self.experiment.train.meta_batch / whole if whole else None
 
@@ -163,7 +163,7 @@ def plan(table: PaperTable, out: Path, seeds: Sequence[int] = (), budget: float 
 
 
 def choose(planned: Sequence[Planned], pattern: str) -> list[Planned]:
-    """Those whose cell's name matches the glob; SpecError with all names where none does."""
+    """Return those whose cell's name matches the glob. Raises SpecError, with all names, if none does."""
     chosen = [one for one in planned if fnmatch.fnmatchcase(one.cell.name, pattern)]
     if not chosen:
         names = dict.fromkeys(one.cell.name for one in planned)
@@ -172,7 +172,7 @@ def choose(planned: Sequence[Planned], pattern: str) -> list[Planned]:
 
 
 def by_model(planned: Sequence[Planned]) -> Mapping[Path, list[Planned]]:
-    """Cells that one trained model fills, by its folder."""
+    """Return the cells that each trained model fills, by its folder."""
     models: dict[Path, list[Planned]] = {}
     for one in planned:
         models.setdefault(one.directory.path, []).append(one)
@@ -180,7 +180,7 @@ def by_model(planned: Sequence[Planned]) -> Mapping[Path, list[Planned]]:
 
 
 def trainings(planned: Sequence[Planned]) -> list[Run]:
-    """One run a model, with the tests of its cells that its own is not."""
+    """Return one run per model, with the tests that its cells need beside its own."""
     return [
         replace(cells[0].run, tests=tuple(one.cell.changes for one in cells if one.row_path != one.directory.result))
         for cells in by_model(planned).values()
@@ -188,7 +188,7 @@ def trainings(planned: Sequence[Planned]) -> list[Run]:
 
 
 def by_cell(planned: Sequence[Planned]) -> Mapping[str, list[Planned]]:
-    """The seeds of each cell, by its name."""
+    """Return the seeds of each cell, by its name."""
     cells: dict[str, list[Planned]] = {}
     for one in planned:
         cells.setdefault(one.cell.name, []).append(one)

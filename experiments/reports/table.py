@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import difflib
 import math
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import RunError, SpecError
+from ..errors import RunError, SpecError, warn
 from ..runs.directory import RunDirectory
 from ..runs.rows import DTYPES, as_column, as_frame, find_rows, read_frame, read_row
 from ..stats import exact_sum
@@ -91,7 +90,7 @@ def _rows_below(folders: Sequence[Path]) -> DataFrame:
         try:
             rows.append(read_row(path))
         except RunError as error:
-            print(f"warning: left out: {error}", file=sys.stderr)
+            warn(f"left out: {error}")
         else:
             runs.append(RunDirectory(path.parent if path.name == "result.json" else path.parent.parent))
     frame = as_frame(rows)
@@ -122,7 +121,7 @@ def lines_of(rows: DataFrame) -> DataFrame:
         if (mean := counted[number_of]["mean"]) != row["mean"]:
             which = f"{row['experiment']} seed {row['seed']}"
             told = f"{which} was measured twice on the same tasks, as {mean} and {row['mean']}"
-            print(f"warning: {told}: the table has the first", file=sys.stderr)
+            warn(f"{told}: the table has the first")
     return averaged(rows.loc[~again], GROUPED)
 
 

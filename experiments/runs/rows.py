@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import math
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from ..config.experiment import Published
-from ..errors import RunError
+from ..errors import RunError, warn
 from ..system.atomic import write_text_atomic
 from ..system.lock import cannot_lock
 from .directory import folders_below
@@ -127,7 +126,7 @@ def read_rows(folders: Sequence[Path]) -> list[Row]:
         try:
             rows.append(read_row(path))
         except RunError as error:
-            print(f"warning: left out: {error}", file=sys.stderr)
+            warn(f"left out: {error}")
     return rows
 
 

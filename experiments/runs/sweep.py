@@ -118,12 +118,12 @@ def format_seeds(seeds: Sequence[int]) -> str:
 
 
 def _short(keys: Sequence[str]) -> list[str]:
-    """The last word of each key, or all of it where two end alike."""
+    """Return the last word of each key, or the whole key if two end alike."""
     last = [key.rpartition(".")[2] for key in keys]
     return [word if last.count(word) == 1 else key for word, key in zip(last, keys, strict=True)]
 
 
 def _safe(value: str) -> str:
-    """As a part of a name, in which 1, -1, 1e3 and 1e-3 differ."""
+    """Return a value as a part of a name, in which 1, -1, 1e3 and 1e-3 differ."""
     value = re.sub(r"(^|[\s,\[({:])-", r"\1minus", value.replace("e+", "e"))
     return re.sub(r"[^A-Za-z0-9._-]+", "-", value).strip("-") or "empty"

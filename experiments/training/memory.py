@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import math
 import re
-import sys
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 import tensorflow as tf
 
 from ..config.experiment import Experiment
-from ..errors import RunError
+from ..errors import RunError, warn
 
 COMPILER = 300 * 2**20  # bytes that programs and their compiler take besides
 SURELY = 2.0  # estimates are too high by up to this factor where kernels work in place
@@ -36,7 +35,7 @@ def foresee(experiment: Experiment, update: Any) -> None:
     )
     if need > SURELY * available:
         raise RunError(line)
-    print(f"warning: {line}", file=sys.stderr)
+    warn(line)
 
 
 def peak_bytes(function: Any) -> int:

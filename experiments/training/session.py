@@ -17,7 +17,7 @@ from .train import train
 
 
 class Outcome(NamedTuple):
-    """What became of one run: its row, or the error that ended it."""
+    """The end of one run: its row, or the error."""
 
     run: Run
     row: Row | None
@@ -26,7 +26,7 @@ class Outcome(NamedTuple):
 
 
 def train_all(runs: Sequence[Run], out: Path, fresh: bool = False, workers: Workers = ALONE) -> Iterator[Outcome]:
-    """Train and test each run, and yield what became of it as soon as it is known.
+    """Train and test each run, and yield its outcome as soon as it is known.
 
     OUT/results.csv is rebuilt after each run. With several workers the first failure ends the session, because the
     other workers cannot tell which run comes next.
