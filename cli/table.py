@@ -17,7 +17,9 @@ def names(context: click.Context, parameter: click.Parameter, value: str | None)
     return found
 
 
-@click.command(name="table", epilog=examples("table runs", "table runs --format latex --out results.tex"))
+@click.command(
+    name="table", epilog=examples("table runs", "table runs --pivot algorithm,shot --format latex --out results.tex")
+)
 @click.argument(
     "folders", nargs=-1, required=True, type=click.Path(exists=True, file_okay=False, path_type=Path), metavar="DIR..."
 )
