@@ -17,7 +17,7 @@ from metarun.experiments.config.load import load, resolved_yaml
 from metarun.experiments.errors import RunError, SpecError
 from metarun.experiments.reports.formats import records
 from metarun.experiments.reports.pivot import render_pivot
-from metarun.experiments.reports.table import lines_of, read_results, render
+from metarun.experiments.reports.table import GROUPED, lines_of, read_results, render
 from metarun.experiments.runs.rows import COLUMNS, DTYPES, Row, as_frame, merge, read_frame, rows_as_csv
 
 
@@ -265,3 +265,16 @@ def test_the_command(sweep):
     assert "exclude each other" in metarun("table", sweep, "--pivot", "way,shot", "--columns", "way", code=2).stderr
     pivot = metarun("table", sweep / "s-0.1-1", sweep / "s-1-1", "--pivot", "algorithm,inner_lr").stdout
     assert re.split("  +", pivot.splitlines()[0]) == ["algorithm", "inner_lr 0.1", "inner_lr 1"]
+
+
+def test_the_last_job_of_a_sweep_writes_its_table(sweep):
+    from metarun.experiments.jobs.job import write_table
+
+    write_table(str(sweep), None)
+    with (sweep / "table.csv").open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    names = list(lines[0])
+    assert names[-4:] == ["validation", "validation_step", "algorithm.inner_lr", "algorithm.inner_steps"]
+    assert names[: len(GROUPED)] == list(GROUPED) and lines[1]["validation"] == "70.0"
+    assert "± 1.00" in (sweep / "table.md").read_text() and "inner_lr" in (sweep / "table.txt").read_text()
+    assert r"\bottomrule" in (sweep / "table.tex").read_text()
