@@ -58,17 +58,17 @@ class Network(Protocol):
 
 
 class EmbeddingNetwork(Network, Protocol):
-    """What a learner that compares embeddings needs of a network besides."""
+    """A network that embeds, for learners such as protonet."""
 
     running: dict[str, tf.Variable]  # averages of batch norm, which a checkpoint keeps
     features: int  # width of an embedding
     dtype: tf.DType  # of parameters and embeddings
-    seed: int  # of a learner's own first values
+    seed: int  # of a learner's own initial values
 
     def apply(
         self, parameters: Parameters, x: tf.Tensor, *, groups: int = 1, running: bool = False
     ) -> tuple[tf.Tensor, Moments]:
-        """As `__call__`, and what `update_running` takes: `[T, G, *shape]` each; nothing with `running`."""
+        """Return the embeddings and what `update_running` takes, `[T, G, *shape]` each; nothing with `running`."""
         ...
 
     def update_running(self, moments: Moments) -> None:

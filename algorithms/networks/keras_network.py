@@ -49,7 +49,7 @@ class KerasNetwork:
         self.running = {variable.path: variable.value for variable in moving}
 
     def __call__(self, parameters: Parameters, x: tf.Tensor, *, groups: int = 1, running: bool = False) -> tf.Tensor:
-        """`[T, N, *input_shape]` -> `[T, N, outputs]`; each task, and each group in it, is a batch of its own."""
+        """Map `[T, N, *input_shape]` to `[T, N, outputs]`. Each task, and each group in it, is a batch of its own."""
         return self.apply(parameters, x, groups=groups, running=running)[0]
 
     def apply(
@@ -140,7 +140,10 @@ def stateful_layers(model: keras.Model) -> list[str]:
 
 
 def _each_alone(model: keras.Model) -> bool:
-    """Whether an output surely depends on no other example: in models of Keras' own layers without batch norm."""
+    """Return whether an output surely depends on no other example.
+
+    That is known of models of Keras' own layers without batch norm.
+    """
     for part in model._flatten_layers():
         if isinstance(part, keras.Model):
             operations = part.layers if isinstance(part, keras.Sequential) else getattr(part, "operations", [None])

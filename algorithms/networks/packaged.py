@@ -47,7 +47,7 @@ def _check_outputs(network: Any, input_shape: tuple[int, ...], outputs: int | No
 
 @contextmanager
 def _precision(precision: str) -> Iterator[None]:
-    """Layers of Keras that are made inside have this precision; with bfloat16 their weights are float32."""
+    """Give Keras layers that are made in the block this precision; with bfloat16 their weights are float32."""
     policy, floatx = keras.config.dtype_policy(), keras.config.floatx()
     half = precision == "bfloat16"
     keras.config.set_floatx("float32" if half else precision)
@@ -61,7 +61,7 @@ def _precision(precision: str) -> Iterator[None]:
 
 @contextmanager
 def _blamed(options: Any) -> Iterator[None]:
-    """Tell an error of the block in one line with the names of the network and of its package."""
+    """Raise DataError for an error in the block: one line with the names of the network and of its package."""
     try:
         yield
     except Exception as error:  # of any kind: it is someone else's code

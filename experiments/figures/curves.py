@@ -176,7 +176,7 @@ def _columns(path: Path, needed: Sequence[str] = ()) -> dict[str, np.ndarray]:
 
 @contextmanager
 def _lines(path: Path) -> Iterator[list[dict[str, str]]]:
-    """The lines of a CSV; what cannot be read of them is a RunError."""
+    """Give the lines of a CSV to the block. Raise RunError for what cannot be read of them."""
     try:
         with path.open(newline="", encoding="utf-8") as file:
             yield list(csv.DictReader(file))

@@ -23,7 +23,7 @@ class SeedGroup(NamedTuple):
 
     @property
     def label(self) -> str:
-        """For the legend: the name, and how many seeds there are, or which one unless it is 0."""
+        """Label of the legend: the name, and how many seeds there are, or which one unless it is 0."""
         first, *others = (run.row.seed for run in self.runs)
         if others:
             return f"{self.name} ({len(self.runs)} seeds)"

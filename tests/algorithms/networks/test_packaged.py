@@ -3,6 +3,7 @@
 from types import SimpleNamespace
 from typing import Any, Literal
 
+import few_shot
 import keras
 import numpy as np
 import pytest
@@ -10,11 +11,10 @@ import tensorflow as tf
 from few_shot import OPTIONS
 
 from metarun.algorithms import ALGORITHMS, networks
-from metarun.algorithms.build import build
 from metarun.algorithms.learner import Problem
 from metarun.algorithms.networks.keras_network import KerasNetwork
 from metarun.algorithms.networks.options import Conv4Options, MLPOptions
-from metarun.algorithms.options import OptimizerOptions, PrototypicalNetworkOptions
+from metarun.algorithms.options import PrototypicalNetworkOptions
 from metarun.datasets.errors import DataError
 from metarun.datasets.options import Options
 from metarun.datasets.tasks import Shape
@@ -52,10 +52,7 @@ class Building(Options):
 
 
 def learner(algorithm, network, protocol="inductive", precision="float64", seed=0):
-    return build(
-        algorithm, network, OptimizerOptions(), problem=Problem(False, protocol), input_shape=IMAGE, outputs=3,
-        steps=10, precision=precision, seed=seed, jit=False,
-    )  # fmt: skip
+    return few_shot.learner(algorithm, network, protocol, precision=precision, seed=seed, jit=False)
 
 
 def batches(make_source, dtype="float64"):
