@@ -7,14 +7,16 @@ second.
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
-from typing import Literal, NamedTuple, Protocol
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, Protocol
 
 import tensorflow as tf
 
-from .streams import EpisodeStream
-
 Split = Literal["train", "val", "test"]
+PIXELS_AT_ONCE = 1_000_000  # numbers that enter a network in one evaluation call; bounds its memory
+EPISODES_AT_ONCE = 100  # tasks of one evaluation call, at most
 
 
 class Episode(NamedTuple):
@@ -71,3 +73,44 @@ class TaskSource(Protocol):
     def stream(self, split: Split, shape: Shape, seed: int) -> EpisodeStream:
         """Return the numbered tasks of one split, shape and seed."""
         return EpisodeStream(self, split, shape, seed)
+
+
+@dataclass(frozen=True)
+class EpisodeStream:
+    """The numbered tasks of one split of a source, with all that decides them.
+
+    Task number i is the same whether it is drawn alone, in a batch, or by another process. Of many workers each draws a
+    part of a batch, since drawing takes time.
+    """
+
+    source: TaskSource
+    split: Split
+    shape: Shape
+    seed: int
+    drawn_in_parts = True
+
+    def sample(self, index: tf.Tensor | int, tasks: int) -> Episode:
+        """Draw tasks number `index` to `index + tasks - 1`."""
+        return self.source.sample(self.split, index, tasks, self.shape, self.seed)
+
+    @property
+    def examples(self) -> int:
+        """Return the images or points of a task, support and queries."""
+        return self.shape.way * (self.shape.shot + self.shape.query)
+
+    @property
+    def columns(self) -> dict[str, Any]:
+        """Return what a row says of the tasks."""
+        return self.shape._asdict()
+
+    def at_once(self, most: int, beside_supports: bool = False) -> int:
+        """Return the tasks of one evaluation call, at most `most`, so that its inputs stay below `PIXELS_AT_ONCE`.
+
+        Args:
+            most: tasks that there are to evaluate.
+            beside_supports: whether each query enters the network with a support set of its own.
+        """
+        supports, queries = self.shape.way * self.shape.shot, self.shape.way * self.shape.query
+        images = supports + queries * (supports + 1 if beside_supports else 1)
+        fitting = PIXELS_AT_ONCE // (images * math.prod(self.source.input_shape[:2]))
+        return max(1, min(most, EPISODES_AT_ONCE, fitting))

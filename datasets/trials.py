@@ -7,12 +7,14 @@ episodes x horizon steps in all. A policy's memory lasts for one trial (Duan et 
 from __future__ import annotations
 
 from abc import abstractmethod
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import tensorflow as tf
 
-from .streams import TrialStream
 from .tasks import Shape, Split
+
+TRIALS_AT_ONCE = 1000  # trials of one evaluation call, at most
 
 
 class Space(NamedTuple):
@@ -86,3 +88,31 @@ class TrialSource(Protocol):
             The next state, and the outcome.
         """
         ...
+
+
+@dataclass(frozen=True)
+class TrialStream:
+    """The numbered trials of one split of a source. Each of many workers draws all of a batch and plays a part."""
+
+    source: TrialSource
+    split: Split
+    seed: int
+    drawn_in_parts = False
+
+    def sample(self, index: tf.Tensor | int, tasks: int) -> Trials:
+        """Draw trials number `index` to `index + tasks - 1`."""
+        return self.source.sample(self.split, index, tasks, self.seed)
+
+    @property
+    def examples(self) -> int:
+        """Return the steps of a trial."""
+        return self.source.episodes * self.source.horizon
+
+    @property
+    def columns(self) -> dict[str, Any]:
+        """Return what a row says of the trials."""
+        return {"trial": self.source.trial}
+
+    def at_once(self, most: int, beside_supports: bool = False) -> int:
+        """Return the trials of one evaluation call, at most `most`."""
+        return min(most, TRIALS_AT_ONCE)

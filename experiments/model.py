@@ -13,14 +13,14 @@ from ..algorithms import ALGORITHMS
 from ..algorithms.build import Setup
 from ..algorithms.build import build as build_learner
 from ..algorithms.workers import ALONE, Workers
-from ..datasets.streams import Stream
-from ..datasets.tasks import Episode, Shape, Split, TaskSource
-from ..datasets.trials import Trials, TrialSource
+from ..datasets.tasks import Episode, EpisodeStream, Shape, Split, TaskSource
+from ..datasets.trials import Trials, TrialSource, TrialStream
 from .config.experiment import Experiment, Test, Train, Validation
 from .errors import RunError
 from .runs.directory import RunDirectory
 
 Source = TaskSource | TrialSource
+Stream = EpisodeStream | TrialStream  # numbered tasks, drawn, counted and named alike
 Tasks = Episode | Trials
 
 

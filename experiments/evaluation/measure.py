@@ -18,10 +18,9 @@ from ...algorithms.embedding import EmbeddingLearner
 from ...algorithms.learner import Learner, Metrics
 from ...algorithms.programs import program, untouched
 from ...algorithms.workers import ALONE, Workers
-from ...datasets.streams import Stream
 from ...datasets.tasks import Split
 from ..errors import Interrupted
-from ..model import Model
+from ..model import Model, Stream
 from ..stats import exact_sum, expected_calibration_error, mean_and_ci95
 from ..system.atomic import write_text_atomic
 from ..system.progress import Progress

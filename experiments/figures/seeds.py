@@ -12,7 +12,7 @@ import numpy as np
 
 from ..errors import RunError
 from .finished import FinishedRun
-from .style import plain
+from .style import Curve, plain
 
 
 class SeedGroup(NamedTuple):
@@ -28,15 +28,6 @@ class SeedGroup(NamedTuple):
         if others:
             return f"{self.name} ({len(self.runs)} seeds)"
         return f"{self.name}, seed {first}" if first else self.name
-
-
-class Curve(NamedTuple):
-    """A line with a band: `[N]` each."""
-
-    x: np.ndarray
-    y: np.ndarray
-    low: np.ndarray
-    high: np.ndarray
 
 
 def with_interval(x: np.ndarray, y: np.ndarray, ci95: np.ndarray) -> Curve:

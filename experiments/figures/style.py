@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
-if TYPE_CHECKING:
-    from .seeds import Curve
+import numpy as np
 
 # Okabe and Ito 2008; the line styles tell apart what is printed in grey
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
@@ -16,6 +15,15 @@ MARKERS = "os^Dv<>"  # as many as colours and styles: the eighth curve has the f
 FEW = 40  # points of a curve that are marked, so that one alone is seen
 ROUND = (1, 2, 5, 10)  # ticks are these times a power of ten apart
 ROW = 0.22  # inches that a row of the legend needs
+
+
+class Curve(NamedTuple):
+    """A line with a band: `[N]` each."""
+
+    x: np.ndarray
+    y: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
 
 
 @contextmanager

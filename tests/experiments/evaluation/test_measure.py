@@ -8,7 +8,7 @@ import pytest
 from metarun.algorithms.build import Setup, build
 from metarun.algorithms.networks.options import Conv4Options
 from metarun.algorithms.options import MAMLOptions, PrototypicalNetworkOptions
-from metarun.datasets import streams
+from metarun.datasets import tasks
 from metarun.datasets.tasks import Shape
 from metarun.experiments.evaluation.measure import Evaluation
 
@@ -42,7 +42,7 @@ def test_the_size_of_the_calls_changes_no_result(make_source, in_memory, monkeyp
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for size in (7, 2):
-            monkeypatch.setattr(streams, "EPISODES_AT_ONCE", size)
+            monkeypatch.setattr(tasks, "EPISODES_AT_ONCE", size)
             measured.append(Evaluation(model, source.stream("test", SHAPE, 0), 7).measure("test"))
     first, second = measured
     assert first.episodes_digest == second.episodes_digest

@@ -10,7 +10,7 @@ from finished import results
 from metarun.algorithms.build import Setup, build
 from metarun.algorithms.networks.options import Conv4Options
 from metarun.algorithms.options import PrototypicalNetworkOptions
-from metarun.datasets import streams
+from metarun.datasets import tasks, trials
 from metarun.datasets.tasks import Shape
 from metarun.experiments.config.load import load
 from metarun.experiments.errors import Interrupted
@@ -31,7 +31,7 @@ SINES = ("network.hidden=[8]", "train.steps=5", "validation=null", "test.episode
 @pytest.fixture(autouse=True)
 def calls_of_four(monkeypatch):
     """Four tasks a call, kept after each."""
-    monkeypatch.setattr(streams, "EPISODES_AT_ONCE", 4)
+    monkeypatch.setattr(tasks, "EPISODES_AT_ONCE", 4)
     monkeypatch.setattr(checkpoint, "SECONDS_BETWEEN", 0)
 
 
@@ -106,7 +106,7 @@ def test_the_signal_itself_keeps_what_is_done(tmp_path, monkeypatch, stop_after)
 
 def test_tuning_goes_on_with_the_values_that_are_left(tmp_path, monkeypatch, stop_after):
     """Four batches of eleven values. Rejected: all again, after a stop in the tuning or in the test that follows it."""
-    monkeypatch.setattr(streams, "TRIALS_AT_ONCE", 10)
+    monkeypatch.setattr(trials, "TRIALS_AT_ONCE", 10)
     told = ["validation.episodes=35", "test.episodes=30", "algorithm.tuned_on=validation"]
     experiment = load("duan2016/bandits-ucb1", told).experiment
     whole, stopped = RunDirectory(tmp_path / "whole"), RunDirectory(tmp_path / "stopped")
