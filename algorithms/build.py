@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
 
 class Setup(NamedTuple):
-    """What a spec says of its learner: three sections, and what else decides weights and programs."""
+    """The part of a spec that describes a learner.
+
+    It has the sections algorithm, network and optimizer, and the other settings on which weights and programs depend.
+    """
 
     algorithm: Any  # its options
     network: Any = None
@@ -30,10 +33,10 @@ class Setup(NamedTuple):
 
 
 def build(setup: Setup, source: TaskSource | TrialSource) -> Learner:
-    """Return the learner of a setup: its network, its optimizer, and itself.
+    """Build the network and the optimizer of a setup, and return the learner that holds them.
 
-    With `jit` XLA compiles: the whole step on a GPU and for fully connected networks, and what lies between the
-    convolutions, whose library kernels it cannot match, on a CPU.
+    With `jit`, XLA compiles the whole step on a GPU and for fully connected networks. On a CPU it compiles only the
+    operations between convolutions, whose library kernels are faster than its own.
     """
     entry = ALGORITHMS[setup.algorithm.name]
     return {"few-shot": _few_shot, "trials": _player, "classical": _classical}[entry.kind](entry, setup, source)

@@ -1,4 +1,4 @@
-"""What the training loop asks of a learner, and the few things that all learners do alike."""
+"""The protocols of learners, and the parts that all learners share: the outer optimizer and the state."""
 
 from __future__ import annotations
 
@@ -17,24 +17,32 @@ Metrics = dict[str, tf.Tensor]
 
 
 class Problem(NamedTuple):
-    """What kind of task is learnt, and how batch norm may see the queries."""
+    """The kind of task to learn, and how batch norm may see the queries."""
 
     regression: bool
     protocol: Literal["transductive", "inductive"]
 
     @property
     def loss(self) -> Loss:
-        """Mean loss of each task: outputs and targets -> `[T]`."""
+        """Return the loss function, which maps outputs and targets to the mean loss of each task, `[T]`."""
         return mean_squared_error if self.regression else cross_entropy
 
     def metrics(self, outputs: tf.Tensor, targets: tf.Tensor, steps: Sequence[int] = (0,)) -> Metrics:
-        """One value a task from outputs `[R, T, Q, outputs]` after each of R numbers of inner `steps`."""
+        """Return the metrics of each task, `[T]` by name.
+
+        Args:
+            outputs: Outputs `[R, T, Q, outputs]`, after each of R numbers of inner steps.
+            targets: Labels `[T, Q]`, or values `[T, Q, outputs]` in regression.
+            steps: The R numbers of inner steps.
+        """
         return (regression_metrics if self.regression else classification_metrics)(outputs, targets, steps)
 
 
 class Learner(Protocol):
-    """Whatever can be tested on a batch of tasks: an `Episode`, or `Trials`. Its steps are traced by `program`, so
-    without AutoGraph, and hold no Python state."""
+    """A method that can be tested on a batch of tasks: an `Episode`, or `Trials`.
+
+    Its steps are traced by `program`, without AutoGraph. They hold no Python state.
+    """
 
     variables: list[tf.Variable]  # all that a checkpoint must keep, the optimizer's state included
     parameters: dict[str, tf.Variable]  # what is meta-learned; none for a classical method
@@ -52,7 +60,8 @@ class TrainedLearner(Learner, Protocol):
     def train_step(self, batch: Any, share: Share = WHOLE) -> Metrics:
         """Make one meta-update and return scalars, `loss` among them.
 
-        `share` is what `batch` is of the meta-batch; a learner without this argument trains with one worker only.
+        `share` is the part of the meta-batch that `batch` holds. A learner without this argument trains with one worker
+        only.
         """
         ...
 
@@ -82,7 +91,13 @@ class Stepwise(keras.optimizers.schedules.LearningRateSchedule):
 
 
 def outer_optimizer(options: OptimizerOptions, steps: int, updates: int = 1) -> keras.optimizers.Optimizer:
-    """The optimizer of the meta-parameters and its schedule over `steps` training steps of so many `updates` each."""
+    """Return the optimizer of the meta-parameters, with its schedule.
+
+    Args:
+        options: The section `optimizer` of the spec.
+        steps: The length of the training.
+        updates: Updates in each step. The learning rate changes between steps, not between updates.
+    """
     rate: Any = options.learning_rate
     schedules = keras.optimizers.schedules
     if options.schedule == "linear":
@@ -103,13 +118,16 @@ def outer_optimizer(options: OptimizerOptions, steps: int, updates: int = 1) -> 
 def apply_meta_gradients(
     optimizer: keras.optimizers.Optimizer, parameters: dict[str, tf.Variable], gradients: dict[str, tf.Tensor]
 ) -> None:
-    """One step of the outer optimizer."""
+    """Apply the gradients of the parameters, by name, in one step of the outer optimizer."""
     optimizer.apply([gradients[name] for name in parameters], list(parameters.values()))
 
 
 def state_of(
     optimizer: keras.optimizers.Optimizer, parameters: dict[str, tf.Variable], *more: tf.Variable
 ) -> list[tf.Variable]:
-    """Everything that a checkpoint keeps, in a fixed order; builds the optimizer."""
+    """Return the variables that a checkpoint keeps, in a fixed order: parameters, `more`, the optimizer's state.
+
+    Builds the optimizer.
+    """
     optimizer.build(list(parameters.values()))
     return [*parameters.values(), *more, *(variable.value for variable in optimizer.variables)]

@@ -9,10 +9,10 @@ makes `network: {name: mybackbone}` a valid section: `MyBackbone` is a subclass 
 Literal["mybackbone"]` and a method `build(input_shape, outputs, precision, seed)`. It returns a Keras model, or an
 object with a task axis as the protocols in `feedforward.py` describe it. Arguments:
 
-    input_shape  of one example, for example (28, 28, 1)
+    input_shape  shape of one example, for example (28, 28, 1)
     outputs      width of the last layer; None asks for an embedding, `[N, features]`, for learners such as protonet
-    precision    float32, float64 or bfloat16; the layers of a Keras model have it without being told
-    seed         of the first weights; initializers of Keras that have no seed follow from it, too
+    precision    float32, float64 or bfloat16; Keras layers get it by default
+    seed         seed of the initial weights, also of Keras initializers that have none of their own
 
 `steps_that_repay_compiling`, a class variable, is the number of training steps from which `jit: auto` compiles; 1000
 unless stated otherwise.
@@ -42,9 +42,12 @@ NETWORKS = BUILT_IN | plugins("metarun.networks", BUILT_IN, _problem)
 def build(
     options: Any, input_shape: tuple[int, ...], outputs: int | None, precision: str, seed: int, fuse: bool = False
 ) -> Any:
-    """Return the network of a spec; `outputs=None` leaves the last layer away (an embedding).
+    """Return the network of a spec; with `outputs=None` it has no last layer and returns an embedding.
 
-    `fuse` compiles what lies between the convolutions of conv4. Raise DataError for a network that does not fit.
+    `fuse` compiles the operations between the convolutions of conv4.
+
+    Raises:
+        DataError: the network does not fit.
     """
     if type(options) in BUILT_IN.values():
         from .feedforward import build as build_feedforward

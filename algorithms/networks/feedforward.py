@@ -58,7 +58,7 @@ class Network(Protocol):
 
 
 class EmbeddingNetwork(Network, Protocol):
-    """A network that embeds, for learners such as protonet."""
+    """A network whose outputs are embeddings, for learners that compare them."""
 
     running: dict[str, tf.Variable]  # averages of batch norm, which a checkpoint keeps
     features: int  # width of an embedding
@@ -68,11 +68,14 @@ class EmbeddingNetwork(Network, Protocol):
     def apply(
         self, parameters: Parameters, x: tf.Tensor, *, groups: int = 1, running: bool = False
     ) -> tuple[tf.Tensor, Moments]:
-        """Return the embeddings and what `update_running` takes, `[T, G, *shape]` each; nothing with `running`."""
+        """Return the outputs, see `__call__`, and the moments for `update_running`.
+
+        Each moment is `[T, G, *shape]`. There are none with `running`.
+        """
         ...
 
     def update_running(self, moments: Moments) -> None:
-        """Move the averages by the moments of a training step."""
+        """Update the running averages with the moments of a training step."""
         ...
 
 

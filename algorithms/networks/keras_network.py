@@ -23,11 +23,11 @@ class KerasNetwork:
     """A `Network`, and an `EmbeddingNetwork`, around a built Keras model.
 
     model     any Keras model; its `BatchNormalization` layers follow the protocol
-    seed      of a learner's own first values
-    features  width of the model's outputs, where it embeds
+    seed      seed of a learner's own initial values
+    features  width of the model's outputs if they are embeddings
 
-    Raise ValueError for a model that has not been built, and for one that draws random numbers (Dropout): an adaptation
-    is a function of weights and images, and its derivative is that of one draw.
+    Raises ValueError for a model that has not been built, and for one that draws random numbers, such as Dropout.
+    An adaptation must be a function of weights and images alone.
     """
 
     def __init__(self, model: keras.Model, seed: int = 0, features: int = 0):
@@ -49,14 +49,19 @@ class KerasNetwork:
         self.running = {variable.path: variable.value for variable in moving}
 
     def __call__(self, parameters: Parameters, x: tf.Tensor, *, groups: int = 1, running: bool = False) -> tf.Tensor:
-        """Map `[T, N, *input_shape]` to `[T, N, outputs]`. Each task, and each group in it, is a batch of its own."""
+        """Map `[T, N, *input_shape]` to `[T, N, outputs]`.
+
+        Each task, and each group in it, is a batch of its own.
+        """
         return self.apply(parameters, x, groups=groups, running=running)[0]
 
     def apply(
         self, parameters: Parameters, x: tf.Tensor, *, groups: int = 1, running: bool = False
     ) -> tuple[tf.Tensor, Moments]:
-        """Return the outputs, as `__call__`, and the moving averages after each batch, `[T, G, *shape]` each (none with
-        `running`, which applies them)."""
+        """Return the outputs, see `__call__`, and the moving averages after each batch, `[T, G, *shape]` each.
+
+        With `running` the moving averages are applied, and none are returned.
+        """
         tasks, examples, *shape = x.shape
         weights = [parameters[name] for name in self.parameters]
         shared = [
@@ -75,7 +80,7 @@ class KerasNetwork:
         return tf.reshape(outputs, (tasks, examples, *outputs.shape[3:])), moments
 
     def update_running(self, moments: Moments) -> None:
-        """Set the moving averages to the mean over tasks and groups of those that each batch has moved."""
+        """Set the moving averages to the mean, over tasks and groups, of those after each batch."""
         for name, values in moments.items():
             self.running[name].assign(tf.reduce_mean(values, axis=[0, 1]))
 
@@ -140,9 +145,9 @@ def stateful_layers(model: keras.Model) -> list[str]:
 
 
 def _each_alone(model: keras.Model) -> bool:
-    """Return whether an output surely depends on no other example.
+    """Return whether each output certainly depends on its own example alone.
 
-    That is known of models of Keras' own layers without batch norm.
+    That is known only of models that consist of Keras' own layers, without batch norm.
     """
     for part in model._flatten_layers():
         if isinstance(part, keras.Model):

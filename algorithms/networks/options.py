@@ -1,4 +1,4 @@
-"""What a spec may say of its network."""
+"""Options of the networks: the section `network` of a spec."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from ...datasets.options import Options
 
 
 class NetworkOptions(Options):
-    """What conv4 and mlp share: batch normalisation."""
+    """Options of batch normalisation, which conv4 and mlp share."""
 
     batch_norm: bool = Field(default=True, description="Batch normalisation after each hidden layer.")
     norm_scale: bool = Field(default=True, description="Learn batch norm's scale gamma (Finn's code has none).")
-    norm_epsilon: float = Field(default=1e-3, gt=0, description="Added to the variance in batch norm.")
+    norm_epsilon: float = Field(default=1e-3, gt=0, description="Constant added to the variance in batch norm.")
     norm_momentum: float = Field(
         default=0.9,
         ge=0,
@@ -27,7 +27,7 @@ class NetworkOptions(Options):
     def conflicts(self, experiment: Any) -> Iterator[tuple[str, str]]:
         algorithm = experiment.algorithm.name
         if experiment.kind.plays_trials:
-            yield "network.name", f"{algorithm} remembers: use gru, not {experiment.network.name}"
+            yield "network.name", f"{algorithm} needs a recurrent network: use gru, not {experiment.network.name}"
             return
         averages = experiment.entry.uses_running_averages
         if not self.batch_norm:
@@ -56,17 +56,17 @@ class Conv4Options(NetworkOptions):
         default="valid", description="Padding of the max-pooling: 84 pixels end as 5 (valid) or 6 (same)."
     )
     features: Literal["flatten", "mean"] = Field(
-        default="flatten", description="From the last feature map to a vector: flatten, or the mean over space."
+        default="flatten", description="Last feature map to vector: flattened, or its mean over space."
     )
     initializer: Literal["pytorch"] | None = Field(
         default=None,
-        description="First values of the convolutions and of batch norm's scales. pytorch: as PyTorch had them when "
+        description="Initial values of the convolutions and of batch norm's scales. pytorch: as PyTorch had them when "
         "the papers were written (until 1.1), convolutions within 1/sqrt(9 x channels) of 0, scales between 0 and 1, "
         "both uniform. Default: convolutions of Glorot's uniform distribution, scales of 1.",
     )
     head_initializer: Literal["glorot_uniform", "normal"] = Field(
         default="glorot_uniform",
-        description="First values of the last layer of maml and reptile; normal has "
+        description="Initial values of the last layer of maml and reptile; normal has "
         "standard deviation 1 (Finn's code on Omniglot).",
     )
 
@@ -90,7 +90,7 @@ class MLPOptions(NetworkOptions):
     batch_norm: bool = Field(default=False, description="Batch normalisation after each hidden layer.")
     initializer: Literal["glorot_uniform", "truncated_normal"] = Field(
         default="glorot_uniform",
-        description="First values of the weights; truncated_normal has standard deviation "
+        description="Initial values of the weights; truncated_normal has standard deviation "
         "0.01 (Finn's code on sinusoids).",
     )
 
@@ -101,7 +101,7 @@ class GRUOptions(Options):
     name: Literal["gru"] = "gru"
     units: int = Field(default=256, ge=1, le=65536, description="Hidden units.")
     activation: Literal["relu", "tanh"] = Field(
-        default="relu", description="Of the candidate; the paper's code has relu, the usual GRU tanh."
+        default="relu", description="Activation of the candidate state; the paper's code has relu, the usual GRU tanh."
     )
     weight_norm: bool = Field(default=True, description="Weight normalisation (Salimans and Kingma 2016).")
 

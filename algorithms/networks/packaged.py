@@ -15,8 +15,11 @@ from .keras_network import KerasNetwork, stateful_layers
 
 
 def build(options: Any, input_shape: tuple[int, ...], outputs: int | None, precision: str, seed: int) -> Network:
-    """Return the network of the options' package. Raise DataError, with the package's name, where it does not build
-    or does not fit."""
+    """Return the network that another package builds from the options.
+
+    Raises:
+        DataError: the network cannot be built, or it does not fit. The message names the package.
+    """
     with _blamed(options):
         keras.utils.set_random_seed(seed)
         with _precision(precision):
@@ -35,7 +38,7 @@ def build(options: Any, input_shape: tuple[int, ...], outputs: int | None, preci
 
 
 def _check_outputs(network: Any, input_shape: tuple[int, ...], outputs: int | None) -> None:
-    """Raise DataError unless it maps `[T, N, *input_shape]` to `[T, N, outputs]`, or to `[T, N, features]`."""
+    """Raise DataError unless the network maps `[T, N, *input_shape]` to `[T, N, outputs or features]`."""
     dtype = next(iter(network.parameters.values())).dtype if network.parameters else tf.float32
     found = tuple(network(network.parameters, tf.zeros((1, 2, *input_shape), dtype)).shape)
     if found != (1, 2, network.features if outputs is None else outputs):
@@ -47,7 +50,10 @@ def _check_outputs(network: Any, input_shape: tuple[int, ...], outputs: int | No
 
 @contextmanager
 def _precision(precision: str) -> Iterator[None]:
-    """Give Keras layers that are made in the block this precision; with bfloat16 their weights are float32."""
+    """Set the precision of the Keras layers that are made inside the block.
+
+    With bfloat16 their weights are float32.
+    """
     policy, floatx = keras.config.dtype_policy(), keras.config.floatx()
     half = precision == "bfloat16"
     keras.config.set_floatx("float32" if half else precision)
@@ -61,7 +67,7 @@ def _precision(precision: str) -> Iterator[None]:
 
 @contextmanager
 def _blamed(options: Any) -> Iterator[None]:
-    """Raise DataError for an error in the block: one line with the names of the network and of its package."""
+    """Raise DataError for any error of the block, in one line with the names of the network and its package."""
     try:
         yield
     except Exception as error:  # of any kind: it is someone else's code
@@ -71,7 +77,7 @@ def _blamed(options: Any) -> Iterator[None]:
 
 
 def _members(protocol: type) -> list[str]:
-    """Return the names that a class of this protocol has."""
+    """Return the names of the attributes and methods of a protocol."""
     lines = [line for each in reversed(protocol.__mro__) for line in vars(each).get("__annotations__", {})]
     methods = [name for name in ("__call__", "apply", "update_running") if name in dir(protocol)]
     return [*lines, *methods]
