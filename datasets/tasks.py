@@ -114,3 +114,8 @@ class EpisodeStream:
         images = supports + queries * (supports + 1 if beside_supports else 1)
         fitting = PIXELS_AT_ONCE // (images * math.prod(self.source.input_shape[:2]))
         return max(1, min(most, EPISODES_AT_ONCE, fitting))
+
+
+def task_number(number: int) -> tf.Tensor:
+    """Return the number of a task, or of a batch of tasks, as a scalar that programs take: int64."""
+    return tf.constant(number, tf.int64)

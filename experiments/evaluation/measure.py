@@ -18,7 +18,7 @@ from ...algorithms.embedding import EmbeddingLearner
 from ...algorithms.learner import Learner, Metrics
 from ...algorithms.programs import program, untouched
 from ...algorithms.workers import ALONE, Workers
-from ...datasets.tasks import Split
+from ...datasets.tasks import Split, task_number
 from ..errors import Interrupted
 from ..model import Model, Stream
 from ..stats import exact_sum, expected_calibration_error, mean_and_ci95
@@ -110,8 +110,8 @@ class Evaluation:
         self.calls = -(-episodes // self.batch)  # batches that hold all tasks
         self.own = range(workers.index, self.calls, workers.count)  # numbers of this worker's batches
         if source.in_memory:
-            self.batches: Callable[[range], Any] = lambda numbers: map(_int64, numbers)
-            self._example: Any = _int64(0)
+            self.batches: Callable[[range], Any] = lambda numbers: map(task_number, numbers)
+            self._example: Any = task_number(0)
         else:
             sampled = untouched(sample)
 
@@ -200,10 +200,6 @@ def queries_beside_supports(learner: Learner) -> bool:
     """
     problem = getattr(learner, "problem", None)
     return problem is not None and problem.protocol == "inductive" and not isinstance(learner, EmbeddingLearner)
-
-
-def _int64(number: int) -> tf.Tensor:
-    return tf.constant(number, tf.int64)
 
 
 def validation_of(model: Model) -> Evaluation | None:

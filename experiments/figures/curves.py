@@ -153,7 +153,7 @@ def _by_inner_step(run: FinishedRun) -> Curve | None:
 
 
 def _by_step(column: str, unit: int = 1) -> Callable[[FinishedRun], Curve | None]:
-    """Return a function of a run that reads a column of its curves.csv, times `unit`; None without that file."""
+    """Return a function that reads a column of a run's curves.csv, times `unit`; it returns None without that file."""
 
     def curve_of(run: FinishedRun) -> Curve | None:
         if not run.directory.curves.is_file():
@@ -176,7 +176,7 @@ def _columns(path: Path, needed: Sequence[str] = ()) -> dict[str, np.ndarray]:
 
 @contextmanager
 def _lines(path: Path) -> Iterator[list[dict[str, str]]]:
-    """Give the lines of a CSV to the block. Raise RunError for what cannot be read of them."""
+    """Read the lines of a CSV; errors inside the block, which reads their values, become RunError."""
     try:
         with path.open(newline="", encoding="utf-8") as file:
             yield list(csv.DictReader(file))

@@ -23,7 +23,7 @@ class SeedGroup(NamedTuple):
 
     @property
     def label(self) -> str:
-        """Label of the legend: the name, and how many seeds there are, or which one unless it is 0."""
+        """Return the label for the legend: the name, and the number of seeds, or the only seed unless it is 0."""
         first, *others = (run.row.seed for run in self.runs)
         if others:
             return f"{self.name} ({len(self.runs)} seeds)"
@@ -38,7 +38,7 @@ def with_interval(x: np.ndarray, y: np.ndarray, ci95: np.ndarray) -> Curve:
 def over_seeds(curves: Sequence[Curve], label: str) -> Curve:
     """Return the mean of several curves, whose band reaches from the lowest to the highest; one curve as it is.
 
-    Only the x that all of them have are kept. Raise RunError, which names the `label`, where there are none.
+    Only points x that all curves have are kept. Raises RunError, with `label` in its message, if there are none.
     """
     if len(curves) == 1:
         return curves[0]
@@ -50,7 +50,7 @@ def over_seeds(curves: Sequence[Curve], label: str) -> Curve:
 
 
 def seed_groups(runs: Sequence[FinishedRun]) -> list[SeedGroup]:
-    """Return the runs by experiment and spec digest; by folder too, where several folders have the same seed of one."""
+    """Group the runs by experiment and spec digest, and by folder if several folders have the same seed."""
     specs: defaultdict[tuple[str, str], list[FinishedRun]] = defaultdict(list)
     for run in runs:
         specs[run.row.experiment, run.row.spec_digest].append(run)
@@ -72,8 +72,10 @@ def seed_groups(runs: Sequence[FinishedRun]) -> list[SeedGroup]:
 
 
 def _by_folder(runs: Sequence[FinishedRun]) -> dict[Path | None, list[FinishedRun]]:
-    """Return the runs of one spec by the folder of their experiment, or of the run where that does not tell them apart;
-    all under None where each seed is there once."""
+    """Group the runs of one spec so that no group has a seed twice.
+
+    The key is None if each seed is there once. Otherwise it is the folder of the experiment, or that of the run.
+    """
     folders = (lambda run: None, lambda run: run.directory.path.parent, lambda run: run.directory.path)
     parts: dict[Path | None, list[FinishedRun]] = {}
     for folder in folders:

@@ -1,4 +1,4 @@
-"""Figures of what a trained model makes of single test tasks, the same that its row was measured on."""
+"""Figures of a trained model on single test tasks, the same tasks that its row was measured on."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from ...algorithms.matchingnet import MatchingNetwork
 from ...algorithms.protonet import PrototypicalNetwork
 from ...datasets.images.source import ImageSource
 from ...datasets.sinusoid import SinusoidSource
+from ...datasets.streams import task_number
 from ...datasets.tasks import Episode
 from ..config.experiment import Experiment
 from ..errors import RunError
@@ -52,13 +53,17 @@ class Trained(NamedTuple):
 
     def tasks(self, count: int = 1) -> Episode:
         """Draw `count` test tasks, starting at `number`."""
-        drawn = self.model.test_stream().sample(tf.constant(self.number, tf.int64), count)
+        drawn = self.model.test_stream().sample(task_number(self.number), count)
         assert isinstance(drawn, Episode)
         return drawn
 
 
 def figures(run: FinishedRun, kinds: Sequence[str], number: int) -> Iterator[tuple[str, Any]]:
-    """(kind, figure) for those kinds that the run's model can show; RunError where the test has no task `number`."""
+    """Yield (kind, figure) for those kinds that the run's model can show.
+
+    Raises:
+        RunError: the test has no task `number`.
+    """
     experiment = spec_of(run.directory)
     kinds = [kind for kind in kinds if _possible(experiment, kind)]
     if experiment.kind.plays_trials or not kinds:
@@ -81,14 +86,14 @@ def figures(run: FinishedRun, kinds: Sequence[str], number: int) -> Iterator[tup
 
 
 def _possible(experiment: Experiment, kind: str) -> bool:
-    """Whether it is worth building the model: known of what comes with metarun, asked of the model itself later."""
+    """Return whether the model may show this figure. Models of other packages are asked after they are built."""
     of = {"embedding": "protonet", "attention": "matchingnet"}.get(kind, experiment.algorithm.name)
     fitting = experiment.algorithm.name == of or experiment.algorithm.name not in BUILT_IN
     return fitting and experiment.dataset.regression == (kind == "fits")
 
 
 def fits(model: Trained) -> Any:
-    """Sinusoids, their support points, and the model's curve before and after adaptation."""
+    """Draw sinusoids, their support points, and the model's curve before and after adaptation."""
     tasks = min(FITS, model.experiment.test.episodes - model.number)
     batch = model.tasks(tasks)
     errors = model.learner.evaluate(batch)["mse"].numpy()
@@ -122,7 +127,7 @@ def fits(model: Trained) -> Any:
 
 
 def episode(model: Trained) -> Any:
-    """A test task: support and queries class by class, and with what confidence each query was taken for what."""
+    """Draw a test task: its images by class, and the predicted class of each query with its probability."""
     batch = model.tasks()
     way, (shot, query) = model.experiment.test.way, (model.experiment.test.shot, model.experiment.test.query)
     supports = model.source.pixels(batch.support_x[0]).reshape(way, shot, *model.source.input_shape)
@@ -152,15 +157,13 @@ def episode(model: Trained) -> Any:
                 axes.add_patch(Rectangle((at, top - 1), 1, 1, fill=False, edgecolor="0.6", linewidth=0.8))
     axes.text(0, 0.15, "support", fontsize=9)
     axes.text(wide * shot + gap, 0.15, "queries, with the confidence", fontsize=9)
-    told = (
-        f"test task {model.number}: {right.sum()} of {right.size} right; framed: wrong, with what they were taken for"
-    )
-    axes.text(0.1 - left, 0.75, told, fontsize=10)
+    title = f"test task {model.number}: {right.sum()} of {right.size} right; framed: wrong, with the predicted class"
+    axes.text(0.1 - left, 0.75, title, fontsize=10)
     return figure
 
 
 def embedding(model: Trained) -> Any:
-    """Support, queries and prototypes of a test task in the plane in which its embeddings vary most."""
+    """Draw the support, queries and prototypes of a test task in the plane in which its embeddings vary most."""
     batch = model.tasks()
     way, shot = model.experiment.test.way, model.experiment.test.shot
     supports, queries = (each[0].numpy() for each in model.learner.embed(batch))
@@ -185,7 +188,7 @@ def embedding(model: Trained) -> Any:
     squares = ", squares supports" if shot > 1 else ""
     axes.set_title(
         f"test task {model.number}: letters are queries{squares}, large circles prototypes;\n"
-        f"in small black circles: the {len(wrong)} of {len(labels)} that went wrong",
+        f"in small black circles: the {len(wrong)} of {len(labels)} that are wrong",
         fontsize="medium",
     )
     axes.set_aspect("equal", adjustable="datalim")
@@ -194,7 +197,7 @@ def embedding(model: Trained) -> Any:
 
 
 def attention(model: Trained) -> Any:
-    """How much each query of a test task attends to each support image."""
+    """Draw the attention of each query of a test task to each support image."""
     batch = model.tasks()
     weights = model.learner.attention(batch)[0].numpy()  # [Q, S]
     test, right = model.experiment.test, _answers(model, batch)[0] == batch.query_y[0].numpy()
@@ -219,8 +222,12 @@ def attention(model: Trained) -> Any:
 
 
 def principal_plane(points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The two directions `[2, D]` in which points `[N, D]` vary most, their mean `[D]`, and the share of the variance
-    along each `[2]`."""
+    """Return the plane in which points `[N, D]` vary most.
+
+    Returns:
+        Its two directions `[2, D]`, the mean of the points `[D]`, and the share of the variance in each direction
+        `[2]`.
+    """
     center = points.mean(axis=0)
     _, lengths, directions = np.linalg.svd(points - center, full_matrices=False)
     variances = lengths**2
@@ -228,7 +235,7 @@ def principal_plane(points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndar
 
 
 def _answers(model: Trained, batch: Episode) -> tuple[np.ndarray, np.ndarray]:
-    """The chosen class of each query of the first task and its probability, `[Q]` each."""
+    """Return the predicted class of each query of the first task, and its probability, `[Q]` each."""
     probabilities = tf.nn.softmax(model.learner.predict(batch)[-1, 0]).numpy()
     return probabilities.argmax(axis=1), probabilities.max(axis=1)
 
@@ -236,12 +243,12 @@ def _answers(model: Trained, batch: Episode) -> tuple[np.ndarray, np.ndarray]:
 def _answer(axes: Any, left: float, top: float, letter: str, confidence: float, right: bool) -> None:
     frame = {"edgecolor": "0.8", "linewidth": 0.5} if right else {"edgecolor": WRONG, "linewidth": 2.5}
     axes.add_patch(Rectangle((left, top - 1), 1, 1, fill=False, **frame))
-    told, weight = (f"{confidence:.2f}", "normal") if right else (f"{letter} {confidence:.2f}", "bold")
+    text, weight = (f"{confidence:.2f}", "normal") if right else (f"{letter} {confidence:.2f}", "bold")
     color = RIGHT if right else WRONG
-    axes.text(left + 0.5, top - 1.06, told, ha="center", va="top", fontsize=8, color=color, weight=weight)
+    axes.text(left + 0.5, top - 1.06, text, ha="center", va="top", fontsize=8, color=color, weight=weight)
 
 
 def _letter(place: int) -> str:
-    """A, B, ...; numbers where there are more classes than letters."""
+    """Return the letter of a class: A, B, ..., and a number after Z."""
     place = int(place)
     return string.ascii_uppercase[place] if place < 26 else str(place + 1)

@@ -12,6 +12,7 @@ import tensorflow as tf
 from ...algorithms.learner import Metrics, TrainedLearner
 from ...algorithms.programs import program, untouched
 from ...algorithms.workers import Share
+from ...datasets.tasks import task_number
 from ..config.experiment import Experiment
 from ..errors import RunError
 from ..model import Model, Tasks
@@ -52,7 +53,7 @@ class TrainingSteps:
     def take(self, count: int) -> dict[str, np.ndarray]:
         """Run the next `count` meta-updates, and return the values of each metric, `[count]`."""
         if self.source.in_memory:
-            metrics = self._loop(_int64(self.number), _int64(self.number + count))
+            metrics = self._loop(task_number(self.number), task_number(self.number + count))
         else:
             each = [self.update(self._next_task()) for _ in range(count)]
             metrics = {name: tf.stack([one[name] for one in each]) for name in self.names()}
@@ -66,13 +67,14 @@ class TrainingSteps:
     def trace(self) -> None:
         """Trace the program that `take` runs, without running a step."""
         if self.source.in_memory:
-            self._loop.get_concrete_function(_int64(0), _int64(0))
+            self._loop.get_concrete_function(task_number(0), task_number(0))
         else:
             self.traced_update()
 
     def traced_update(self) -> Any:
         """Return one meta-update as a concrete function."""
-        return self.update.get_concrete_function(_int64(0) if self.source.in_memory else self._episodes().element_spec)
+        example = task_number(0) if self.source.in_memory else self._episodes().element_spec
+        return self.update.get_concrete_function(example)
 
     def _many(self, first: tf.Tensor, last: tf.Tensor) -> Metrics:
         metrics = self.traced_update().structured_outputs
@@ -104,10 +106,6 @@ class TrainingSteps:
     def _sample(self, number: tf.Tensor) -> Tasks:
         first = number * self.batch + self.share.before
         return self.stream.sample(first, self.tasks)
-
-
-def _int64(number: int) -> tf.Tensor:
-    return tf.constant(number, tf.int64)
 
 
 def validates_at(step: int, experiment: Experiment) -> bool:
