@@ -11,7 +11,7 @@ from ..experiments.system.failures import explain
 
 
 def resuming(message: str) -> str:
-    """Return the message; where it names the command that resumes, without --fresh, which would start again."""
+    """Return the message. Where it names the command that resumes, it says to leave out --fresh."""
     if "--fresh" not in sys.argv:
         return message
     for words in ("the same command", "start all workers again"):
@@ -20,7 +20,7 @@ def resuming(message: str) -> str:
 
 
 def report(error: Exception, where: str = "") -> int:
-    """Print the error after `where`, with -v its traceback too, and return the exit code."""
+    """Print the error after `where`, with -v also its traceback, and return the exit code."""
     message, code = explain(error)
     click.echo(where + resuming(message), err=True)
     if sys.argv[1:2] in (["-v"], ["--verbose"]):

@@ -51,7 +51,7 @@ def command(run: Path, split: Literal["train", "val", "test"], **changes: int | 
     from ..experiments.system.startup import import_tensorflow
 
     asked = {name: value for name, value in changes.items() if value is not None}
-    retest(run, split, asked)  # mistakes are told before the seconds that TensorFlow takes
+    retest(run, split, asked)  # raises before the seconds that TensorFlow takes to import
     import_tensorflow()
     from ..experiments.evaluation.retest import evaluate
     from ..experiments.reports.table import lines_of, render

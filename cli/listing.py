@@ -50,8 +50,8 @@ def _specs() -> list[tuple[str, str]]:
 
 
 def _tasks(spec: Experiment) -> str:
-    """Return what a task is, in a few words."""
+    """Describe a test task in a few words, such as 5-way 1-shot."""
     if spec.kind.plays_trials:
-        told = spec.dataset.model_dump()
-        return ", ".join(f"{told[each]} {each}" for each in ("arms", "pulls", "episodes") if each in told)
+        values = spec.dataset.model_dump()
+        return ", ".join(f"{values[each]} {each}" for each in ("arms", "pulls", "episodes") if each in values)
     return f"{spec.test.shot}-shot" if spec.dataset.regression else f"{spec.test.way}-way {spec.test.shot}-shot"

@@ -40,23 +40,23 @@ class LazyGroup(click.Group):
     """A group that imports a verb's module when that verb is called, so that `--help` is quick."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the verbs, in the order of `--help`."""
+        """Return the verbs in the order of `--help`."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import a verb; None for a name that is none."""
+        """Import the module of a verb and return its command; None if there is no such verb."""
         if cmd_name not in COMMANDS:
             return None
         module = import_module(f".{COMMANDS[cmd_name][0]}", __package__)
         return module.command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the verbs with their short help, without importing them."""
+        """Write the verbs and their short help, without importing them."""
         with formatter.section("Commands"):
             formatter.write_dl([(verb, help_text) for verb, (_, help_text) in COMMANDS.items()])
 
     def resolve_command(self, ctx: click.Context, args: list[str]):
-        """Return the verb of the arguments; a mistyped one is an error that names the nearest."""
+        """Return the verb that is called; an unknown one is an error that suggests the nearest."""
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):
             hint = suggest(args[0], COMMANDS, f"the commands are {', '.join(COMMANDS)}")
             ctx.fail(f"no command {args[0]!r}; {hint}")
@@ -78,10 +78,13 @@ def metarun(verbose: bool) -> None:
 
 
 def main() -> None:
-    """Run the command of this process. Exit codes: 0 done, 1 failure, 2 bad usage or spec, 130 interrupted."""
+    """Run the command line and exit.
+
+    Exit codes: 0 done, 1 failure, 2 bad usage or spec, 130 interrupted.
+    """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # file names may be no UTF-8
+            stream.reconfigure(errors="backslashreplace")  # file names need not be UTF-8
     try:
         sys.exit(metarun.main(standalone_mode=False) or 0)
     except click.ClickException as error:

@@ -22,12 +22,12 @@ def examples(*lines: str) -> str:
 
 
 def typed(*more: str, verb: str = "", without: Collection[str] = ()) -> str:
-    """Return the command line of this process, for a message that says what to type instead.
+    """Return the command line of this process, changed, for a message that says what to type instead.
 
     Args:
-        more: words that are added at the end.
-        verb: in place of the verb of this command.
-        without: options that are left out, with their values.
+        more: words to add at the end.
+        verb: the verb to use instead of this command's own.
+        without: options to leave out, with their values.
     """
     context = click.get_current_context()
     flags = {name for each in context.command.params if getattr(each, "is_flag", False) for name in each.opts}
@@ -49,7 +49,7 @@ class Seeds(click.ParamType):
     name = "seeds"
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> list[int]:
-        """Return the seeds of a text; click reports one that cannot be read."""
+        """Return the seeds of an option's value; anything else is bad usage."""
         from ..experiments.runs.sweep import parse_seeds
 
         try:
@@ -88,7 +88,7 @@ offline = click.option(
 )
 
 
-def _only_told(ctx: click.Context, parameter: click.Parameter, value: Any) -> Any:
+def _only_given(ctx: click.Context, parameter: click.Parameter, value: Any) -> Any:
     """Keep an option in ctx.params only if the command line has it."""
     if value is not None and value != ():
         ctx.params[parameter.name or ""] = value
@@ -96,30 +96,30 @@ def _only_told(ctx: click.Context, parameter: click.Parameter, value: Any) -> An
 
 
 def _pairs(ctx: click.Context, parameter: click.Parameter, value: tuple[str, ...]) -> None:
-    told = {}
+    given = {}
     for each in value:
         key, equals, text = each.partition("=")
         if not key:
             raise click.BadParameter(f"expected KEY=VALUE, got {each!r}", ctx, parameter)
-        told[key.removeprefix("--")] = text if equals else True
-    if told:
-        ctx.params["slurm"] = told
+        given[key.removeprefix("--")] = text if equals else True
+    if given:
+        ctx.params["slurm"] = given
 
 
-# what --executor local does not have
+# options that --executor local does not have
 OF_CLUSTERS = ("--executor", "--partition", "--workers", "--cpus", "--memory", "--time", "--account", "--slurm")
 
 
 def cluster_options(executor: str | None) -> Callable[[Any], Any]:
     """Return a decorator that adds --executor, and the settings of a cluster that the command line may override."""
-    setting = partial(click.option, expose_value=False, callback=_only_told)
-    told = [
+    setting = partial(click.option, expose_value=False, callback=_only_given)
+    settings = [
         setting("--partition", help="Partition in which the jobs wait; default: the cluster's own."),
         setting("--gpus", type=int, help="GPUs of each run."),
         setting(
             "--workers",
             type=int,
-            help="Processes that train a run together; default: one for each of its GPUs.",
+            help="Processes that train a run together; default: one per GPU.",
         ),
         setting("--cpus", type=int, help="Cores of each worker."),
         setting("--memory", help="Memory on each node, for example 8G."),
@@ -148,7 +148,7 @@ def cluster_options(executor: str | None) -> Callable[[Any], Any]:
     ]
 
     def decorated(command: Any) -> Any:
-        for option in told:
+        for option in settings:
             command = option(command)
         return command
 

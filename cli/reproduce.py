@@ -91,7 +91,7 @@ def command(
     out: Path,
     form: str,
     executor: str | None,
-    **told: Any,
+    **settings: Any,
 ) -> None:
     """Reproduce a paper's TABLE, a name from `metarun list tables` or a file of your own.
 
@@ -106,8 +106,8 @@ def command(
     planned = plan(load_table(table), out, seeds, budget)
     path = _path_of(table, out, budget)
     chosen = choose(planned, cells)
-    if told and not executor:
-        raise click.UsageError(f"--{', --'.join(told)}: only with --executor")
+    if settings and not executor:
+        raise click.UsageError(f"--{', --'.join(settings)}: only with --executor")
     alive = _alive(out) if dry_run or not executor and _unfinished(chosen) else {}
     show = partial(_show, planned, path, form)
     failed = []
@@ -115,7 +115,7 @@ def command(
         _list(chosen, alive)
     if executor:
         paper = (table if table in shipped_tables() else os.path.abspath(table), seeds, budget)
-        failed = _submit(chosen, out, executor, told, paper, dry_run, show)
+        failed = _submit(chosen, out, executor, settings, paper, dry_run, show)
     elif not dry_run:
         failed = _run(_without_queued(chosen, alive, out), out, show)
     if failed:
@@ -138,7 +138,7 @@ def _unfinished(chosen: Sequence[Planned]) -> list[Planned]:
 
 
 def _alive(out: Path) -> Mapping[Path, Live]:
-    """Return the runs that are queued or running; without a word from the scheduler, none, after a warning."""
+    """Return the runs that are queued or running. If Slurm does not answer, warn and return none."""
     from ..experiments.errors import RunError, warn
     from ..experiments.jobs.submission import find_submissions, live
 
@@ -153,7 +153,7 @@ def _submit(
     chosen: Sequence[Planned],
     out: Path,
     executor: str,
-    told: Mapping[str, Any],
+    settings: Mapping[str, Any],
     paper: Paper,
     dry_run: bool,
     show: Callable[[], None],
@@ -167,7 +167,7 @@ def _submit(
         report(error, f"{one.cell.name}, seed {one.seed}: ")
     try:
         if good:
-            submit(trainings(good), out, executor, told, paper=paper, dry_run=dry_run)
+            submit(trainings(good), out, executor, settings, paper=paper, dry_run=dry_run)
     finally:
         if not dry_run and (executor == "local" or not _unfinished(good)):
             show()
@@ -205,7 +205,7 @@ def _run(chosen: Sequence[Planned], out: Path, show: Callable[[], None]) -> list
 
 
 def _list(chosen: Sequence[Planned], alive: Collection[Path]) -> None:
-    """Print a line for each cell: its state, the hours that it needs, and its data."""
+    """Print one line per cell: its state, the hours that it needs, and its data."""
     from ..experiments.config.experiment import Experiment
     from ..experiments.papers.dry_run import listing
 

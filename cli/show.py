@@ -27,7 +27,7 @@ def command(spec: str, overrides: tuple[str, ...]) -> None:
 
 
 def _with_keys(text: str) -> list[tuple[str, str]]:
-    """Return each line of block-style YAML, with the dotted key whose value it holds; "" if it holds none."""
+    """Return each line of block-style YAML with the dotted key of its value, or with "" if it has no value."""
     lines: list[tuple[str, str]] = []
     path: list[str] = []
     for line in text.splitlines():

@@ -43,7 +43,7 @@ def command(
     dry_run: bool,
     fresh: bool,
     out: Path,
-    **told: Any,
+    **settings: Any,
 ) -> None:
     """Train each SPEC with each combination of values (-s KEY=A,B,C) and each seed.
 
@@ -55,4 +55,4 @@ def command(
     """
     from ..experiments.runs.sweep import grid
 
-    submit(grid(specs, overrides, seeds, out), out, executor, told, fresh=fresh, dry_run=dry_run)
+    submit(grid(specs, overrides, seeds, out), out, executor, settings, fresh=fresh, dry_run=dry_run)

@@ -1,4 +1,4 @@
-"""Submit runs and say what became of them, for `metarun submit` and `metarun reproduce --executor`."""
+"""Submit runs and report what became of them, for `metarun submit` and `metarun reproduce --executor`."""
 
 from __future__ import annotations
 
@@ -22,40 +22,42 @@ def submit(
     runs: Sequence[Run],
     out: Path,
     executor: str,
-    told: Mapping[str, Any],
+    settings: Mapping[str, Any],
     *,
     paper: Paper | None = None,
     fresh: bool = False,
     dry_run: bool = False,
 ) -> None:
-    """Submit the runs that are neither finished nor queued or running, and say so.
+    """Submit the runs that are neither finished, queued nor running, and report it.
 
     Exits with code 1 if a run of --executor local failed.
     """
     from ..experiments.errors import RunError
     from ..experiments.jobs import submit as jobs
 
-    if executor == "local" and (foreign := told.keys() - set(jobs.OF_THIS_MACHINE)):
+    if executor == "local" and (foreign := settings.keys() - set(jobs.OF_THIS_MACHINE)):
         raise click.UsageError(
             f"--{', --'.join(sorted(foreign))}: not with --executor local, which divides the cores among the runs"
         )
     if dry_run:
-        _list(*jobs.preview(runs, out, executor, told, fresh))
+        _list(*jobs.preview(runs, out, executor, settings, fresh))
         return
     try:
-        done = jobs.submit(runs, out, executor, told, lambda line: click.echo(line, err=True), paper=paper, fresh=fresh)
+        done = jobs.submit(
+            runs, out, executor, settings, lambda line: click.echo(line, err=True), paper=paper, fresh=fresh
+        )
     except jobs.NoSlurm as error:
         here = typed("--executor", "local", without=OF_CLUSTERS)
         raise RunError(f"{error}: {here}") from None
-    _tell(done, out)
+    _report(done, out)
     if done.has_table:
         _show_table(out, paper)
-    _tell_failures(done.failed)
+    _report_failures(done.failed)
     if done.failed:
         sys.exit(1)
 
 
-def _tell(done: Submitted, out: Path) -> None:
+def _report(done: Submitted, out: Path) -> None:
     counts = {"finished": done.finished, "queued or running": len(done.alive)}
     beside = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
     if not done.missing:
@@ -69,7 +71,7 @@ def _tell(done: Submitted, out: Path) -> None:
 
 
 def _show_table(out: Path, paper: Paper | None) -> None:
-    """Print the table that was written; that of a paper is printed by `reproduce`."""
+    """Print the table that was written. A paper's table is printed by `reproduce`."""
     table = out / "table.txt"
     if paper is None and table.is_file():
         click.echo(table.read_text(encoding="utf-8"), nl=False)
@@ -77,7 +79,7 @@ def _show_table(out: Path, paper: Paper | None) -> None:
     click.echo(f"rows: {out / 'results.csv'}", err=True)
 
 
-def _tell_failures(failed: Sequence[Path]) -> None:
+def _report_failures(failed: Sequence[Path]) -> None:
     for path in failed:
         if (path / "failure.txt").exists():
             click.echo(f"{path} failed: see {path / 'failure.txt'} and `metarun logs {path}`", err=True)

@@ -60,7 +60,7 @@ def command(specs: tuple[str, ...], overrides: tuple[str, ...], seeds: list[int]
 
     import_tensorflow()
     if cluster:
-        silence_libraries()  # of a lost worker each of the others would print a page
+        silence_libraries()  # otherwise each worker prints a page when another is lost
     from ..algorithms.workers import ALONE, join
     from ..experiments.training.session import follow_all, train_all
 
@@ -69,17 +69,17 @@ def command(specs: tuple[str, ...], overrides: tuple[str, ...], seeds: list[int]
         try:
             follow_all(runs, workers)
         except Interrupted:
-            sys.exit(130)  # the chief says it
+            sys.exit(130)  # the chief reports it
         return
     outcomes = []
     try:
         for outcome in train_all(runs, out, fresh, workers):
             outcomes.append(outcome)
             left = len(runs) - len(outcomes) if workers.count == 1 else 0
-            _tell(outcome, left)
+            _report(outcome, left)
     except Interrupted:
         if fresh and (later := [str(run.directory.path) for run in runs[len(outcomes) + 1 :]]):
-            click.echo(f"not begun yet, so give these --fresh again: {', '.join(later)}", err=True)
+            click.echo(f"not started yet, so give these --fresh again: {', '.join(later)}", err=True)
         raise
     finally:
         if outcomes:
@@ -101,8 +101,8 @@ def _refuse_sweep(overrides: Sequence[str]) -> None:
             )
 
 
-def _tell(outcome: Outcome, left: int) -> None:
-    """Print at once what the table at the end does not show."""
+def _report(outcome: Outcome, left: int) -> None:
+    """Print at once what the table at the end does not show: a skipped run, or a failed one."""
     path = outcome.run.directory.path
     if outcome.skipped:
         click.echo(f"{path} is finished; --fresh trains it again", err=True)

@@ -12,7 +12,7 @@ from .options import examples, overrides
 @overrides
 def command(specs: tuple[str, ...], overrides: tuple[str, ...]) -> None:
     """Check each SPEC and print every mistake with its file, line and key. Runs nothing."""
-    from ..experiments.config.load import load, told_apart
+    from ..experiments.config.load import labelled, load
     from ..experiments.errors import SpecError
 
     problems = []
@@ -20,6 +20,6 @@ def command(specs: tuple[str, ...], overrides: tuple[str, ...]) -> None:
         try:
             click.echo(f"{spec}: ok, digest {load(spec, overrides).experiment.digest}")
         except SpecError as error:
-            problems.extend(told_apart(spec, error.problems, specs))
+            problems.extend(labelled(spec, error.problems, specs))
     if problems:
         raise SpecError(problems)

@@ -1,8 +1,8 @@
-"""Mistakes that no single value shows: settings that contradict each other, and settings without effect.
+"""Check settings that are valid one by one: do they contradict each other, and do they have an effect?
 
-Each check yields (dotted key, message). A setting is what the user wrote and is not the default, so a resolved spec,
-which spells out every default, passes as well. Intervals longer than the run (validation.every, train.log_every,
-optimizer.decay_every) are no mistakes, so that `-s train.steps=100` alone tries a spec out.
+Each check yields (dotted key, message). A setting counts only if the user wrote it and it is not the default,
+so a resolved spec, which spells out every default, passes as well. Intervals longer than the run (validation.every,
+train.log_every, optimizer.decay_every) are no mistakes, so that `-s train.steps=100` alone is enough to try a spec.
 """
 
 from __future__ import annotations
@@ -12,13 +12,15 @@ from collections.abc import Callable, Iterator
 from ...algorithms import Kind
 from .experiment import Experiment
 
-Problem = tuple[str, str]
-Check = Callable[[Experiment], Iterator[Problem]]
+Mistake = tuple[str, str]
+Check = Callable[[Experiment], Iterator[Mistake]]
 
 
-def problems(experiment: Experiment, partial: bool = False) -> Iterator[Problem]:
-    """Everything that is wrong with an experiment whose single values are all right; a `partial` one lacks those that
-    are not, and a check has nothing to say where it would need one of them."""
+def problems(experiment: Experiment, partial: bool = False) -> Iterator[Mistake]:
+    """Yield contradictions between settings that are valid one by one.
+
+    With `partial`, invalid settings are missing from `experiment`, and checks that need them are skipped.
+    """
     checks = [_sections, _options("algorithm"), _options("optimizer"), _checkpoint, _options("dataset"), _seeds]
     if not partial or "algorithm" in vars(experiment):
         checks += _of_kind(experiment.kind)
@@ -42,15 +44,15 @@ def _of_kind(kind: Kind) -> list[Check]:
 def _options(section: str) -> Check:
     """Return the check that asks the options of a section."""
 
-    def check(experiment: Experiment) -> Iterator[Problem]:
+    def check(experiment: Experiment) -> Iterator[Mistake]:
         if (options := getattr(experiment, section)) is not None:
             yield from options.conflicts(experiment)
 
     return check
 
 
-def _sections(experiment: Experiment) -> Iterator[Problem]:
-    """What every kind of experiment but the classical ones must say."""
+def _sections(experiment: Experiment) -> Iterator[Mistake]:
+    """Yield sections that are missing: all but classical methods need a network, a protocol and a training."""
     if not experiment.kind.is_trained:
         return
     name, there = experiment.algorithm.name, vars(experiment)
@@ -64,28 +66,28 @@ def _sections(experiment: Experiment) -> Iterator[Problem]:
         yield "train.steps", f"is 0: {name} learns by training"
 
 
-def _trials(experiment: Experiment) -> Iterator[Problem]:
-    """Trials have no ways, shots and queries, and no images."""
+def _trials(experiment: Experiment) -> Iterator[Mistake]:
+    """Yield settings of episodes in an experiment with trials, which have no ways, shots, queries or images."""
     name = experiment.algorithm.name
     if experiment.dataset.has_trials is False:
         yield "dataset.name", f"{name} plays trials: use bandits or mdps, not {experiment.dataset.name}"
     for section in ("train", "validation", "test"):
-        told = getattr(experiment, section)
+        values = getattr(experiment, section)
         for option in ("way", "shot", "query"):
-            if told is not None and told.is_changed(option):
+            if values is not None and values.is_changed(option):
                 yield f"{section}.{option}", f"has no effect: {name} plays trials, whose size is the dataset's"
     if experiment.protocol is not None:
         yield "protocol", f"has no effect: {name} plays trials, which have no queries"
 
 
-def _precision(experiment: Experiment) -> Iterator[Problem]:
-    """A recurrent network has no arithmetic in bfloat16."""
+def _precision(experiment: Experiment) -> Iterator[Mistake]:
+    """Refuse bfloat16, which recurrent networks do not have."""
     if experiment.precision == "bfloat16":
         yield "precision", f"bfloat16 is for images: {experiment.algorithm.name} has float32 and float64"
 
 
-def _untrained(experiment: Experiment) -> Iterator[Problem]:
-    """Settings of a training that does not take place."""
+def _untrained(experiment: Experiment) -> Iterator[Mistake]:
+    """Yield settings of a training that does not take place."""
     name = experiment.algorithm.name
     for section in ("network", "train", "optimizer"):
         if experiment.is_changed(section):
@@ -95,11 +97,11 @@ def _untrained(experiment: Experiment) -> Iterator[Problem]:
     if experiment.jit not in (None, "auto"):
         yield "jit", f"has no effect: {name} is not trained"
     if len(experiment.seeds) > 1:
-        yield "seeds", f"has no effect: what {name} draws follows from the trials, test.episode_seed"
+        yield "seeds", f"has no effect: the random choices of {name} depend on test.episode_seed alone"
 
 
-def _episodes(experiment: Experiment) -> Iterator[Problem]:
-    """Episodes of as many classes as the algorithm can learn, or of one in regression."""
+def _episodes(experiment: Experiment) -> Iterator[Mistake]:
+    """Yield datasets that the algorithm cannot learn, and wrong numbers of classes."""
     name, dataset = experiment.algorithm.name, experiment.dataset
     if dataset.has_trials:
         yield "dataset.name", f"{dataset.name} are trials: {name} is a few-shot learner, use rl2"
@@ -113,7 +115,7 @@ def _episodes(experiment: Experiment) -> Iterator[Problem]:
             yield f"{section}.way", "is 1: there is nothing to choose from"
 
 
-def _ways(experiment: Experiment) -> Iterator[Problem]:
+def _ways(experiment: Experiment) -> Iterator[Mistake]:
     if not experiment.entry.has_head:
         return
     way, name = experiment.train.way, experiment.algorithm.name
@@ -124,13 +126,13 @@ def _ways(experiment: Experiment) -> Iterator[Problem]:
         yield "validation.way", f"is {experiment.validation.way}: {reason}"
 
 
-def _checkpoint(experiment: Experiment) -> Iterator[Problem]:
+def _checkpoint(experiment: Experiment) -> Iterator[Mistake]:
     test = experiment.test
     if experiment.validation is None and test.checkpoint == "best" and "checkpoint" in test.model_fields_set:
         yield "test.checkpoint", "best needs a validation: write last, or give a validation section"
 
 
-def _seeds(experiment: Experiment) -> Iterator[Problem]:
+def _seeds(experiment: Experiment) -> Iterator[Mistake]:
     seeds = experiment.seeds
     if len(set(seeds)) < len(seeds):
         yield "seeds", f"has a seed twice: {list(seeds)}"
@@ -140,5 +142,5 @@ def unshareable(experiment: Experiment, workers: int) -> str | None:
     """Return why so many workers cannot share the training of an experiment; None if they can."""
     algorithm = experiment.algorithm
     if not experiment.kind.is_trained:
-        return f"{algorithm.name} is not trained, {workers} workers have nothing to share out: start it alone"
+        return f"{algorithm.name} is not trained, {workers} workers have nothing to divide: start it alone"
     return algorithm.unshareable(experiment.train, workers)

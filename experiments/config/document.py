@@ -23,23 +23,23 @@ Key = tuple[str | int, ...]
 
 @dataclass
 class Document:
-    """What a YAML file says, where it says it, and what is wrong with it already."""
+    """The values of a YAML file, the line of each key, and the mistakes found so far."""
 
     name: str
     folder: Path
     values: dict[str, Any] = field(default_factory=dict)
     places: dict[Key, str] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
-    unreadable: set[Key] = field(default_factory=set)  # complained of, and None in `values`
+    unreadable: set[Key] = field(default_factory=set)  # reported as mistakes, and None in `values`
     parents: dict[str, Path] = field(default_factory=dict)  # names of the files that this one extends -> their folders
 
     def complain(self, key: Key, message: str, place: str | None = None) -> None:
-        """Note a mistake, with where it stands."""
+        """Add a mistake, with its file and line."""
         where = place or self.place(key)
         self.problems.append(f"{where}: {'.'.join(map(str, key))}{': ' if key else ''}{message}")
 
     def place(self, key: Key) -> str:
-        """Of the key, or of the nearest one around it that the file has."""
+        """Return the place, FILE:LINE, of `key`, or of the innermost enclosing key that the file contains."""
         while key and key not in self.places:
             key = key[:-1]
         return self.places.get(key, self.name)
@@ -49,10 +49,10 @@ class Document:
         return self.parents.get(self.place(key).rpartition(":")[0], self.folder)
 
     def inherit(self, parent: Document, default_names: Mapping[str, str]) -> None:
-        """Take over all that the parent says and this document does not.
+        """Copy the values of the parent that this document does not have.
 
-        Sections are merged key by key. A section of another `name` than the parent's is kept as it is. Sections that
-        need not give a name have one in `default_names`.
+        Sections are merged key by key. A section with another `name` than the parent's is kept as it is.
+        `default_names` has the names of sections that need not give one.
         """
         self.problems += parent.problems
         self.parents |= {parent.name: parent.folder, **parent.parents}
@@ -69,7 +69,7 @@ class Document:
                         self._adopt(parent, (key, option))
 
     def _adopt(self, parent: Document, key: Key) -> None:
-        """Copy where `key`, and all in it, stands in the parent."""
+        """Copy the places of `key`, and of all keys in it, from the parent."""
         below = [known for known in parent.places if known[: len(key)] == key]
         self.places |= {known: parent.places[known] for known in below}
         self.unreadable |= {known for known in parent.unreadable if known[: len(key)] == key}
@@ -101,7 +101,7 @@ _Loader.add_implicit_resolver(
 
 
 class Dumper(yaml.SafeDumper):
-    """Quotes what `_Loader` would not read as text; every value is on one line, so that a comment may follow it."""
+    """Writes each value on one line, so that a comment may follow, and quotes texts that `_Loader` would misread."""
 
 
 Dumper.yaml_implicit_resolvers = _Loader.yaml_implicit_resolvers
@@ -116,7 +116,16 @@ Dumper.add_representer(
 
 
 def read(path: Path, may_be_empty: bool = False, name: str = "") -> Document:
-    """Return what a YAML file says; SpecError if it is not one, or no mapping. Messages call it `name`."""
+    """Read a YAML file.
+
+    Args:
+        path: the file.
+        may_be_empty: accept an empty file.
+        name: name of the file in messages.
+
+    Raises:
+        SpecError: the file cannot be read, or it is no YAML mapping.
+    """
     document = Document(name or path.name, path.parent)
     node = _compose(path, document.name)
     document.places[()] = f"{document.name}:1"
@@ -153,12 +162,12 @@ def _parse(text: str, name: str) -> yaml.Node | None:
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise SpecError([f"{name}:{line}: not YAML: {error.problem or error.context}"]) from None
-    except (yaml.YAMLError, ValueError, OverflowError) as error:  # the last ones of escapes that are no character
+    except (yaml.YAMLError, ValueError, OverflowError) as error:  # the last two: an escape that is no character
         raise SpecError([f"{name}: not YAML: {' '.join(str(error).split())}"]) from None
 
 
 def _construct(document: Document, node: yaml.Node, key: Key, place: str | None = None) -> Any:
-    """Plain data of a node; notes where each key stands; duplicate and odd keys are complaints."""
+    """Return the plain data of a node, and add the place of each key, and mistakes in keys, to the document."""
     if isinstance(node, yaml.SequenceNode):
         for number, each in enumerate(node.value):
             if isinstance(each, yaml.MappingNode):
@@ -187,7 +196,10 @@ def _construct(document: Document, node: yaml.Node, key: Key, place: str | None 
 
 
 def override_value(document: Document, override: str, given: str) -> None:
-    """Replace one value; the key may be new, its sections too."""
+    """Set one value of a document from `key=value`; the key and its sections may be new.
+
+    Mistakes are added to the document. `given` is the place of the override in messages.
+    """
     place = f"-s {override}" if given == "command line" else f"{given}: {override}"
     dotted, equals, text = override.partition("=")
     key = tuple(dotted.strip().split("."))

@@ -1,4 +1,4 @@
-"""The spec of an experiment: a frozen, validated description, read from YAML by `load.py`. No TensorFlow."""
+"""The description of an experiment: frozen, validated, and read from YAML by `load.py`. No TensorFlow."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ if not TYPE_CHECKING:  # with those of other packages
     DatasetOptions = Annotated[Union[tuple(DATASETS.values())], Field(discriminator="name")]  # noqa: UP007
     NetworkChoice = Annotated[Union[tuple(NETWORKS.values())], Field(discriminator="name")]  # noqa: UP007
 
-# Compiling takes seconds; a small network's step saves milliseconds.
-REPAYING_STEPS = {"conv4": 30, "mlp": 1000, "gru": 1}
-NAMES = {"name", "description", "seeds", "published", "cluster"}  # what decides no result
+# training steps after which XLA's compile time, seconds, is recovered
+STEPS_THAT_REPAY_COMPILING = {"conv4": 30, "mlp": 1000, "gru": 1}
+NOT_IN_DIGEST = {"name", "description", "seeds", "published", "cluster"}  # keys that cannot change a result
 Protocol = Literal["transductive", "inductive"]
 
 
@@ -76,22 +76,22 @@ class Published(Options):
     source: str = Field(min_length=3, description="Paper and table.", examples=["Author et al. 2020, Table 1"])
 
 
-def _some_time(told: str) -> str:
-    """Refuse 0, which Slurm takes for no limit: a run without one is never asked to write a checkpoint."""
-    if not told.strip("0:-"):
+def _above_zero(time: str) -> str:
+    """Refuse a time of 0: for Slurm it is no limit, and a run without one is never asked to write a checkpoint."""
+    if not time.strip("0:-"):
         raise PydanticCustomError("string_pattern_mismatch", "0 is no limit")
-    return told
+    return time
 
 
 class Cluster(Options):
-    """Settings of the jobs that train a run. Keys that the spec leaves out come from the file that METARUN_CLUSTER
-    names, or from ~/.config/metarun/cluster.yaml, which has these same keys."""
+    """Resources of a run on a cluster. Keys that the spec leaves out are taken from the file that METARUN_CLUSTER
+    names, or from ~/.config/metarun/cluster.yaml."""
 
     partition: str | None = Field(
         default=None, description="Partition in which jobs wait; default: the cluster's own.", examples=["gpu"]
     )
     time: Annotated[
-        str, BeforeValidator(lambda told: str(told) if type(told) is int else told), AfterValidator(_some_time)
+        str, BeforeValidator(lambda time: str(time) if type(time) is int else time), AfterValidator(_above_zero)
     ] = Field(
         default="1:00:00",
         pattern=r"^(\d+-)?\d{1,5}(:\d\d){0,2}$",
@@ -136,7 +136,7 @@ class Cluster(Options):
 
 
 class Experiment(Options):
-    """The description of an experiment: learner, tasks, training, test, and the number to compare with."""
+    """An experiment: the method, its training and test tasks, and the published number to compare with."""
 
     name: str = Field(
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$",
@@ -151,9 +151,11 @@ class Experiment(Options):
         "except the name.",
     )
     description: str = Field(default="", description="Free text for readers.")
-    algorithm: AlgorithmOptions = Field(description="What learns.")
-    network: NetworkChoice | None = Field(default=None, description="What is trained; classical methods have none.")
-    dataset: DatasetOptions = Field(description="Where the tasks come from.")
+    algorithm: AlgorithmOptions = Field(description="The method that learns.")
+    network: NetworkChoice | None = Field(
+        default=None, description="The network that is trained; classical methods have none."
+    )
+    dataset: DatasetOptions = Field(description="The source of the tasks.")
     protocol: Protocol | None = Field(
         default=None,
         description="How batch norm sees the queries: transductive (all queries of a task together) or "
@@ -187,7 +189,10 @@ class Experiment(Options):
 
     @property
     def compiles(self) -> bool:
-        """Return whether steps are compiled. The spec alone decides, so that a resumed run computes the same bits."""
+        """Return whether to compile with XLA: `jit`, with auto decided.
+
+        The answer depends on the spec alone, so that a resumed run computes the same bits.
+        """
         if self.jit in (None, "auto"):
             return self.network is not None and self.train.steps >= _repaying_steps(self.network)
         return self.jit == "on"
@@ -199,22 +204,23 @@ class Experiment(Options):
 
     @property
     def kind(self) -> Kind:
-        """Return the kind of the algorithm: whether it is trained, and on what tasks."""
+        """Return the kind of algorithm: whether it is trained, and on which tasks."""
         return KINDS[self.entry.kind]
 
     @property
     def digest(self) -> str:
-        """Return sixteen hexadecimal digits that name everything that decides a result, except the seed.
+        """Return 16 hexadecimal digits of a hash of all values that can change a result; the seed is not among them.
 
-        Options that are unset do not count, so that a version with a new one gives old specs their old digest.
+        Options that are unset do not count, so that a new option does not change the digests of old specs.
         """
-        told = self.model_dump(mode="json", exclude=NAMES, exclude_none=True)
-        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
+        values = self.model_dump(mode="json", exclude=NOT_IN_DIGEST, exclude_none=True)
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _repaying_steps(network: Any) -> int:
-    """Return the training steps that repay compiling; for a network of another package by its own word, or as mlp."""
-    return REPAYING_STEPS.get(network.name) or getattr(network, "steps_that_repay_compiling", REPAYING_STEPS["mlp"])
+    """Return the training steps after which compiling has paid off; a network of another package may give its own."""
+    known = STEPS_THAT_REPAY_COMPILING
+    return known.get(network.name) or getattr(network, "steps_that_repay_compiling", known["mlp"])
 
 
 class Section(Options):
@@ -238,28 +244,32 @@ SECTIONS: dict[str, type[BaseModel]] = {
 }
 
 
-def section_model(section: str, told: Mapping[str, Any]) -> type[BaseModel] | None:
-    """Return the model of a section with the values `told`; None for an unknown section, or an unknown name in it."""
-    return CHOICES[section].get(str(told.get("name"))) if section in CHOICES else SECTIONS.get(section)
+def section_model(section: str, values: Mapping[str, Any]) -> type[BaseModel] | None:
+    """Return the class of options of a section with these values; None for an unknown section or `name`."""
+    return CHOICES[section].get(str(values.get("name"))) if section in CHOICES else SECTIONS.get(section)
 
 
 def effective(experiment: Experiment) -> dict[str, Any]:
-    """Return every value as plain data. Options that are null by default and were not set are left out."""
+    """Return all values of an experiment as plain data.
 
-    def pruned(value: Any, told_by: Any) -> Any:
+    Options that are null by default, and unset, are left out. So are sections and keys that its kind does not have.
+    """
+
+    def pruned(value: Any, owner: Any) -> Any:
         if not isinstance(value, dict):
             return value
-        fields = type(told_by).model_fields if isinstance(told_by, BaseModel) else {}
+        fields = type(owner).model_fields if isinstance(owner, BaseModel) else {}
         kept = {key for key, field in fields.items() if field.default is not None} | {"validation"}
         return {
-            key: pruned(each, getattr(told_by, key, None))
+            key: pruned(each, getattr(owner, key, None))
             for key, each in value.items()
             if each is not None or key in kept
         }
 
-    told = experiment.model_dump(mode="json")
+    values = experiment.model_dump(mode="json")
     for section in ("train", "validation", "test") if experiment.kind.plays_trials else ():
-        told[section] = told[section] and {k: v for k, v in told[section].items() if k not in ("way", "shot", "query")}
+        options = values[section]
+        values[section] = options and {k: v for k, v in options.items() if k not in ("way", "shot", "query")}
     for section in () if experiment.kind.is_trained else ("train", "optimizer"):
-        del told[section]
-    return pruned(told, experiment)
+        del values[section]
+    return pruned(values, experiment)

@@ -1,4 +1,4 @@
-"""From YAML and overrides to an Experiment: every mistake found, all at once, with file, line and key."""
+"""Load an experiment from YAML and overrides, and report every mistake at once with file, line and key."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from ..errors import SpecError, suggest
 from .checks import problems
 from .document import Document, Dumper, Key, override_value, read
 from .experiment import Experiment, effective, section_model
-from .messages import explain, show
+from .messages import mistakes, show
 
 LONGEST = 10  # files of which each extends the next
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """A spec that is right, and where each value came from."""
+    """A valid spec, and where each value came from."""
 
     experiment: Experiment
     origins: Mapping[str, str]  # dotted key -> "spec.yaml:12", "command line"; a key that is left out has its default
@@ -35,8 +35,16 @@ class Loaded:
 
 
 def load(spec: str | Path, overrides: Sequence[str] = (), given: str = "command line") -> Loaded:
-    """Read a spec (a path, or the name of one that ships) with `key=value` overrides; SpecError lists all mistakes,
-    those of the overrides with where they were `given`."""
+    """Load a spec.
+
+    Args:
+        spec: path of a file, or name of a spec that ships.
+        overrides: `key=value` each.
+        given: place of the overrides in messages.
+
+    Raises:
+        SpecError: lists all mistakes.
+    """
     path = find(spec)
     document = _with_parents(path)
     for override in overrides:
@@ -46,13 +54,17 @@ def load(spec: str | Path, overrides: Sequence[str] = (), given: str = "command 
     return Loaded(experiment, origins, path)
 
 
-def told_apart(spec: str | Path, problems: Sequence[str], specs: Sequence[str | Path]) -> list[str]:
-    """The problems of one of several specs, each with the name that it was given by."""
+def labelled(spec: str | Path, problems: Sequence[str], specs: Sequence[str | Path]) -> list[str]:
+    """Return the problems of one of several specs, each line with the spec's name in front if it lacks it."""
     return [each if len(specs) == 1 or each.startswith(str(spec)) else f"{spec}: {each}" for each in problems]
 
 
 def find(spec: str | Path, folder: Path = Path()) -> Path:
-    """Return the file of a spec, a path from `folder` or a shipped name; SpecError with the nearest names if none."""
+    """Return the file of a spec: a path from `folder`, or the name of one that ships.
+
+    Raises:
+        SpecError: there is none; the message has the nearest names.
+    """
     path, shipped = folder / spec, shipped_specs()
     try:
         if path.exists() and not path.is_dir():
@@ -68,7 +80,7 @@ def find(spec: str | Path, folder: Path = Path()) -> Path:
 
 
 def shipped_specs() -> dict[str, Path]:
-    """Name -> file of the specs in the package."""
+    """Return the files of the specs in the package by their names."""
     root = Path(str(files("metarun.experiments") / "specs"))
     return {path.relative_to(root).with_suffix("").as_posix(): path for path in sorted(root.rglob("*.yaml"))}
 
@@ -77,9 +89,9 @@ def _with_parents(path: Path) -> Document:
     """Read a spec and the files that it extends, merged; SpecError for a missing file, a circle or a long chain."""
     child = read(path)
     chain = {path.resolve(): child}
-    while (told := child.values.pop("extends", None)) is not None:
+    while (extended := child.values.pop("extends", None)) is not None:
         try:
-            parent, name = _parent(told, child.folder, path.parent)
+            parent, name = _parent(extended, child.folder, path.parent)
             if parent.resolve() in chain:
                 circle = " extends ".join(each.name for each in chain.values())
                 raise SpecError([f"a circle: {circle} extends {chain[parent.resolve()].name}"])
@@ -98,18 +110,18 @@ def _with_parents(path: Path) -> Document:
     return document
 
 
-def _parent(told: Any, folder: Path, root: Path) -> tuple[Path, str]:
+def _parent(given: Any, folder: Path, root: Path) -> tuple[Path, str]:
     """Return the file that a spec in `folder` extends, and its name in messages: shipped, or its path from `root`."""
-    if not isinstance(told, str) or not 0 < len(told) < 1000 or not told.isprintable():
-        raise SpecError([f"expected a path, or the name of a spec that ships, got {show(told)}"])
-    path = find(told, folder)
+    if not isinstance(given, str) or not 0 < len(given) < 1000 or not given.isprintable():
+        raise SpecError([f"expected a path, or the name of a spec that ships, got {show(given)}"])
+    path = find(given, folder)
     if not path.is_file():
-        raise SpecError([f"{told} is no file"])
-    return path, told if path == shipped_specs().get(told) else os.path.relpath(path, root)
+        raise SpecError([f"{given} is no file"])
+    return path, given if path == shipped_specs().get(given) else os.path.relpath(path, root)
 
 
 def resolved_yaml(experiment: Experiment) -> str:
-    """The spec with every default filled in; itself a valid spec with the same digest."""
+    """Return the spec as YAML with every default filled in: a valid spec with the same digest."""
     return yaml.dump(effective(experiment), Dumper=Dumper, sort_keys=False, allow_unicode=True, width=math.inf)
 
 
@@ -117,7 +129,7 @@ def _validate(document: Document) -> Experiment:
     try:
         experiment, wrong = Experiment.model_validate(document.values), {}
     except ValidationError as error:
-        wrong = dict(explain(error, document.values))
+        wrong = dict(mistakes(error, document.values))
         experiment = _right_part(document.values, wrong)
     for key, message in wrong.items():
         if key not in document.unreadable:
@@ -130,27 +142,32 @@ def _validate(document: Document) -> Experiment:
 
 
 def _right_part(values: Mapping[str, Any], wrong: Collection[Key]) -> Experiment:
-    """A spec with mistakes, for checks only: what is wrong, missing or misspelt is no attribute of it."""
+    """Return the valid part of a spec with mistakes, for checks.
 
-    def part(model: type[BaseModel], told: Mapping[str, Any], wrong: set[str | int]) -> Any:
-        known = {name: value for name, value in told.items() if name in model.model_fields}
+    Values that are wrong, missing or misspelt are no attributes of it.
+    """
+
+    def part(model: type[BaseModel], given: Mapping[str, Any], wrong: set[str | int]) -> Any:
+        known = {name: value for name, value in given.items() if name in model.model_fields}
         made = model.model_construct(set(known), **known)
-        misspelt = (difflib.get_close_matches(name, model.model_fields, n=1) for name in told if name not in known)
+        misspelt = (difflib.get_close_matches(name, model.model_fields, n=1) for name in given if name not in known)
         for name in wrong.union(*misspelt):
             vars(made).pop(str(name), None)
         return made
 
     sections = {}
-    for section, told in values.items():
-        if isinstance(told, dict) and (model := section_model(section, told)):
-            sections[section] = part(model, told, {key[1] for key in wrong if key[0] == section and len(key) > 1})
+    for section, given in values.items():
+        if isinstance(given, dict) and (model := section_model(section, given)):
+            sections[section] = part(model, given, {key[1] for key in wrong if key[0] == section and len(key) > 1})
     lost = {key[0] for key in wrong if len(key) == 1 or key[0] not in sections}
     return part(Experiment, {**values, **sections}, lost)
 
 
 def _settled(experiment: Experiment, folder: Path) -> Experiment:
-    """What a spec may leave open: a relative dataset path starts at its folder; without validation the last
-    checkpoint is tested."""
+    """Return the experiment with the values that a spec may leave open.
+
+    A relative path of the dataset begins at `folder`. Without validation the last checkpoint is tested.
+    """
     changes: dict[str, Any] = {"dataset": experiment.dataset.resolved(folder)}
     if experiment.validation is None:
         changes["test"] = experiment.test.model_copy(update={"checkpoint": "last"})

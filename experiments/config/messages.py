@@ -40,8 +40,8 @@ BOUNDS = {
 }
 
 
-def explain(error: ValidationError, values: Mapping[str, Any]) -> Iterator[tuple[tuple[str | int, ...], str]]:
-    """Yield (key, message) for each mistake that pydantic found in `values`, one for a key."""
+def mistakes(error: ValidationError, values: Mapping[str, Any]) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    """Yield (key, message) for each mistake that pydantic found in `values`, at most one per key."""
     seen: set[tuple[str | int, ...]] = set()
     for detail in error.errors(include_url=False):
         key = _key(detail["loc"], values) + (("name",) if detail["type"] == "union_tag_invalid" else ())

@@ -38,7 +38,7 @@ class Option(NamedTuple):
 
 
 class Page(NamedTuple):
-    """The explanation of a name."""
+    """The explanation of one name."""
 
     name: str
     text: str
@@ -92,7 +92,7 @@ def _owners(section: str) -> Mapping[str, type[BaseModel]]:
 
 
 def _nearest(name: str) -> str:
-    """Return which name was probably meant."""
+    """Return the known names that the user probably meant."""
     inner = [
         each for each in names() if each.endswith(f".{name}") and each.partition(".")[0] in Experiment.model_fields
     ]
@@ -131,7 +131,7 @@ def _options(model: type[BaseModel], only: str = "") -> list[Option]:
 
 
 def _merged(owners: list[str], key: str) -> list[Option]:
-    """Return the option of all owners; those that say the same of it share one."""
+    """Return the option of each owner; owners whose option is the same share one."""
     found: dict[Option, list[str]] = {}
     for owner in owners:
         for option in _options(MODELS.get(owner) or SECTIONS[owner], key):
@@ -194,7 +194,7 @@ def _snippet(name: str, key: str = "") -> str:
 
 
 def _example(model: type[BaseModel], key: str, wanted: bool = False) -> Any:
-    """Return a valid value of a key: its default, unless the default says nothing and a value is `wanted`."""
+    """Return a valid value of a key: its default, or if that is empty and a value is `wanted`, an example."""
     field = model.model_fields[key]
     if field.is_required() or wanted and (field.examples or field.default in NOTHING):
         schema = model.model_json_schema(by_alias=False)

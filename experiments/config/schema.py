@@ -22,7 +22,7 @@ def schema() -> dict[str, Any]:
 
 
 def _partial(schema: Any) -> Any:
-    """Return a schema that requires no key: of a section's kinds, which its name then need not tell, any will do."""
+    """Return a schema that requires no key. A section without a name may then be of any kind."""
     if isinstance(schema, list):
         return [_partial(each) for each in schema]
     if not isinstance(schema, dict):

@@ -11,7 +11,7 @@ from ..errors import SpecError
 from .checks import problems
 from .experiment import Experiment, effective
 from .load import load
-from .messages import explain
+from .messages import mistakes
 
 
 def with_test(experiment: Experiment, changes: Mapping[str, Any]) -> Experiment:
@@ -36,7 +36,8 @@ def with_test(experiment: Experiment, changes: Mapping[str, Any]) -> Experiment:
     try:
         result = Experiment.model_validate(values)
     except ValidationError as error:
-        raise SpecError([f"{'.'.join(map(str, key))}: {message}" for key, message in explain(error, values)]) from None
+        found = mistakes(error, values)
+        raise SpecError([f"{'.'.join(map(str, key))}: {message}" for key, message in found]) from None
     # the network is trained already
     tested = [(key, message) for key, message in problems(result) if not key.startswith("network.")]
     if tested:

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from ..config.document import read
 from ..config.experiment import Cluster, Section
-from ..config.messages import explain
+from ..config.messages import mistakes
 from ..errors import SpecError
 
 
@@ -53,8 +53,8 @@ def settled(spec: Cluster | None, given: Mapping[str, Any]) -> Cluster:
     inner = spec.model_dump(mode="json", exclude_unset=True) if spec else {}
     slurm = {**values.get("slurm", {}), **inner.get("slurm", {}), **given.get("slurm", {})}
     merged = {**values, **inner, **given} | ({"slurm": slurm} if slurm else {})
-    if mistakes := _mistakes(merged):
-        raise SpecError([f"--{'.'.join(map(str, key))}: {message}" for key, message in mistakes])
+    if wrong := _mistakes(merged):
+        raise SpecError([f"--{'.'.join(map(str, key))}: {message}" for key, message in wrong])
     return Cluster.model_validate(merged)
 
 
@@ -63,5 +63,5 @@ def _mistakes(values: Mapping[str, Any]) -> list[tuple[tuple[str | int, ...], st
     try:
         Section.model_validate({"cluster": values})
     except ValidationError as error:
-        return [(key[1:], message) for key, message in explain(error, {"cluster": values})]
+        return [(key[1:], message) for key, message in mistakes(error, {"cluster": values})]
     return []

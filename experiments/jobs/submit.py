@@ -23,15 +23,15 @@ from .settings import settled
 from .submission import JOBS, Submission, find_submissions, live
 
 NOT_OF_SBATCH = ("setup", "srun_args", "stderr_to_stdout")  # options of submitit alone
-OF_THIS_MACHINE = ("gpus", "max_parallel")  # the settings that --executor local has
+OF_THIS_MACHINE = ("gpus", "max_parallel")  # settings that --executor local accepts
 
 
 class NoSlurm(RunError):
-    """An error of a machine without Slurm."""
+    """Error: this machine has no Slurm."""
 
 
 class Submitted(NamedTuple):
-    """The runs of a submission, by what was done with them."""
+    """The outcome of a submission."""
 
     missing: list[Run]  # submitted now
     alive: list[Run]  # queued or running before
@@ -42,7 +42,7 @@ class Submitted(NamedTuple):
 
 
 class Preview(NamedTuple):
-    """The runs of a submission that is not made, and the job arrays."""
+    """The plan of a submission: the state of each run, and the requests to Slurm."""
 
     states: list[tuple[Run, str]]  # finished, to do, or queued or running
     sbatch: list[str]  # what each job array would ask for; none on this machine
@@ -52,8 +52,8 @@ def submit(
     runs: Sequence[Run],
     out: Path,
     executor: str,
-    told: Mapping[str, Any],
-    tell: Callable[[str], object],
+    settings: Mapping[str, Any],
+    report: Callable[[str], object],
     *,
     paper: Paper | None = None,
     fresh: bool = False,
@@ -64,8 +64,8 @@ def submit(
         runs: all runs of the command.
         out: their folder, which also gets results.csv and the table.
         executor: slurm or local.
-        told: settings of the command line, which override those of the specs.
-        tell: is called with one line for each run that ends on this machine.
+        settings: cluster settings of the command line, which override those of the specs.
+        report: is called with one line for each run that ends on this machine.
         paper: the table that the runs fill, if it is a paper's.
         fresh: train again what is finished.
 
@@ -73,7 +73,7 @@ def submit(
         SpecError, RunError, DataError: nothing was submitted, or sbatch refused the rest.
         Interrupted: the runs of this machine were stopped, after their checkpoints.
     """
-    clusters = clusters_of(runs, executor, told)
+    clusters = clusters_of(runs, executor, settings)
     if executor == "slurm":
         refuse_without_slurm()
     made, failed, submission = [], [], None
@@ -81,24 +81,24 @@ def submit(
         with alone(out):
             missing, alive = todo(runs, out, fresh)
             refuse_missing_data(missing)
-            free = places_for(len(missing), clusters.values(), told) if missing and executor == "local" else []
+            free = places_for(len(missing), clusters.values(), settings) if missing and executor == "local" else []
             prepare(missing, fresh)
-            os.environ["METARUN_OFFLINE"] = "1"  # two hundred jobs that download are one too many
+            os.environ["METARUN_OFFLINE"] = "1"  # otherwise hundreds of jobs download at once
             if missing and executor == "slurm":
                 made = to_slurm([(run, clusters[run.experiment.name]) for run in missing], out, paper)
             elif missing:  # before another command may look
                 submission = held.enter_context(submitted_here(missing, out))
         if submission:
-            failed = run_here(missing, submission, free, tell)
+            failed = run_here(missing, submission, free, report)
     has_table = executor == "local" or not missing and not alive
     if has_table:
         write_table(str(out), paper)
     return Submitted(missing, alive, len(runs) - len(missing) - len(alive), made, failed, has_table)
 
 
-def preview(runs: Sequence[Run], out: Path, executor: str, told: Mapping[str, Any], fresh: bool = False) -> Preview:
-    """Return what `submit` would do; raises what it would raise for settings that contradict the specs."""
-    clusters = clusters_of(runs, executor, told)
+def preview(runs: Sequence[Run], out: Path, executor: str, settings: Mapping[str, Any], fresh: bool = False) -> Preview:
+    """Return what `submit` would do. Raises SpecError, as it would, for settings that contradict the specs."""
+    clusters = clusters_of(runs, executor, settings)
     missing, alive = todo(runs, out, fresh)
     words = {run.directory.path: "to do" for run in missing} | {
         run.directory.path: "queued or running" for run in alive
@@ -108,14 +108,17 @@ def preview(runs: Sequence[Run], out: Path, executor: str, told: Mapping[str, An
     for cluster, some, at_once in arrays(asked) if asked else ():
         flat = options(cluster)
         flat |= flat.pop("additional_parameters")
-        settings = (f"{name}={value}" for name, value in flat.items() if name not in NOT_OF_SBATCH)
-        lines.append(" ".join([f"array=0-{len(some) - 1}%{at_once}", *settings]))
+        options_of_sbatch = (f"{name}={value}" for name, value in flat.items() if name not in NOT_OF_SBATCH)
+        lines.append(" ".join([f"array=0-{len(some) - 1}%{at_once}", *options_of_sbatch]))
     return Preview([(run, words.get(run.directory.path, "finished")) for run in runs], lines)
 
 
-def clusters_of(runs: Sequence[Run], executor: str, told: Mapping[str, Any]) -> dict[str, Cluster]:
-    """Return the settings of each experiment by its name. Raises SpecError for mistakes, and for too many workers."""
-    clusters = {run.experiment.name: settled(run.experiment.cluster, told) for run in runs}
+def clusters_of(runs: Sequence[Run], executor: str, settings: Mapping[str, Any]) -> dict[str, Cluster]:
+    """Return the cluster settings of each experiment by its name.
+
+    Raises SpecError for mistakes, and for more workers than can share a training.
+    """
+    clusters = {run.experiment.name: settled(run.experiment.cluster, settings) for run in runs}
     if executor == "slurm":
         refuse_unshareable({run.experiment.name: (run.experiment, clusters[run.experiment.name]) for run in runs})
     return clusters
@@ -152,7 +155,7 @@ def alone(out: Path) -> Iterator[None]:
 
 
 def prepare(runs: Sequence[Run], fresh: bool = False) -> None:
-    """Write what a job reads, and remove the reasons why earlier jobs failed."""
+    """Write the spec of each run for its job, and remove the notes about failures of earlier jobs."""
     for run in runs:
         if fresh and run.directory.path.exists():
             with run.directory.locked():
@@ -177,15 +180,15 @@ def refuse_unshareable(runs: Mapping[str, tuple[Experiment, Cluster]]) -> None:
 
 
 def refuse_without_slurm() -> None:
-    """Raise NoSlurm where there is no sbatch."""
+    """Raise NoSlurm if this machine has no sbatch or no srun."""
     if shutil.which("sbatch") is None or shutil.which("srun") is None:
         raise NoSlurm("there is no sbatch here: log in to the cluster, or train on this machine")
 
 
-def places_for(runs: int, clusters: Collection[Cluster], told: Mapping[str, Any]) -> list[str | None]:
+def places_for(runs: int, clusters: Collection[Cluster], settings: Mapping[str, Any]) -> list[str | None]:
     """Return the GPU, or None, of each process that may train at the same time on this machine."""
-    most = told.get("max_parallel") or min((c.max_parallel for c in clusters if c.max_parallel), default=None)
-    return devices(runs, most, told.get("gpus", 0))
+    most = settings.get("max_parallel") or min((c.max_parallel for c in clusters if c.max_parallel), default=None)
+    return devices(runs, most, settings.get("gpus", 0))
 
 
 def refuse_missing_data(runs: Sequence[Run]) -> None:

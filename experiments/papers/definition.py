@@ -1,8 +1,8 @@
-"""A paper's table as data: which model fills which cell, how it is tested, and the number in the paper. No TensorFlow.
+"""A paper's table as data: the model of each cell, its test, and the number in the paper. No TensorFlow.
 
 One model fills several cells: cells that name the same spec, with the same `overrides` if any, share its training, and
-`test` says how each of them tests it, in the words of `metarun evaluate`. Cells of one `column` are compared with each
-other. Where each method is in each column, a file may list methods and columns instead of cells, see `CrossTable`.
+`test` has the test of each of them, in the options of `metarun evaluate`. Cells of one `column` are compared with each
+other. A table with each method in each column may list methods and columns instead of cells, see `CrossTable`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ..errors import SpecError, suggest
 
 
 class Changes(Options):
-    """How a cell's test differs from the one in its spec."""
+    """Options of a cell's test that differ from its spec."""
 
     way: int | None = Field(default=None, ge=1, le=1000)
     shot: int | None = Field(default=None, ge=1, le=1000)
@@ -46,7 +46,7 @@ Overrides = Annotated[tuple[str, ...], Field(strict=False), AfterValidator(_name
 
 
 class Cell(Options):
-    """One number of the table."""
+    """A cell of the table: one number."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")
     column: str = Field(min_length=1)
@@ -59,12 +59,12 @@ class Cell(Options):
 
     @property
     def changes(self) -> dict[str, Any]:
-        """What `evaluate` is asked for; nothing where the run's own test fills the cell."""
+        """Return the options of `evaluate` for this cell; none if the run's own test fills it."""
         return self.test.model_dump(exclude_none=True)
 
 
 class PaperTable(Options):
-    """A table: what it is, and its cells in the paper's order."""
+    """A table: its title, and its cells in the paper's order."""
 
     title: str = Field(min_length=3)
     cells: tuple[Cell, ...] = Field(strict=False, min_length=1)
@@ -89,7 +89,7 @@ class CrossTable(Options):
 
     @property
     def cells(self) -> list[Cell]:
-        """The cells, column after column."""
+        """Return the cells, column after column."""
         return [
             self._cell(number, column, method) for number, column in enumerate(self.columns) for method in self.methods
         ]
@@ -135,14 +135,19 @@ class PartOfTable(Options):
 
 
 def shipped_tables() -> dict[str, Path]:
-    """Name -> file of the tables in the package."""
+    """Return the files of the tables in the package by their names."""
     root = Path(str(files("metarun.experiments") / "tables"))
     return {path.stem: path for path in sorted(root.glob("*.yaml"))}
 
 
 def load_table(name: str) -> PaperTable:
-    """A table that ships, or one in a file, or a part of one; SpecError lists all mistakes. Files that it names are
-    looked for beside it first."""
+    """Load a table, or a part of one: the name of a table that ships, or a file.
+
+    Files that it names are looked for in its folder first.
+
+    Raises:
+        SpecError: lists all mistakes.
+    """
     path = _find(name)
     document = read(path)
     if "part_of" not in document.values:
@@ -163,8 +168,9 @@ def load_table(name: str) -> PaperTable:
             document.complain(("overrides", cell), f"these columns of {part.part_of} have no such cell")
     if document.problems:
         raise SpecError(document.problems)
-    changed = {name: cells[name].model_copy(update={"overrides": told}) for name, told in part.overrides.items()}
-    return PaperTable(title=part.title, cells=tuple((cells | changed).values()))
+    for name, overrides in part.overrides.items():
+        cells[name] = cells[name].model_copy(update={"overrides": overrides})
+    return PaperTable(title=part.title, cells=tuple(cells.values()))
 
 
 def _find(name: str) -> Path:
@@ -177,7 +183,7 @@ def _find(name: str) -> Path:
 
 
 def _beside(name: str, folder: Path) -> str:
-    """The file of this name in the folder, or else the name as it is."""
+    """Return the file of this name in the folder; the name itself if there is none."""
     path = folder / name
     return str(path) if path.is_file() else name
 
@@ -190,7 +196,7 @@ def _whole(document: Document, folder: Path) -> PaperTable:
         table = PaperTable(title=crossed.title, cells=tuple(crossed.cells))
     else:
         table = _validated(document, PaperTable)
-    _complain_of_doubles(document, table)
+    _report_duplicates(document, table)
     if document.problems:
         raise SpecError(document.problems)
     cells = (cell.model_copy(update={"spec": _beside(cell.spec, folder)}) for cell in table.cells)
@@ -212,8 +218,8 @@ def _validated(document: Document, kind: type[Kind]) -> Kind:
         raise SpecError(document.problems) from None
 
 
-def _complain_of_doubles(document: Document, table: PaperTable) -> None:
-    """Two cells of one name, or of one test of one model."""
+def _report_duplicates(document: Document, table: PaperTable) -> None:
+    """Add a mistake for each two cells that share a name, or a test of one model."""
     names: dict[Any, str] = {}
     for number, cell in enumerate(table.cells):
         for key in (cell.name, (cell.spec, cell.variant, cell.overrides, cell.test)):

@@ -1,4 +1,4 @@
-"""What filling a paper's table would take: state, hours and data of each cell. No TensorFlow, but in what measures."""
+"""List the state, hours and data of each cell of a paper's table. TensorFlow is used only to measure hours."""
 
 from __future__ import annotations
 
@@ -17,9 +17,15 @@ Hours = Callable[[Experiment, bool], tuple[float, float]]
 
 
 def listing(planned: Sequence[Planned], hours: Hours, alive: Collection[Path] = ()) -> Iterator[str]:
-    """One line a cell as soon as it is known, then the sum. `hours` measures one seed of an experiment, training and
-    test, or the test alone where it is told that all is trained; it is asked once for each model that is not finished
-    and once for each further test, where the data are here. `alive` are the folders of submitted runs."""
+    """Yield one line per cell as soon as it is known, then the sum.
+
+    Args:
+        planned: the cells and their seeds.
+        hours: measures the hours of training and of testing one seed of an experiment; its second argument is whether
+            the training is done. It is called once for each unfinished model and each further test whose data are on
+            this machine.
+        alive: folders of runs that are queued or running.
+    """
     cells = by_cell(planned)
     width = max(map(len, cells))
     names = {one.directory.path: one.cell.name for one in reversed(planned)}  # the first cell of each model
@@ -56,7 +62,7 @@ def listing(planned: Sequence[Planned], hours: Hours, alive: Collection[Path] = 
 
 
 def _hours(models: Sequence[Planned], tests: Sequence[Planned], hours: Hours) -> float:
-    """Of what is left of the trainings of some models, their own tests, and further tests of one cell."""
+    """Return the hours of the trainings left, of their tests, and of the further `tests` of one cell."""
     total = 0.0
     if models:
         experiment = models[0].experiment

@@ -97,7 +97,7 @@ def _best_of_columns(
 
 
 def _further_seeds(seeds: Sequence[Planned]) -> list[int]:
-    """Of a cell, whose row is there although the table was not asked for them."""
+    """Return the seeds of a cell that have a row, but were not asked for."""
     first, asked = seeds[0], {one.seed for one in seeds}
     found = []
     for path in first.directory.path.parent.glob(f"seed-*/{first.row_path.relative_to(first.directory.path)}"):
@@ -111,8 +111,10 @@ def _further_seeds(seeds: Sequence[Planned]) -> list[int]:
 
 
 def _most_tested(rows: Sequence[Row]) -> list[bool]:
-    """Which seeds were tested on the same tasks as most; older versions did not note the images, "": these count as
-    those of the others where all others agree."""
+    """Return for each row whether it was measured on the same tasks as most.
+
+    Rows of older versions do not name their images. They count as those of the others if all others agree.
+    """
     images = {row.content_digest for row in rows} - {""}
     only = images.pop() if len(images) == 1 else ""
     tasks = [(row.episodes_digest, row.content_digest or only) for row in rows]
@@ -121,7 +123,7 @@ def _most_tested(rows: Sequence[Row]) -> list[bool]:
 
 
 def _not_comparable(tests: Mapping[str, Sequence[Compared]]) -> str | None:
-    """By the names of their cells."""
+    """Return why the tests of some cells, given by name, cannot be compared; None if they can."""
     everything = [(name, test) for name, each in tests.items() for test in each]
     for (one, test), (other, another) in combinations(everything, 2):
         if reason := difference_of_tasks(test, another):
@@ -130,9 +132,9 @@ def _not_comparable(tests: Mapping[str, Sequence[Compared]]) -> str | None:
 
 
 def _filled(lines: DataFrame, filled: Mapping[str, Planned], best: Collection[str]) -> DataFrame:
-    """Return the columns of `CELLS`: what the paper says of a cell, what its rows have in common, and their means."""
+    """Return the columns of `CELLS`: the paper's data of each cell, the common data of its rows, and their means."""
     planned = list(filled.values())
-    told = {
+    columns = {
         "column": [one.cell.column for one in planned],
         "method": [one.cell.method for one in planned],
         "spec": [one.cell.spec for one in planned],
@@ -140,15 +142,16 @@ def _filled(lines: DataFrame, filled: Mapping[str, Planned], best: Collection[st
         "best": [name in best for name in filled],
         "budget": [one.budget for one in planned],
     }
-    return lines.assign(**{name: as_column(values, CELLS[name]) for name, values in told.items()}).loc[:, list(CELLS)]
+    lines = lines.assign(**{name: as_column(values, CELLS[name]) for name, values in columns.items()})
+    return lines.loc[:, list(CELLS)]
 
 
 def verdict(line: Mapping[str, Any]) -> str:
-    """Return what is said of a line of `averaged` beside the published number.
+    """Return the verdict on a line of `averaged` beside the published number; "" without one.
 
-    within the published interval; within 1 point (1 % of what is no percentage); short by or better by so much. Better
-    is a lower mse, a higher accuracy or reward. `inside ci95` is said of a difference that the test episodes cannot
-    tell from none.
+    It is "within the published interval", "within 1 point" (1 % if the metric is no percentage), or "short by" or
+    "better by" a difference. Better is a lower mse, or a higher accuracy or reward. "inside ci95" marks a difference
+    that the test episodes cannot distinguish from none.
     """
     if line["published"] is None:
         return ""

@@ -1,4 +1,4 @@
-"""The plan of a paper's table: which cells are finished and which are missing, before anything runs. No TensorFlow."""
+"""Plan a paper's table: the finished and the missing cells, before anything runs. No TensorFlow."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Stage(Enum):
 
 @dataclass(frozen=True)
 class State:
-    """The stage of a cell, and what more there is to say of it."""
+    """The stage of a cell, and details."""
 
     stage: Stage
     more: str = ""
@@ -52,7 +52,7 @@ class State:
 
 @dataclass(frozen=True)
 class Planned:
-    """A cell and a seed, with the run that fills it."""
+    """A cell for one seed, and the run that fills it."""
 
     cell: Cell
     run: Run  # trained within the budget
@@ -60,7 +60,7 @@ class Planned:
 
     @property
     def experiment(self) -> Experiment:
-        """Return what is trained."""
+        """Return the experiment that is trained."""
         return self.run.experiment
 
     @property
@@ -75,7 +75,7 @@ class Planned:
 
     @cached_property
     def row_path(self) -> Path:
-        """Return the path of the cell's row, which need not exist yet."""
+        """Return the file of the cell's row, which need not exist yet."""
         return self.directory.row_of(self.experiment, with_test(self.experiment, self.cell.changes))
 
     @property
@@ -98,7 +98,7 @@ class Planned:
         if self.directory.spec.exists():
             return State(Stage.INTERRUPTED, f" at step {self.step} of {self.experiment.train.steps}")
         if shorter := shorter_run(self.experiment, self.directory):
-            return State(Stage.MISSING, f", goes on from step {shorter.step} of {shorter.path.parent.name}")
+            return State(Stage.MISSING, f", continues from step {shorter.step} of {shorter.path.parent.name}")
         return State(Stage.MISSING)
 
     @property
@@ -108,7 +108,7 @@ class Planned:
 
     @property
     def step(self) -> int:
-        """Return the number of meta-updates that need not be done again."""
+        """Return the number of meta-updates that are done already."""
         if self.directory.finished:
             return self.experiment.train.steps
         shorter = shorter_run(self.experiment, self.directory)
@@ -116,12 +116,12 @@ class Planned:
 
     @property
     def row(self) -> Row | None:
-        """Return the cell's row, or None if it is not finished."""
+        """Return the cell's row; None unless it is finished."""
         return read_row(self.row_path) if self.finished else None
 
     @property
     def budget(self) -> float | None:
-        """Return the tasks trained on, as a share of those of the whole recipe; None if nothing is trained."""
+        """Return the training tasks as a share of those of the whole recipe; None for a method without training."""
         whole = self.full.train.steps * self.full.train.meta_batch
         return self.experiment.train.steps * self.experiment.train.meta_batch / whole if whole else None
 
@@ -130,9 +130,9 @@ def plan(table: PaperTable, out: Path, seeds: Sequence[int] = (), budget: float 
     """Return every cell and seed, in the table's order.
 
     Args:
-        table: what to fill.
+        table: the table to fill.
         out: the folder of the runs.
-        seeds: in place of those of the specs, unless it is empty. Classical methods keep theirs.
+        seeds: replace those of the specs, unless empty. Classical methods keep theirs.
         budget: share of each spec's training steps.
 
     Raises:
@@ -163,7 +163,7 @@ def plan(table: PaperTable, out: Path, seeds: Sequence[int] = (), budget: float 
 
 
 def choose(planned: Sequence[Planned], pattern: str) -> list[Planned]:
-    """Return those whose cell's name matches the glob. Raises SpecError, with all names, if none does."""
+    """Return the cells whose names match the glob; raises SpecError, with all names, if none does."""
     chosen = [one for one in planned if fnmatch.fnmatchcase(one.cell.name, pattern)]
     if not chosen:
         names = dict.fromkeys(one.cell.name for one in planned)
@@ -180,7 +180,7 @@ def by_model(planned: Sequence[Planned]) -> Mapping[Path, list[Planned]]:
 
 
 def trainings(planned: Sequence[Planned]) -> list[Run]:
-    """Return one run per model, with the tests that its cells need beside its own."""
+    """Return one run per model, with the tests of its cells other than its own test."""
     return [
         replace(cells[0].run, tests=tuple(one.cell.changes for one in cells if one.row_path != one.directory.result))
         for cells in by_model(planned).values()
@@ -196,7 +196,7 @@ def by_cell(planned: Sequence[Planned]) -> Mapping[str, list[Planned]]:
 
 
 def without_blocked(planned: Sequence[Planned]) -> tuple[list[Planned], list[tuple[Planned, RunError]]]:
-    """Return what is finished or can be trained, and the rest, each with the error that says why it cannot."""
+    """Return the cells that are finished or can be trained, and the others, each with the reason as an error."""
     good, blocked = [], []
     for one in planned:
         try:

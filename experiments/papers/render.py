@@ -2,8 +2,8 @@
 TensorFlow.
 
 Two cells of a column are compared on identical episodes by a paired t-test of the values of each episode, averaged
-over seeds; the best one is bold, and so are those that the test does not separate from it. The test knows the spread
-over episodes, not over trainings, which `seed std` shows.
+over seeds; the best one is bold, and so are those that the test does not separate from it. The test accounts for the
+spread over episodes, not for that over trainings, which `seed std` shows.
 """
 
 from __future__ import annotations

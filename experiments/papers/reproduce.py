@@ -14,8 +14,16 @@ from .plan import Planned, by_model
 
 
 def reproduce(planned: Sequence[Planned], out: Path, failed: Callable[[str, Exception], object]) -> None:
-    """Run what is missing and go on with what was interrupted; `failed` hears of each cell that cannot be filled, and
-    the others go on. Interrupted and KeyboardInterrupt end it; what is finished stays."""
+    """Train and test missing cells, and resume interrupted ones.
+
+    Args:
+        planned: the cells and their seeds.
+        out: the folder of all runs.
+        failed: is called with the names of cells that cannot be filled, and the error. The others continue.
+
+    Raises:
+        Interrupted: the process was stopped, after a checkpoint. Finished cells keep their rows.
+    """
     for cells in by_model(planned).values():
         first = cells[0]
         if all(one.finished for one in cells):

@@ -19,7 +19,7 @@ from .formats import digits_of, number, render_cells, unit_of
 
 LEVEL = 0.05  # of the paired test
 
-LOOKS = {"in_memory", "ink", "normalisation"}  # options of a dataset that change no task, only how it is shown
+APPEARANCE_OPTIONS = {"in_memory", "ink", "normalisation"}  # of a dataset: they change no task, only its images
 TASKS = ("split", "trial", "way", "shot", "query", "episodes")
 
 
@@ -33,10 +33,11 @@ class Compared(NamedTuple):
 
 
 def measurements(paths: Sequence[Path]) -> list[Compared]:
-    """Return what `compare` is given: runs, rows, and folders that stand for every finished run below them.
+    """Return the measurements at some paths, with their episodes.
 
     Args:
-        paths: those of `with_episodes`, or folders above runs. Their runs are sorted by path.
+        paths: runs or rows, see `with_episodes`, or folders that stand for all finished runs below them, sorted by
+            path.
 
     Raises:
         RunError: there is no finished run, or the episodes of one are damaged.
@@ -49,7 +50,14 @@ def measurements(paths: Sequence[Path]) -> list[Compared]:
 
 
 def with_episodes(path: Path) -> Compared:
-    """A finished run by its folder or its result.json, or another test of one by its file in evaluations/."""
+    """Read a measurement and its episodes.
+
+    Args:
+        path: the folder of a finished run, its result.json, or a row of another test in its evaluations/.
+
+    Raises:
+        RunError: there is no such row, or its episodes are damaged.
+    """
     result = RunDirectory(path).result if path.is_dir() else path
     if not result.is_file():
         raise RunError(f"{path} has no result.json: give the folder of a finished run, such as runs/NAME/seed-0")
@@ -65,20 +73,23 @@ def with_episodes(path: Path) -> Compared:
         raise RunError(f"{episodes} was changed: its mean is {values.mean():.9g}, that of its row {row.mean}")
     if row.metric == "accuracy":
         values = 100 * _as_counted(values, row)
-    dataset = spec_of(directory).dataset.model_dump(mode="json", exclude=LOOKS)
+    dataset = spec_of(directory).dataset.model_dump(mode="json", exclude=APPEARANCE_OPTIONS)
     return Compared(result, row, dataset, values)
 
 
 def _as_counted(accuracies: np.ndarray, row: Row) -> np.ndarray:
-    """Right answers by the number of queries, which single precision and nine digits have rounded: equal differences
-    must be equal, or Wilcoxon's ranks have no ties."""
+    """Return accuracies as exact fractions: right answers by the number of queries.
+
+    In the file they are rounded to single precision and nine digits. Wilcoxon's ranks need equal differences to be
+    equal.
+    """
     queries = (row.way or 1) * (row.query or 1)
     right = np.round(accuracies * queries)
     return right / queries if np.allclose(right, accuracies * queries, rtol=0, atol=1e-3) else accuracies
 
 
 def read_episodes(path: Path, metric: str) -> np.ndarray:
-    """A column of an episodes.csv, whose lines are in the order of the episodes."""
+    """Read a column of an episodes.csv. Raises RunError if it is damaged, or its lines are not in order."""
     try:
         with path.open(newline="", encoding="utf-8") as file:
             lines = list(csv.DictReader(file))
@@ -93,9 +104,9 @@ def read_episodes(path: Path, metric: str) -> np.ndarray:
 
 
 def difference_of_tasks(one: Compared, other: Compared) -> str | None:
-    """Why the two were not measured on the same episodes; None where they were.
+    """Return why two measurements are not of the same episodes; None if they are.
 
-    The digest alone does not tell: it has the numbers of what was drawn, so two splits of one size agree in it.
+    The digest alone is not enough: it covers the numbers of classes and images, so splits of equal size share it.
     """
     if one.row.metric != other.row.metric:
         return f"one is measured by {one.row.metric}, the other by {other.row.metric}"
@@ -117,7 +128,7 @@ def difference_of_tasks(one: Compared, other: Compared) -> str | None:
 
 
 def refuse_other_episodes(runs: Sequence[Compared]) -> None:
-    """RunError unless all were measured on the same episodes."""
+    """Raise RunError unless all runs were measured on the same episodes."""
     for one, other in combinations(runs, 2):
         if reason := difference_of_tasks(one, other):
             raise RunError(
@@ -127,13 +138,13 @@ def refuse_other_episodes(runs: Sequence[Compared]) -> None:
 
 
 def best_of(runs: Sequence[Compared]) -> int:
-    """Place of the best mean: the lowest mse, otherwise the highest."""
+    """Return the index of the best mean: the lowest mse, otherwise the highest."""
     means = [float(run.values.mean()) for run in runs]
     return int(np.argmin(means) if runs[0].row.metric == "mse" else np.argmax(means))
 
 
 def against(runs: Sequence[Compared], reference: int, test: PairedTest) -> list[Paired | None]:
-    """Each run minus the one at `reference`, which itself is None."""
+    """Compare each run with the one at index `reference`, whose own entry is None."""
     return [
         None if place == reference else compare(run.values, runs[reference].values, test)
         for place, run in enumerate(runs)
@@ -141,7 +152,7 @@ def against(runs: Sequence[Compared], reference: int, test: PairedTest) -> list[
 
 
 def render(runs: Sequence[Compared], reference: int, test: PairedTest, form: str) -> str:
-    """A line for each run, and what was tested."""
+    """Return a table with one line per run as text, markdown or latex, and a note about the test."""
     from pandas import DataFrame
 
     row = runs[reference].row
@@ -168,17 +179,17 @@ def render(runs: Sequence[Compared], reference: int, test: PairedTest, form: str
 
 
 def probability(p: float) -> str:
-    """As people write it."""
+    """Return p with four digits, or <0.0001."""
     return "<0.0001" if p < 0.0001 else f"{p:.4f}"
 
 
 def seed_mean(tests: Sequence[Compared]) -> Compared:
-    """Episode by episode the mean over seeds."""
+    """Return a measurement with the mean over seeds of each episode."""
     return tests[0]._replace(values=np.mean([test.values for test in tests], axis=0))
 
 
 def best(tests: Sequence[Compared], level: float = LEVEL) -> list[int]:
-    """Places of the best measurement and of those that a paired t-test does not separate from it."""
+    """Return the indices of the best measurement and of those that a paired t-test does not separate from it."""
     top = best_of(tests)
     return [
         place for place, test in enumerate(tests) if place == top or compare(test.values, tests[top].values).p > level

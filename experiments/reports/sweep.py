@@ -1,4 +1,4 @@
-"""What a run's folder tells beside its rows: the keys of its spec in which a sweep differs, and its validation."""
+"""Read from a run's folder the keys of its spec in which a sweep differs, and its validation."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from ..config.document import Dumper
-from ..config.experiment import NAMES
+from ..config.experiment import NOT_IN_DIGEST
 from ..runs.directory import RunDirectory
 from ..runs.rows import Row, as_column
 
@@ -22,7 +22,7 @@ STRUCTURE = ["algorithm.name", "network.name", "dataset.name"]
 
 
 class _Loader(SAFE_LOADER):
-    """Reads what `Dumper` wrote, in C: a table of a thousand runs has a thousand specs."""
+    """Reads the output of `Dumper` with the C parser: a table of a thousand runs has a thousand specs."""
 
 
 _Loader.yaml_implicit_resolvers = Dumper.yaml_implicit_resolvers
@@ -32,8 +32,8 @@ def swept(specs: Sequence[Path]) -> DataFrame:
     """Return the keys in which the runs of a sweep differ, and their values in each of these resolved specs.
 
     A key belongs to a sweep if two of the specs differ in it and in nothing else. Columns are dotted keys, such as
-    `algorithm.inner_lr`, with the dtypes Int64, Float64, boolean or string. What decides no result does not count, nor
-    does the section `test`, whose values stand in the rows. A spec that cannot be read has no values.
+    `algorithm.inner_lr`, with the dtypes Int64, Float64, boolean or string. Keys that cannot change a result do not
+    count, nor does the section `test`, whose values are in the rows. A spec that cannot be read has no values.
     """
     from pandas import DataFrame
 
@@ -51,16 +51,16 @@ def swept(specs: Sequence[Path]) -> DataFrame:
 
 
 def _options(path: Path) -> Iterator[tuple[str, Any]]:
-    """Return what decides the training: dotted keys and their values, lists as texts."""
+    """Yield the settings of the training: dotted keys and their values, lists as texts."""
     try:
         spec = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except (OSError, ValueError, yaml.YAMLError):
         return
-    for section, told in spec.items() if isinstance(spec, dict) else ():
-        if section in NAMES | {"test"}:
+    for section, given in spec.items() if isinstance(spec, dict) else ():
+        if section in NOT_IN_DIGEST | {"test"}:
             continue
         options = (
-            {f"{section}.{key}": value for key, value in told.items()} if isinstance(told, dict) else {section: told}
+            {f"{section}.{key}": value for key, value in given.items()} if isinstance(given, dict) else {section: given}
         )
         for key, value in options.items():
             yield key, str(value) if isinstance(value, list | dict) else value
@@ -75,9 +75,9 @@ def _typed(values: Sequence[Any]) -> Any:
 
 
 def validation(run: RunDirectory, row: Row) -> tuple[float | None, int | None]:
-    """Return the validation value of the checkpoint that a row has tested, and its step; None where there is none.
+    """Return the validation value of the checkpoint that a row tested, and its step; None if there is none.
 
-    That is the best value where the best checkpoint was tested, and otherwise the last one, in the unit of the row.
+    It is the best value if the best checkpoint was tested, otherwise the last one, in the unit of the row.
     """
     try:
         names, *lines = run.metrics.read_text(encoding="utf-8").splitlines()

@@ -1,20 +1,20 @@
-"""Rows to a table: one line per measurement, published beside reproduced.
+"""Make a table of rows: one line per measurement, the published number beside the reproduced one.
 
-The interval over episodes and the spread over seeds are two columns, never mixed. Rows are averaged over seeds
-only when everything else agrees, the spec's digest included. All seeds see the same test tasks, so `ci95` is the
-mean of their intervals over those tasks; `seed std` is the sample standard deviation of their means.
+`ci95` covers the test episodes of a run, `seed std` the differences between seeds; neither includes the other. Rows
+are averaged over seeds only when everything else agrees, the spec's digest included. All seeds see the same test
+tasks, so `ci95` is the mean of their intervals over those tasks; `seed std` is the sample standard deviation of their
+means.
 """
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import RunError, SpecError, warn
+from ..errors import RunError, SpecError, suggest, warn
 from ..runs.directory import RunDirectory
 from ..runs.rows import DTYPES, as_column, as_frame, find_rows, read_frame, read_row
 from ..stats import exact_sum
@@ -107,8 +107,7 @@ def _rows_below(folders: Sequence[Path]) -> DataFrame:
 def lines_of(rows: DataFrame) -> DataFrame:
     """Return one line per measurement, the mean over its seeds, in the order of the experiments' names.
 
-    Columns are those of `averaged`. Of measurements that are there twice one counts; where they differ, standard error
-    names both.
+    Columns are those of `averaged`. A measurement that is there twice counts once; a warning names both if they differ.
     """
     unpublished = rows["published"].isna()
     order = ["experiment", "split", "way", "shot", "protocol", "seed", "unpublished"]
@@ -120,8 +119,7 @@ def lines_of(rows: DataFrame) -> DataFrame:
     for number_of, row in zip(measurement[again], records(rows.loc[again]), strict=True):
         if (mean := counted[number_of]["mean"]) != row["mean"]:
             which = f"{row['experiment']} seed {row['seed']}"
-            told = f"{which} was measured twice on the same tasks, as {mean} and {row['mean']}"
-            warn(f"{told}: the table has the first")
+            warn(f"{which} was measured twice on the same tasks, as {mean} and {row['mean']}: the table has the first")
     return averaged(rows.loc[~again], GROUPED)
 
 
@@ -178,9 +176,16 @@ def _deviation(values: Sequence[float | None], mean: float | None, scale: float)
 def render(lines: DataFrame, form: str, columns: Sequence[str] = ()) -> str:
     """Return the table as text, csv, markdown or latex (booktabs), without a final newline.
 
-    `columns` are headings of the table, or columns of `lines`; without them the table has those that say something.
     Accuracies are in percent; csv has full precision. markdown and latex have `result ± ci95` in one cell, unless
-    `columns` names ci95; latex leaves out what a paper has no room for. SpecError for a column that is not there.
+    `columns` has ci95. latex leaves out seeds, ece, nll and minutes.
+
+    Args:
+        lines: the lines of `lines_of`.
+        form: text, csv, markdown or latex.
+        columns: headings of the table, or columns of `lines`; without them, those that are not empty or needless.
+
+    Raises:
+        SpecError: there is no such column.
     """
     from pandas.api.types import is_numeric_dtype
 
@@ -191,7 +196,7 @@ def render(lines: DataFrame, form: str, columns: Sequence[str] = ()) -> str:
     cells = _cells(lines, "text" if "ci95" in names else form)
     others = {heading: column for heading, column in names.items() if heading not in cells}
     cells = cells.assign(**{heading: [text_of(value) for value in lines[column]] for heading, column in others.items()})
-    cells = cells.loc[:, list(names)] if names else _said(cells, lines, form)
+    cells = cells.loc[:, list(names)] if names else _without_needless(cells, lines, form)
     numeric = {heading for heading, name in (keys_of(lines) | others).items() if is_numeric_dtype(lines[name])}
     return render_cells(cells, form, RIGHT | numeric)
 
@@ -231,8 +236,8 @@ def _cells(lines: DataFrame, form: str) -> DataFrame:
     )
 
 
-def _said(cells: DataFrame, lines: DataFrame, form: str) -> DataFrame:
-    """Leave out what is empty, what no line needs to differ from another, and validation outside a sweep."""
+def _without_needless(cells: DataFrame, lines: DataFrame, form: str) -> DataFrame:
+    """Return the cells without empty columns, columns that distinguish no lines, and validation outside a sweep."""
     hidden = HIDDEN | DETAILS if form == "latex" else HIDDEN
     alike = cells.groupby([name for name in cells if name not in MEASURED | hidden.keys()], sort=False).ngroup()
     for heading, column in hidden.items():
@@ -254,17 +259,16 @@ def keys_of(lines: DataFrame) -> dict[str, str]:
 
 
 def column_of(lines: DataFrame, heading: str) -> str:
-    """Return the column of `lines` that has this heading, or this name; SpecError with the nearest one."""
+    """Return the column of `lines` with this heading or name; SpecError suggests the nearest if there is none."""
     known = dict(zip(lines, lines, strict=True)) | HEADINGS | keys_of(lines)
     if heading in known:
         return known[heading]
-    near = difflib.get_close_matches(heading, known, n=1, cutoff=0.5)
-    way_out = f"did you mean {near[0]}?" if near else f"the columns are {', '.join(known)}"
-    raise SpecError([f"the table has no column {heading!r}; {way_out}"])
+    hint = suggest(heading, known, f"the columns are {', '.join(known)}")
+    raise SpecError([f"the table has no column {heading!r}; {hint}"])
 
 
 def text_of(value: Any) -> str:
-    """Return a value as a cell that no format is made for."""
+    """Return the text of a value in a column without a format of its own."""
     from pandas import isna
 
     if isna(value):

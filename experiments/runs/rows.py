@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 from ..config.experiment import Published
 from ..errors import RunError, warn
 from ..system.atomic import write_text_atomic
-from ..system.lock import cannot_lock
+from ..system.lock import waited
 from .directory import folders_below
 
 if TYPE_CHECKING:  # pandas takes most of a second to import, which the quick verbs do not have
@@ -29,9 +28,9 @@ Measured = Annotated[float | None, BeforeValidator(_finite)]  # None where it is
 
 
 class Row(BaseModel):
-    """One measurement of one trained model. Accuracies are fractions; `published` is in percent, as printed.
+    """A measurement of a trained model. Accuracies are fractions; `published` is in percent, as printed.
 
-    What has a default may be missing in the row of another version.
+    Fields with a default may be missing in rows of other versions.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -73,7 +72,7 @@ class Row(BaseModel):
     published_source: str | None = None
 
     def as_json(self) -> dict[str, Any]:
-        """For result.json."""
+        """Return the content of result.json."""
         return self.model_dump(mode="json")
 
 
@@ -87,7 +86,7 @@ DTYPES = {name: _dtype(field.annotation) for name, field in Row.model_fields.ite
 
 
 def published_columns(published: Published | None) -> dict[str, Any]:
-    """The paper's number, as a row has it."""
+    """Return the paper's number as columns of a row."""
     return {
         "published": published.value if published else None,
         "published_ci95": published.ci95 if published else None,
@@ -96,7 +95,7 @@ def published_columns(published: Published | None) -> dict[str, Any]:
 
 
 def read_row(path: Path) -> Row:
-    """The row in a result file; RunError for a damaged or foreign one."""
+    """Read the row of a result file; raises RunError if it is damaged or no row."""
     try:
         return Row.model_validate_json(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, ValidationError) as error:
@@ -110,7 +109,7 @@ def read_row(path: Path) -> Row:
 
 
 def find_rows(folders: Sequence[Path]) -> list[Path]:
-    """Result files below the folders, sorted; runs below them that `--fresh` set aside (seed-0~1) do not count."""
+    """Return the result files below the folders, sorted, without those of runs that `--fresh` set aside (seed-0~1)."""
     found = set()
     for folder in folders:
         for path, _, files in folders_below(folder):
@@ -120,7 +119,7 @@ def find_rows(folders: Sequence[Path]) -> list[Path]:
 
 
 def read_rows(folders: Sequence[Path]) -> list[Row]:
-    """Every row below the folders; a damaged or foreign file is named on standard error and left out."""
+    """Return every row below the folders. A damaged file is left out with a warning."""
     rows = []
     for path in find_rows(folders):
         try:
@@ -131,13 +130,9 @@ def read_rows(folders: Sequence[Path]) -> list[Row]:
 
 
 def merge(root: Path) -> Path:
-    """Rebuild root/results.csv from every row below `root`; safe when many runs finish at once."""
+    """Write root/results.csv from every row below `root`, and return it. Safe when many runs finish at once."""
     target = root / "results.csv"
-    with open(root / ".results.lock", "a", encoding="utf-8") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        except OSError as error:
-            raise cannot_lock(lock.name, error) from None
+    with waited(root / ".results.lock"):
         write_text_atomic(target, rows_as_csv(read_rows([root])))
     return target
 
@@ -155,10 +150,10 @@ def as_frame(rows: Sequence[Row]) -> DataFrame:
 
 
 def read_frame(path: Path, dtypes: Mapping[str, str]) -> DataFrame:
-    """Read a CSV with the columns and dtypes of `dtypes`.
+    """Read a CSV as a DataFrame with the columns and dtypes of `dtypes`.
 
     Numbers keep every bit and texts every letter: `0123`, `1e5`, `NA` and `nan` stay texts in a column of texts. Only
-    an empty cell is missing, and so is a column that the file lacks. RunError for a file that cannot be read so.
+    an empty cell is missing, and so is a column that the file lacks. Raises RunError for a file that cannot be read so.
     """
     import pandas
 

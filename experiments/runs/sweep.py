@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ..config.checks import unshareable
-from ..config.load import load, told_apart
+from ..config.load import labelled, load
 from ..errors import SpecError
 from .run import Run
 
@@ -23,7 +23,7 @@ def grid(specs: Sequence[str], overrides: Sequence[str], seeds: Sequence[int], o
     Args:
         specs: files, or names of specs that ship.
         overrides: KEY=VALUE, or KEY=A,B,C for one experiment per value, whose name then ends in -KEY-A.
-        seeds: in place of those of the specs, unless it is empty.
+        seeds: replace those of the specs, unless empty.
         out: the folder of the runs.
 
     Raises:
@@ -38,15 +38,15 @@ def grid(specs: Sequence[str], overrides: Sequence[str], seeds: Sequence[int], o
     experiments, problems = [], []
     for spec in specs:
         for values in itertools.product(*choices):
-            told = [f"{key}={value}" for key, value in zip(keys, values, strict=True)]
+            values_given = [f"{key}={value}" for key, value in zip(keys, values, strict=True)]
             try:
-                experiment = load(spec, told).experiment
+                experiment = load(spec, values_given).experiment
                 parts = [f"-{key}-{_safe(values[number])}" for key, number in zip(short, varied, strict=True)]
                 experiment = experiment.model_copy(update={"name": experiment.name + "".join(parts)})
                 if len(experiment.name) > 100:
                     raise SpecError([f"{experiment.name} is too long a name: shorten the spec's own, or the values"])
             except SpecError as error:
-                problems += told_apart(spec, error.problems, specs)
+                problems += labelled(spec, error.problems, specs)
                 continue
             experiments.append(experiment)
     names = Counter(experiment.name for experiment in experiments)
@@ -124,6 +124,6 @@ def _short(keys: Sequence[str]) -> list[str]:
 
 
 def _safe(value: str) -> str:
-    """Return a value as a part of a name, in which 1, -1, 1e3 and 1e-3 differ."""
+    """Return a value as part of a folder's name. Values such as 1, -1, 1e3 and 1e-3 have different names."""
     value = re.sub(r"(^|[\s,\[({:])-", r"\1minus", value.replace("e+", "e"))
     return re.sub(r"[^A-Za-z0-9._-]+", "-", value).strip("-") or "empty"

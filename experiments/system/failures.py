@@ -1,4 +1,4 @@
-"""Say what an error means to the user, and note in a run's folder why it failed."""
+"""Explain errors to the user, and write in a run's folder why it failed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NO_SPACE = re.compile(r"([^\n{}]*); (?:No space left on device|Disk quota exceed
 
 @contextmanager
 def noted(path: Path) -> Iterator[None]:
-    """The file at `path` says in one line why the block failed; it is gone where the block did not."""
+    """Write why the block failed, in one line, to `path`. If it does not fail, there is no such file."""
     path.unlink(missing_ok=True)
     try:
         yield
@@ -31,7 +31,7 @@ def noted(path: Path) -> Iterator[None]:
 
 
 def explain(error: Exception) -> tuple[str, int]:
-    """Return what to print of an error, and the exit code."""
+    """Return the message of an error for the user, and the exit code."""
     if isinstance(error, KnownError):
         return error.text, error.code
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -48,7 +48,7 @@ def explain(error: Exception) -> tuple[str, int]:
     if lost := LOST.search(str(error)):
         return (
             f"error: worker {lost[1]} is lost (its own message, if there is one, says why); start all workers again: "
-            "they go on from the last checkpoint",
+            "they resume from the last checkpoint",
             1,
         )
     if exhausted:

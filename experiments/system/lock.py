@@ -63,6 +63,18 @@ def _opened(path: Path) -> TextIO:
         file.close()
 
 
+@contextmanager
+def waited(path: Path) -> Iterator[None]:
+    """Hold the lock file at `path` inside the block; wait while another process holds it.
+
+    Raises:
+        RunError: the disk has no locks.
+    """
+    with open(path, "a", encoding="utf-8") as file:
+        _flock(file, fcntl.LOCK_EX)
+        yield
+
+
 def holder(path: Path) -> str | None:
     """Return the process that holds the lock, as "process N on HOST".
 
@@ -78,14 +90,19 @@ def holder(path: Path) -> str | None:
 def _taken(file: TextIO, kind: int) -> bool:
     """Try to lock the file, without waiting, and return whether that succeeded."""
     try:
-        fcntl.flock(file.fileno(), kind | fcntl.LOCK_NB)
+        _flock(file, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
-    except OSError as error:  # Lustre without -o flock, NFS without lockd
-        raise cannot_lock(file.name, error) from None
     return True
 
 
-def cannot_lock(path: str, error: OSError) -> RunError:
-    """Return the error for a disk that has no locks."""
-    return RunError(f"{path} cannot be locked ({error.strerror}): choose an --out on a disk with locks")
+def _flock(file: TextIO, kind: int) -> None:
+    """Lock the file; raises RunError for a disk that has no locks."""
+    try:
+        fcntl.flock(file.fileno(), kind)
+    except BlockingIOError:
+        raise
+    except OSError as error:  # Lustre without -o flock, NFS without lockd
+        raise RunError(
+            f"{file.name} cannot be locked ({error.strerror}): choose an --out on a disk with locks"
+        ) from None

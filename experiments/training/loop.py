@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ...algorithms.classical.policy import ClassicalPolicy
-from ..errors import Interrupted, RunError
+from ..errors import Interrupted, RunError, warn
 from ..evaluation.measure import main_metric, validation_of
 from ..evaluation.record import Files, Trained, record
 from ..evaluation.tuning import tune
@@ -201,7 +200,7 @@ class Training:
                 state = checkpoint.restore(path, self.variables, self._state().keys() - {"content_digest"})
             except RunError as error:
                 aside = self.directory.set_checkpoint_aside(path)
-                print(f"warning: checkpoint ignored and renamed to {aside.name}: {error}", file=sys.stderr)
+                warn(f"checkpoint ignored and renamed to {aside.name}: {error}")
                 continue
             if state["digest"] != self.experiment.digest:
                 raise RunError(f"{path} is a checkpoint of another spec: move it away, or use --fresh")

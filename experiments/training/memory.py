@@ -1,4 +1,4 @@
-"""How much memory training will need, before it starts."""
+"""Estimate the memory that a training needs, before it starts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import tensorflow as tf
 from ..config.experiment import Experiment
 from ..errors import RunError, warn
 
-COMPILER = 300 * 2**20  # bytes that programs and their compiler take besides
+COMPILER = 300 * 2**20  # bytes for programs and their compiler
 SURELY = 2.0  # estimates are too high by up to this factor where kernels work in place
 CALLED = {"PartitionedCall": "f", "StatefulPartitionedCall": "f", "While": "body", "StatelessWhile": "body"}
 CGROUPS = Path("/sys/fs/cgroup")
@@ -23,8 +23,15 @@ NO_MEMORY = {"Const", "Placeholder", "Reshape", "Identity", "StopGradient", "Exp
 
 
 def foresee(experiment: Experiment, update: Any) -> None:
-    """A warning where a training step (a concrete function) seems to need more memory than there is; RunError where it
-    surely does."""
+    """Warn if a training step seems to need more memory than is available.
+
+    Args:
+        experiment: the experiment, whose algorithm knows how to save memory.
+        update: the training step, a concrete function.
+
+    Raises:
+        RunError: the step certainly needs more.
+    """
     need, available = peak_bytes(update) + COMPILER, available_bytes()
     if available is None or need <= available:
         return
@@ -39,10 +46,10 @@ def foresee(experiment: Experiment, update: Any) -> None:
 
 
 def peak_bytes(function: Any) -> int:
-    """Most bytes of tensors that are alive at once when the operations of a concrete function run as they were traced.
+    """Return the peak of the bytes of tensors that are alive while a concrete function runs in the order of its graph.
 
-    A tensor lives from the operation that makes it to the last one that reads it; what a called function needs comes
-    on top while it runs. What XLA's programs hold inside is not seen, nor is what runs beside.
+    A tensor lives from the operation that makes it to the last one that reads it. The memory of a called function is
+    added while it runs. Memory inside XLA's programs, and of parallel operations, is not counted.
     """
     definition = function.graph.as_graph_def(add_shapes=True)
     library = {each.signature.name: each.node_def for each in definition.library.function}
@@ -93,17 +100,20 @@ def _unknown(shape: Any) -> bool:
 
 
 def available_bytes() -> int | None:
-    """What this process may still take by the kernel's word and the limits of its control groups; None if not told."""
+    """Return the bytes that this process may still allocate; None if unknown.
+
+    They are limited by the kernel's estimate of free memory, and by the control groups of the process.
+    """
     try:
-        told = dict(re.findall(r"^(\w+):\s+(\d+) kB", Path("/proc/meminfo").read_text(), re.MULTILINE))
+        memory = dict(re.findall(r"^(\w+):\s+(\d+) kB", Path("/proc/meminfo").read_text(), re.MULTILINE))
         status = dict(re.findall(r"^(\w+):\s+(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE))
-        return min([int(told["MemAvailable"]) * 1024, *(each - int(status["VmRSS"]) * 1024 for each in _limits())])
+        return min([int(memory["MemAvailable"]) * 1024, *(each - int(status["VmRSS"]) * 1024 for each in _limits())])
     except (OSError, KeyError):
         return None
 
 
 def _limits() -> Iterator[int]:
-    """Of the control groups that this process is in, and of those around them."""
+    """Yield the limits, in bytes, of the control groups of this process and of those that contain them."""
     for line in Path("/proc/self/cgroup").read_text().splitlines():
         _, controllers, path = line.split(":", 2)
         if controllers not in ("", "memory"):

@@ -17,12 +17,12 @@ from .train import train
 
 
 class Outcome(NamedTuple):
-    """The end of one run: its row, or the error."""
+    """The outcome of one run: its row, or the error that ended it."""
 
     run: Run
     row: Row | None
     error: Exception | None = None
-    skipped: bool = False  # it was finished before
+    skipped: bool = False  # the run was finished before
 
 
 def train_all(runs: Sequence[Run], out: Path, fresh: bool = False, workers: Workers = ALONE) -> Iterator[Outcome]:
@@ -32,14 +32,14 @@ def train_all(runs: Sequence[Run], out: Path, fresh: bool = False, workers: Work
     other workers cannot tell which run comes next.
 
     Args:
-        runs: what to train, and where.
+        runs: the runs, with their folders.
         out: the folder of all runs.
         fresh: start again; what a folder holds is renamed, never lost.
         workers: the processes that share each training.
 
     Raises:
         RunError: a folder holds a run of another spec. Nothing was trained.
-        Interrupted: a run was stopped, after a checkpoint. Those after it were not begun.
+        Interrupted: a run was stopped, after a checkpoint. The runs after it were not started.
     """
     if not fresh:
         for run in runs:
