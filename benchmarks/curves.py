@@ -51,7 +51,7 @@ def learner_of(point: dict[str, Any]) -> Any:
 
 
 def measure(point: dict[str, Any]) -> dict[str, float]:
-    """Of this process: seconds a task, and the peak of resident memory in MiB."""
+    """Return the seconds per task, and the peak of resident memory of this process in MiB."""
     from compare import turn
 
     from metarun.experiments.training.benchmark import peak_memory

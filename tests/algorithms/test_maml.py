@@ -81,7 +81,7 @@ def test_sum_over_tasks_is_the_mean_times_the_tasks():
 
 
 def meta_loss(model, batch):
-    """Of the queries after adaptation, without its derivative."""
+    """Return the loss of the queries after adaptation, without its derivative."""
     theta = {name: tf.convert_to_tensor(value) for name, value in model.parameters.items()}
     outputs = predict_queries(model.network, model.adapt(theta, batch)[0], batch, model.problem.protocol)
     return float(tf.reduce_mean(model.problem.loss(outputs, batch.query_y)))
@@ -180,7 +180,7 @@ def test_saving_memory_changes_nothing(make_source, name, reduction):
 
 
 def test_saving_memory_saves_it(make_source):
-    """Of the tensors that are alive at once. Rejected: options that change nothing at all."""
+    """Both options lower the peak of the tensors alive at once. Rejected: options that change nothing."""
     batch = make_source(images=40, size=4).sample("train", 0, 8, Shape(3, 30, 10), seed=0)
     network = build(MLPOptions(hidden=(16, 16)), (4, 4, 1), 3, "float32", seed=0)
 

@@ -84,8 +84,8 @@ def test_serial_takes_one_step_of_the_schedule_however_many_tasks():
 
 
 def test_an_outer_adam_counts_every_task_of_serial():
-    """Of gradients of one size and sign Adam's steps are all its learning rate. Rejected: the bias correction of a
-    first update in each of them, which makes the third 1.6 times as long."""
+    """Adam's steps on gradients of one size and sign equal its learning rate. Rejected: the bias correction of a first
+    update in each of them, which makes the third 1.6 times as long."""
     network = theta_network([0.0])
     options = ReptileOptions(inner_lr=0.1, inner_optimizer="sgd", inner_steps=1, inner_batch=1, serial=True)
     model = Reptile(network, outer_optimizer(OptimizerOptions(), 4), options, QuadraticProblem(), jit_compile=False)

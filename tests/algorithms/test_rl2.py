@@ -218,7 +218,7 @@ def test_the_objective_is_that_of_ppo():
 
 
 def test_the_pass_that_is_kept_is_the_best_within_the_limit(source, monkeypatch):
-    """Of passes with these surrogates and KLs. Rejected: the last within the limit, the best of all."""
+    """Four passes have these surrogates and KLs. Rejected: the last one within the limit, the best of all."""
     one = learner(source, epochs=4, kl_limit=0.1)
     told = tf.constant([[-1.0, 0.01, 0.5], [-3.0, 0.05, 0.5], [-2.0, 0.05, 0.5], [-9.0, 0.5, 0.5]], tf.float64)
     passes = tf.Variable(0)

@@ -249,8 +249,8 @@ def test_runs_that_were_not_begun_are_named(tmp_path, monkeypatch):
     monkeypatch.setattr("metarun.experiments.training.session.train", stopped)
     command = ["train", "quickstart/maml", "--seed", "0", "--seed", "1", "--out", str(tmp_path)]
     told = CliRunner().invoke(commands, [*command, "--fresh"]).stderr
-    assert f"not begun yet, so give these --fresh again: {tmp_path / 'quickstart-maml/seed-1'}" in told
-    assert "not begun" not in CliRunner().invoke(commands, command).stderr
+    assert f"not started yet, so give these --fresh again: {tmp_path / 'quickstart-maml/seed-1'}" in told
+    assert "not started yet" not in CliRunner().invoke(commands, command).stderr
 
 
 def test_a_closed_pipe_is_no_error():

@@ -256,7 +256,7 @@ def test_equal_values_are_chosen_at_random():
 
 
 def test_epsilon_is_the_probability_of_a_random_action():
-    """Of the plan, the last action is the best. Rejected: no exploration, whose reward in the table is close."""
+    """The plan prefers its last action. Rejected: no exploration, whose reward in the table is close."""
     source = mdps.build(MDPsOptions(states=2, actions=4, horizon=2, episodes=1))
     zeros = tf.zeros(TASKS, tf.int32)
     seen = Seen(zeros, zeros, tf.zeros(TASKS), tf.ones(TASKS, tf.bool))

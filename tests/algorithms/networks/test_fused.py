@@ -177,7 +177,7 @@ def test_embedding_learners_equal_the_keras_path(make_source, kind, options, dty
 @pytest.mark.parametrize("fuse", [False, True])
 @pytest.mark.parametrize(("stride", "size"), [(1, 6), (2, 5), (2, 6)])
 def test_three_maps_are_each_others_derivatives(monkeypatch, stride, size, fuse):
-    """Of convolutions with a kernel for each task, as patches (small) and one by one, to second order."""
+    """Second derivatives of convolutions with a kernel per task agree, as patches (small) and one by one."""
     x, kernel = random(2, 3, size, size, 2), random(2, 3, 3, 2, 4)
 
     def values(kind):

@@ -116,7 +116,7 @@ def test_all_mistakes_at_once_in_the_order_of_the_file(write):
 
 
 def test_mistakes_between_settings_are_found_beside_wrong_values(write):
-    """Of what is right. A check that needs a wrong, missing or misspelt value is silent, not misled by its default."""
+    """Checks see the valid part of a spec. A check that needs an invalid value is silent, not misled by its default."""
     text = GOOD.replace("0.4", "fast\n  first_order: true\n  inner_steps: 0") + "  way: five\ntest: {way: 3}\n"
     text = text.replace("learning_rate: 1e-3", "decay_every: 5\n  shcedule: step") + "seeds: [0, 0]\nvalidation: null\n"
     problems = mistakes(write(text), "test.checkpoint=best", "network.batch_norm=maybe", "network.norm_scale=false")

@@ -27,7 +27,7 @@ def no_scheduler(tmp_path, monkeypatch):
 
 
 def state(folder="runs"):
-    """Of the only run."""
+    """Return the state of the only run."""
     ((_, found, words),) = statuses(Path(folder))
     return found, words
 

@@ -138,8 +138,8 @@ def test_schedules_follow_the_budget(tmp_path):
 
 
 def test_a_variant_is_a_recipe_and_overrides_are_a_part_of_it(tmp_path):
-    """Of RL^2 with 100 pulls the whole has 2,500 trials, not the 25,000 of the spec; 250 x 300 of 2,500 x 1,000 are
-    3 %. A budget is one of the cell's own length, under its own name."""
+    """RL^2 with 100 pulls trains on 2,500 trials, not the 25,000 of the spec; 250 x 300 of 2,500 x 1,000 are 3 %. A
+    budget is a share of the cell's own training, under its own name."""
     (whole,) = choose(plan(load_table("duan2016-bandits"), tmp_path, seeds=[0]), "n100-k5-rl2")
     assert (whole.experiment.name, whole.budget) == ("duan2016-bandits-n100-k5-rl2", 1)
     (tenth,) = choose(plan(load_table("duan2016-bandits"), tmp_path, seeds=[0], budget=0.1), "n100-k5-rl2")

@@ -1,4 +1,4 @@
-"""A longer training goes on from a shorter one, and ends as one that began at the first step, bit for bit."""
+"""A longer training continues a shorter one, and ends as one that began at the first step, bit for bit."""
 
 import csv
 import shutil
@@ -171,7 +171,7 @@ def test_a_larger_budget_counts_what_a_smaller_one_did(sines, tmp_path):
     leave(*sines("name=sines-budget-0.5"), 80)  # of another optimizer
     assert str(one.state) == "missing" and one.step == 0
     leave(*sines("name=sines-budget-0.25", "optimizer={}", "train.steps=40"), 40)
-    assert str(one.state) == "missing, goes on from step 40 of sines-budget-0.25" and one.step == 40
+    assert str(one.state) == "missing, continues from step 40 of sines-budget-0.25" and one.step == 40
 
 
 def test_the_weights_are_those_of_the_last_step_and_of_this_run(sines):

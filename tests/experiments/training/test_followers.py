@@ -143,7 +143,7 @@ def write_spec(folder: Path, steps: int = 2000) -> Path:
 
 
 def results(run: Path) -> tuple[np.ndarray, np.ndarray, dict]:
-    """Of the final files, times and device aside; numbers as arrays."""
+    """Return the contents of the final files without times and device; numbers as arrays."""
     with open(run / "metrics.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     left_out = ("split", "seconds", "tasks_per_second")

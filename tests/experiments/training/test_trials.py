@@ -128,7 +128,7 @@ def test_a_table_of_trials(tmp_path):
 @pytest.mark.parametrize(
     ("text", "override", "line"),
     [
-        (RL2, "network={name: mlp}", "network.name: rl2 remembers: use gru, not mlp"),
+        (RL2, "network={name: mlp}", "network.name: rl2 needs a recurrent network: use gru, not mlp"),
         (RL2, "dataset={name: glyphs}", "dataset.name: rl2 plays trials: use bandits or mdps, not glyphs"),
         (RL2, "protocol=inductive", "protocol: has no effect: rl2 plays trials"),
         (RL2, "train.way=7", "train.way: has no effect: rl2 plays trials"),
@@ -139,7 +139,7 @@ def test_a_table_of_trials(tmp_path):
         (UCB1, "network={name: gru}", "network: has no effect: ucb1 is not trained"),
         (UCB1, "optimizer.learning_rate=0.1", "optimizer: has no effect: ucb1 is not trained"),
         (UCB1, "jit=off", "jit: has no effect: ucb1 is not trained"),
-        (UCB1, "seeds=[0, 1]", "seeds: has no effect: what ucb1 draws follows from the trials"),
+        (UCB1, "seeds=[0, 1]", "seeds: has no effect: the random choices of ucb1 depend on test.episode_seed"),
         (UCB1, "dataset={name: mdps}", "algorithm.name: ucb1 is not for mdps"),
         (UCB1, "algorithm={name: greedy, prior_mean: 0.0}", "algorithm.prior_mean: has no effect on bandits"),
         (
