@@ -42,6 +42,17 @@ def warn(text: str) -> None:
 
 
 def suggest(name: str, known: Iterable[str], otherwise: str, most: int = 1) -> str:
-    """Return `did you mean ...?` with the known names nearest to `name`, at most so many; else `otherwise`."""
-    near = difflib.get_close_matches(name, known, n=most)
+    """Return a suggestion for a name that is not known.
+
+    Args:
+        name: the unknown name.
+        known: the known names. Those whose last word is the name, such as train.shot for shot, come first.
+        otherwise: the suggestion if no known name is near.
+        most: number of names that are near, without those of which it is the last word.
+
+    Returns:
+        "did you mean A or B?", or `otherwise`.
+    """
+    known = list(known)
+    near = [each for each in known if each.endswith(f".{name}")] or difflib.get_close_matches(name, known, n=most)
     return f"did you mean {' or '.join(near)}?" if near else otherwise

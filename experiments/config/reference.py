@@ -93,12 +93,8 @@ def _owners(section: str) -> Mapping[str, type[BaseModel]]:
 
 def _nearest(name: str) -> str:
     """Return the known names that the user probably meant."""
-    inner = [
-        each for each in names() if each.endswith(f".{name}") and each.partition(".")[0] in Experiment.model_fields
-    ]
-    if inner:
-        return f"did you mean {' or '.join(inner)}?"
-    return suggest(name, names(), "`metarun describe` lists every name")
+    keys = [each for each in names() if each.endswith(f".{name}") and each.partition(".")[0] in Experiment.model_fields]
+    return suggest(name, keys or names(), "`metarun describe` lists every name")
 
 
 def _overview() -> dict[str, list[tuple[str, str]]]:

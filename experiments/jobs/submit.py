@@ -81,7 +81,7 @@ def submit(
         with alone(out):
             missing, alive = todo(runs, out, fresh)
             refuse_missing_data(missing)
-            free = places_for(len(missing), clusters.values(), settings) if missing and executor == "local" else []
+            free = devices_for(len(missing), clusters.values(), settings) if missing and executor == "local" else []
             prepare(missing, fresh)
             os.environ["METARUN_OFFLINE"] = "1"  # otherwise hundreds of jobs download at once
             if missing and executor == "slurm":
@@ -185,7 +185,7 @@ def refuse_without_slurm() -> None:
         raise NoSlurm("there is no sbatch here: log in to the cluster, or train on this machine")
 
 
-def places_for(runs: int, clusters: Collection[Cluster], settings: Mapping[str, Any]) -> list[str | None]:
+def devices_for(runs: int, clusters: Collection[Cluster], settings: Mapping[str, Any]) -> list[str | None]:
     """Return the GPU, or None, of each process that may train at the same time on this machine."""
     most = settings.get("max_parallel") or min((c.max_parallel for c in clusters if c.max_parallel), default=None)
     return devices(runs, most, settings.get("gpus", 0))
