@@ -23,6 +23,7 @@ from metarun.cli.main import metarun
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "docs" / "examples"
 PACKAGES = ("gratings", "scaled_cosine", "cartpoles")
+INSTALLED = (*PACKAGES, "extension")  # the last one is trained in test_extension.py
 DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 FURTHER = [ROOT / "experiments" / "results" / "README.md", ROOT / "benchmarks" / "README.md"]
 MADE = {  # files that a reader has made before the command that names them
@@ -124,7 +125,7 @@ def of_a_package(text):
 def site(tmp_path_factory):
     """PYTHONPATH on which the example packages are, with the entry points of their pyproject.toml."""
     folder = tmp_path_factory.mktemp("site")
-    for name in PACKAGES:
+    for name in INSTALLED:
         project = tomllib.loads((EXAMPLES / name / "pyproject.toml").read_text())["project"]
         info = folder / f"{name}-{project['version']}.dist-info"
         info.mkdir()
@@ -133,7 +134,7 @@ def site(tmp_path_factory):
         for group, entries in project["entry-points"].items():
             lines += [f"[{group}]", *(f"{entry} = {target}" for entry, target in entries.items())]
         info.joinpath("entry_points.txt").write_text("\n".join(lines) + "\n")
-    return os.pathsep.join(map(str, [folder, *(EXAMPLES / name for name in PACKAGES)]))
+    return os.pathsep.join(map(str, [folder, *(EXAMPLES / name for name in INSTALLED)]))
 
 
 def with_packages(site, *arguments, cwd):
