@@ -16,8 +16,7 @@ from ...algorithms.matchingnet import MatchingNetwork
 from ...algorithms.protonet import PrototypicalNetwork
 from ...datasets.images.source import ImageSource
 from ...datasets.sinusoid import SinusoidSource
-from ...datasets.streams import task_number
-from ...datasets.tasks import Episode
+from ...datasets.tasks import Episode, task_number
 from ..config.experiment import Experiment
 from ..errors import RunError
 from ..evaluation.retest import restored
