@@ -11,7 +11,7 @@ from metarun.cli.main import metarun as group
 
 def metarun(*arguments, code=0, **environment):
     command = [sys.executable, "-m", "metarun.cli.main", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env={**os.environ, **environment})
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, env={**os.environ, **environment})
     assert done.returncode == code, (arguments, done.stdout, done.stderr)
     assert "Traceback" not in done.stderr
     return done

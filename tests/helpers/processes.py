@@ -1,6 +1,7 @@
 """`metarun` in processes of its own, forked from one that has TensorFlow: importing it in each would take half of the
 time of the tests that start many. What they print, how they end and what a signal does to them is as ever."""
 
+import json
 import multiprocessing
 import os
 import signal
@@ -34,7 +35,7 @@ class Started:
         """Its exit code, that of a signal negative; None while it runs."""
         return self._process.exitcode
 
-    def wait(self, seconds: float = 300) -> subprocess.CompletedProcess[str]:
+    def wait(self, seconds: float = 1200) -> subprocess.CompletedProcess[str]:
         """How it ended and what it printed; killed when it takes longer."""
         self._process.join(seconds)
         late = self.poll() is None
@@ -63,6 +64,43 @@ def dying(last: str) -> None:
 
     Path.replace = die
     main()
+
+
+def stopping(worker: int = 0) -> None:
+    """`metarun` whose worker of this number sends itself SIGTERM after some training steps, at most 31."""
+    from metarun.cli.main import main
+    from metarun.experiments.training.steps import TrainingSteps
+
+    taken, original = [], TrainingSteps.take
+
+    def stop(self, count):
+        metrics = original(self, count)
+        taken.append(count)
+        if len(taken) == 5:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return metrics
+
+    if json.loads(os.environ.get("TF_CONFIG", "{}")).get("task", {"index": 0})["index"] == worker:
+        TrainingSteps.take = stop
+    main()
+
+
+def counting_traces() -> None:
+    """`metarun` that prints, last, how often its training step was traced."""
+    from metarun.cli.main import main
+    from metarun.experiments.training.steps import TrainingSteps
+
+    traces, original = [], TrainingSteps._update
+
+    def counted(self, task):
+        traces.append(task)
+        return original(self, task)
+
+    TrainingSteps._update = counted
+    try:
+        main()
+    finally:
+        print(f"traced: {len(traces)}")
 
 
 def _main(

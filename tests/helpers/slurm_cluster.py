@@ -137,12 +137,12 @@ def _stop(folder: Path, daemons: list[subprocess.Popen]) -> None:
 def _ask(configuration: Path, *command: str) -> str:
     environment = {**os.environ, "SLURM_CONF": str(configuration)}
     with contextlib.suppress(subprocess.TimeoutExpired):
-        return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=10).stdout
+        return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60).stdout
     return ""
 
 
 def _wait(ready, daemons: list[subprocess.Popen], folder: Path) -> None:
-    end = time.monotonic() + 30
+    end = time.monotonic() + 120
     while not ready():
         dead = [process.args for process in daemons if process.poll() is not None]
         if dead or time.monotonic() > end:

@@ -22,7 +22,7 @@ cluster: {max_parallel: 4}
 def metarun(folder, *arguments, code=0, **environment):
     command = [sys.executable, "-m", "metarun.cli.main", *map(str, arguments)]
     told = {**os.environ, "XDG_CONFIG_HOME": str(folder), **environment}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=folder, env=told)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, cwd=folder, env=told)
     assert done.returncode == code, (arguments, done.stdout, done.stderr)
     assert "Traceback" not in done.stderr
     return done.stdout + done.stderr
@@ -33,7 +33,13 @@ def queue() -> list[str]:
     return subprocess.run(["squeue", "-h", "-r", "-o", "%T"], capture_output=True, text=True, check=True).stdout.split()
 
 
-def wait_for(condition, seconds=120.0):
+def release() -> None:
+    """Release all jobs, which were submitted with `--slurm hold`."""
+    jobs = subprocess.run(["squeue", "-h", "-o", "%F"], capture_output=True, text=True, check=True).stdout.split()
+    subprocess.run(["scontrol", "release", *sorted(set(jobs))], check=True)
+
+
+def wait_for(condition, seconds=600.0):
     end = time.monotonic() + seconds
     while not (found := condition()):
         assert time.monotonic() < end, "waited in vain"

@@ -124,7 +124,7 @@ assert cache.load("x", prepare).images.sum() == 7 * 96
 """
     log = folder / "log"
     processes = [subprocess.Popen([sys.executable, "-c", program, str(log)]) for _ in range(20)]
-    assert [process.wait(timeout=120) for process in processes] == [0] * 20
+    assert [process.wait(timeout=600) for process in processes] == [0] * 20
     assert log.read_text() == "once\n"
 
 

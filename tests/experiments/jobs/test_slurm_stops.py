@@ -41,7 +41,7 @@ def test_a_disturbed_run_ends_as_an_undisturbed_one(folder):
     trains_beyond(step())
 
     assert metarun(folder, "cancel", "runs") == "cancelled 1 runs\n"
-    wait_for(lambda: not queue(), 30)
+    wait_for(lambda: not queue())
     assert " interrupted  after step " in metarun(folder, "status", "runs")
     assert not (run / "result.json").exists(), "too quick to be cancelled"
 
@@ -49,7 +49,7 @@ def test_a_disturbed_run_ends_as_an_undisturbed_one(folder):
     trains_beyond(step())
     pid = int((run / ".lock").read_text().split()[1])
     os.kill(pid, signal.SIGKILL)
-    wait_for(lambda: not queue(), 30)
+    wait_for(lambda: not queue())
     assert " failed       its job ended without a result; its log ends with: " in metarun(folder, "status", "runs")
     assert not (run / "result.json").exists(), "too quick to be killed"
 

@@ -5,13 +5,14 @@ import json
 import signal
 import socket
 import time
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import sharing
-from processes import Started
+from processes import Started, stopping
 
 from metarun.algorithms import ALGORITHMS
 from metarun.experiments.config.checks import unshareable
@@ -49,7 +50,7 @@ def start(count: int, cache: Path, *arguments: object, **options) -> list[Starte
     return started
 
 
-def finish(workers: list[Started], seconds: float = 300) -> list[tuple[int, str, str]]:
+def finish(workers: list[Started], seconds: float = 1200) -> list[tuple[int, str, str]]:
     """Exit code and what was printed, of each."""
     try:
         ended = [worker.wait(seconds) for worker in workers]
@@ -68,7 +69,7 @@ def trained(tmp_path_factory, session_cache):
         if (count, precision) not in found:
             file = tmp_path_factory.mktemp("shared") / "variables.npz"
             workers = start(count, session_cache, file, precision, program=sharing.main)
-            for code, _, errors in finish(workers, 600):
+            for code, _, errors in finish(workers):
                 assert code == 0, errors
             with np.load(file) as arrays:
                 names = dict.fromkeys(key.rpartition("/")[0] for key in arrays)
@@ -188,7 +189,7 @@ def test_a_worker_that_dies_stops_the_others_and_another_number_goes_on(tmp_path
     workers = start(2, session_cache, "train", spec, "--out", tmp_path)
     wait_for(lambda: len(run.newest_checkpoints()) > 1, workers)
     workers[victim].send_signal(signal.SIGKILL)
-    code, _, errors = finish(workers, 60)[1 - victim]
+    code, _, errors = finish(workers)[1 - victim]
     assert code == 1 and f"error: worker {victim} is lost" in errors and len(errors.splitlines()) < 6, errors
     reached = run.newest_checkpoints()[0]
     again = start(1, session_cache, "train", spec, "--out", tmp_path)
@@ -200,13 +201,11 @@ def test_a_worker_that_dies_stops_the_others_and_another_number_goes_on(tmp_path
 
 def test_a_signal_to_any_worker_stops_all_at_one_step_and_one_worker_ends_the_run(tmp_path, alone, session_cache):
     spec, run = write_spec(tmp_path), RunDirectory(tmp_path / "tiny" / "seed-0")
-    workers = start(2, session_cache, "train", spec, "--out", tmp_path)
-    wait_for(run.newest_checkpoints, workers)
-    workers[1].send_signal(signal.SIGTERM)
-    chief, other = finish(workers)
+    program = partial(stopping, worker=1)
+    chief, other = finish(start(2, session_cache, "train", spec, "--out", tmp_path, program=program))
     assert chief[0] == other[0] == 130, chief[2] + other[2]
     assert "the same command resumes from there" in chief[2] and other[1:] == ("", "")
-    assert not run.finished, "the run was too quick to be stopped"
+    assert not run.finished and run.newest_checkpoints()
     [(code, _, errors)] = finish(start(1, session_cache, "train", spec, "--out", tmp_path))
     assert code == 0, errors
     assert_same_run(run.path, alone)
@@ -218,7 +217,7 @@ def steps_of(errors: str) -> int:
 
 
 def wait_for(seen, workers: list[Started]) -> None:
-    end = time.monotonic() + 120
+    end = time.monotonic() + 300
     while not seen():
         dead = [worker for worker in workers if worker.poll() is not None]
         if dead or time.monotonic() > end:

@@ -7,14 +7,13 @@ import json
 import os
 import shutil
 import signal
-import time
 from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 from finished import results
-from processes import Started, dying, metarun
+from processes import dying, metarun, stopping
 
 from metarun.experiments.config.load import load
 from metarun.experiments.errors import Interrupted, RunError
@@ -111,14 +110,15 @@ def undisturbed(tmp_path_factory):
     ],
 )
 def test_killed_and_continued_is_undisturbed(tmp_path, undisturbed, algorithm, how):
+    """Killed before its second checkpoint, or stopped before its first."""
     spec, run = write_spec(tmp_path, algorithm), tmp_path / "runs" / "tiny" / "seed-0"
-    process = Started("train", spec, "--out", tmp_path / "runs")
-    wait_for(lambda: RunDirectory(run).newest_checkpoints(), process)
-    process.send_signal(how)
-    killed = process.wait()
-    assert not (run / "result.json").exists(), "the run was too quick to be killed"
+    second = 2 * load(str(spec)).experiment.validation.every
+    program = stopping if how == signal.SIGTERM else partial(dying, f"step-{second}.npz")
+    killed = metarun("train", spec, "--out", tmp_path / "runs", program=program)
     if how == signal.SIGTERM:
         assert killed.returncode == 130 and "the same command resumes from there" in killed.stderr
+    else:
+        assert killed.returncode == -how and RunDirectory(run).newest_checkpoints()
     again = metarun("train", spec, "--out", tmp_path / "runs")
     assert again.returncode == 0, again.stderr
     assert results(run) == results(undisturbed(algorithm))
@@ -135,13 +135,6 @@ def test_killed_again_and_again_is_undisturbed(tmp_path, undisturbed):
     again = metarun("train", spec, "--out", tmp_path / "runs")
     assert again.returncode == 0, again.stderr
     assert results(run) == results(undisturbed("maml"))
-
-
-def wait_for(condition, process):
-    for _ in range(3000):
-        if condition() or process.poll() is not None:
-            return
-        time.sleep(0.02)
 
 
 def test_tensorboard_has_the_numbers_of_metrics_csv(undisturbed):
