@@ -25,10 +25,13 @@ SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("W2", "W4", "W5"
 
 @pytest.mark.parametrize("name", ["W1", "W3", *SLOW])
 def test_two_steps_of_each_work(works, name):
-    work = works.side(works.WORKS[name])
+    """Of two tasks with few images, since W2 as a whole takes 8 GB."""
+    work = works.WORKS[name]
+    small = {"meta_batch": min(work.train.meta_batch, 2), "query": min(work.train.query, 3)}
+    work = works.side(work._replace(train=work.train.model_copy(update=small)))
     first, second = work.step(), work.step()  # on the same tasks
     assert math.isfinite(first) and math.isfinite(second) and second != first
-    assert work.operations > 1e9
+    assert work.operations > 5e8
 
 
 @pytest.mark.parametrize("name", ["W6", pytest.param("W9", marks=pytest.mark.slow)])

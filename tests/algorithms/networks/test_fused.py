@@ -116,7 +116,8 @@ EVERY = [
 
 
 @pytest.mark.parametrize(
-    ("algorithm", "name", "dtype"), QUICK + [pytest.param(*case, marks=pytest.mark.slow) for case in EVERY]
+    ("algorithm", "name", "dtype"),
+    QUICK + [pytest.param(*case, marks=pytest.mark.slow) for case in EVERY if case not in QUICK],
 )
 def test_gradient_learners_equal_the_keras_path(make_source, algorithm, name, dtype):
     options = NETWORKS[name]

@@ -219,11 +219,23 @@ def test_the_first_of_equal_values_is_chosen(tmp_path, monkeypatch):
     assert model.learner.chosen == 0.0 and tf.executing_eagerly()
 
 
+def one_of_each() -> list[str]:
+    """Return a shipped spec of trials for each algorithm with each dataset."""
+    specs = {name: load(name).experiment for name in shipped_specs()}
+    found = {(spec.algorithm.name, spec.dataset.name): name for name, spec in specs.items() if spec.kind.plays_trials}
+    return sorted(found.values())
+
+
+SMALL = {"bandits": "dataset.pulls=5", "mdps": "dataset.episodes=2"}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", sorted(name for name in shipped_specs() if name.startswith("duan2016/")))
-def test_every_shipped_spec_of_trials_runs(name, tmp_path):
-    overrides = ["test.episodes=4"]
-    if name.endswith("-rl2"):
-        overrides += ["train.meta_batch=4", "train.steps=2", "validation.episodes=4", "algorithm.minibatch=4"]
+@pytest.mark.parametrize("name", one_of_each())
+def test_every_algorithm_of_trials_runs_as_shipped(name, tmp_path):
+    """Short trials. Specs of one algorithm and one dataset differ in numbers alone."""
+    spec = load(name).experiment
+    overrides = ["test.episodes=4", "validation.episodes=4", SMALL[spec.dataset.name]]
+    if spec.kind.is_trained:
+        overrides += ["train.meta_batch=4", "train.steps=2", "algorithm.minibatch=4"]
     row = train(Run(load(name, overrides).experiment, 0, RunDirectory(tmp_path / "run")))
     assert np.isfinite(row.mean) and row.episodes == 4
