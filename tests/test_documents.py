@@ -22,8 +22,7 @@ from metarun.cli.main import metarun
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "docs" / "examples"
-PACKAGES = ("gratings", "scaled_cosine", "cartpoles")
-INSTALLED = (*PACKAGES, "extension")  # the last one is trained in test_extension.py
+PACKAGES = ("gratings", "scaled_cosine", "backbone", "cartpoles")
 DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 FURTHER = [ROOT / "experiments" / "results" / "README.md", ROOT / "benchmarks" / "README.md"]
 MADE = {  # files that a reader has made before the command that names them
@@ -33,8 +32,6 @@ MADE = {  # files that a reader has made before the command that names them
 }
 SPECS = {"train", "submit", "show", "validate", "benchmark"}  # verbs whose arguments are specs
 CHEAP = {"list", "describe", "schema", "show", "validate"}  # verbs that are run, their output compared
-# What is documented before it is there: remove each word when it is.
-AWAITED = r"^extends:|--seeds|^describe( protocol| train.shot)?$"
 
 
 class Block(NamedTuple):
@@ -107,15 +104,6 @@ def commands():
     return list(dict.fromkeys(found))
 
 
-def parameters(chosen):
-    """For parametrize, with a mark on those that wait for what they show."""
-    waiting = pytest.mark.xfail(reason="not there yet", strict=False)
-    return [
-        pytest.param(one, id=str(one), marks=[waiting] if re.search(AWAITED, " ".join(one.arguments)) else [])
-        for one in chosen
-    ]
-
-
 def of_a_package(text):
     """Whether it needs one of the example packages."""
     return any(re.search(rf"\b{name}\b", text) for name in PACKAGES)
@@ -125,7 +113,7 @@ def of_a_package(text):
 def site(tmp_path_factory):
     """PYTHONPATH on which the example packages are, with the entry points of their pyproject.toml."""
     folder = tmp_path_factory.mktemp("site")
-    for name in INSTALLED:
+    for name in PACKAGES:
         project = tomllib.loads((EXAMPLES / name / "pyproject.toml").read_text())["project"]
         info = folder / f"{name}-{project['version']}.dist-info"
         info.mkdir()
@@ -134,7 +122,7 @@ def site(tmp_path_factory):
         for group, entries in project["entry-points"].items():
             lines += [f"[{group}]", *(f"{entry} = {target}" for entry, target in entries.items())]
         info.joinpath("entry_points.txt").write_text("\n".join(lines) + "\n")
-    return os.pathsep.join(map(str, [folder, *(EXAMPLES / name for name in INSTALLED)]))
+    return os.pathsep.join(map(str, [folder, *(EXAMPLES / name for name in PACKAGES)]))
 
 
 def with_packages(site, *arguments, cwd):
@@ -193,7 +181,7 @@ def test_files_that_are_named_are_there(document):
 def test_public_names():
     """Those of docs/architecture.md can be imported."""
     names = re.findall(r"^\| (`metarun\.[^|]*) \|", (ROOT / "docs/architecture.md").read_text(), re.MULTILINE)
-    found = [name for line in names for name in re.findall(r"`([\w.]+)`", line) if not re.search(AWAITED, name)]
+    found = [name for line in names for name in re.findall(r"`([\w.]+)`", line)]
     assert len(found) >= 9
     for name in found:
         module, _, attribute = name.rpartition(".")
@@ -209,7 +197,7 @@ def test_specs(desk, site):
     """All in one process, since it has to find the example packages."""
     names = {}
     for number, block in enumerate(blocks("yaml")):
-        if not re.search(AWAITED, block.text) and is_spec(yaml.safe_load(block.text)):
+        if is_spec(yaml.safe_load(block.text)):
             names[f"{number}.yaml"] = str(block)
             (desk / f"{number}.yaml").write_text(block.text)
     assert len(names) >= 6
@@ -263,10 +251,10 @@ def test_what_is_shown_of_an_example_is_its_text(language):
             found += 1
             file = (block.document.parent / match[1]).read_text()
             assert without_head(block.text) == without_head(file), str(block)
-    assert found >= {"yaml": 3, "python": 4, "toml": 1}[language]
+    assert found >= {"yaml": 3, "python": 5, "toml": 1}[language]
 
 
-@pytest.mark.parametrize("command", parameters(commands()))
+@pytest.mark.parametrize("command", commands(), ids=str)
 def test_a_command_can_be_given(command, desk, monkeypatch):
     """Its verb, options and values are known; specs and tables that it names are there. In the text a verb may stand
     without its arguments."""
@@ -298,7 +286,7 @@ def cheap(command):
     return command.arguments[0] in CHEAP and not command.span and not any(map(str.isupper, command.arguments))
 
 
-@pytest.mark.parametrize("command", parameters(filter(cheap, commands())))
+@pytest.mark.parametrize("command", list(filter(cheap, commands())), ids=str)
 def test_a_cheap_command_prints_what_the_document_says(command, desk, site):
     """Every line that is printed below it, up to its `...`, is in the output."""
     if of_a_package(str(command.arguments)):
@@ -320,7 +308,7 @@ def test_python_blocks_are_examples_or_run(desk):
     (desk / "runs/e/seed-0").mkdir(parents=True)
     (desk / "runs/e/seed-0/result.json").write_text(json.dumps(ROW))
     for block in blocks("python"):
-        if without_head(block.text) not in shown and not re.search(AWAITED, block.text):
+        if without_head(block.text) not in shown:
             exec(compile(block.text, str(block), "exec"), {})
 
 

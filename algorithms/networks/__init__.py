@@ -3,10 +3,10 @@
 A package that has, in its pyproject.toml,
 
     [project.entry-points."metarun.networks"]
-    mybackbone = "their_package:MyBackbone"
+    backbone = "their_package:Backbone"
 
-makes `network: {name: mybackbone}` a valid section: `MyBackbone` is a subclass of `Options` with `name:
-Literal["mybackbone"]` and a method `build(input_shape, outputs, precision, seed)`. It returns a Keras model, or an
+makes `network: {name: backbone}` a valid section: `Backbone` is a subclass of `Options` with `name:
+Literal["backbone"]` and a method `build(input_shape, outputs, precision, seed)`. It returns a Keras model, or an
 object with a task axis as the protocols in `feedforward.py` describe it. Arguments:
 
     input_shape  shape of one example, for example (28, 28, 1)

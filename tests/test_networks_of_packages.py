@@ -1,14 +1,16 @@
-"""The package of docs/examples/extension, and one with networks that are mistaken, are installed."""
+"""The package of docs/examples/backbone, and one with networks that are mistaken, are installed."""
 
 import csv
 import json
+import tomllib
 from pathlib import Path
 
 import pytest
 from packages import install, run_with
 from shipped import SHIPPED
 
-EXTENSION = Path(__file__).parents[1] / "docs" / "examples" / "extension"
+BACKBONE = Path(__file__).parents[1] / "docs" / "examples" / "backbone"
+SPEC = BACKBONE / "backbone.yaml"
 MISTAKEN = '''
 from typing import Literal
 
@@ -49,25 +51,36 @@ print(json.dumps({name: load(name).experiment.digest for name in shipped_specs()
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory):
-    import tomllib
-
     folder = tmp_path_factory.mktemp("site")
-    groups = tomllib.loads((EXTENSION / "pyproject.toml").read_text())["project"]["entry-points"]
+    groups = tomllib.loads((BACKBONE / "pyproject.toml").read_text())["project"]["entry-points"]
     lines = [f"[{group}]\n" + "".join(f"{k} = {v}\n" for k, v in points.items()) for group, points in groups.items()]
-    files = {str(path.relative_to(EXTENSION)): path.read_text() for path in EXTENSION.rglob("*.py")}
-    install(folder, "my_extension", "".join(lines), files)
+    install(folder, "backbone", "".join(lines), {"backbone.py": (BACKBONE / "backbone.py").read_text()})
     return install(folder, "mistaken", MISTAKEN_ENTRY_POINTS, {"mistaken.py": MISTAKEN, "digests.py": DIGESTS})
 
 
-SHORT = ("-s", "train.log_every=1", "-s", "validation=null", "-s", "test.episodes=4")
+SHORT = (
+    "-s",
+    "network={name: backbone, width: 8, depth: 2}",
+    "-s",
+    "train.log_every=1",
+    "-s",
+    "validation=null",
+    "-s",
+    "test.episodes=4",
+)
 
 
-def test_a_learner_a_dataset_and_a_network_of_ones_own_train(installed, tmp_path):
-    spec = EXTENSION / "nearest.yaml"
-    done = run_with(installed, "train", spec, *SHORT, "-s", "train.steps=2", cwd=tmp_path)
+@pytest.fixture(autouse=True)
+def drawn(session_cache, monkeypatch):
+    """The letters are drawn once for all tests."""
+    monkeypatch.setenv("METARUN_CACHE", str(session_cache))
+
+
+def test_a_network_of_another_package_trains(installed, tmp_path):
+    done = run_with(installed, "train", SPEC, *SHORT, "-s", "train.steps=2", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    row = json.loads((tmp_path / "runs/nearest-patterns/seed-0/result.json").read_text())
-    assert (row["algorithm"], row["dataset"], row["train_steps"]) == ("nearest", "patterns", 2)
+    row = json.loads((tmp_path / "runs/backbone/seed-0/result.json").read_text())
+    assert (row["algorithm"], row["dataset"], row["train_steps"]) == ("protonet", "glyphs", 2)
     assert row["parameters"] == 9 * 8 + 9 * 8 * 8 + 2 * 2 * 8
     assert 20 < 100 * row["mean"] <= 100
     for name, wrong in (
@@ -78,10 +91,10 @@ def test_a_learner_a_dataset_and_a_network_of_ones_own_train(installed, tmp_path
 
 def test_a_resumed_run_has_the_same_bits(installed, tmp_path):
     """A shorter training is the beginning of a longer one, the moving averages of the Keras model included."""
-    spec, rows = EXTENSION / "nearest.yaml", []
+    rows = []
     for folder, name, steps in (("resumed", "short", 2), ("resumed", "long", 4), ("whole", "long", 4)):
         more = ("-s", f"train.steps={steps}", "-s", f"name={name}", "--out", folder)
-        done = run_with(installed, "train", spec, *SHORT, *more, cwd=tmp_path)
+        done = run_with(installed, "train", SPEC, *SHORT, *more, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         assert (" continues " in done.stderr) == (folder == "resumed" and name == "long")
         with open(tmp_path / folder / name / "seed-0" / "episodes.csv", newline="") as file:
@@ -90,23 +103,22 @@ def test_a_resumed_run_has_the_same_bits(installed, tmp_path):
 
 
 def test_a_network_of_another_package_is_described_and_checked(installed, tmp_path):
-    told = run_with(installed, "describe", "mybackbone", cwd=tmp_path).stdout
-    assert "Two strided convolutions with batch norm." in told and "width: whole number (>= 1), default 32" in told
-    assert "mybackbone" in run_with(installed, "describe", "network", cwd=tmp_path).stdout
+    told = run_with(installed, "describe", "backbone", cwd=tmp_path).stdout
+    assert "Strided convolutions with batch norm and ReLU." in told and "width: whole number (>= 1), default 32" in told
+    assert "backbone" in run_with(installed, "describe", "network", cwd=tmp_path).stdout
     schema = json.loads(run_with(installed, "schema", cwd=tmp_path).stdout)
-    assert "MyBackbone" in schema["$defs"]
+    assert "Backbone" in schema["$defs"]
     for change, message in (
         ("network.width=0", "network.width: expected a number at least 1, got 0"),
-        ("network.depth=3", "network.depth: unknown key"),
-        ("network={name: mybackbon}", "unknown network 'mybackbon'; did you mean mybackbone?"),
+        ("network.stride=3", "network.stride: unknown key"),
+        ("network={name: backbon}", "unknown network 'backbon'; did you mean backbone?"),
     ):
-        done = run_with(installed, "validate", EXTENSION / "nearest.yaml", "-s", change, cwd=tmp_path)
+        done = run_with(installed, "validate", SPEC, "-s", change, cwd=tmp_path)
         assert done.returncode == 2 and message in done.stderr, done.stderr
 
 
 def test_a_network_that_does_not_build_is_told_in_one_line(installed, tmp_path):
-    spec = EXTENSION / "nearest.yaml"
-    done = run_with(installed, "train", spec, *SHORT, "-s", "network={name: failing}", cwd=tmp_path)
+    done = run_with(installed, "train", SPEC, *SHORT, "-s", "network={name: failing}", cwd=tmp_path)
     lines = [line for line in done.stderr.splitlines() if "warning: " not in line]
     assert done.returncode == 1 and len(lines) == 1, done.stderr
     assert lines[0].endswith("error: network failing of mistaken: FileNotFoundError: no weights.h5")
