@@ -22,7 +22,7 @@ metarun plot "$out/glyphs/quickstart-protonet/seed-0" --kind episode --kind embe
 metarun plot "$out/glyphs/quickstart-matchingnet/seed-0" --kind attention --episode 3 --out "$here"
 
 python - "$here" <<'PYTHON'
-"""Scale the figures to a width of at most 1,000 pixels and 64 colours, so that the repository stays small."""
+"""Scale the figures to a width of at most 1,000 pixels and 96 colours, so that the repository stays small."""
 
 import sys
 from pathlib import Path
@@ -32,5 +32,5 @@ from PIL import Image
 for path in Path(sys.argv[1]).glob("*.png"):
     image = Image.open(path).convert("RGB")
     image.thumbnail((1000, 1200), Image.Resampling.LANCZOS)
-    image.quantize(64, dither=Image.Dither.NONE).save(path, optimize=True)
+    image.quantize(96, kmeans=3, dither=Image.Dither.NONE).save(path, optimize=True)
 PYTHON
