@@ -7,6 +7,7 @@ from metarun.datasets import build
 from metarun.datasets.options import GlyphsOptions
 from metarun.datasets.tasks import Shape
 
+keras.utils.set_random_seed(0)
 source = build(GlyphsOptions())
 model = keras.Sequential(
     [keras.Input((28, 28, 1)), keras.layers.Flatten(), keras.layers.Dense(64, "relu"), keras.layers.Dense(5)]
