@@ -15,7 +15,7 @@ import pytest
 import slurm_cluster
 import slurm_jobs
 
-LONGEST = ("test_slurm_stops", "test_followers", "test_train", "test_maml")
+LONGEST = ("test_conformance", "test_slurm_stops", "test_followers", "test_train", "test_maml")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
