@@ -35,9 +35,10 @@ class KerasNetwork:
             raise ValueError("KerasNetwork: build the model first, or call it once on a batch")
         for layer in _leaves(model):
             if any(variable.name == "seed_generator_state" for variable in layer.non_trainable_variables):
-                raise ValueError(f"KerasNetwork: leave {layer.name} out, it draws random numbers")
+                raise ValueError(f"KerasNetwork: remove {layer.name}: it draws random numbers")
         self.model, self.seed, self.features = model, seed, features
-        self.dtype = tf.as_dtype(model.variable_dtype)
+        weights = [variable.dtype for variable in model.trainable_variables]  # a model may differ from its layers
+        self.dtype = tf.as_dtype(weights[0] if weights else model.variable_dtype)
         self.fuse, self.batch_norm = False, not _each_alone(model)
         self.layers = ()  # not counted: a model may do anything
         self.parameters = {variable.path: variable.value for variable in model.trainable_variables}
