@@ -36,11 +36,11 @@ def render(filled: DataFrame, notes: Sequence[str], form: str) -> str:
     """Return the table as text, csv, markdown or latex (booktabs), without a final newline."""
     if form == "csv":
         return table_as_csv(filled).rstrip("\n")
-    cells = cells_of(filled, form)
-    shown = render_cells(cells.loc[:, (cells != "").any()], form, bold=filled["best"])
+    cells, best = cells_of(filled, form), filled.loc[:, "best"]
+    shown = render_cells(cells.loc[:, (cells != "").any()], form, bold=best)
     mark = {"text": "*", "markdown": "bold", "latex": "bold"}[form]
     below = list(notes)
-    if filled["best"].any():
+    if best.any():
         below.insert(
             0,
             f"{mark}: the best of its column, and those that a paired t-test on the identical episodes (mean over "

@@ -36,7 +36,7 @@ def render_pivot(lines: DataFrame, down: str, across: str, form: str) -> str:
     labels = {}
     for heading, name in ((down, names[0]), (across, names[1])):
         prefix = f"{heading} " if heading == across and is_numeric_dtype(lines[name]) else ""
-        known = [prefix + text_of(value) for value in lines[name].drop_duplicates().sort_values()]
+        known = [prefix + text_of(value) for value in lines.drop_duplicates([name]).sort_values(name)[name]]
         labels[heading] = Categorical([prefix + text_of(value) for value in lines[name]], known)
     table = lines[[]].assign(**labels, cell=cells).pivot(index=down, columns=across, values="cell")
     table = table.astype(object).where(table.notna(), "").rename_axis(columns=None)

@@ -159,8 +159,8 @@ def read_frame(path: Path, dtypes: Mapping[str, str]) -> DataFrame:
 
     try:
         cells = pandas.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8").fillna("")
-        missing = [""] * len(cells)
-        return pandas.DataFrame({name: as_column(cells.get(name, missing), dtype) for name, dtype in dtypes.items()})
+        cells = cells.reindex(columns=list(dtypes), fill_value="")
+        return pandas.DataFrame({name: as_column(cells[name], dtype) for name, dtype in dtypes.items()})
     except (OSError, ValueError) as error:
         raise RunError(f"{path} cannot be read as a table ({error}): restore it, or move it away") from None
 
