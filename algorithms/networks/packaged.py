@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from ...datasets.errors import DataError
+from ...datasets.errors import DataError, KnownError
 from .feedforward import EmbeddingNetwork, Network
 from .keras_network import KerasNetwork, stateful_layers
 
@@ -71,6 +71,8 @@ def _blamed(options: Any) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # of any kind: it is someone else's code
+        if isinstance(error, KnownError) and not isinstance(error, DataError):
+            raise  # such as a request to stop
         reason = str(error) if isinstance(error, DataError) else f"{type(error).__name__}: {error}"
         package = type(options).__module__.partition(".")[0]
         raise DataError(f"network {options.name} of {package}: {' '.join(reason.split())}") from error

@@ -18,6 +18,7 @@ from metarun.algorithms.options import PrototypicalNetworkOptions
 from metarun.datasets.errors import DataError
 from metarun.datasets.options import Options
 from metarun.datasets.tasks import Shape
+from metarun.experiments.errors import Interrupted
 
 IMAGE = (16, 16, 1)
 layers = keras.layers
@@ -218,3 +219,16 @@ def test_whether_an_output_may_depend_on_other_examples(model, mixes):
     """Where it may, the inductive protocol shows a network one query at a time."""
     model(tf.zeros((2, 4)))
     assert KerasNetwork(model).batch_norm == mixes
+
+
+def test_a_stop_while_it_is_built_is_no_error_of_the_package():
+    """Rejected: a signal that is reported as the package's mistake, and noted as the run's failure."""
+
+    class Stopped(Options):
+        name: Literal["stopped"] = "stopped"
+
+        def build(self, *arguments):
+            raise Interrupted("stopped by SIGTERM")
+
+    with pytest.raises(Interrupted, match="SIGTERM"):
+        networks.build(Stopped(), IMAGE, 3, "float32", seed=0)
