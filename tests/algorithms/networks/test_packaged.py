@@ -175,7 +175,7 @@ def failing(*_):
         (lambda *_: SimpleNamespace(parameters={}), None, r"it is a SimpleNamespace, .*features, .*, update_running$"),
         (sequential(layers.Flatten(), layers.Dense(4)), 3, r"expected 3 numbers for .*\[16, 16, 1\], got .*\[4\]"),
         (sequential(layers.Conv2D(4, 3)), None, r"expected a vector for .*, got outputs of shape \[14, 14, 4\]"),
-        (sequential(layers.Flatten(), layers.Dropout(0.5), layers.Dense(3)), 3, "leave dropout.* out, it draws random"),
+        (sequential(layers.Flatten(), layers.Dropout(0.5), layers.Dense(3)), 3, "remove dropout.*: it draws random"),
         (sequential(Counting(name="counting"), layers.Flatten()), None, "in BatchNormalization alone, not in counting"),
     ],
 )
