@@ -24,6 +24,8 @@ def render_pivot(lines: DataFrame, down: str, across: str, form: str) -> str:
     names = column_of(lines, down), column_of(lines, across)
     if names[0] == names[1]:
         raise SpecError([f"--pivot {down},{across}: give two different columns"])
+    if "seed" in names:
+        raise SpecError([f"--pivot {down},{across}: seeds are averaged; results.csv has the results of each"])
     metrics = list(lines["metric"].unique())
     if len(metrics) > 1:
         raise SpecError([f"--pivot: the runs are measured by {' and '.join(metrics)}: give folders of one of them"])

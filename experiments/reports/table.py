@@ -126,9 +126,10 @@ def lines_of(rows: DataFrame) -> DataFrame:
 def averaged(rows: DataFrame, by: Sequence[str]) -> DataFrame:
     """Return one line per group of rows that differ in nothing but the seed, in the order of their first rows.
 
-    A line has the columns of its first row, and: `seeds` (how many), `result`, `ci95`, `seed_std`, `difference`
+    A line has the columns of its rows, and: `seeds` (how many), `result`, `ci95`, `seed_std`, `difference`
     (reproduced minus published), `minutes` (of training, per seed). All that is measured is the mean over the seeds,
-    and missing where it is missing for one of them. Accuracies and calibration errors are in percent.
+    and missing where it is missing for one of them. What else differs between the seeds, such as `seed`, is missing.
+    Accuracies and calibration errors are in percent.
     """
     group = rows.groupby(list(by), sort=False, dropna=False).ngroup()
     lines = rows[~group.duplicated()].reset_index(drop=True)
@@ -154,6 +155,9 @@ def averaged(rows: DataFrame, by: Sequence[str]) -> DataFrame:
     minutes = [math.fsum(seconds) / len(seconds) / 60 for seconds in seeds_of("seconds")]
     floats |= scaled | {"result": result, "seed_std": spread, "difference": difference, "minutes": minutes}
     lines = lines.assign(**{name: as_column(values, "Float64") for name, values in floats.items()})
+    for name, dtype in {**DTYPES, "run": "string"}.items():
+        if name in rows and name not in (*by, *floats, *AVERAGED):
+            lines[name] = as_column([each[0] if len({*each}) == 1 else None for each in seeds_of(name)], dtype)
     if "validation_step" in rows:
         steps = [values[0] if len({*values}) == 1 else None for values in seeds_of("validation_step")]
         lines["validation_step"] = as_column(steps, "Int64")

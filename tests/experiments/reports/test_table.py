@@ -199,6 +199,17 @@ def test_the_validation_is_that_of_the_tested_checkpoint(tmp_path, changes, valu
     ]
 
 
+def test_what_differs_between_seeds_is_not_said_of_their_mean():
+    """Rejected: the seed, device or folder of the first row beside the mean of all, and a column for one seed."""
+    rows = [row(seed=seed, mean=mean, device=device) for seed, mean, device in ((0, 0.5, "CPU"), (1, 0.7, "GPU"))]
+    lines = table_of([*rows, row(experiment="single", seed=4)])
+    (several, single) = records(lines)
+    assert (several["seed"], several["device"], several["parameters"]) == (None, None, 5)
+    assert (single["seed"], single["device"]) == (4, "CPU")
+    with pytest.raises(SpecError, match="seeds are averaged"):
+        render_pivot(lines, "experiment", "seed", "text")
+
+
 def test_columns_are_chosen_by_heading_or_by_name(sweep):
     lines = lines_of(read_results(sweep))
     text = render(lines, "text", ["inner_lr", "train_steps", "steps", "parameters", "validation", "result", "seed std"])
