@@ -10,6 +10,7 @@ import textwrap
 import tomllib
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import click
@@ -303,13 +304,24 @@ def test_a_cheap_command_prints_what_the_document_says(command, desk, site):
 
 
 def test_python_blocks_are_examples_or_run(desk):
-    """Those that are no file of docs/examples, which other tests run, are run here."""
+    """Those that are no file of docs/examples, which other tests run, run here. Rejected: a block that does nothing.
+
+    What the blocks define is checked below: results of the run on the desk, and a check of options.
+    """
     shown = {without_head(path.read_text()) for path in EXAMPLES.rglob("*.py")}
     (desk / "runs/e/seed-0").mkdir(parents=True)
     (desk / "runs/e/seed-0/result.json").write_text(json.dumps(ROW))
-    for block in blocks("python"):
-        if without_head(block.text) not in shown:
-            exec(compile(block.text, str(block), "exec"), {})
+    further = [block for block in blocks("python") if without_head(block.text) not in shown]
+    defined = {}
+    for block in further:
+        exec(compile(block.text, str(block), "exec"), own := {})
+        assert own.keys() - {"__builtins__"}, block
+        defined |= own
+    assert {block.document.name for block in further} == {"extending.md", "runs.md"}
+    assert list(defined["results"]["experiment"]) == [ROW["experiment"]]
+    options = SimpleNamespace(is_changed=lambda option: option == "scale")
+    for shot, mistakes in ((1, [("algorithm.scale", "has no effect with train.shot: 1")]), (2, [])):
+        assert list(defined["conflicts"](options, SimpleNamespace(train=SimpleNamespace(shot=shot)))) == mistakes
 
 
 @pytest.mark.slow

@@ -1,13 +1,9 @@
-"""Sweeps: their plan, the settings of a cluster, and what is known of runs without a scheduler."""
+"""Submitting: the settings of a cluster, and what is known of runs without a scheduler."""
 
-import fcntl
 import json
 import os
-import signal
-import socket
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -29,9 +25,8 @@ from metarun.experiments.jobs.status import statuses
 from metarun.experiments.jobs.submission import Submission, cancel, find_runs, find_submissions, live, new_submission
 from metarun.experiments.jobs.submit import prepare, todo
 from metarun.experiments.runs.directory import RunDirectory
-from metarun.experiments.runs.sweep import format_seeds, grid, parse_seeds
+from metarun.experiments.runs.sweep import grid
 from metarun.experiments.system import lock
-from metarun.experiments.system.failures import noted
 
 
 @pytest.fixture(autouse=True)
@@ -45,57 +40,6 @@ def settings(tmp_path, monkeypatch):
 
 def metarun(*arguments, code=0):
     return slurm_jobs.metarun(Path.cwd(), *arguments, code=code)
-
-
-def test_a_grid_is_every_combination_under_a_name_of_its_own():
-    runs = grid(
-        ["tiny.yaml"], ["algorithm.inner_lr=0.1,0.2", "network.hidden=[8],[8, 8]", "train.steps=5"], [3, 1], Path("o")
-    )
-    assert [run.directory.path.as_posix() for run in runs] == [
-        f"o/tiny-inner_lr-{rate}-hidden-{hidden}/seed-{seed}"
-        for rate in ("0.1", "0.2") for hidden in ("8", "8-8") for seed in (3, 1)
-    ]  # fmt: skip
-    assert [run.experiment.algorithm.inner_lr for run in runs] == [0.1] * 4 + [0.2] * 4
-    assert [run.experiment.network.hidden for run in runs[1:3]] == [(8,), (8, 8)]
-    assert {run.experiment.train.steps for run in runs} == {5}
-    (plain,) = grid(["tiny.yaml"], [], [], Path("o"))
-    assert plain.experiment == load("tiny.yaml").experiment
-    names = {run.experiment.name for run in grid(["tiny.yaml"], ["train.shot=1,2", "test.shot=3,4"], [], Path("o"))}
-    assert "tiny-train.shot-1-test.shot-3" in names  # both end in shot
-    signs = grid(["tiny.yaml"], ["dataset.phase=[-1, 1],[1, 1.5]", "optimizer.learning_rate=1e-3,1e+3"], [], Path("o"))
-    assert [run.experiment.name for run in signs] == [
-        f"tiny-phase-{phase}-learning_rate-{rate}" for phase in ("minus1-1", "1-1.5") for rate in ("1e-3", "1e3")
-    ]
-
-
-@pytest.mark.parametrize(
-    ("overrides", "words"),
-    [
-        (["train.stesp=1,2"], "did you mean steps?"),
-        (["train.steps=1,,2"], "a value is missing between two commas"),
-        (["train.steps=1,1"], "1 is given twice"),
-        (["train.steps"], "expected key=value"),
-        (["network.hidden=[8],[ 8 ]"], "two experiments have the name tiny-hidden-8"),
-        (["description=" + ",".join("ab" * 60 + str(n) for n in range(2))], "too long a name"),
-        (
-            [f"train.steps={','.join(map(str, range(400)))}", f"train.shot={','.join(map(str, range(1, 400)))}"],
-            "more than",
-        ),
-    ],
-)
-def test_mistakes_of_a_grid_are_told(overrides, words):
-    with pytest.raises(SpecError, match=words):
-        grid(["tiny.yaml"], overrides, [], Path("o"))
-
-
-def test_seeds_are_ranges_and_lists():
-    assert parse_seeds("0-4") == [0, 1, 2, 3, 4] and parse_seeds("0,2,5-6,2") == [0, 2, 5, 6]
-    assert parse_seeds("3") == [3]
-    for text in ("0-4", "0,2,5-6", "3", "5,0-1"):
-        assert format_seeds(parse_seeds(text)) == text
-    for wrong in ("", "4-0", "a", "1,,2", "-1", "0-", "0-9999999", str(2**31)):
-        with pytest.raises(ValueError, match="seeds"):
-            parse_seeds(wrong)
 
 
 def test_the_command_line_comes_before_the_spec_and_the_spec_before_the_file(tmp_path):
@@ -251,42 +195,6 @@ def test_a_scheduler_that_is_busy_is_asked_again(monkeypatch, capsys):
     assert "not requeued yet: slurm_load_jobs error" in capsys.readouterr().err
 
 
-def test_a_run_that_is_in_use_has_not_failed(tmp_path):
-    run = RunDirectory(tmp_path / "seed-0")
-    with run.locked(), pytest.raises(RunError, match="is in use by"), noted(run.failure), run.locked():
-        pass
-    assert not run.failure.exists()
-
-
-def test_a_lock_is_that_of_the_folder_that_is_there(tmp_path, monkeypatch):
-    """--fresh renames the folder between another's opening of the lock and its taking."""
-    path, taken, calls = tmp_path / "seed-0" / ".lock", lock._taken, []
-
-    def rename_first(*arguments):
-        calls.append(arguments)
-        if len(calls) == 1:
-            path.parent.rename(tmp_path / "seed-0~1")
-        return taken(*arguments)
-
-    monkeypatch.setattr(lock, "_taken", rename_first)
-    with lock.locked(path):
-        assert lock.holder(path) and not lock.holder(tmp_path / "seed-0~1" / ".lock")
-
-
-def test_asking_for_the_holder_keeps_nobody_out(tmp_path):
-    path = tmp_path / "lock"
-    assert lock.holder(path) is None and not path.exists()
-    path.write_text("")
-    with open(path) as asking:
-        fcntl.flock(asking, fcntl.LOCK_SH)
-        threading.Timer(0.2, fcntl.flock, (asking, fcntl.LOCK_UN)).start()
-        with lock.locked(path):  # it waits
-            assert lock.holder(path) == f"process {os.getpid()} on {socket.gethostname()}"
-            with pytest.raises(lock.Held, match=f"process {os.getpid()} on "), lock.locked(path):
-                pass
-    assert lock.holder(path) is None
-
-
 def test_gpus_are_shared_out(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,7")
     assert devices(9, None, 1) == ["4", "5", "7"] and devices(9, 2, 1) == ["4", "5"] and devices(1, None, 1) == ["4"]
@@ -378,21 +286,6 @@ def test_cancel_ends_runs_of_this_machine_after_a_checkpoint(tmp_path):
     assert "no run below runs is queued or running" in metarun("cancel", "runs")
     status = metarun("status", "runs").splitlines()
     assert "interrupted  after step " in status[0]
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2])
-def test_a_signal_waits_for_the_step_and_for_nothing_else(number):
-    from metarun.experiments.errors import Interrupted
-    from metarun.experiments.system.signals import StopSignal
-
-    with StopSignal() as stop, stop.held():
-        os.kill(os.getpid(), number)
-        assert stop.requested  # and nothing was raised
-        with pytest.raises(Interrupted), stop.held(False):
-            raise AssertionError("a validation begins that will be thrown away")
-    with StopSignal(), pytest.raises(Interrupted, match=signal.Signals(number).name):
-        os.kill(os.getpid(), number)
-        time.sleep(1)
 
 
 def test_offline_runs_download_nothing(tmp_path, monkeypatch):

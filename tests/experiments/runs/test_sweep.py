@@ -1,0 +1,66 @@
+"""Sweeps: which runs they have, under which names, and the lists of seeds."""
+
+from pathlib import Path
+
+import pytest
+
+from metarun.experiments.config.load import load
+from metarun.experiments.errors import SpecError
+from metarun.experiments.runs.sweep import format_seeds, grid, parse_seeds
+
+
+@pytest.fixture(autouse=True)
+def here(folder, monkeypatch):
+    """The folder with the spec is the current one."""
+    monkeypatch.chdir(folder)
+
+
+def test_a_grid_is_every_combination_under_a_name_of_its_own():
+    runs = grid(
+        ["tiny.yaml"], ["algorithm.inner_lr=0.1,0.2", "network.hidden=[8],[8, 8]", "train.steps=5"], [3, 1], Path("o")
+    )
+    assert [run.directory.path.as_posix() for run in runs] == [
+        f"o/tiny-inner_lr-{rate}-hidden-{hidden}/seed-{seed}"
+        for rate in ("0.1", "0.2") for hidden in ("8", "8-8") for seed in (3, 1)
+    ]  # fmt: skip
+    assert [run.experiment.algorithm.inner_lr for run in runs] == [0.1] * 4 + [0.2] * 4
+    assert [run.experiment.network.hidden for run in runs[1:3]] == [(8,), (8, 8)]
+    assert {run.experiment.train.steps for run in runs} == {5}
+    (plain,) = grid(["tiny.yaml"], [], [], Path("o"))
+    assert plain.experiment == load("tiny.yaml").experiment
+    names = {run.experiment.name for run in grid(["tiny.yaml"], ["train.shot=1,2", "test.shot=3,4"], [], Path("o"))}
+    assert "tiny-train.shot-1-test.shot-3" in names  # both end in shot
+    signs = grid(["tiny.yaml"], ["dataset.phase=[-1, 1],[1, 1.5]", "optimizer.learning_rate=1e-3,1e+3"], [], Path("o"))
+    assert [run.experiment.name for run in signs] == [
+        f"tiny-phase-{phase}-learning_rate-{rate}" for phase in ("minus1-1", "1-1.5") for rate in ("1e-3", "1e3")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["train.stesp=1,2"], "did you mean steps?"),
+        (["train.steps=1,,2"], "a value is missing between two commas"),
+        (["train.steps=1,1"], "1 is given twice"),
+        (["train.steps"], "expected key=value"),
+        (["network.hidden=[8],[ 8 ]"], "two experiments have the name tiny-hidden-8"),
+        (["description=" + ",".join("ab" * 60 + str(n) for n in range(2))], "too long a name"),
+        (
+            [f"train.steps={','.join(map(str, range(400)))}", f"train.shot={','.join(map(str, range(1, 400)))}"],
+            "more than",
+        ),
+    ],
+)
+def test_mistakes_of_a_grid_are_told(overrides, words):
+    with pytest.raises(SpecError, match=words):
+        grid(["tiny.yaml"], overrides, [], Path("o"))
+
+
+def test_seeds_are_ranges_and_lists():
+    assert parse_seeds("0-4") == [0, 1, 2, 3, 4] and parse_seeds("0,2,5-6,2") == [0, 2, 5, 6]
+    assert parse_seeds("3") == [3]
+    for text in ("0-4", "0,2,5-6", "3", "5,0-1"):
+        assert format_seeds(parse_seeds(text)) == text
+    for wrong in ("", "4-0", "a", "1,,2", "-1", "0-", "0-9999999", str(2**31)):
+        with pytest.raises(ValueError, match="seeds"):
+            parse_seeds(wrong)
