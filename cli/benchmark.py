@@ -6,7 +6,7 @@ import time
 
 import click
 
-from .options import examples, overrides
+from .options import examples, formats, overrides
 
 
 @click.command(
@@ -18,7 +18,7 @@ from .options import examples, overrides
 @click.option(
     "--steps", type=click.IntRange(4), help="Training steps to measure; default: about eight seconds of them."
 )
-@click.option("--format", "form", type=click.Choice(["text", "json", "csv"]), default="text", show_default=True)
+@formats("text", "json", "csv")
 def command(spec: str, overrides: tuple[str, ...], steps: int | None, form: str) -> None:
     """Measure how fast SPEC trains on this machine.
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from .options import examples
+from .options import examples, formats
 
 
 @click.command(
@@ -30,7 +30,7 @@ from .options import examples
     show_default=True,
     help="The paired test: Student's t, or Wilcoxon's signed ranks.",
 )
-@click.option("--format", "form", type=click.Choice(["text", "markdown", "latex"]), default="text", show_default=True)
+@formats("text", "markdown", "latex")
 def command(runs: tuple[Path, ...], against: str, test: str, form: str) -> None:
     """Compare finished runs episode by episode: the mean difference, its 95% interval, and p.
 

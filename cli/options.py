@@ -7,6 +7,7 @@ import shlex
 import sys
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import click
@@ -14,6 +15,17 @@ import click
 overrides = click.option(
     "-s", "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a value of the spec; repeatable."
 )
+
+
+def out_folder(text: str) -> Callable[[Any], Any]:
+    """Return a decorator that adds --out, the folder of the runs, with this help."""
+    kind = click.Path(file_okay=False, path_type=Path)
+    return click.option("--out", type=kind, default=Path("runs"), show_default=True, help=text)
+
+
+def formats(*names: str) -> Callable[[Any], Any]:
+    """Return a decorator that adds --format as `form`: one of the names, by default the first."""
+    return click.option("--format", "form", type=click.Choice(names), default=names[0], show_default=True)
 
 
 def examples(*lines: str) -> str:

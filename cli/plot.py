@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from ..experiments.figures.draw import FROM_FILES, FROM_WEIGHTS
-from .options import examples
+from .options import examples, formats
 
 
 @click.command(
@@ -25,7 +25,7 @@ from .options import examples
     "--episode", type=click.IntRange(0), default=0, show_default=True, help="The test task that is shown, or the first."
 )
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Folder; default: plots/ in the first.")
-@click.option("--format", "form", type=click.Choice(["png", "svg"]), default="png", show_default=True)
+@formats("png", "svg")
 def command(runs: tuple[Path, ...], kinds: tuple[str, ...], episode: int, out: Path | None, form: str) -> None:
     """Draw figures of all finished runs below RUNS.
 

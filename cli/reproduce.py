@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .errors import report
-from .options import Seeds, cluster_options, examples, offline
+from .options import Seeds, cluster_options, examples, formats, offline, out_folder
 
 if TYPE_CHECKING:
     from ..experiments.jobs.job import Paper
@@ -72,16 +72,8 @@ def seeds_or_count(context: click.Context, parameter: click.Parameter, value: st
 @click.option("--dry-run", is_flag=True, help="List the cells: state, estimated hours, data; run nothing.")
 @offline
 @cluster_options(None)
-@click.option(
-    "--out",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=Path("runs"),
-    show_default=True,
-    help="Folder of the runs, and of TABLE.csv, TABLE.md and TABLE.tex.",
-)
-@click.option(
-    "--format", "form", type=click.Choice(["text", "csv", "markdown", "latex"]), default="text", show_default=True
-)
+@out_folder("Folder of the runs, and of TABLE.csv, TABLE.md and TABLE.tex.")
+@formats("text", "csv", "markdown", "latex")
 def command(
     table: str,
     cells: str,

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from .options import cluster_options, examples, overrides, seeds
+from .options import cluster_options, examples, out_folder, overrides, seeds
 from .submitting import submit
 
 
@@ -28,13 +28,7 @@ from .submitting import submit
     is_flag=True,
     help="Train again what is there; it is renamed to seed-<n>~1, never lost. Without it a stopped run is resumed.",
 )
-@click.option(
-    "--out",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=Path("runs"),
-    show_default=True,
-    help="Folder of the runs, of results.csv and of the table; all nodes must see it.",
-)
+@out_folder("Folder of the runs, of results.csv and of the table; all nodes must see it.")
 def command(
     specs: tuple[str, ...],
     overrides: tuple[str, ...],

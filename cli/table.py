@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from .options import examples
+from .options import examples, formats
 
 
 def names(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...]:
@@ -23,9 +23,7 @@ def names(context: click.Context, parameter: click.Parameter, value: str | None)
 @click.argument(
     "folders", nargs=-1, required=True, type=click.Path(exists=True, file_okay=False, path_type=Path), metavar="DIR..."
 )
-@click.option(
-    "--format", "form", type=click.Choice(["text", "csv", "markdown", "latex"]), default="text", show_default=True
-)
+@formats("text", "csv", "markdown", "latex")
 @click.option(
     "--columns",
     callback=names,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from .errors import report
-from .options import examples, offline, overrides, seeds, typed
+from .options import examples, offline, out_folder, overrides, seeds, typed
 
 if TYPE_CHECKING:
     from ..experiments.training.session import Outcome
@@ -23,13 +23,7 @@ if TYPE_CHECKING:
 @click.argument("specs", nargs=-1, required=True, metavar="SPEC...")
 @overrides
 @seeds
-@click.option(
-    "--out",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=Path("runs"),
-    show_default=True,
-    help="Folder of the runs: OUT/<experiment>/seed-<n>.",
-)
+@out_folder("Folder of the runs: OUT/<experiment>/seed-<n>.")
 @offline
 @click.option(
     "--fresh",
