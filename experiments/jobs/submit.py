@@ -118,9 +118,10 @@ def clusters_of(runs: Sequence[Run], executor: str, settings: Mapping[str, Any])
 
     Raises SpecError for mistakes, and for more workers than can share a training.
     """
-    clusters = {run.experiment.name: settled(run.experiment.cluster, settings) for run in runs}
+    experiments = {run.experiment.name: run.experiment for run in runs}
+    clusters = {name: settled(experiment.cluster, settings) for name, experiment in experiments.items()}
     if executor == "slurm":
-        refuse_unshareable({run.experiment.name: (run.experiment, clusters[run.experiment.name]) for run in runs})
+        refuse_unshareable(experiments, clusters)
     return clusters
 
 
@@ -167,10 +168,16 @@ def prepare(runs: Sequence[Run], fresh: bool = False) -> None:
             path.unlink(missing_ok=True)
 
 
-def refuse_unshareable(runs: Mapping[str, tuple[Experiment, Cluster]]) -> None:
-    """Raise SpecError for every run, by name, that asks for more workers than it has tasks, or than it has GPUs."""
+def refuse_unshareable(experiments: Mapping[str, Experiment], clusters: Mapping[str, Cluster]) -> None:
+    """Raise SpecError for every experiment that asks for more workers than it has tasks, or than it has GPUs.
+
+    Args:
+        experiments: the experiments, by name.
+        clusters: the settings of each, by the same names.
+    """
     problems = []
-    for name, (experiment, cluster) in runs.items():
+    for name, experiment in experiments.items():
+        cluster = clusters[name]
         if cluster.gpus and cluster.count != cluster.gpus:
             problems.append(f"{name}: each worker has one GPU, not {cluster.gpus} for {cluster.count} workers")
         elif cluster.count > 1 and (reason := unshareable(experiment, cluster.count)):
