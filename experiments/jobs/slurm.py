@@ -78,8 +78,8 @@ def reach(node: str) -> str:
     with suppress(OSError):
         socket.getaddrinfo(node, None)
         return node
-    with suppress(OSError, subprocess.TimeoutExpired):
-        record = subprocess.run(["scontrol", "show", "node", node], capture_output=True, text=True, timeout=60).stdout
+    with suppress(RunError):
+        record = slurm("scontrol", "show", "node", node, timeout=60)
         if (found := re.search(r"\bNodeAddr=(\S+)", record)) and found[1] != node:
             return found[1]
     raise RunError(f"node {node} has no address in this network: set TF_CONFIG for each task")
