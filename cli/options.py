@@ -118,10 +118,6 @@ def _pairs(ctx: click.Context, parameter: click.Parameter, value: tuple[str, ...
         ctx.params["slurm"] = given
 
 
-# options that --executor local does not have
-OF_CLUSTERS = ("--executor", "--partition", "--workers", "--cpus", "--memory", "--time", "--account", "--slurm")
-
-
 def cluster_options(executor: str | None) -> Callable[[Any], Any]:
     """Return a decorator that adds --executor, and the settings of a cluster that the command line may override."""
     setting = partial(click.option, expose_value=False, callback=_only_given)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .errors import resuming
-from .options import OF_CLUSTERS, typed
+from .options import typed
 
 if TYPE_CHECKING:
     from ..experiments.jobs.job import Paper
@@ -35,9 +35,10 @@ def submit(
     from ..experiments.errors import RunError
     from ..experiments.jobs import submit as jobs
 
-    if executor == "local" and (foreign := settings.keys() - set(jobs.OF_THIS_MACHINE)):
+    foreign = [f"--{name}" for name in sorted(settings.keys() - set(jobs.OF_THIS_MACHINE))]
+    if executor == "local" and foreign:
         raise click.UsageError(
-            f"--{', --'.join(sorted(foreign))}: not with --executor local, which divides the cores among the runs"
+            f"{', '.join(foreign)}: not with --executor local, which divides the cores among the runs"
         )
     if dry_run:
         _list(*jobs.preview(runs, out, executor, settings, fresh))
@@ -47,7 +48,7 @@ def submit(
             runs, out, executor, settings, lambda line: click.echo(line, err=True), paper=paper, fresh=fresh
         )
     except jobs.NoSlurm as error:
-        here = typed("--executor", "local", without=OF_CLUSTERS)
+        here = typed("--executor", "local", without=["--executor", *foreign])
         raise RunError(f"{error}: {here}") from None
     _report(done, out)
     if done.has_table:
