@@ -99,7 +99,8 @@ def command(
     path = _path_of(table, out, budget)
     chosen = choose(planned, cells)
     if settings and not executor:
-        raise click.UsageError(f"--{', --'.join(settings)}: only with --executor")
+        given = ", ".join(f"--{name.replace('_', '-')}" for name in settings)
+        raise click.UsageError(f"{given}: only with --executor")
     alive = _alive(out) if dry_run or not executor and _unfinished(chosen) else {}
     show = partial(_show, planned, path, form)
     failed = []
