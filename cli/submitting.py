@@ -81,9 +81,12 @@ def _show_table(out: Path, paper: Paper | None) -> None:
 
 
 def _report_failures(failed: Sequence[Path]) -> None:
+    from ..experiments.runs.directory import RunDirectory
+
     for path in failed:
-        if (path / "failure.txt").exists():
-            click.echo(f"{path} failed: see {path / 'failure.txt'} and `metarun logs {path}`", err=True)
+        reason = RunDirectory(path).failure
+        if reason.exists():
+            click.echo(f"{path} failed: see {reason} and `metarun logs {path}`", err=True)
         else:
             click.echo(resuming(f"{path} was stopped or killed: the same command resumes it"), err=True)
 

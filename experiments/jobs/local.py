@@ -18,6 +18,7 @@ from multiprocessing.connection import wait
 from pathlib import Path
 
 from ..errors import Interrupted, RunError
+from ..runs.directory import RunDirectory
 from ..runs.run import Run
 from ..system import lock
 from ..system.provenance import cores
@@ -108,7 +109,7 @@ def _work(path: str, tests: Sequence[dict], threads: int, gpu: str | None) -> No
     """Train a run in this new process, with its output in the log of the run."""
     for name in OUTER:
         os.environ.pop(name, None)
-    log = Path(path) / "job.log"
+    log = RunDirectory(Path(path)).log
     if log.is_symlink():  # to the log of a Slurm job, which stays where it is, or is gone
         log.unlink()
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
