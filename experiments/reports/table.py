@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import RunError, SpecError, suggest, warn
 from ..runs.directory import RunDirectory
-from ..runs.rows import DTYPES, as_column, as_frame, find_rows, read_frame, read_row
+from ..runs.rows import DTYPES, as_column, as_frame, read_frame, read_rows
 from ..stats import exact_sum
 from .formats import RIGHT, digits_of, number, records, render_cells, results, scale_of, unit_of
 from .sweep import swept, validation
@@ -85,17 +85,11 @@ def read_results(*folders: str | Path) -> DataFrame:
 
 
 def _rows_below(folders: Sequence[Path]) -> DataFrame:
-    rows, runs = [], []
-    for path in find_rows(folders):
-        try:
-            rows.append(read_row(path))
-        except RunError as error:
-            warn(f"left out: {error}")
-        else:
-            runs.append(RunDirectory(path.parent if path.name == "result.json" else path.parent.parent))
-    frame = as_frame(rows)
+    rows = read_rows(folders)
+    runs = [RunDirectory(path.parent if path.name == "result.json" else path.parent.parent) for path in rows]
+    frame = as_frame(rows.values())
     frame["run"] = as_column([run.path for run in runs], "string")
-    validations = [validation(run, row) for run, row in zip(runs, rows, strict=True)]
+    validations = [validation(run, row) for run, row in zip(runs, rows.values(), strict=True)]
     frame["validation"] = as_column([value for value, _ in validations], "Float64")
     frame["validation_step"] = as_column([step for _, step in validations], "Int64")
     one_spec = ["experiment", "spec_digest"]

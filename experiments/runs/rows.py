@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
@@ -118,31 +118,29 @@ def find_rows(folders: Sequence[Path]) -> list[Path]:
     return sorted(found)
 
 
-def read_rows(folders: Sequence[Path]) -> list[Row]:
-    """Return every row below the folders. A damaged file is left out with a warning."""
-    rows = []
+def read_rows(folders: Sequence[Path]) -> dict[Path, Row]:
+    """Return every row below the folders by its file. A damaged file is left out with a warning."""
+    rows = {}
     for path in find_rows(folders):
         try:
-            rows.append(read_row(path))
+            rows[path] = read_row(path)
         except RunError as error:
             warn(f"left out: {error}")
     return rows
 
 
-def merge(root: Path) -> Path:
-    """Write root/results.csv from every row below `root`, and return it. Safe when many runs finish at once."""
-    target = root / "results.csv"
+def merge(root: Path) -> None:
+    """Write root/results.csv from every row below `root`. Safe when many runs finish at once."""
     with waited(root / ".results.lock"):
-        write_text_atomic(target, rows_as_csv(read_rows([root])))
-    return target
+        write_text_atomic(root / "results.csv", rows_as_csv(read_rows([root]).values()))
 
 
-def rows_as_csv(rows: Sequence[Row]) -> str:
+def rows_as_csv(rows: Collection[Row]) -> str:
     """Return the text of results.csv: all columns, full precision."""
     return as_frame(rows).to_csv(index=False, lineterminator="\n")
 
 
-def as_frame(rows: Sequence[Row]) -> DataFrame:
+def as_frame(rows: Collection[Row]) -> DataFrame:
     """Return rows as a DataFrame with the columns and dtypes of `DTYPES`. An empty text is a missing one."""
     from pandas import DataFrame
 
