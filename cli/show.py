@@ -20,7 +20,10 @@ def command(spec: str, overrides: tuple[str, ...]) -> None:
     from ..experiments.config.load import load, resolved_yaml
 
     loaded = load(spec, overrides)
-    lines = [(line, _origin(key, loaded.origins)) for line, key in _with_keys(resolved_yaml(loaded.experiment))]
+    lines = [
+        (line, loaded.origins.get(key, "default") if key else "")
+        for line, key in _with_keys(resolved_yaml(loaded.experiment))
+    ]
     width = min(48, max(len(line) for line, _ in lines))
     for line, origin in lines:
         click.echo(f"{line:<{width}}  # {origin}" if origin else line)
@@ -39,10 +42,3 @@ def _with_keys(text: str) -> list[tuple[str, str]]:
         path[len(indent) // 2 :] = [name]
         lines.append((line, "" if value is None else ".".join(path)))
     return lines
-
-
-def _origin(key: str, origins: object) -> str:
-    """Return where the value of a key came from; "" for a line without a value."""
-    if not key or not isinstance(origins, dict):
-        return ""
-    return origins.get(key) or "default"
