@@ -13,14 +13,12 @@ from ..reports.compare import Compared, best, difference_of_tasks, seed_mean, wi
 from ..reports.formats import digits_of, records
 from ..reports.table import averaged
 from ..runs.rows import Row, as_column, as_frame, published_columns, read_frame, read_row
-from .definition import Cell
 from .plan import Planned, by_cell
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
 SLACK = 1e-9  # of what is printed with two digits: 98.3 is 0.4 from 98.7
-
 
 CELLS = {  # columns and dtypes of TABLE.csv: full precision, accuracies in percent, the budget as a share
     "cell": "string", "column": "string", "method": "string", "spec": "string", "published": "Float64",
@@ -38,7 +36,7 @@ def collect(planned: Sequence[Planned]) -> tuple[DataFrame, list[str]]:
     missing or were tested on other tasks, and say why a cell or a column is not compared.
     """
     rows: list[Row] = []
-    cells: list[Cell] = []  # of each row
+    names: list[str] = []  # the cell of each row
     filled, notes = {}, []
     tested: dict[str, list[Compared]] = {}
     unknown: dict[str, str] = {}  # columns with a cell that cannot be compared
@@ -50,7 +48,7 @@ def collect(planned: Sequence[Planned]) -> tuple[DataFrame, list[str]]:
         filled[name] = measured[0][0]
         published = published_columns(cell.published)  # the cell's, which need not be the spec's
         rows += [row.model_copy(update=published) for _, row in measured]
-        cells += [cell] * len(measured)
+        names += [name] * len(measured)
         try:
             tested[name] = [with_episodes(one.row_path) for one, _ in measured]
         except RunError as error:
@@ -61,9 +59,8 @@ def collect(planned: Sequence[Planned]) -> tuple[DataFrame, list[str]]:
             notes.append(f"{name}: {len(measured)} of {len(seeds)} seeds")
         if more := _further_seeds(seeds):
             notes.append(f"{name}: seed {', '.join(map(str, more))} finished too, see --seeds")
-    best = _best_of_columns({name: filled[name].cell.column for name in tested}, tested, unknown, notes)
-    lines = averaged(as_frame(rows).assign(cell=[cell.name for cell in cells]), ["cell"])
-    return _filled(lines, filled, best), notes
+    marks = _best_of_columns({name: filled[name].cell.column for name in tested}, tested, unknown, notes)
+    return _filled(averaged(as_frame(rows).assign(cell=names), ["cell"]), filled, marks), notes
 
 
 def _measured(seeds: Sequence[Planned], notes: list[str]) -> list[tuple[Planned, Row]]:
@@ -131,15 +128,21 @@ def _not_comparable(tests: Mapping[str, Sequence[Compared]]) -> str | None:
     return None
 
 
-def _filled(lines: DataFrame, filled: Mapping[str, Planned], best: Collection[str]) -> DataFrame:
-    """Return the columns of `CELLS`: the paper's data of each cell, the common data of its rows, and their means."""
+def _filled(lines: DataFrame, filled: Mapping[str, Planned], marks: Collection[str]) -> DataFrame:
+    """Return the columns of `CELLS`: the paper's data of each cell, the common data of its rows, and their means.
+
+    Args:
+        lines: one line per cell, the means over its rows.
+        filled: a planned seed of each cell, in the order of the lines.
+        marks: the names of the best cells.
+    """
     planned = list(filled.values())
     columns = {
         "column": [one.cell.column for one in planned],
         "method": [one.cell.method for one in planned],
         "spec": [one.cell.spec for one in planned],
         "verdict": [verdict(line) for line in records(lines)],
-        "best": [name in best for name in filled],
+        "best": [name in marks for name in filled],
         "budget": [one.budget for one in planned],
     }
     lines = lines.assign(**{name: as_column(values, CELLS[name]) for name, values in columns.items()})
