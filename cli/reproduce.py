@@ -16,6 +16,7 @@ from .errors import report
 from .options import Seeds, cluster_options, examples, formats, offline, out_folder
 
 if TYPE_CHECKING:
+    from ..experiments.config.experiment import Experiment
     from ..experiments.jobs.job import Paper
     from ..experiments.jobs.submission import Live
     from ..experiments.papers.plan import Planned
@@ -199,7 +200,6 @@ def _run(chosen: Sequence[Planned], out: Path, show: Callable[[], None]) -> list
 
 def _list(chosen: Sequence[Planned], alive: Collection[Path]) -> None:
     """Print one line per cell: its state, the hours that it needs, and its data."""
-    from ..experiments.config.experiment import Experiment
     from ..experiments.papers.dry_run import listing
 
     def hours(experiment: Experiment, trained: bool) -> tuple[float, float]:
