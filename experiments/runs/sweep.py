@@ -82,7 +82,7 @@ def values_of(override: str) -> list[str]:
     """Return the values of KEY=A,B,C. Commas within brackets and quotes separate nothing."""
     key, equals, text = override.partition("=")
     if not equals or not key.strip():
-        raise SpecError([f"-s {override}: expected key=value or key=value,value,..."])
+        raise SpecError([f"-s {override}: expected key=value, for example -s train.steps=100"])
     values = [value.strip() for value in _split(text)]
     if len(values) > 1 and not all(values):
         raise SpecError([f"-s {override}: a value is missing between two commas"])
