@@ -107,7 +107,7 @@ def turn(step: Callable[[], float]) -> list[float]:
 
 
 def check(name: str) -> None:
-    """SystemExit unless every variant of the peer does what metarun does, on two tasks of few small images."""
+    """Raise SystemExit unless every variant of the peer does what metarun does, on two tasks of few small images."""
     work = WORKS[name]
     if isinstance(work, TrialsWork):
         import pytorch_rl2
@@ -197,7 +197,7 @@ def plot(rows: list[dict[str, object]], path: Path) -> None:
 
 
 def save(rows: list[dict[str, Any]], options: argparse.Namespace, plot: Callable[..., None]) -> None:
-    """The rows as a CSV and a plot, where the options say so."""
+    """Write the rows as a CSV and a plot, where the options say so."""
     if options.csv:
         with options.csv.open("w", newline="") as file:
             writer = csv.DictWriter(file, rows[0], lineterminator="\n")

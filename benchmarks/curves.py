@@ -35,7 +35,7 @@ SHARED = {"meta_batch": 8, "inner_steps": 1, "way": 5, "image": 28, "recompute_i
 
 
 def learner_of(point: dict[str, Any]) -> Any:
-    """metarun's side of a point."""
+    """Build metarun's side of a point."""
     from works import WORKS, Metarun
 
     algorithm = {"inner_steps": point["inner_steps"], "recompute_inner": point["recompute_inner"]}
@@ -63,7 +63,7 @@ def measure(point: dict[str, Any]) -> dict[str, float]:
 
 
 def soak(steps: int) -> None:
-    """Resident memory every tenth of the way."""
+    """Print the resident memory every tenth of the way."""
     step = learner_of(SHARED | {"meta_batch": 4}).step
     for number in range(1, steps + 1):
         step()
@@ -73,7 +73,7 @@ def soak(steps: int) -> None:
 
 
 def plot(rows: list[dict[str, Any]], path: Path) -> None:
-    """Time above, memory below."""
+    """Plot the time above and the memory below."""
     import matplotlib
 
     matplotlib.use("Agg")

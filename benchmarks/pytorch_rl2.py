@@ -35,11 +35,11 @@ class GRU(torch.nn.Module):
         self.head_bias = torch.nn.Parameter(torch.zeros(outputs))
 
     def weights(self) -> list[torch.Tensor]:
-        """Normalised once for a pass over the steps."""
+        """Return the normalised weights, once for a pass over the steps."""
         return [F.normalize(getattr(self, f"{n}_v")) * getattr(self, f"{n}_g")[:, None] for n in NAMES]
 
     def step(self, weights: list[torch.Tensor], x: torch.Tensor, h: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Outputs and h."""
+        """Return the outputs and h after one step."""
         x_r, x_u, x_c = F.linear(x, weights[0], self.bias).chunk(3, dim=1)
         h_r, h_u, h_c = F.linear(h, weights[1]).chunk(3, dim=1)
         r, u = torch.sigmoid(x_r + h_r), torch.sigmoid(x_u + h_u)
@@ -47,7 +47,7 @@ class GRU(torch.nn.Module):
         return F.linear(h, weights[2], self.head_bias), h
 
     def forward(self, xs: torch.Tensor) -> torch.Tensor:
-        """[N, T, D] -> [N, T, O]."""
+        """Return the outputs [N, T, O] of inputs [N, T, D]."""
         weights, h, outputs = self.weights(), xs.new_zeros(xs.shape[1], self.units), []
         for x in xs:
             out, h = self.step(weights, x, h)
@@ -70,7 +70,7 @@ class PyTorch:
 
     @torch.no_grad()
     def play(self):
-        """Inputs, actions, rewards and old logits, [N, T, ...]."""
+        """Return inputs, actions, rewards and old logits, [N, T, ...]."""
         p = torch.rand(self.trials, ARMS)
         x = torch.zeros(self.trials, ARMS + 3)
         x[:, [0, 1, -1]] = 1.0
@@ -85,7 +85,7 @@ class PyTorch:
         return [torch.stack(parts) for parts in zip(*happened, strict=True)]
 
     def iteration(self) -> float:
-        """The total reward."""
+        """Train for one iteration and return the mean total reward."""
         inputs, actions, rewards, old = self.play()
         parts = [slice(start, start + MINIBATCH) for start in range(0, self.trials, MINIBATCH)]
         with torch.no_grad():
@@ -111,7 +111,7 @@ class PyTorch:
         return rewards.sum(0).mean().item()
 
     def sums(self, rewards: torch.Tensor, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Returns, and standardised advantages."""
+        """Compute the returns and the standardised advantages."""
         returns, advantages = torch.zeros_like(rewards), torch.zeros_like(rewards)
         total = advantage = after = torch.zeros(self.trials)
         for t in reversed(range(self.pulls)):
@@ -121,7 +121,7 @@ class PyTorch:
         return returns, (advantages - advantages.mean()) / (advantages.std() + 1e-8)
 
     def update(self, which: int, loss: torch.Tensor) -> None:
-        """One step of Adam."""
+        """Take a step of Adam."""
         optimizer, network = self.optimizers[which], (self.policy, self.baseline)[which]
         optimizer.zero_grad()
         loss.backward()
@@ -130,7 +130,7 @@ class PyTorch:
 
 
 def check() -> None:
-    """AssertionError unless outputs and gradients of both policies agree in float64 on the same weights."""
+    """Raise AssertionError unless outputs and gradients of both policies agree in float64 on the same weights."""
     ours = MetarunTrials(TrialsWork("check", "play", 10, 8), "float64").learner.policy
     theirs = GRU(ARMS + 3, 256, ARMS).double()
     with torch.no_grad():

@@ -17,7 +17,7 @@ Parameters = dict[str, torch.Tensor]
 
 
 def from_metarun(parameters: dict[str, np.ndarray], flip: bool, space: int) -> Parameters:
-    """metarun's values as leaves in PyTorch's layout; `space` is the side of the last feature map before "flatten"."""
+    """Convert metarun's values to leaves in PyTorch's layout; `space` is the side of the last feature map."""
     converted = {}
     for name, value in parameters.items():
         tensor = torch.from_numpy(np.array(value))
@@ -33,7 +33,7 @@ def from_metarun(parameters: dict[str, np.ndarray], flip: bool, space: int) -> P
 
 
 def images(array: np.ndarray, flip: bool, channels_last: bool) -> torch.Tensor:
-    """[..., H, W, C] -> [..., C, H, W]."""
+    """Convert images [..., H, W, C] to [..., C, H, W]."""
     tensor = torch.from_numpy(array).movedim(-1, -3)
     tensor = tensor.flip(-2, -1) if flip else tensor
     return _laid_out(tensor, channels_last)
@@ -47,7 +47,7 @@ def _laid_out(tensor: torch.Tensor, channels_last: bool) -> torch.Tensor:
 
 
 def conv4(p: Parameters, x: torch.Tensor, *, stride: bool, features: str) -> torch.Tensor:
-    """[N, C, H, W] -> logits, or the embedding where there is no head."""
+    """Return the logits of images [N, C, H, W], or their embedding where there is no head."""
     for n in range(1, 5):
         x = F.conv2d(x, p[f"conv{n}/kernel"], None, stride=2 if stride else 1, padding=1)
         x = F.batch_norm(x, None, None, p.get(f"norm{n}/scale"), p[f"norm{n}/offset"], training=True, eps=1e-3)
@@ -58,7 +58,7 @@ def conv4(p: Parameters, x: torch.Tensor, *, stride: bool, features: str) -> tor
 
 
 def maml_step(p: Parameters, batch, network: Callable, optimizer, *, lr: float, steps: int) -> Callable[[], float]:
-    """A loop over the tasks with autograd.grad(create_graph=True): second order, mean over tasks."""
+    """Train by a loop over the tasks with autograd.grad(create_graph=True): second order, mean over tasks."""
     support_x, support_y, query_x, query_y = batch
     adapted = [name for name in p if not name.startswith("norm")]
 
@@ -81,7 +81,7 @@ def maml_step(p: Parameters, batch, network: Callable, optimizer, *, lr: float, 
 
 
 def maml_vmap_step(p: Parameters, batch, network: Callable, optimizer, *, lr: float, steps: int) -> Callable[[], float]:
-    """All tasks at once by torch.func.vmap, which turns their convolutions into grouped ones."""
+    """Train on all tasks at once by torch.func.vmap, which turns their convolutions into grouped ones."""
     adapted = [name for name in p if not name.startswith("norm")]
 
     def support_loss(weights: Parameters, rest: Parameters, x, y):
@@ -109,7 +109,7 @@ def maml_vmap_step(p: Parameters, batch, network: Callable, optimizer, *, lr: fl
 
 
 def reptile_step(p: Parameters, batch, network: Callable, orders, *, lr: float, fused: bool) -> Callable[[], float]:
-    """Task after task: a copy of the weights, Adam steps on mini-batches, then the step towards the mean.
+    """Train task after task: a copy of the weights, Adam steps on mini-batches, then the step towards the mean.
 
     As in metarun's batched form, every task of a meta-batch starts from the same moments.
     """
@@ -145,7 +145,7 @@ def reptile_step(p: Parameters, batch, network: Callable, orders, *, lr: float, 
 
 
 def protonet_step(p: Parameters, batch, network: Callable, optimizer) -> Callable[[], float]:
-    """One episode: squared Euclidean distances to the class means."""
+    """Train on an episode: squared Euclidean distances to the class means."""
     support_x, support_y, query_x, query_y = (part[0] for part in batch)
     way = int(support_y.max()) + 1
 
@@ -163,7 +163,7 @@ def protonet_step(p: Parameters, batch, network: Callable, optimizer) -> Callabl
 
 
 def matching_step(p: Parameters, batch, network: Callable, optimizer, *, temperature: float, steps: int):
-    """One episode with full context embeddings: nn.LSTM over the supports, an attention LSTM for the queries."""
+    """Train on an episode with full context embeddings: nn.LSTM over the supports, an attention LSTM for queries."""
     support_x, _, query_x, query_y = (part[0] for part in batch)
     width = p["context/forward/recurrent"].shape[0]
     lstm = torch.nn.LSTM(width, width, bidirectional=True, dtype=support_x.dtype)

@@ -1,4 +1,4 @@
-"""What submitting costs: a run in a job against a plain one, and 1,000 runs planned, submitted, looked at and merged.
+"""The costs of submitting: a run in a job against a plain one, and 1,000 runs planned, submitted, looked at and merged.
 
 python benchmarks/submit.py            # the plan, status and merge of 1,000 runs, local files
 python benchmarks/submit.py --slurm    # also on a real Slurm that is started on this machine
@@ -39,7 +39,7 @@ SWEEP = ["submit", "tiny.yaml", "-s", f"algorithm.inner_lr={RATES}", "--seeds", 
 
 
 def metarun(folder: Path, *arguments: str) -> float:
-    """Seconds of a command."""
+    """Run a command and return its seconds."""
     started = time.perf_counter()
     command = [sys.executable, "-m", "metarun.cli.main", *arguments]
     environment = {**os.environ, "TF_NUM_INTRAOP_THREADS": "1", "OMP_NUM_THREADS": "1"}
@@ -81,7 +81,7 @@ def main() -> None:
 
 
 def _prepare(folder: Path) -> None:
-    """The folders of the runs, without a scheduler."""
+    """Write the folders of the runs, without a scheduler."""
     runs = grid([str(folder / "tiny.yaml")], [SWEEP[3]], range(25), folder / "runs")
     started = time.perf_counter()
     prepare(runs)

@@ -18,7 +18,7 @@ STEPS = 40  # measured, after 3
 
 
 def work(name: str) -> None:
-    """A worker: one core for everything; the chief prints the seconds of a step."""
+    """Train as a worker that has one core for everything; the chief prints the seconds of a step."""
     cluster = json.loads(os.environ["TF_CONFIG"])
     index, addresses = cluster["task"]["index"], cluster["cluster"]["worker"]
     os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[index]})  # before TensorFlow counts them
@@ -40,7 +40,7 @@ def work(name: str) -> None:
 
 
 def measure(name: str, count: int) -> float:
-    """Tasks a second of `count` workers."""
+    """Measure the tasks per second of `count` workers."""
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
     addresses = [f"127.0.0.1:{one.getsockname()[1]}" for one in sockets]
     for one in sockets:

@@ -34,7 +34,7 @@ from metarun.experiments.training.steps import TrainingSteps
 
 
 class Work(NamedTuple):
-    """One training step that is measured."""
+    """A training step that is measured."""
 
     title: str
     algorithm: Options
@@ -95,7 +95,7 @@ WORKS: dict[str, Work | TrialsWork] = {
 
 
 def experiment_of(work: Work, precision: str = "float32") -> Experiment:
-    """The spec of a work; its dataset is not used."""
+    """Build the spec of a work; its dataset is not used."""
     return Experiment(
         name="work",
         algorithm=work.algorithm,
@@ -109,7 +109,7 @@ def experiment_of(work: Work, precision: str = "float32") -> Experiment:
 
 
 def source_of(work: Work, precision: str = "float32") -> ImageSource:
-    """Random images, 120 classes of 20."""
+    """Make random images, 120 classes of 20."""
     pixels = np.random.default_rng(0).integers(0, 256, (120 * 20, *work.image), dtype=np.uint8)
     pool = ClassPool(pixels, np.full(120, 20), tuple(str(number) for number in range(120)))
     dtype = "float32" if precision == "bfloat16" else precision  # as in a run
@@ -156,7 +156,7 @@ class MetarunTrials:
         self.index = 0
 
     def step(self) -> float:
-        """On new trials."""
+        """Take a step on new trials."""
         trials = self.source.sample("train", self.index, self.work.trials, seed=0)
         self.index += self.work.trials
         if self.work.part == "play":
@@ -165,5 +165,5 @@ class MetarunTrials:
 
 
 def side(work: Work | TrialsWork, precision: str = "float32") -> Metarun | MetarunTrials:
-    """metarun's side of any work."""
+    """Build metarun's side of any work."""
     return Metarun(work, precision) if isinstance(work, Work) else MetarunTrials(work, precision)

@@ -1,4 +1,4 @@
-"""What tests share: quiet TensorFlow, the folder of real data, small sources."""
+"""Settings and fixtures that tests share: quiet TensorFlow, the folder of real data, small sources."""
 
 import importlib.util
 import os
@@ -19,13 +19,13 @@ LONGEST = ("test_conformance", "test_slurm_stops", "test_followers", "test_train
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest files come first, so that at the end no process waits long for the other."""
+    """Put the longest files first, so that at the end no process waits long for the other."""
     items.sort(key=lambda item: item.path.stem not in LONGEST)
 
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:
-    """Folder with omniglot/ and miniimagenet/; tests that need it are skipped without."""
+    """Return the folder with omniglot/ and miniimagenet/; tests that need it are skipped without."""
     told = os.environ.get("METARUN_TEST_DATA")
     if not told:
         pytest.skip("METARUN_TEST_DATA names no folder with the real omniglot/ and miniimagenet/")
@@ -34,7 +34,7 @@ def real_data() -> Path:
 
 @pytest.fixture(scope="session")
 def script():
-    """Loads a file that is in no package, by its path in the repository, as a module."""
+    """Return a function that loads a file that is in no package, by its path in the repository, as a module."""
 
     def load(path: str) -> ModuleType:
         file = Path(__file__).parents[1] / path
@@ -49,7 +49,7 @@ def script():
 
 @pytest.fixture(scope="session")
 def session_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One cache for the whole session, so that letters are drawn and archives read once; also by several processes."""
+    """Return a cache for the whole session: letters are drawn and archives read once, also by several processes."""
     folder = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         folder = folder.parent
@@ -65,14 +65,14 @@ def cache_folder(session_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty cache."""
+    """Return an empty cache."""
     monkeypatch.setenv("METARUN_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
 
 
 @pytest.fixture
 def make_source():
-    """An ImageSource of random images whose classes differ; image n of class c has the pixel value of its row in it."""
+    """Return a function that makes an ImageSource of random images whose classes differ."""
 
     def make(classes: int = 12, images: int = 6, size: int = 16, channels: int = 1, **options):
         from metarun.datasets.images.source import ClassPool, ImageSource
@@ -91,7 +91,7 @@ def make_source():
 
 @pytest.fixture(scope="module")
 def slurm():
-    """A Slurm of two nodes, by its environment; arrays have at most two elements."""
+    """Start a Slurm of two nodes and name it in the environment; arrays have at most two elements."""
     if reason := slurm_cluster.missing():
         pytest.skip(reason)
     with slurm_cluster.cluster(longest=2) as configuration, pytest.MonkeyPatch.context() as patch:
@@ -101,6 +101,6 @@ def slurm():
 
 @pytest.fixture
 def folder(tmp_path):
-    """With the spec of `slurm_jobs`."""
+    """Make a folder with the spec of `slurm_jobs`."""
     (tmp_path / "tiny.yaml").write_text(slurm_jobs.SPEC)
     return tmp_path

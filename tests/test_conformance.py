@@ -1,4 +1,4 @@
-"""What every algorithm, every dataset and every spec that ships must do."""
+"""Requirements of every algorithm, every dataset and every spec that ships."""
 
 import json
 import math
@@ -48,7 +48,7 @@ def batch_of(make_source, name, index=0, split="train", dtype="float32"):
 
 @pytest.fixture
 def eagerly():
-    """Without compiling, which takes far longer than these few small steps."""
+    """Switch off compiling, which takes far longer than these few small steps."""
     tf.config.run_functions_eagerly(True)
     yield
     tf.config.run_functions_eagerly(False)
@@ -138,7 +138,7 @@ def test_every_algorithm_is_in_the_suite():
 
 @pytest.fixture
 def source_of(request, cache_folder, tmp_path):
-    """The registered dataset of a name; real data where there is no other."""
+    """Return a function that builds the registered dataset of a name, of real data where there is no other."""
 
     def make(name):
         if name in ("omniglot", "miniimagenet"):
@@ -214,7 +214,7 @@ QUICK = ("quickstart/maml", "quickstart/reptile", "quickstart/matchingnet", "omn
 
 @pytest.fixture(scope="module")
 def noise():
-    """Sixty classes of images of noise in every split, by size and channels."""
+    """Return a function that makes 60 classes of images of noise in every split, by size and channels."""
 
     @cache
     def make(size, channels):
@@ -229,7 +229,7 @@ def noise():
 @pytest.mark.usefixtures("eagerly")
 @pytest.mark.parametrize("name", FEW_SHOT_SPECS)
 def test_shipped_specs_take_a_step(name, noise, monkeypatch):
-    """On noise, with a network of few filters, one task and one test step: shapes, options and losses fit together."""
+    """Steps on noise, with a network of few filters, one task and one test step: shapes, options and losses fit."""
     changes, spec = ["train.meta_batch=1"], FEW_SHOT_SPECS[name]
     if spec.algorithm.name in REGRESSORS:
         changes += ["algorithm.test_inner_steps=1"]
@@ -263,8 +263,8 @@ FAMILIES = {family(FEW_SHOT_SPECS[name]): name for name in reversed(FEW_SHOT_SPE
     "name", [*QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in FAMILIES.values() if name not in QUICK)]
 )
 def test_shipped_specs_train_three_steps_in_one_trace(name, cache_folder, tmp_path, request):
-    """One spec of each family, on its dataset, with its network and compiled as it is for a user, few images at a time.
-    Each in a process of its own, since programs stay in memory until it ends."""
+    """A spec of each family, on its dataset, with its network and compiled as it is for a user, few images at a time.
+    Specs have a process of their own, since programs stay in memory until it ends."""
     spec = FEW_SHOT_SPECS[name]
     changes = {"train.steps": 3, "train.log_every": 1, "train.meta_batch": 2, "test.query": 1, "test.episodes": 4}
     if ALGORITHMS[spec.algorithm.name].trains_on_queries:

@@ -1,4 +1,4 @@
-"""What the documents say is true: links lead somewhere, YAML is valid, commands exist, the examples run."""
+"""Statements of the documents are true: links lead somewhere, YAML is valid, commands exist, the examples run."""
 
 import json
 import os
@@ -58,7 +58,7 @@ def blocks(language):
 
 
 def prose(document):
-    """The text without fenced blocks."""
+    """Return the text without fenced blocks."""
     return re.sub(r"^( *)```.*?^\1```$", "", document.read_text(), flags=re.MULTILINE | re.DOTALL)
 
 
@@ -75,7 +75,7 @@ class Command(NamedTuple):
 
 
 def arguments_of(text):
-    """The words after `metarun` in a line of shell, up to a comment, a pipe or the like; None without it."""
+    """Return the words after `metarun` in a line of shell, up to a comment, a pipe or the like; None without it."""
     lexer = shlex.shlex(text, posix=True, punctuation_chars="|&;<>")
     lexer.whitespace_split = True
     words = list(lexer)
@@ -87,7 +87,7 @@ def arguments_of(text):
 
 
 def commands():
-    """Every command in the console blocks, in the code spans of the text, and in the script of the figures."""
+    """Find every command in the console blocks, in the code spans of the text, and in the script of the figures."""
     found = []
     script = (ROOT / "docs/figures/make.sh").read_text().replace("\\\n", " ")
     for line in re.findall(r"^metarun .*", script, re.MULTILINE):
@@ -106,13 +106,13 @@ def commands():
 
 
 def of_a_package(text):
-    """Whether it needs one of the example packages."""
+    """Check whether a text needs one of the example packages."""
     return any(re.search(rf"\b{name}\b", text) for name in PACKAGES)
 
 
 @pytest.fixture(scope="session")
 def site(tmp_path_factory):
-    """PYTHONPATH on which the example packages are, with the entry points of their pyproject.toml."""
+    """Return a PYTHONPATH on which the example packages are, with the entry points of their pyproject.toml."""
     folder = tmp_path_factory.mktemp("site")
     for name in PACKAGES:
         project = tomllib.loads((EXAMPLES / name / "pyproject.toml").read_text())["project"]
@@ -134,7 +134,7 @@ def with_packages(site, *arguments, cwd):
 
 @pytest.fixture
 def desk(tmp_path, monkeypatch):
-    """A reader's folder: docs/ of the repository, and what they have made."""
+    """Make a reader's folder: docs/ of the repository, and the files that readers make."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "120")
     monkeypatch.setenv("METARUN_OFFLINE", "1")  # which --offline sets, so that it is unset again
@@ -156,7 +156,7 @@ def test_readme_is_short():
 
 
 def slug(heading):
-    """The anchor that GitHub gives a heading."""
+    """Return the anchor that GitHub gives a heading."""
     return re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
 
 
@@ -180,7 +180,7 @@ def test_files_that_are_named_are_there(document):
 
 
 def test_public_names():
-    """Those of docs/architecture.md can be imported."""
+    """The names in docs/architecture.md can be imported."""
     names = re.findall(r"^\| (`metarun\.[^|]*) \|", (ROOT / "docs/architecture.md").read_text(), re.MULTILINE)
     found = [name for line in names for name in re.findall(r"`([\w.]+)`", line)]
     assert len(found) >= 9
@@ -195,7 +195,7 @@ def is_spec(values):
 
 
 def test_specs(desk, site):
-    """All in one process, since it has to find the example packages."""
+    """The specs are loaded in one process, since it has to find the example packages."""
     names = {}
     for number, block in enumerate(blocks("yaml")):
         if is_spec(yaml.safe_load(block.text)):
@@ -238,7 +238,7 @@ def test_every_yaml_block_is_one_of_these():
 
 
 def without_head(text):
-    """An example as a document shows it: without the comment at its top."""
+    """Return an example as a document shows it: without the comment at its top."""
     return re.sub(r"\A(#.*\n)*", "", text).strip()
 
 
@@ -257,7 +257,7 @@ def test_what_is_shown_of_an_example_is_its_text(language):
 
 @pytest.mark.parametrize("command", commands(), ids=str)
 def test_a_command_can_be_given(command, desk, monkeypatch):
-    """Its verb, options and values are known; specs and tables that it names are there. In the text a verb may stand
+    """The verb, options and values are known; specs and tables that it names are there. In the text a verb may stand
     without its arguments."""
     monkeypatch.setattr(click.Path, "convert", lambda self, value, param, ctx: Path(value))
     context, words = metarun, list(command.arguments)
@@ -304,7 +304,7 @@ def test_a_cheap_command_prints_what_the_document_says(command, desk, site):
 
 
 def test_python_blocks_are_examples_or_run(desk):
-    """Those that are no file of docs/examples, which other tests run, run here. Rejected: a block that does nothing.
+    """Blocks that are no file of docs/examples, which other tests run, run here. Rejected: a block that does nothing.
 
     What the blocks define is checked below: results of the run on the desk, and a check of options.
     """

@@ -11,7 +11,7 @@ SCRIPT = Path(__file__).parents[1] / "find_python.sh"
 
 @pytest.fixture
 def install(tmp_path):
-    """A function that makes a program which reports the version of a Python."""
+    """Return a function that makes a program which reports the version of a Python."""
 
     def install(path: str, version: str) -> Path:
         program = tmp_path / path
@@ -25,7 +25,7 @@ def install(tmp_path):
 
 @pytest.fixture
 def find(tmp_path):
-    """A function that runs the script with a home and a PATH of its own."""
+    """Return a function that runs the script with a home and a PATH of its own."""
 
     def find(*names: str, **environment: str) -> subprocess.CompletedProcess[str]:
         own = {"HOME": str(tmp_path / "home"), "PATH": str(tmp_path / "bin")}
@@ -86,7 +86,7 @@ def test_nothing_found_is_one_line_that_says_what_to_install(install, find):
 
 
 def test_make_uses_what_was_found(tmp_path):
-    """Also where no program `python3` is on the PATH of make."""
+    """The program is used also where no `python3` is on the PATH of make."""
     program = tmp_path / "python 3"  # a path may have a space
     program.write_text('#!/bin/sh\n[ "$1" = -c ] && echo 3.12 || echo "made with: $*"\n')
     program.chmod(0o755)

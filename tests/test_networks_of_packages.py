@@ -72,7 +72,7 @@ SHORT = (
 
 @pytest.fixture(autouse=True)
 def drawn(session_cache, monkeypatch):
-    """The letters are drawn once for all tests."""
+    """Draw the letters once for all tests."""
     monkeypatch.setenv("METARUN_CACHE", str(session_cache))
 
 

@@ -154,7 +154,7 @@ test: {way: 3, episodes: 4}
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory):
-    """Folder with the package, installed by pip from a wheel, for PYTHONPATH."""
+    """Build a wheel of the package and install it by pip; return the folder for PYTHONPATH."""
     folder = tmp_path_factory.mktemp("plugin")
     wheel, info = folder / "corridors-1.0-py3-none-any.whl", "corridors-1.0.dist-info"
     files = {
@@ -225,7 +225,8 @@ def test_a_plugin_says_whether_its_network_has_a_last_layer(installed, tmp_path)
 
 
 def test_a_plugin_says_what_contradicts_what(installed, tmp_path):
-    """With file and line, beside other mistakes. Rejected: its checks only where all values are right by themselves."""
+    """A contradiction has a file and line, beside other mistakes. Rejected: checks only where all values are right by
+    themselves."""
     margin = "{name: my_prototypes,\n  margin: 1.0,\n  distance: cosine}"
     for test, more in (("way: 3", []), ("way: three", ["prototypes.yaml:11: test.way: expected"])):
         spec = PROTOTYPES.replace("{name: my_prototypes}", margin).replace("test: {way: 3", f"test: {{{test}")
@@ -244,7 +245,7 @@ def test_a_plugin_says_what_contradicts_what(installed, tmp_path):
 
 
 def test_an_option_that_is_null_stays_null(installed, tmp_path):
-    """Where its default is a number. Rejected: a resolved spec without it, which would be another experiment."""
+    """The option's default is a number. Rejected: a resolved spec without it, which would be another experiment."""
     for told, line in (("", "limit: 5"), (", limit: null", "limit: null")):
         (tmp_path / "spec.yaml").write_text(RL2.replace("{name: corridors}", f"{{name: corridors{told}}}"))
         assert line in metarun(installed, "show", "spec.yaml", cwd=tmp_path).stdout

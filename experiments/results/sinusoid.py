@@ -49,14 +49,14 @@ def main(runs: Path) -> None:
 
 
 def curve(episodes: Path) -> list[float]:
-    """Mean over episodes after each number of inner steps."""
+    """Return the mean over episodes after each number of inner steps."""
     with open(episodes, newline="") as file:
         rows = list(csv.DictReader(file))
     return [fmean(float(row[f"mse_{step}"]) for row in rows) for step in STEPS]
 
 
 def plot(curves: dict[int, list[list[float]]], path: Path) -> None:
-    """Mean over seeds as a line, lowest to highest seed as a band."""
+    """Plot the mean over seeds as a line, lowest to highest seed as a band."""
     matplotlib.rcParams["svg.hashsalt"] = "metarun"  # the same file from the same numbers
     figure, axes = pyplot.subplots(figsize=(6, 4), layout="constrained")
     for points, each in sorted(curves.items()):

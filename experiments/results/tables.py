@@ -125,7 +125,7 @@ def written(name: str) -> str:
 
 
 def filled(text: str) -> str:
-    """The text of a README with its tables written anew."""
+    """Return the text of a README with its tables written anew."""
     block = re.compile(r"(<!-- table (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
     return block.sub(lambda found: f"{found[1]}{written(found[2])}\n{found[3]}", text)
 

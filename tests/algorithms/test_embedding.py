@@ -79,7 +79,7 @@ def lstm(weights, name, x, hidden, cell):
 
 
 def plain_full_context(weights, supports, query, steps, attend=True):
-    """Appendix A of the paper, one image at a time."""
+    """Compute appendix A of the paper, one image at a time."""
     count, width = supports.shape
     forward, backward = np.zeros((count, width)), np.zeros((count, width))
     hidden = cell = np.zeros(width)

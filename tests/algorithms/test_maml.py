@@ -88,7 +88,7 @@ def meta_loss(model, batch):
 
 
 def directional_difference(model, batch, directions, epsilon=1e-6):
-    """Central difference of the meta-loss along `directions`."""
+    """Return the central difference of the meta-loss along `directions`."""
     losses = []
     start = {name: variable.numpy() for name, variable in model.parameters.items()}
     for sign in (1, -1):
@@ -101,7 +101,7 @@ def directional_difference(model, batch, directions, epsilon=1e-6):
 
 
 def relative_error(model, batch):
-    """The largest of three along random directions of length 1, over the length of the gradient's random projection."""
+    """Return the largest error along three random directions, over the length of the gradient's random projection."""
     metrics, gradient = model.meta_gradient(batch)
     assert meta_loss(model, batch) == pytest.approx(float(metrics["loss"]), rel=1e-12)
     gradient = {name: value.numpy() for name, value in gradient.items()}
@@ -109,7 +109,7 @@ def relative_error(model, batch):
 
 
 def error_along(model, batch, gradient, generator):
-    """Along one random direction."""
+    """Return the relative error along a random direction of length 1."""
     directions = {name: generator.normal(size=value.shape) for name, value in model.parameters.items()}
     size = sum(direction.size for direction in directions.values())
     length = np.sqrt(sum((direction**2).sum() for direction in directions.values()))
@@ -193,7 +193,7 @@ def test_saving_memory_saves_it(make_source):
 
 
 def in_a_layer(inner):
-    """A layer of the user's own, whose inner layers a model does not list."""
+    """Put `inner` in a layer of the user's own, whose inner layers a model does not list."""
 
     class Block(keras.layers.Layer):
         def __init__(self):

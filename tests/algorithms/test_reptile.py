@@ -51,7 +51,7 @@ def test_serial_moves_after_each_task():
 
 
 def adam_loop(theta, centers, rate, steps, epsilon, beta1=0.0, reset=False):
-    """Algorithm 1 with the Adam of the paper's code, in numpy: second moments and step count go on between tasks."""
+    """Run algorithm 1 with the Adam of the paper's code, in numpy: tasks continue the second moments and step count."""
     second, first, time = np.zeros_like(theta), np.zeros_like(theta), 0
     for center in centers:
         adapted = theta.copy()
@@ -69,7 +69,7 @@ def adam_loop(theta, centers, rate, steps, epsilon, beta1=0.0, reset=False):
 
 
 def test_serial_takes_one_step_of_the_schedule_however_many_tasks():
-    """Each of 3 tasks moves by the same epsilon. Rejected: annealing within a step, and thrice as fast."""
+    """Three tasks move by the same epsilon each. Rejected: annealing within a step, and thrice as fast."""
     network = theta_network([0.0])
     options = ReptileOptions(inner_lr=0.1, inner_optimizer="sgd", inner_steps=1, inner_batch=1, serial=True)
     told = OptimizerOptions(name="sgd", learning_rate=1.0, schedule="linear")
@@ -128,8 +128,8 @@ def test_the_chained_second_moment_is_that_of_the_tasks_in_a_row():
 
 
 def test_batched_adam_hands_on_the_second_moment_of_all_tasks():
-    """As of the tasks in a row, each of which begins where the meta-batch does. Rejected: the decay and the number of
-    steps of one task."""
+    """The moment is that of the tasks in a row, each of which begins where the meta-batch does. Rejected: the decay and
+    the number of steps of one task."""
     theta, centers, start = np.array([2.0, -1.0]), np.array([[1.0, 4.0], [-3.0, 2.0], [0.5, 0.0]]), np.array([0.5, 2.0])
     chained = start.copy()
     for center in centers:

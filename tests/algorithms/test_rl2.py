@@ -78,7 +78,7 @@ def loop_of_advantages(reward, values, discount, gae_lambda, ends=()):
 
 
 def test_advantages_against_a_plain_loop():
-    """Over the whole trial. Rejected: cut where episodes end."""
+    """Advantages are summed over the whole trial. Rejected: cut where episodes end."""
     generator = np.random.default_rng(0)
     reward, values = generator.normal(size=(2, 6, 3)), generator.normal(size=(2, 6, 3))
     got = advantages(tf.constant(reward), tf.constant(values), 0.9, 0.7).numpy()
@@ -146,8 +146,8 @@ def test_minibatches_hold_every_trial_once():
 
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_workers_share_out_each_minibatch(count):
-    """Their parts add up to the mean of each. The last one has one trial, and nothing for some workers. Rejected: means
-    over a worker's own trials."""
+    """The workers' parts add up to the mean of each minibatch. The last has one trial, and nothing for some workers.
+    Rejected: means over a worker's own trials."""
     x = tf.reshape(tf.range(2 * 7, dtype=tf.float64), (2, 7))
     wanted = [x.numpy()[:, first : first + 3].mean() for first in (0, 3, 6)]
     means, own = np.zeros(3), np.zeros(3)
@@ -293,7 +293,7 @@ def test_it_learns_within_a_trial_in_one_trace():
 
 
 def test_the_same_calls_give_the_same_bits_and_resume(source):
-    """All state is in the variables: put back, they lead to the same bits. Rejected: one of them left out."""
+    """The whole state is in the variables: put back, they lead to the same bits. Rejected: one of them left out."""
     one = learner(source, 0.02, precision="float32", jit=True, minibatch=5)
     batches = [source.sample("train", 12 * step, 12, seed=0) for step in range(4)]
     states = [values_of(one)]
@@ -316,7 +316,7 @@ def test_the_same_calls_give_the_same_bits_and_resume(source):
 
 
 def test_operations_are_the_products_of_the_graph():
-    """One pass and one mini-batch: the loops' bodies are in the graph once, those over steps too."""
+    """The count is one pass and one mini-batch: the loops' bodies are in the graph once, those over steps too."""
     from products import products
 
     source = DependentBandit(episodes=1)

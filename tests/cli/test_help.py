@@ -27,7 +27,7 @@ def verbs():
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """A folder with what the examples name."""
+    """Make a folder with the files that the examples name."""
     for each in FOLDERS:
         (tmp_path / each).mkdir(parents=True)
     monkeypatch.chdir(tmp_path)

@@ -22,7 +22,7 @@ def test_arms_pay_with_their_own_probability():
     deviation = np.sqrt(np.mean(means[:, 2] * (1 - means[:, 2])) / 10)
 
     def fits(arm):
-        """Mean square of the difference, which is binomial noise alone only for the arm that was pulled."""
+        """Check that the mean square of the difference is binomial noise alone, which it is only for the arm pulled."""
         return abs(np.mean((rewards - means[:, arm]) ** 2) / deviation**2 - 1) < 0.1
 
     assert fits(2)

@@ -66,7 +66,7 @@ class TestImageFolder:
         assert source.pools["test"].names[0] == "test/test-c00" and source.input_shape == (16, 16, 1)
 
     def test_classes_in_two_splits_are_told(self, tmp_path, capsys):
-        """Their test is no few-shot accuracy; the usual folders of image classification are such."""
+        """A test of such classes is no few-shot accuracy; the usual folders of image classification are such."""
         self.fill(tmp_path / "train", 6)
         self.fill(tmp_path / "test", 5)
         self.build(tmp_path)
@@ -113,7 +113,7 @@ class TestImageFolder:
         assert rows.tolist() == [0] * 4 + [255] * 5
 
     def test_damaged_exif_data_are_told_with_the_file(self, monkeypatch):
-        """They raise TypeError, struct.error or AttributeError, as the byte that is wrong."""
+        """Damaged data raise TypeError, struct.error or AttributeError, as the byte that is wrong."""
         monkeypatch.setattr("PIL.ImageOps.exif_transpose", lambda image: abs(b""))
         with pytest.raises(DataError, match=r"a/b\.jpg is not a readable image \(bad operand"):
             decode.decode(png(255, (9, 9)), "a/b.jpg", (9, 9), 3)

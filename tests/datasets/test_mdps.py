@@ -70,7 +70,7 @@ def test_episodes_start_in_state_0_and_end_after_the_horizon(played):
 
 
 def best_values(transitions, rewards, horizon):
-    """V*_h(s), [H, S]: the best over all deterministic policies for the steps that remain, evaluated one by one."""
+    """Return V*_h(s), [H, S]: the best of all deterministic policies for the remaining steps, evaluated one by one."""
     states, actions = rewards.shape
     best = np.zeros((horizon + 1, states))
     for first in range(horizon):

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 def doubled(levels):
-    """A short pickle, and more numbers than there is memory when it is made an array."""
+    """Return lists whose pickle is short, but which as an array are more numbers than fit in memory."""
     rows = [0]
     for _ in range(levels):
         rows = [rows, rows]
@@ -40,7 +40,7 @@ class TestMiniImagenet:
         monkeypatch.setattr(miniimagenet, "IMAGES", 4)
 
     def entries(self):
-        """(split, class, file name, bytes); the first red value tells class and image."""
+        """Yield (split, class, file name, bytes) of each image; the first red value tells class and image."""
         for number, split in enumerate(SPLITS):
             for each in range({"train": 3, "val": 2, "test": 2}[split]):
                 for image in range(4):

@@ -142,7 +142,7 @@ class TestOmniglot:
 class TestFetch:
     @pytest.fixture
     def address(self, tmp_path):
-        """A server of this machine with one file."""
+        """Start a server of one file on this machine and yield its address."""
         (tmp_path / "served").mkdir()
         (tmp_path / "served" / "a.zip").write_bytes(b"content")
 

@@ -1,4 +1,4 @@
-"""What a spec builds: sources of other packages are checked for what they lack, streams draw what sources draw."""
+"""Models that specs build: sources of other packages are checked for what they lack, streams draw what sources draw."""
 
 import numpy as np
 import pytest

@@ -14,7 +14,7 @@ OPTIONS = {
 
 
 def learner(options, network, protocol, input_shape=(16, 16, 1), way=3, regression=False, **setup):
-    """A learner for tasks of this shape, without a source of tasks."""
+    """Build a learner for tasks of this shape, without a source of tasks."""
     target_shape = (1,) if regression else ()
     source = SimpleNamespace(input_shape=input_shape, regression=regression, target_shape=target_shape)
     return build(Setup(options, network, protocol=protocol, way=way, **({"steps": 10} | setup)), source)

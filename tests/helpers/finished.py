@@ -1,4 +1,4 @@
-"""What is compared of finished runs."""
+"""The files of finished runs that are compared."""
 
 import csv
 import json
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def results(run: Path) -> dict[str, object]:
-    """The three final files, times aside."""
+    """Return the contents of the three final files, times aside."""
     with open(run / "metrics.csv", newline="") as file:
         rows = [
             {k: v for k, v in row.items() if k not in ("seconds", "tasks_per_second")} for row in csv.DictReader(file)

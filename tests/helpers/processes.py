@@ -19,8 +19,8 @@ class Started:
     """`metarun ARGUMENTS`, with more in the environment; as much of subprocess.Popen as the tests use."""
 
     def __init__(self, *arguments: object, program: Callable[[], object] | None = None, **environment: str) -> None:
-        """`program`, in place of that of `metarun`: a function of a module in this folder that is no test, for the
-        process has this folder on its path and not the one above it."""
+        """Start the process. `program`, if any, is called in place of metarun's: a function of a module in this
+        folder, for the process has this folder on its path and not the one above it."""
         self._arguments = list(map(str, arguments))
         self._printed = tempfile.TemporaryDirectory()
         told = (self._arguments, program, os.environ | environment, os.getcwd(), self._printed.name)
@@ -32,11 +32,11 @@ class Started:
             os.kill(self._process.pid, number)
 
     def poll(self) -> int | None:
-        """Its exit code, that of a signal negative; None while it runs."""
+        """Return the exit code, negative for a signal; None while the process runs."""
         return self._process.exitcode
 
     def wait(self, seconds: float = 1200) -> subprocess.CompletedProcess[str]:
-        """How it ended and what it printed; killed when it takes longer."""
+        """Wait for the end; return the exit code and the output. Kill the process if it takes longer."""
         self._process.join(seconds)
         late = self.poll() is None
         self._process.kill()
@@ -52,7 +52,7 @@ def metarun(*arguments: object, **options) -> subprocess.CompletedProcess[str]:
 
 
 def dying(last: str) -> None:
-    """`metarun` that is killed before the file `last` gets its name."""
+    """Run `metarun`, killed before the file `last` gets its name."""
     from metarun.cli.main import main
 
     replace = Path.replace
@@ -67,7 +67,7 @@ def dying(last: str) -> None:
 
 
 def stopping(worker: int = 0) -> None:
-    """`metarun` whose worker of this number sends itself SIGTERM after some training steps, at most 31."""
+    """Run `metarun`; the worker of this number sends itself SIGTERM after some training steps, at most 31."""
     from metarun.cli.main import main
     from metarun.experiments.training.steps import TrainingSteps
 
@@ -86,7 +86,7 @@ def stopping(worker: int = 0) -> None:
 
 
 def counting_traces() -> None:
-    """`metarun` that prints, last, how often its training step was traced."""
+    """Run `metarun`, and print at the end how often its training step was traced."""
     from metarun.cli.main import main
     from metarun.experiments.training.steps import TrainingSteps
 

@@ -4,13 +4,13 @@ import math
 
 
 def products(function):
-    """Floating-point operations of all convolutions and matrix products in a concrete function and what it calls."""
+    """Count the floating-point operations of convolutions and matrix products in a concrete function and its calls."""
     graphs = [function.graph, *(each.graph for each in function.graph._functions.values())]
     return sum(_operations(operation) for graph in graphs for operation in _needed(graph))
 
 
 def _needed(graph):
-    """What the graph's outputs depend on, and what changes a variable; the compiler drops the rest."""
+    """Find what the graph's outputs depend on, and what changes a variable; the compiler drops the rest."""
     waiting = [output.op for output in graph.outputs] + [op for op in graph.get_operations() if "Assign" in op.type]
     found = set()
     while waiting:

@@ -30,7 +30,7 @@ def theta_network(theta):
 
 
 class QuadraticProblem:
-    """As `Problem`, with the quadratic loss."""
+    """A `Problem` with the quadratic loss."""
 
     regression, protocol = True, "transductive"
 
@@ -44,7 +44,7 @@ class QuadraticProblem:
 
 
 def quadratic_tasks(centers, examples=4):
-    """One task a row of `centers` [T, D]; every target is the task's center."""
+    """Make one task per row of `centers` [T, D]; every target is the task's center."""
     centers = np.asarray(centers, np.float64)
     x = tf.zeros((len(centers), examples, 1), tf.float64)
     y = tf.constant(np.repeat(centers[:, None], examples, axis=1))

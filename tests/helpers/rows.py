@@ -16,7 +16,7 @@ ROW = {
 
 
 def leave(one, mean=0.5, values=(0.4, 0.5, 0.6), **changes):
-    """What a finished run of a planned cell leaves."""
+    """Write what a finished run of a planned cell leaves."""
     one.directory.path.mkdir(parents=True, exist_ok=True)
     one.directory.spec.write_text(resolved_yaml(one.experiment))
     told = {"mean": mean, "episodes": len(values), "spec_digest": one.experiment.digest, "seed": one.seed}

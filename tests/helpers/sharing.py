@@ -67,7 +67,7 @@ class Unweighted(Share):
 
 
 def variables(name: str, precision: str, workers: Workers, wrong: str = "") -> list[np.ndarray]:
-    """After training."""
+    """Train a case and return the variables after it."""
     case = CASES[name]
     case = case | {"train": case["train"] | {"steps": STEPS}}
     if precision == "float32" and case["dataset"]["name"] == "glyphs":

@@ -21,7 +21,7 @@ cells:
 
 
 def write_table(folder):
-    """Its file, beside its spec."""
+    """Write the table beside its spec; return its path."""
     (folder / "sines.yaml").write_text(SPEC)
     path = folder / "paper.yaml"
     path.write_text(TABLE.replace("SPEC", str(folder / "sines.yaml")))

@@ -62,7 +62,7 @@ PartitionName=high Nodes=ALL MaxTime=INFINITE PriorityTier=100 PreemptMode=OFF
 
 
 def missing() -> str:
-    """Why no cluster can be started here; "" where one can."""
+    """Explain why no cluster can be started here; "" where one can."""
     lacking = [name for name in NEEDED if shutil.which(name, path=_path()) is None]
     if lacking:
         return f"no {', '.join(lacking)}: apt-get install slurmctld slurmd slurm-client munge"

@@ -1,4 +1,4 @@
-"""What the tests of submitted runs share: a small experiment, the command, the queue."""
+"""Helpers of the tests of submitted runs: a small experiment, the command, the queue."""
 
 import os
 import subprocess
@@ -29,7 +29,7 @@ def metarun(folder, *arguments, code=0, **environment):
 
 
 def queue() -> list[str]:
-    """States of all jobs."""
+    """Return the states of all jobs."""
     return subprocess.run(["squeue", "-h", "-r", "-o", "%T"], capture_output=True, text=True, check=True).stdout.split()
 
 

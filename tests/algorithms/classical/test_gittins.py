@@ -29,7 +29,7 @@ def test_published_values(discount, successes, failures, published):
 
 
 def restart_index(a, b, discount, depth=70):
-    """(1 - discount) times the value of an arm that may start afresh at any time (Katehakis and Veinott 1987)."""
+    """Return (1 - discount) times the value of an arm that may restart at any time (Katehakis and Veinott 1987)."""
     wins, losses = np.meshgrid(np.arange(depth + 1), np.arange(depth + 1), indexing="ij")
     mean = (a + wins) / (a + b + wins + losses)
     value = np.full((depth + 2, depth + 2), 0.5 / (1 - discount))

@@ -112,7 +112,7 @@ def test_gittins_prefers_the_arm_that_it_knows_less():
 
 
 def experience():
-    """One trial in which some of 3 x 2 pairs were seen."""
+    """Return the experience of a trial in which some of 3 x 2 pairs were seen."""
     visits = np.array([[[3, 1], [0, 2], [1, 0]]], np.float32)
     rewards = np.array([[[4.5, -1], [0, 1], [2, 0]]], np.float32)
     moves = np.zeros((1, 3, 2, 3), np.float32)
@@ -127,7 +127,7 @@ def planned(name, prior_mean, parameter, episode=0):
 
 
 def backwards(rewards, transitions, bonus=0.0):
-    """Values [H, S, A] in plain numpy, with `bonus` times the number of steps that follow."""
+    """Compute values [H, S, A] in plain numpy, with `bonus` times the number of steps that follow."""
     after, values = np.zeros(3), []
     for follow in range(3):
         values.insert(0, rewards + transitions @ after + bonus * follow)
@@ -183,7 +183,7 @@ def test_posterior_transitions_are_dirichlet():
 
 
 def moved_by_hand(probabilities, width, after):
-    """Jaksch, Ortner and Auer 2010, figure 2."""
+    """Compute the best expected value of `after` within the width, as in figure 2 of Jaksch, Ortner and Auer (2010)."""
     order, moved = np.argsort(-after), probabilities.astype(float).copy()
     moved[order[0]] = min(1, moved[order[0]] + width / 2)
     for state in order[::-1]:
@@ -208,7 +208,7 @@ def test_optimistic_expectation_is_that_of_the_papers_procedure():
 
 
 def test_ucrl2_widths():
-    """Without width the values are those of the estimates; the last step shows the reward's width alone."""
+    """Values without width are those of the estimates; the last step shows the reward's width alone."""
     np.testing.assert_allclose(planned("ucrl2", 0.0, 0.0), backwards(*estimates(0.0, 1e-4, 1e-5)), rtol=1e-4, atol=1e-5)
     last = planned("ucrl2", 0.0, 0.1, episode=4)[2]
     visits = np.maximum(experience()[0][0].numpy(), 1)

@@ -173,7 +173,7 @@ def test_the_same_seed_gives_the_same_first_values_and_another_seed_others():
 
 
 def keras_conv4(filters: int, outputs: int) -> keras.Model:
-    """The network of Conv4Options(filters, downsample="stride") in Keras."""
+    """Build the network of Conv4Options(filters, downsample="stride") in Keras."""
     layers = [keras.Input((16, 16, 1), dtype="float64")]
     for _ in range(4):
         layers.append(keras.layers.Conv2D(filters, 3, 2, "same", use_bias=False, dtype="float64"))

@@ -39,7 +39,7 @@ def random(*shape, dtype="float64"):
 
 
 def keras_model(options, shape, outputs, dtype):
-    """The network of the options as a Keras model of the same precision."""
+    """Build the network of the options as a Keras model of the same precision."""
     norm = {"epsilon": 1e-3, "dtype": dtype}
     layers = [keras.Input(shape, dtype=dtype)]
     if isinstance(options, MLPOptions):
@@ -68,7 +68,7 @@ def keras_model(options, shape, outputs, dtype):
 
 
 def general(options, network, shape, outputs, dtype):
-    """A KerasNetwork with the values of `network`, under the names of `network`."""
+    """Build a KerasNetwork with the values of `network`, in Keras' order of them."""
     wrapped = KerasNetwork(keras_model(options, shape, outputs, dtype))
     for variable, value in zip(wrapped.parameters.values(), _in_keras_order(network), strict=True):
         variable.assign(value)
@@ -87,7 +87,7 @@ def _in_keras_order(network):
 
 
 def gradients_of(learner, batch):
-    """Loss and what the outer optimizer would get, in Keras' order of the network's parameters."""
+    """Return the loss and what the outer optimizer would get, in Keras' order of the network's parameters."""
     if isinstance(learner, MAML):
         metrics, gradients = learner.compiled_gradient(batch)
         return float(metrics["loss"]), gradients

@@ -23,7 +23,7 @@ def inputs():
 
 
 def plain(one, weights, xs, reset_inside=False):
-    """As the paper's code writes a GRU; `reset_inside`: the original GRU, (r * h) U_c instead of r * (h U_c)."""
+    """Compute a GRU as the paper's code does; `reset_inside`: the original GRU, (r * h) U_c instead of r * (h U_c)."""
     h, outputs, units = tf.zeros((xs.shape[1], one.units), tf.float64), [], one.units
     act = tf.nn.relu if one.options.activation == "relu" else tf.tanh
     for x in tf.unstack(xs):
@@ -90,7 +90,7 @@ def test_a_compiled_program_gives_the_same():
 
 
 def test_first_weights():
-    """Each gate by itself: Xavier for its inputs, orthogonal for h; biases 0. Rejected: one matrix for all gates."""
+    """Gates are drawn one by one: Xavier for inputs, orthogonal for h; biases 0. Rejected: one matrix for all gates."""
     one = GRU(GRUOptions(units=64), INPUTS, OUTPUTS, "float64", seed=0)
     weights = one.weights()
     for gate in range(3):

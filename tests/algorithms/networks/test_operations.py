@@ -32,7 +32,7 @@ MAML_CASES = [
 
 @pytest.mark.parametrize(("options", "network", "protocol"), MAML_CASES)
 def test_maml(make_source, options, network, protocol):
-    """Without second order's share the count would be lower by more than half."""
+    """A count without second order's share would be lower by more than half."""
     one, batch = learner(options, network, protocol), make_source(size=28).sample("train", 0, 2, SHAPE, seed=0)
     one.compiled_gradient = one.meta_gradient
     counted = products(tf.function(one.meta_gradient).get_concrete_function(batch))

@@ -43,7 +43,7 @@ class Backbone(Options):
 
 
 class Building(Options):
-    """What a function builds."""
+    """A package's network options whose network a function builds."""
 
     name: Literal["building"] = "building"
     function: Any
@@ -62,7 +62,7 @@ def batches(make_source, dtype="float64"):
 
 
 def in_conv4s_order(names, kinds):
-    """Conv4's names, block by block."""
+    """Sort names as Conv4 has them, block by block."""
     return [
         f"{kind}{number}/{part}" for number in range(1, 5) for kind, part in kinds if f"{kind}{number}/{part}" in names
     ]
@@ -70,7 +70,7 @@ def in_conv4s_order(names, kinds):
 
 @pytest.mark.parametrize("protocol", ["inductive", "transductive"])
 def test_batch_norm_of_keras_follows_the_protocol(make_source, protocol):
-    """As that of conv4, in training and test. Rejected: averages that no step has moved; the other protocol."""
+    """Batch norm acts like conv4's, in training and test. Rejected: averages that no step moved; the other protocol."""
     ours = learner(PrototypicalNetworkOptions(), Conv4Options(filters=4, downsample="stride"), protocol)
     theirs = learner(PrototypicalNetworkOptions(), Backbone(), protocol)
     order = in_conv4s_order(ours.parameters, (("conv", "kernel"), ("norm", "scale"), ("norm", "offset")))
@@ -216,7 +216,7 @@ def functional(mix):
     ],
 )
 def test_whether_an_output_may_depend_on_other_examples(model, mixes):
-    """Where it may, the inductive protocol shows a network one query at a time."""
+    """The inductive protocol, where it may, shows a network one query at a time."""
     model(tf.zeros((2, 4)))
     assert KerasNetwork(model).batch_norm == mixes
 

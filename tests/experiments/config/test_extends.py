@@ -32,7 +32,7 @@ name: child
 
 @pytest.fixture
 def write(tmp_path):
-    """A function that writes a file of this name and returns its path; there is a `parent.yaml`."""
+    """Return a function that writes a file of this name and returns its path; there is a `parent.yaml`."""
 
     def write(text, name="child.yaml"):
         path = tmp_path / name
@@ -92,7 +92,7 @@ def test_the_digest_is_that_of_the_resolved_spec(write):
 
 
 def test_a_child_has_a_name_of_its_own(write):
-    """With the parent's, both would be trained in one folder."""
+    """Both would be trained in one folder under the parent's name."""
     assert mistakes(write("extends: parent.yaml\n"))[0].startswith("child.yaml:1: name: is missing")
 
 
@@ -140,7 +140,7 @@ def test_overrides_come_last_and_name_no_parent(write):
 
 
 def test_mistakes_have_the_line_of_their_own_file(write):
-    """Those of the child first. What the child replaces is no mistake of the parent."""
+    """Mistakes of the child come first. What the child replaces is no mistake of the parent."""
     wrong = PARENT.replace("4}", "fast}").replace("steps: 2000", "step: 2000").replace("[1, 2]", "[1, 1]")
     write(wrong.replace("0.fast", "fast"), "parent.yaml")
     problems = mistakes(write(CHILD + "protocol: both\nseeds: [5]\n"))

@@ -221,7 +221,7 @@ def test_the_cells_of_the_papers_ship():
 
 
 def test_a_cell_is_as_its_paper_trained_it():
-    """What the recipes say that a name does not: MAML's inner step on the mean loss, clipped before Adam in the scale
+    """The recipes say what a name does not: MAML's inner step on the mean loss, clipped before Adam in the scale
     of the paper's loss; 60-way prototypes; ten shots for a one-shot Reptile."""
     for name, spec in SHIPPED.items():
         paper, _, cell = name.partition("/")
@@ -266,7 +266,7 @@ def test_a_test_that_does_not_fit_the_model_is_one_line(spec, changes, told):
 
 
 def test_a_trained_network_may_be_tested_in_either_protocol():
-    """Its running averages have no effect in the transductive one: no mistake, they are there already."""
+    """The running averages have no effect in the transductive one: no mistake, they are there already."""
     from metarun.experiments.config.variants import with_test
 
     trained = load("quickstart/protonet", ["network.norm_momentum=0.5", "protocol=inductive"]).experiment

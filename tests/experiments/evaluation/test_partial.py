@@ -30,14 +30,14 @@ SINES = ("network.hidden=[8]", "train.steps=5", "validation=null", "test.episode
 
 @pytest.fixture(autouse=True)
 def calls_of_four(monkeypatch):
-    """Four tasks a call, kept after each."""
+    """Measure four tasks per call and keep them after each."""
     monkeypatch.setattr(tasks, "EPISODES_AT_ONCE", 4)
     monkeypatch.setattr(checkpoint, "SECONDS_BETWEEN", 0)
 
 
 @pytest.fixture
 def stop_after(monkeypatch):
-    """The signal of a batch system comes when a test has kept so many calls; the numbers of those are returned."""
+    """Return a function after which a test gets the signal of a batch system once it has kept so many calls."""
     keep = PartialTest.keep
 
     def stop_after(calls):

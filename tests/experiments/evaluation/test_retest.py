@@ -33,7 +33,7 @@ jit: off
 
 @pytest.fixture
 def trained(tmp_path, own_cache):
-    """A run on a folder of 6 training, 2 validation and 5 test classes."""
+    """Train on a folder of 6 training, 2 validation and 5 test classes."""
     for split, classes in (("train", 6), ("val", 2), ("test", 5)):
         for number in range(classes):
             folder = tmp_path / "images" / split / f"{split}-{number}"

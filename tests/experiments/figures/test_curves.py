@@ -50,7 +50,7 @@ def runs(tmp_path_factory):
 
 
 def another_seed(run, seed, **changes):
-    """A copy of a run in the folder beside it as another seed, whose values are one larger; its folder."""
+    """Copy a run into the folder beside it as another seed whose values are one larger; return its folder."""
     copy = run.parent / f"seed-{seed}"
     shutil.copytree(run, copy)
     row = json.loads((copy / "result.json").read_text()) | {"seed": seed} | changes

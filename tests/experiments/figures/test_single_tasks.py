@@ -80,7 +80,7 @@ def figure_of(found, kind, number=0):
 
 
 def telling(found):
-    """A test task that cannot be taken for the first one: its accuracy is another."""
+    """Return a test task whose accuracy is not that of the first one, and all accuracies."""
     accuracy = episodes(found, "accuracy")
     return int(np.flatnonzero(accuracy != accuracy[0])[0]), accuracy
 

@@ -1,4 +1,4 @@
-"""What a job does beside its run."""
+"""A job's work beside its run."""
 
 import pytest
 from sines import SPEC
@@ -11,7 +11,7 @@ from metarun.experiments.runs.run import Run
 
 
 def test_a_test_that_fails_keeps_no_other_one(tmp_path, monkeypatch):
-    """One model fills several cells. Rejected: cells after the failing one stay empty at each submission."""
+    """A model fills several cells. Rejected: cells after the failing one stay empty at each submission."""
     for name in ("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS", "TF_CPP_MIN_LOG_LEVEL"):
         monkeypatch.setenv(name, "1")
     (tmp_path / "sines.yaml").write_text(SPEC)

@@ -33,7 +33,7 @@ def test_a_sweep_becomes_arrays_and_a_table(folder):
 
 
 def test_a_papers_table_is_filled_by_jobs(folder):
-    """One model, two cells: its job tests it for both, the last one writes the table."""
+    """A model fills two cells: its job tests it for both, the last one writes the table."""
     cells = (
         "cells:\n- {name: a, column: c, method: m, spec: SPEC}\n- {name: b, column: c, method: n, spec: SPEC, TEST}\n"
     )

@@ -85,7 +85,7 @@ def test_workers_of_one_run_on_two_nodes(folder):
 
 @pytest.mark.slow
 def test_every_learner_trains_over_two_nodes_as_with_one_worker(folder):
-    """All variables after 20 steps; what is wrong there is in test_workers."""
+    """The variables after 20 steps are equal; wrong variants are rejected in test_followers."""
     found = []
     for name, launcher in (("one", ()), ("two", ("srun", "--nodes=2", "--ntasks-per-node=1"))):
         file = folder / f"{name}.npz"

@@ -1,4 +1,4 @@
-"""What is said of runs that were trained and are at work again, or were started in another way since."""
+"""States of runs that were trained and are at work again, or were started in another way since."""
 
 import json
 import os
@@ -19,7 +19,7 @@ from metarun.experiments.system import lock
 
 @pytest.fixture(autouse=True)
 def no_scheduler(tmp_path, monkeypatch):
-    """No process is ended either."""
+    """Hide the scheduler, and end no process either."""
     monkeypatch.setenv("PATH", "")
     monkeypatch.setattr("metarun.experiments.jobs.submission._end", lambda holder: None)
     monkeypatch.chdir(tmp_path)

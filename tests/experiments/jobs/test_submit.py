@@ -31,7 +31,7 @@ from metarun.experiments.system import lock
 
 @pytest.fixture(autouse=True)
 def settings(tmp_path, monkeypatch):
-    """No file of the user who runs the tests; the spec is here."""
+    """Hide the settings of the user who runs the tests; the spec is in the current folder."""
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     monkeypatch.delenv("METARUN_CLUSTER", raising=False)
     monkeypatch.chdir(tmp_path)
@@ -166,7 +166,7 @@ def test_runs_behind_a_link_are_those_that_were_submitted(tmp_path, monkeypatch)
 
 
 def test_a_local_run_does_not_take_itself_for_the_job_around_it(tmp_path):
-    """It would be requeued with all others, or wait for workers; and its log is no link to that of a former job."""
+    """The run would be requeued with all others, or wait for workers; its log is no link to that of a former job."""
     (tmp_path / "job.log").symlink_to(tmp_path / "gone" / "1.log")
     code = (
         "import os, sys\nfrom metarun.experiments.jobs import local\n"
@@ -217,7 +217,7 @@ def test_gpus_are_shared_out(monkeypatch):
 
 
 def test_what_sbatch_would_be_asked_for():
-    """One array for runs of equal settings, all together within the limit. Rejected: an array for each spec, four of
+    """Runs of equal settings are one array, all together within the limit. Rejected: an array for each spec, four of
     each array at once, half of each where there is no limit."""
     wide = slurm_jobs.SPEC.replace("name: tiny", "name: wide").replace("max_parallel: 4", "cpus: 2")
     Path("wide.yaml").write_text(wide)

@@ -12,7 +12,7 @@ from metarun.experiments.papers.plan import plan
 
 @pytest.fixture
 def table(tmp_path):
-    """The file of a table of three cells that one model fills."""
+    """Write a table of three cells that one model fills; return its path."""
     return write_table(tmp_path)
 
 
@@ -123,7 +123,7 @@ published: {maml: [0.4, 0.3]}
 
 @pytest.fixture
 def crossed(table):
-    """The file of a table of two methods in two columns; `sines.yaml` is beside it."""
+    """Write a table of two methods in two columns; `sines.yaml` is beside it."""
     path = table.with_name("crossed.yaml")
     path.write_text(CROSSED.replace("SPEC", "sines.yaml"))
     return path
@@ -146,7 +146,7 @@ def test_methods_in_columns_are_cells(crossed, tmp_path):
 
 
 def test_overrides_of_a_part_are_added_to_a_cell_of_methods_and_columns(crossed, tmp_path):
-    """They do not replace what makes the cell."""
+    """Overrides of the part do not replace what makes the cell."""
     part = tmp_path / "part.yaml"
     part.write_text(PART.replace("TABLE", str(crossed)).replace("k10:", "k10-maml:"))
     (first, _) = plan(load_table(str(part)), tmp_path, seeds=[0])

@@ -1,4 +1,4 @@
-"""What filling a table would take, told before anything runs."""
+"""The cost of filling a table, printed before anything runs."""
 
 import pytest
 from command import reproduce
@@ -14,7 +14,7 @@ from metarun.experiments.runs.run import Run
 
 @pytest.fixture
 def table(tmp_path):
-    """The file of a table of three cells that one model fills."""
+    """Write a table of three cells that one model fills; return its path."""
     return write_table(tmp_path)
 
 

@@ -1,4 +1,4 @@
-"""What is said of a cell: its verdict, and which methods are the best of a column."""
+"""The result of a cell: its verdict, and which methods are the best of a column."""
 
 import math
 

@@ -31,13 +31,13 @@ from metarun.experiments.system import lock
 
 @pytest.fixture
 def table(tmp_path):
-    """The file of a table of three cells that one model fills."""
+    """Write a table of three cells that one model fills; return its path."""
     return write_table(tmp_path)
 
 
 @pytest.fixture
 def calls(monkeypatch):
-    """Counts trainings and evaluations that reproduce does; they stay the real ones."""
+    """Count the trainings and evaluations of reproduce; they stay the real ones."""
     counted = {"train": 0, "evaluate": 0}
 
     def counting(name, real):
@@ -169,7 +169,7 @@ def test_states_of_cells(table, tmp_path):
 
 
 def test_the_job_that_writes_the_table_finds_it_where_it_is(table, tmp_path, monkeypatch):
-    """By the name it was given: a link's target has another name, and other specs beside it."""
+    """The job uses the name it was given: a link's target has another name, and other specs beside it."""
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "linked.yaml").symlink_to(table.rename(tmp_path / "elsewhere/results.yaml"))
     told = []
@@ -234,7 +234,7 @@ def test_bold_needs_identical_episodes(table, tmp_path):
 
 
 def test_none_is_bold_beside_a_cell_that_cannot_be_compared(table, tmp_path):
-    """It may be the best. Rejected: the best of those that are left."""
+    """The other cell may be the best. Rejected: the best of those that are left."""
     second = table.parent / "second.yaml"
     text = table.read_text()
     for name in ("second", "third"):
@@ -296,7 +296,7 @@ def test_finished_seeds_that_were_not_asked_for_are_told(table, tmp_path):
 
 
 def test_jobs_are_not_kept_by_a_cell_that_is_damaged(table, tmp_path, monkeypatch):
-    """With --executor. Rejected: "nothing to submit" and exit code 0, or no run at all."""
+    """The other cells are submitted by --executor. Rejected: "nothing to submit" and exit code 0, or no run."""
     second = table.parent / "second.yaml"
     second.write_text(SPEC.replace("name: sines", "name: second"))
     table.write_text(table.read_text() + f"  - {{name: other, column: K = 5, method: X, spec: {second}}}\n")
@@ -356,7 +356,8 @@ def test_no_seed_changes_a_classical_method(tmp_path):
 
 
 def test_a_single_number_of_seeds_is_still_a_count(table, tmp_path):
-    """As before --seeds took ranges, and a warning says so. Rejected: seed 3 in place of three seeds, or no word."""
+    """A number means what it did before --seeds took ranges, and a warning says so. Rejected: seed 3 in place of three
+    seeds, or no warning."""
     for text, seeds, warned in (("3", 3, "0-2"), ("3-3", 1, None), ("0,4", 2, None), ("0", 1, None)):
         told = reproduce(table, "--out", tmp_path, "--cells", "k5", "--seeds", text, "--dry-run")
         assert ("missing" if seeds == 1 else f"{seeds} missing") in told.stdout

@@ -12,7 +12,7 @@ from metarun.experiments.runs.rows import COLUMNS, DTYPES, read_frame
 
 
 def write_cells(path, *cells):
-    """A TABLE.csv: name, budget and result of each cell, and whether it is the best."""
+    """Write a TABLE.csv: name, budget and result of each cell, and whether it is the best."""
     told = {"method": "A", "spec": "s", "metric": "accuracy", "published": 99, "ci95": 0.25, "verdict": "a verdict"}
     told |= {"episodes": 600, "seeds": 2, "train_steps": 10, "inner_steps": 0, "checkpoint": "last"}
     told |= {"spec_digest": "0", "episodes_digest": "1"}
@@ -26,7 +26,7 @@ def write_cells(path, *cells):
 
 
 def told_of(cells, *columns):
-    """Some columns of cells, line by line."""
+    """Return some columns of cells, line by line."""
     return [tuple(line[name] for name in columns) for line in records(cells)]
 
 
@@ -36,7 +36,7 @@ def tables(script):
 
 
 def rows(path, *values, episodes=600, digest="0"):
-    """A results.csv with these experiments, seeds and means, all of so many episodes, or of the same."""
+    """Write a results.csv with these experiments, seeds and means, all of so many episodes, or of the same."""
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
@@ -49,7 +49,7 @@ def rows(path, *values, episodes=600, digest="0"):
 
 @pytest.fixture
 def folders(tables, tmp_path, monkeypatch):
-    """Where the tables are, in place of the repository's, and a folder of runs."""
+    """Make a folder of tables, in place of the repository's, and a folder of runs."""
     monkeypatch.setattr(tables, "HERE", tmp_path / "results")
     monkeypatch.setattr(tables, "ROWS", tmp_path / "results/results.csv")
     for folder in ("results", "runs"):
@@ -82,7 +82,7 @@ def test_a_table_and_its_line(tables, folders):
 
 
 def test_the_main_numbers_are_some_lines_of_all(tables):
-    """In its order. Every cell that is chosen is there: a misspelt name would silently leave one out."""
+    """Main lines keep the order of all. Every chosen cell is there: a misspelt name would silently leave one out."""
     chosen, everything = (
         [[cell.strip() for cell in line.split("|")] for line in tables.written(name).splitlines() if "---" not in line]
         for name in ("main", "all")  # columns have another width
@@ -92,7 +92,7 @@ def test_the_main_numbers_are_some_lines_of_all(tables):
 
 
 def test_a_table_of_runs_of_several_machines(tables, folders):
-    """What is there stays, unless the new cell had as much of the budget; the order is the paper's."""
+    """A cell that is there stays, unless the new one had as much of the budget; the order is the paper's."""
     results, runs = folders
     name = "snell2017-omniglot"
     write_cells(results / f"{name}.csv", ("5way-1shot", 1.0, 98.0, True), ("20way-1shot", 0.5, 95.0, False))
@@ -126,7 +126,7 @@ def test_a_table_of_runs_of_several_machines(tables, folders):
     ],
 )
 def test_the_best_of_two_folders(tables, tmp_path, old, new, best):
-    """Each cell with an interval of 0.25: those 0.5 apart are told apart by any test of the same tasks."""
+    """Cells have an interval of 0.25: those 0.5 apart are told apart by any test of the same tasks."""
     for name, cells in (("old", old), ("new", new)):
         write_cells(tmp_path / name, *((f"c-{cell}", 1.0, *told) for cell, *told in cells))
     cells = tables.merged(read_table(tmp_path / "old"), read_table(tmp_path / "new"))
@@ -144,7 +144,7 @@ def test_fewer_seeds_do_not_take_the_place_of_more(tables, tmp_path):
 
 
 def test_taking_over_again_changes_nothing(tables, folders):
-    """Nor does a trial with a part of the budget, none of whose cells is taken."""
+    """A trial with a part of the budget changes nothing either: none of its cells is taken."""
     results, runs = folders
     write_cells(runs / "snell2017-omniglot.csv", ("5way-1shot", 1.0, 98.5, True), ("5way-5shot", 1.0, 98.4, True))
     budget = ("5way-1shot", 0.1, 90.0, True), ("5way-5shot", 0.1, 80.0, False)
@@ -166,7 +166,7 @@ def test_a_row_of_more_episodes_is_another_one(tables, folders):
 
 
 def test_csvs_that_are_read_and_written_again_are_the_same_bytes(tables):
-    """All that are in the repository, which older versions have written."""
+    """The files are those in the repository, which older versions have written."""
     folder = Path(__file__).parents[3] / "experiments/results"
     read = [path for path in folder.glob("*.csv") if path.stem in shipped_tables()]
     assert len(read) > 7

@@ -86,14 +86,14 @@ def test_wilcoxon_by_hand():
 
 
 def test_wilcoxon_of_millions_of_equal_differences():
-    """Where all sizes are equal it is the sign test: z = (k - n / 2) / (sqrt(n) / 2). Rejected: cubes in 64 bits."""
+    """The test of equal sizes is the sign test: z = (k - n / 2) / (sqrt(n) / 2). Rejected: cubes in 64 bits."""
     n, k = 3_000_000, 1_503_000
     p = wilcoxon_p(np.repeat([1.0, -1.0], [k, n - k]))
     assert p == pytest.approx(math.erfc((k - n / 2) / (math.sqrt(n) / 2) / math.sqrt(2)), rel=1e-5)
 
 
 def finished(folder, values, dataset="{name: omniglot}", **changes):
-    """A run directory with these episodes."""
+    """Write a run directory with these episodes."""
     folder.mkdir(parents=True)
     spec = folder / "spec.yaml"
     spec.write_text(

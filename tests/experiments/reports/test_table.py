@@ -124,7 +124,7 @@ def test_a_file_that_is_no_table_is_told(tmp_path):
 
 
 def leave(folder, *overrides, seed=0, validations=((500, 0.5), (1000, 0.7), (1500, 0.6)), **changes):
-    """A finished run of omniglot/maml with overrides."""
+    """Write a finished run of omniglot/maml with overrides."""
     experiment = load("omniglot/maml", overrides).experiment
     run = folder / experiment.name / f"seed-{seed}"
     run.mkdir(parents=True)
@@ -138,7 +138,7 @@ def leave(folder, *overrides, seed=0, validations=((500, 0.5), (1000, 0.7), (150
 
 @pytest.fixture
 def sweep(tmp_path):
-    """Two inner rates, two numbers of inner steps, two seeds; and a run that belongs to no sweep."""
+    """Write runs of two inner rates, two numbers of inner steps and two seeds, and a run that belongs to no sweep."""
     for rate in ("0.1", "1"):
         for steps in ("1", "5"):
             changes = [f"algorithm.inner_lr={rate}", f"algorithm.inner_steps={steps}", f"name=s-{rate}-{steps}"]

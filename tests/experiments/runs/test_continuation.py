@@ -33,7 +33,7 @@ test: {way: 1, shot: 5, query: 5, episodes: 30}
 
 @pytest.fixture
 def sines(tmp_path):
-    """Gives the experiment of the spec, changed, and its folder."""
+    """Return a function that gives the experiment of the spec, changed, and its folder."""
     (tmp_path / "sines.yaml").write_text(SPEC)
 
     def make(*changes, out="runs", seed=0):
@@ -44,7 +44,7 @@ def sines(tmp_path):
 
 
 def leave(experiment, directory, step, images="images"):
-    """What `shorter_run` and `continue_shorter_run` read of a run that has done so many steps."""
+    """Write what `shorter_run` and `continue_shorter_run` read of a run that has done so many steps."""
     Run(experiment, 0, directory).write_spec()
     checkpoint.save(directory.checkpoint(step), [], {"content_digest": images, "step": step})
     checkpoint.save(directory.best, [], {"best": step})

@@ -11,7 +11,7 @@ from metarun.experiments.runs.sweep import format_seeds, grid, parse_seeds
 
 @pytest.fixture(autouse=True)
 def here(folder, monkeypatch):
-    """The folder with the spec is the current one."""
+    """Change to the folder with the spec."""
     monkeypatch.chdir(folder)
 
 

@@ -1,4 +1,4 @@
-"""One run over many workers is the run of one worker; a worker that dies stops the others, and the run goes on."""
+"""A run over many workers is the run of one worker; a worker that dies stops the others, and the run goes on."""
 
 import csv
 import json
@@ -36,7 +36,7 @@ test: {way: 1, shot: 5, query: 5, episodes: 450}
 
 
 def start(count: int, cache: Path, *arguments: object, **options) -> list[Started]:
-    """The workers of one run on this host."""
+    """Start the workers of one run on this host."""
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
     addresses = [f"127.0.0.1:{one.getsockname()[1]}" for one in sockets]
     for one in sockets:
@@ -51,7 +51,7 @@ def start(count: int, cache: Path, *arguments: object, **options) -> list[Starte
 
 
 def finish(workers: list[Started], seconds: float = 1200) -> list[tuple[int, str, str]]:
-    """Exit code and what was printed, of each."""
+    """Wait for the workers; return the exit code, output and errors of each."""
     try:
         ended = [worker.wait(seconds) for worker in workers]
         return [(each.returncode, each.stdout, each.stderr) for each in ended]
@@ -62,7 +62,7 @@ def finish(workers: list[Started], seconds: float = 1200) -> list[tuple[int, str
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, session_cache):
-    """Variables after training, by name of a case, of so many workers in a precision."""
+    """Return a function that trains with so many workers in a precision and gives the variables of each case."""
     found = {}
 
     def train(count, precision):
@@ -95,8 +95,8 @@ def distance(one: list[np.ndarray], other: list[np.ndarray]) -> float:
     ],
 )
 def test_many_workers_train_as_one(trained, count, precision, tolerance):
-    """All variables after 20 steps: parameters, batch norm's averages, the optimizer's moments; uneven shares among
-    them."""
+    """The variables after 20 steps are equal, also with uneven shares: parameters, batch norm's averages, the
+    optimizer's moments."""
     one, many = trained(1, precision), trained(count, precision)
     far = {name: distance(one[name], many[name]) for name in one}
     assert max(far.values()) < tolerance, far
@@ -156,7 +156,7 @@ def results(run: Path) -> tuple[np.ndarray, np.ndarray, dict]:
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory, session_cache):
-    """The run of one worker, finished."""
+    """Train with one worker; return the folder of the run."""
     folder = tmp_path_factory.mktemp("alone")
     [(code, _, errors)] = finish(start(1, session_cache, "train", write_spec(folder), "--out", folder))
     assert code == 0, errors
@@ -212,7 +212,7 @@ def test_a_signal_to_any_worker_stops_all_at_one_step_and_one_worker_ends_the_ru
 
 
 def steps_of(errors: str) -> int:
-    """In the message of a run that was stopped."""
+    """Return the step in the message of a run that was stopped."""
     return int(errors.split("stopped after step ")[1].split()[0])
 
 

@@ -1,4 +1,4 @@
-"""What the loop asks for: tasks of which split and seed, the checkpoint of which step, which learning rate."""
+"""Requests of the loop: tasks of which split and seed, the checkpoint of which step, which learning rate."""
 
 import math
 from types import SimpleNamespace

@@ -33,7 +33,7 @@ jit: off
 
 @pytest.fixture
 def pictures(tmp_path):
-    """A spec of the pictures beside it."""
+    """Write pictures and a spec of them; return its path."""
     generator = np.random.default_rng(0)
     for number in range(20):
         folder = tmp_path / "pictures" / f"class {number}"
@@ -47,7 +47,7 @@ def pictures(tmp_path):
 
 @pytest.fixture
 def run_until(monkeypatch):
-    """Runs an experiment and sends the signal of a batch system after a step."""
+    """Return a function that runs an experiment and sends the signal of a batch system after a step."""
 
     def run_until(step, experiment, directory, told=r"stopped after step \d+ of"):
         original = Training._count
@@ -107,7 +107,7 @@ def test_a_run_does_not_go_on_with_other_images(tmp_path, pictures, run_until):
 
 @pytest.mark.parametrize("pixels", [False, True])
 def test_a_checkpoint_from_before_there_were_such_digests_is_good(tmp_path, pictures, run_until, pixels):
-    """It has none, or that of the pixels alone."""
+    """The checkpoint has no digest, or that of the pixels alone."""
     experiment, directory = load(pictures).experiment, RunDirectory(tmp_path / "run")
     run_until(5, experiment, directory)
     path = directory.newest_checkpoints()[0]

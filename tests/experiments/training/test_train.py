@@ -85,7 +85,7 @@ def write_spec(folder: Path, algorithm: str = "maml", steps: int = 400) -> Path:
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
-    """The finished run of an algorithm, by its name in SPECS."""
+    """Return a function that gives the finished run of an algorithm, by its name in SPECS."""
 
     @cache
     def train(algorithm):
@@ -125,7 +125,7 @@ def test_killed_and_continued_is_undisturbed(tmp_path, undisturbed, algorithm, h
 
 
 def test_killed_again_and_again_is_undisturbed(tmp_path, undisturbed):
-    """Each time before a file gets its name: without any checkpoint, between two, tested, and with all but the row."""
+    """Kills come before a file gets its name: without any checkpoint, between two, tested, and with all but the row."""
     spec, run = write_spec(tmp_path), tmp_path / "runs" / "tiny" / "seed-0"
     for last in ("best.npz", "step-300.npz", "episodes.csv", "result.json"):
         killed = metarun("train", spec, "--out", tmp_path / "runs", program=partial(dying, last))

@@ -204,7 +204,7 @@ def test_there_is_nothing_to_benchmark_in_a_classical_method(tmp_path):
 
 
 def test_the_first_of_equal_values_is_chosen(tmp_path, monkeypatch):
-    """As numpy's argmax and the paper's code do; the last one is wrong."""
+    """The first is what numpy's argmax and the paper's code choose; the last one is wrong."""
     monkeypatch.setattr(ClassicalPolicy, "play", lambda self, trials, value: {"total_reward": trials.keys[:, 0] * 0})
     import tensorflow as tf
 
