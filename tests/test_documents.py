@@ -7,7 +7,6 @@ import shlex
 import subprocess
 import sys
 import textwrap
-import tomllib
 from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,6 +16,7 @@ import click
 import pytest
 import yaml
 from click.testing import CliRunner
+from packages import install_project, run_with
 from rows import ROW
 
 from metarun.cli.main import metarun
@@ -112,24 +112,11 @@ def of_a_package(text):
 
 @pytest.fixture(scope="session")
 def site(tmp_path_factory):
-    """Return a PYTHONPATH on which the example packages are, with the entry points of their pyproject.toml."""
+    """Return a folder in which the example packages are installed."""
     folder = tmp_path_factory.mktemp("site")
     for name in PACKAGES:
-        project = tomllib.loads((EXAMPLES / name / "pyproject.toml").read_text())["project"]
-        info = folder / f"{name}-{project['version']}.dist-info"
-        info.mkdir()
-        info.joinpath("METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {project['version']}\n")
-        lines = []
-        for group, entries in project["entry-points"].items():
-            lines += [f"[{group}]", *(f"{entry} = {target}" for entry, target in entries.items())]
-        info.joinpath("entry_points.txt").write_text("\n".join(lines) + "\n")
-    return os.pathsep.join(map(str, [folder, *(EXAMPLES / name for name in PACKAGES)]))
-
-
-def with_packages(site, *arguments, cwd):
-    command = [sys.executable, "-m", "metarun.cli.main", *map(str, arguments)]
-    environment = os.environ | {"PYTHONPATH": site}
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=cwd, env=environment)
+        install_project(folder, EXAMPLES / name)
+    return folder
 
 
 @pytest.fixture
@@ -203,8 +190,7 @@ def test_specs(desk, site):
             (desk / f"{number}.yaml").write_text(block.text)
     assert len(names) >= 6
     shipped = [str(path) for path in EXAMPLES.rglob("*.yaml") if is_spec(yaml.safe_load(path.read_text()))]
-    done = with_packages(site, "validate", *names, *shipped, cwd=desk)
-    assert done.returncode == 0, f"{done.stderr}\n{names}"
+    done = run_with(site, "validate", *names, *shipped, cwd=desk)
     assert len(done.stdout.splitlines()) == len(names) + len(shipped)
 
 
@@ -290,15 +276,16 @@ def cheap(command):
 @pytest.mark.parametrize("command", list(filter(cheap, commands())), ids=str)
 def test_a_cheap_command_prints_what_the_document_says(command, desk, site):
     """Every line that is printed below it, up to its `...`, is in the output."""
+    expected = 2 if "bad.yaml" in command.arguments else 0
     if of_a_package(str(command.arguments)):
-        done = with_packages(site, *command.arguments, cwd=desk)
-        code, printed = done.returncode, done.stdout + done.stderr
+        done = run_with(site, *command.arguments, cwd=desk, code=expected)
+        printed = done.stdout + done.stderr
     else:
         told = invoke(*command.arguments)
         code, printed = told.exit_code, told.output
         if told.exception and not isinstance(told.exception, SystemExit):
             code, printed = 2, str(told.exception)
-    assert code == (2 if "bad.yaml" in command.arguments else 0), printed
+        assert code == expected, printed
     for line in command.output:
         assert line.partition("...")[0].rstrip() in printed, line
 
@@ -342,6 +329,5 @@ def test_an_example_package_trains(name, site, session_cache, tmp_path, monkeypa
     monkeypatch.setenv("METARUN_CACHE", str(session_cache))
     shorter = ["-s", "train.steps=2", "-s", "test.episodes=4", "-s", "train.log_every=1"]
     shorter += [] if name == "cartpoles" else ["-s", "validation=null"]
-    done = with_packages(site, "train", EXAMPLES / name / f"{name}.yaml", *shorter, "--out", "runs", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    done = run_with(site, "train", EXAMPLES / name / f"{name}.yaml", *shorter, "--out", "runs", cwd=tmp_path)
     assert name in done.stdout

@@ -1,13 +1,9 @@
 """A package of someone else's, with a task distribution of gymnasium environments and an algorithm, is installed."""
 
 import csv
-import os
-import subprocess
-import sys
-import zipfile
-from pathlib import Path
 
 import pytest
+from packages import install, run_with
 
 pytest.importorskip("gymnasium", reason="the extra `gymnasium` is not installed")
 
@@ -154,36 +150,14 @@ test: {way: 3, episodes: 4}
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory):
-    """Build a wheel of the package and install it by pip; return the folder for PYTHONPATH."""
-    folder = tmp_path_factory.mktemp("plugin")
-    wheel, info = folder / "corridors-1.0-py3-none-any.whl", "corridors-1.0.dist-info"
-    files = {
-        "corridors.py": CODE,
-        "my_prototypes.py": ALGORITHM,
-        f"{info}/METADATA": "Metadata-Version: 2.1\nName: corridors\nVersion: 1.0\n",
-        f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-        f"{info}/entry_points.txt": ENTRY_POINTS,
-    }
-    record = "".join(f"{name},,\n" for name in [*files, f"{info}/RECORD"])
-    with zipfile.ZipFile(wheel, "w") as archive:
-        for name, text in (files | {f"{info}/RECORD": record}).items():
-            archive.writestr(name, text)
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target"]
-    subprocess.run([*command, str(folder / "site"), str(wheel)], check=True)
-    return folder / "site"
-
-
-def metarun(installed: Path, *arguments, cwd: Path):
-    environment = os.environ | {"PYTHONPATH": str(installed)}
-    command = [sys.executable, "-m", "metarun.cli.main", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment, cwd=cwd)
+    modules = {"corridors.py": CODE, "my_prototypes.py": ALGORITHM}
+    return install(tmp_path_factory.mktemp("site"), "corridors", ENTRY_POINTS, modules)
 
 
 def test_rl2_learns_in_environments_of_gymnasium(installed, tmp_path):
     """Always the same end earns 2 of 4 on average; what it found before says which end. At first it walks at random."""
     (tmp_path / "spec.yaml").write_text(RL2)
-    done = metarun(installed, "train", "spec.yaml", "--out", "runs", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    done = run_with(installed, "train", "spec.yaml", "--out", "runs", cwd=tmp_path)
     assert "metarun.datasets misnamed of corridors (corridors:Misnamed) is left out: its options lack" in done.stderr
     assert "missing of corridors (corridors:Nothing) is left out: AttributeError" in done.stderr
     assert 'any_name of corridors (corridors:AnyName) is left out: its options lack `name: Literal["any' in done.stderr
@@ -196,8 +170,7 @@ def test_rl2_learns_in_environments_of_gymnasium(installed, tmp_path):
         rewards = [float(line["total_reward"]) for line in csv.DictReader(file)]
     assert len(rewards) == 12 and rewards[-1] > rewards[0] + 0.3
     assert not (run / "curves.csv").exists()  # nobody knows the best actions
-    again = metarun(installed, "train", "spec.yaml", "--out", "again", cwd=tmp_path)
-    assert again.returncode == 0, again.stderr
+    run_with(installed, "train", "spec.yaml", "--out", "again", cwd=tmp_path)
     with open(tmp_path / "again" / "corridors" / "seed-0" / "metrics.csv", newline="") as file:
         assert [float(line["total_reward"]) for line in csv.DictReader(file)] == rewards
 
@@ -205,10 +178,9 @@ def test_rl2_learns_in_environments_of_gymnasium(installed, tmp_path):
 def test_an_algorithm_of_another_package(installed, tmp_path, session_cache, monkeypatch):
     monkeypatch.setenv("METARUN_CACHE", str(session_cache))
     (tmp_path / "spec.yaml").write_text(PROTOTYPES)
-    done = metarun(installed, "train", "spec.yaml", "--out", "runs", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    done = run_with(installed, "train", "spec.yaml", "--out", "runs", cwd=tmp_path)
     assert "my_prototypes" in done.stdout
-    told = metarun(installed, "describe", "my_prototypes", cwd=tmp_path)
+    told = run_with(installed, "describe", "my_prototypes", cwd=tmp_path)
     assert "Prototypes, as we see them." in told.stdout and "distance" in told.stdout
 
 
@@ -219,7 +191,7 @@ def test_a_plugin_says_whether_its_network_has_a_last_layer(installed, tmp_path)
         (tmp_path / "spec.yaml").write_text(
             spec.replace("my_prototypes", name).replace("test: {way: 3", "test: {way: 5")
         )
-        told[name] = metarun(installed, "validate", "spec.yaml", cwd=tmp_path).stderr
+        told[name] = run_with(installed, "validate", "spec.yaml", cwd=tmp_path, code=2).stderr
     assert "head_initializer: has no effect" in told["my_prototypes"] and "test.way" not in told["my_prototypes"]
     assert "test.way: is 5" in told["headed"] and "head_initializer" not in told["headed"]
 
@@ -231,8 +203,7 @@ def test_a_plugin_says_what_contradicts_what(installed, tmp_path):
     for test, more in (("way: 3", []), ("way: three", ["prototypes.yaml:11: test.way: expected"])):
         spec = PROTOTYPES.replace("{name: my_prototypes}", margin).replace("test: {way: 3", f"test: {{{test}")
         (tmp_path / "prototypes.yaml").write_text(spec)
-        done = metarun(installed, "validate", "prototypes.yaml", cwd=tmp_path)
-        assert done.returncode == 2
+        done = run_with(installed, "validate", "prototypes.yaml", cwd=tmp_path, code=2)
         lines = [line for line in done.stderr.splitlines() if line.startswith("prototypes.yaml")]
         assert lines[:2] == [
             "prototypes.yaml:4: algorithm.margin: has no effect with distance: cosine",
@@ -240,25 +211,25 @@ def test_a_plugin_says_what_contradicts_what(installed, tmp_path):
         ]
         assert [line[: len(more[0])] for line in lines[2:]] == more
     (tmp_path / "trials.yaml").write_text(RL2.replace("{name: corridors}", "{name: corridors, limit: 3}"))
-    done = metarun(installed, "validate", "trials.yaml", cwd=tmp_path)
-    assert done.returncode == 2 and "trials.yaml:5: dataset.limit: is 3, less than episodes: 4" in done.stderr
+    done = run_with(installed, "validate", "trials.yaml", cwd=tmp_path, code=2)
+    assert "trials.yaml:5: dataset.limit: is 3, less than episodes: 4" in done.stderr
 
 
 def test_an_option_that_is_null_stays_null(installed, tmp_path):
     """The option's default is a number. Rejected: a resolved spec without it, which would be another experiment."""
     for told, line in (("", "limit: 5"), (", limit: null", "limit: null")):
         (tmp_path / "spec.yaml").write_text(RL2.replace("{name: corridors}", f"{{name: corridors{told}}}"))
-        assert line in metarun(installed, "show", "spec.yaml", cwd=tmp_path).stdout
+        assert line in run_with(installed, "show", "spec.yaml", cwd=tmp_path).stdout
 
 
 def test_a_classical_method_is_for_the_built_in_trials(installed, tmp_path):
     spec = "name: x\nalgorithm: {name: random}\ndataset: {name: corridors}\ntest: {episodes: 4}\n"
     (tmp_path / "spec.yaml").write_text(spec)
-    done = metarun(installed, "validate", "spec.yaml", cwd=tmp_path)
-    assert done.returncode == 2 and "algorithm.name: random is not for corridors" in done.stderr
+    done = run_with(installed, "validate", "spec.yaml", cwd=tmp_path, code=2)
+    assert "algorithm.name: random is not for corridors" in done.stderr
 
 
 def test_without_it_a_spec_says_what_there_is(installed, tmp_path):
     (tmp_path / "spec.yaml").write_text(RL2)
-    done = metarun(tmp_path, "validate", "spec.yaml", cwd=tmp_path)
-    assert done.returncode == 2 and "unknown dataset 'corridors'" in done.stderr
+    done = run_with(tmp_path, "validate", "spec.yaml", cwd=tmp_path, code=2)
+    assert "unknown dataset 'corridors'" in done.stderr

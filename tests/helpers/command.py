@@ -9,9 +9,10 @@ from click.testing import CliRunner
 from metarun.cli.main import metarun as group
 
 
-def metarun(*arguments, code=0, **environment):
+def metarun(*arguments, code=0, cwd=None, **environment):
     command = [sys.executable, "-m", "metarun.cli.main", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600, env={**os.environ, **environment})
+    environment = {**os.environ, **environment}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, cwd=cwd, env=environment)
     assert done.returncode == code, (arguments, done.stdout, done.stderr)
     assert "Traceback" not in done.stderr
     return done

@@ -1,9 +1,9 @@
 """Packages of other people, installed as far as their entry points and modules go."""
 
-import os
-import subprocess
-import sys
+import tomllib
 from pathlib import Path
+
+from command import metarun
 
 
 def install(folder: Path, name: str, entry_points: str, modules: dict[str, str]) -> Path:
@@ -18,8 +18,16 @@ def install(folder: Path, name: str, entry_points: str, modules: dict[str, str])
     return folder
 
 
-def run_with(installed: Path, *arguments: object, cwd: Path, module: str = "metarun.cli.main"):
-    """Run the command line, or the module, with what is installed in that folder; the completed process."""
-    command = [sys.executable, "-m", module, *map(str, arguments)]
-    environment = os.environ | {"PYTHONPATH": str(installed)}
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment, cwd=cwd)
+def install_project(folder: Path, project: Path) -> Path:
+    """Write the modules below the folder of a project, and the entry points of its pyproject.toml."""
+    read = tomllib.loads((project / "pyproject.toml").read_text())["project"]
+    lines = []
+    for group, entries in read["entry-points"].items():
+        lines += [f"[{group}]", *(f"{name} = {target}" for name, target in entries.items())]
+    modules = {str(path.relative_to(project)): path.read_text() for path in project.rglob("*.py")}
+    return install(folder, read["name"], "\n".join(lines), modules)
+
+
+def run_with(installed: Path, *arguments: object, cwd: Path, code: int = 0):
+    """Run the command line with what is installed in that folder; return the completed process."""
+    return metarun(*arguments, code=code, cwd=cwd, PYTHONPATH=str(installed))

@@ -1,9 +1,9 @@
 """Helpers of the tests of submitted runs: a small experiment, the command, the queue."""
 
-import os
 import subprocess
-import sys
 import time
+
+import command
 
 SPEC = """
 name: tiny
@@ -20,11 +20,7 @@ cluster: {max_parallel: 4}
 
 
 def metarun(folder, *arguments, code=0, **environment):
-    command = [sys.executable, "-m", "metarun.cli.main", *map(str, arguments)]
-    told = {**os.environ, "XDG_CONFIG_HOME": str(folder), **environment}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600, cwd=folder, env=told)
-    assert done.returncode == code, (arguments, done.stdout, done.stderr)
-    assert "Traceback" not in done.stderr
+    done = command.metarun(*arguments, code=code, cwd=folder, **{"XDG_CONFIG_HOME": str(folder), **environment})
     return done.stdout + done.stderr
 
 
