@@ -4,11 +4,10 @@ import csv
 import io
 import json
 import math
-import subprocess
-import sys
 
 import pytest
 import tensorflow as tf
+from command import metarun
 
 from metarun.experiments.config.load import load
 from metarun.experiments.training import benchmark as module
@@ -53,8 +52,7 @@ def test_the_rate_of_the_machine_is_the_larger_of_two(monkeypatch):
 
 
 def test_the_command(tmp_path, cache_folder):
-    command = [sys.executable, "-m", "metarun.cli.main", "benchmark", "quickstart/protonet", "--steps", "4"]
-    done = subprocess.run([*command, "--format", "json"], capture_output=True, text=True, cwd=tmp_path, check=True)
+    done = metarun("benchmark", "quickstart/protonet", "--steps", 4, "--format", "json", cwd=tmp_path)
     result = Benchmark.model_validate(json.loads(done.stdout))
     assert result.operations > 1e8
     assert result.step_low <= result.step <= result.step_high

@@ -2,14 +2,12 @@
 
 import csv
 import json
-import os
 import shutil
-import subprocess
-import sys
 
 import matplotlib
 import numpy as np
 import pytest
+from command import metarun
 
 from metarun.experiments.config.load import load
 from metarun.experiments.errors import RunError
@@ -92,10 +90,7 @@ def test_the_command_writes_what_there_is_to_draw(runs, tmp_path):
     """Whatever the user's matplotlibrc says. Rejected: LaTeX, which would fail or take seconds; another colour."""
     (tmp_path / "matplotlibrc").write_text("text.usetex: True\naxes.facecolor: ff1234\nfigure.dpi: 7\n")
     out = tmp_path / "figures"
-    command = [sys.executable, "-m", "metarun.cli.main", "plot", str(runs), "--out", str(out), "--format", "svg"]
-    environment = os.environ | {"MATPLOTLIBRC": str(tmp_path / "matplotlibrc")}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
-    assert done.returncode == 0, done.stderr
+    done = metarun("plot", runs, "--out", out, "--format", "svg", MATPLOTLIBRC=str(tmp_path / "matplotlibrc"))
     assert sorted(path.name for path in out.iterdir()) == ["learning.svg", "optimal.svg", "regret.svg"]
     assert all(str(out / name) in done.stdout for name in ("learning.svg", "regret.svg"))
     assert "ff1234" not in (out / "regret.svg").read_text()
