@@ -8,13 +8,15 @@ import ast
 import functools
 import re
 import textwrap
-from pathlib import Path
 
 import pytest
+from sources import ROOT, dotted, modules
 
-ROOT = Path(__file__).parents[1]
-PACKAGE = ("cli", "experiments", "algorithms", "datasets")
-BESIDE = ("tests", "benchmarks", "experiments/results")  # outside the package, though in one of its folders
+OUTSIDE = {
+    dotted(path): path.read_text()
+    for folder in ("tests", "benchmarks", "experiments/results")
+    for path in sorted((ROOT / folder).rglob("*.py"))
+}
 EXAMPLES = (
     ("algorithms/maml.py", "maml"),
     ("algorithms/__init__.py", "Algorithm"),
@@ -42,18 +44,6 @@ VAGUE = (
 )
 
 
-def modules(folders: tuple[str, ...]) -> list[Path]:
-    return sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py") if path.read_text())
-
-
-OUTSIDE = modules(BESIDE)
-PUBLIC = [path for path in modules(PACKAGE) if path not in OUTSIDE]
-
-
-def dotted(path: Path) -> str:
-    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
-
-
 def definitions(node: ast.AST, prefix: str = "", public: bool = True, derived: bool = False):
     """Yield every module, class and function: its name, whether that is public, and whether its class has bases."""
     yield node, prefix or "the module", public, derived
@@ -69,8 +59,8 @@ def documented_methods() -> set[str]:
     """Return the names of all methods that have a docstring in some class; a method that overrides one needs none."""
     return {
         name.rpartition(".")[2]
-        for path in PUBLIC
-        for node, name, _, _ in definitions(ast.parse(path.read_text()))
+        for source in modules().values()
+        for node, name, _, _ in definitions(ast.parse(source))
         if "." in name and ast.get_docstring(node)
     }
 
@@ -93,9 +83,9 @@ def mistakes(source: str, outside: bool = False) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("path", PUBLIC + OUTSIDE, ids=dotted)
-def test_docstrings(path):
-    assert mistakes(path.read_text(), path in OUTSIDE) == []
+@pytest.mark.parametrize("name", [*modules(), *OUTSIDE])
+def test_docstrings(name):
+    assert mistakes((modules() | OUTSIDE)[name], name in OUTSIDE) == []
 
 
 @pytest.mark.parametrize(
