@@ -89,6 +89,16 @@ def make_source():
     return make
 
 
+@pytest.fixture
+def eagerly():
+    """Switch off compiling, which takes far longer than a few small steps."""
+    import tensorflow as tf
+
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
+
+
 @pytest.fixture(scope="module")
 def slurm():
     """Start a Slurm of two nodes and name it in the environment; arrays have at most two elements."""

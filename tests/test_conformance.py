@@ -46,14 +46,6 @@ def batch_of(make_source, name, index=0, split="train", dtype="float32"):
     return make_source(dtype=dtype).sample(split, index, 2, shape, seed=0)
 
 
-@pytest.fixture
-def eagerly():
-    """Switch off compiling, which takes far longer than these few small steps."""
-    tf.config.run_functions_eagerly(True)
-    yield
-    tf.config.run_functions_eagerly(False)
-
-
 @pytest.mark.usefixtures("eagerly")
 @pytest.mark.parametrize("name", FEW_SHOT)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

@@ -94,33 +94,30 @@ def test_batch_norm_of_keras_follows_the_protocol(make_source, protocol):
     assert np.abs(found - theirs.predict(test)).max() > 1e-3
 
 
+@pytest.mark.usefixtures("eagerly")
 @pytest.mark.parametrize("name", OPTIONS)
 def test_every_learner_trains_a_keras_model(make_source, name):
     """Rejected: a checkpoint without the moving averages, of learners that test with them."""
-    tf.config.run_functions_eagerly(True)
-    try:
-        one, other = (learner(OPTIONS[name], Backbone(blocks=2), "inductive", "float32", seed) for seed in (0, 1))
-        assert all(value.dtype == tf.float32 for value in one.parameters.values())
-        first, second, test = batches(make_source, "float32")
-        if not ALGORITHMS[name].trains_on_queries:
-            first, second = (each._replace(query_x=each.query_x[:, :0]) for each in (first, second))
-        before = [value.numpy() for value in one.parameters.values()]
-        one.train_step(first)
-        assert all((old != new.numpy()).any() for old, new in zip(before, one.parameters.values(), strict=True))
-        for source, target in zip(one.variables, other.variables, strict=True):
-            assert (source.numpy() != target.numpy()).any() or not source.numpy().any() or source.shape.rank < 4
-            target.assign(source)
-        one.train_step(second), other.train_step(second)
-        values = one.evaluate(test)
-        assert values["accuracy"].dtype == tf.float32 and np.isfinite(values["negative_log_likelihood"]).all()
-        for key, value in other.evaluate(test).items():
-            np.testing.assert_array_equal(value, values[key])
-        averages = {id(value) for value in one.network.running.values()}
-        saved = {id(value) for value in one.variables}
-        assert not ALGORITHMS[name].has_head or not averages & saved
-        assert ALGORITHMS[name].has_head or averages and averages <= saved
-    finally:
-        tf.config.run_functions_eagerly(False)
+    one, other = (learner(OPTIONS[name], Backbone(blocks=2), "inductive", "float32", seed) for seed in (0, 1))
+    assert all(value.dtype == tf.float32 for value in one.parameters.values())
+    first, second, test = batches(make_source, "float32")
+    if not ALGORITHMS[name].trains_on_queries:
+        first, second = (each._replace(query_x=each.query_x[:, :0]) for each in (first, second))
+    before = [value.numpy() for value in one.parameters.values()]
+    one.train_step(first)
+    assert all((old != new.numpy()).any() for old, new in zip(before, one.parameters.values(), strict=True))
+    for source, target in zip(one.variables, other.variables, strict=True):
+        assert (source.numpy() != target.numpy()).any() or not source.numpy().any() or source.shape.rank < 4
+        target.assign(source)
+    one.train_step(second), other.train_step(second)
+    values = one.evaluate(test)
+    assert values["accuracy"].dtype == tf.float32 and np.isfinite(values["negative_log_likelihood"]).all()
+    for key, value in other.evaluate(test).items():
+        np.testing.assert_array_equal(value, values[key])
+    averages = {id(value) for value in one.network.running.values()}
+    saved = {id(value) for value in one.variables}
+    assert not ALGORITHMS[name].has_head or not averages & saved
+    assert ALGORITHMS[name].has_head or averages and averages <= saved
 
 
 def test_a_network_with_a_task_axis_is_taken_as_it_is():
