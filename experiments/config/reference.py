@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 import yaml
 from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from pydantic_core import to_jsonable_python
 
 from ..errors import SpecError, suggest
 from .document import Dumper
@@ -22,6 +24,7 @@ train: {way: 5, shot: 1, steps: 1000}
 test: {way: 5, shot: 1}
 """
 MODELS = {name: model for group in CHOICES.values() for name, model in group.items()}  # algorithms, networks, datasets
+OPTIONS = SECTIONS | MODELS
 SECTION_OF = {name: section for section, group in CHOICES.items() for name in group}
 NUMBERS = {"integer": "whole number", "number": "number"}
 NOTHING = (None, "", (), [], {})
@@ -61,10 +64,9 @@ def page(name: str = "") -> Page:
     if name in CHOICES:
         snippet = _snippet(next(iter(CHOICES[name])))
         return Page(name, _described(Experiment, name), [], {f"{name}s": _list(CHOICES[name])}, snippet)
-    if name in MODELS or name in SECTIONS:
-        model = MODELS.get(name) or SECTIONS[name]
-        own = [option for option in _options(model) if option.key != "name" or name in SECTIONS]
-        return Page(name, _about(model), own, {}, _snippet(name))
+    if name in OPTIONS:
+        own = [option for option in _options(OPTIONS[name]) if option.key != "name" or name in SECTIONS]
+        return Page(name, _about(OPTIONS[name]), own, {}, _snippet(name))
     if name in Experiment.model_fields:
         return Page(
             name, "", _options(Experiment, name), {}, f"{name}: {_inline(_example(Experiment, name, wanted=True))}\n"
@@ -78,17 +80,14 @@ def page(name: str = "") -> Page:
 def names() -> Iterator[str]:
     """Yield every name that has a page."""
     yield from ("spec", *Experiment.model_fields, *MODELS)
-    for section in (*CHOICES, *SECTIONS, *MODELS):
+    for section in (*CHOICES, *OPTIONS):
         keys = {key: None for model in _owners(section).values() for key in model.model_fields}
         yield from (f"{section}.{key}" for key in keys)
 
 
 def _owners(section: str) -> Mapping[str, type[BaseModel]]:
     """Return the options that may stand in a section, by name."""
-    if section in CHOICES:
-        return CHOICES[section]
-    model = SECTIONS.get(section) or MODELS.get(section)
-    return {section: model} if model else {}
+    return CHOICES.get(section) or ({section: OPTIONS[section]} if section in OPTIONS else {})
 
 
 def _nearest(name: str) -> str:
@@ -121,7 +120,7 @@ def _options(model: type[BaseModel], only: str = "") -> list[Option]:
     found = []
     for key, field in model.model_fields.items():
         if only in ("", key):
-            default = "required" if field.is_required() else f"default {_default(field)}"
+            default = "required" if field.is_required() else f"default {_shown(_default(field))}"
             found.append(Option(key, _type(schema["properties"][key]), default, _described(model, key)))
     return found
 
@@ -130,7 +129,7 @@ def _merged(owners: list[str], key: str) -> list[Option]:
     """Return the option of each owner; owners whose option is the same share one."""
     found: dict[Option, list[str]] = {}
     for owner in owners:
-        for option in _options(MODELS.get(owner) or SECTIONS[owner], key):
+        for option in _options(OPTIONS[owner], key):
             found.setdefault(option, []).append(f"{owner}.{key}")
     return [option._replace(key=", ".join(keys)) for option, keys in found.items()]
 
@@ -165,20 +164,18 @@ def _plain(number: float) -> str:
     return str(number) if isinstance(number, int) else f"{number:g}"
 
 
-def _default(field: Any) -> str:
-    value = field.get_default(call_default_factory=True)
-    if isinstance(value, BaseModel):
-        return "all defaults"
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return str(value).lower()
-    return str(list(value)) if isinstance(value, tuple) else repr(value) if value == "" else str(value)
+def _default(field: FieldInfo) -> Any:
+    """Return the default as plain data."""
+    return to_jsonable_python(field.get_default(call_default_factory=True), fallback=str)
+
+
+def _shown(default: Any) -> str:
+    return "all defaults" if default and isinstance(default, dict) else _inline(default)
 
 
 def _snippet(name: str, key: str = "") -> str:
     """Return a section with all values that are not null, or with one key and what is required beside it."""
-    model = MODELS.get(name) or SECTIONS[name]
+    model = OPTIONS[name]
     lines = [f"{SECTION_OF.get(name, name)}:", *([f"  name: {name}"] if name in MODELS else [])]
     for each, field in model.model_fields.items():
         if each == "name" and name in MODELS or key and each != key and not field.is_required():
@@ -193,30 +190,20 @@ def _example(model: type[BaseModel], key: str, wanted: bool = False) -> Any:
     """Return a valid value of a key: its default, or if that is empty and a value is `wanted`, an example."""
     field = model.model_fields[key]
     if field.is_required() or wanted and (field.examples or field.default in NOTHING):
-        schema = model.model_json_schema(by_alias=False)
-        return _value(schema["properties"][key], schema.get("$defs", {}))
-    default = model.model_construct(**{key: field.get_default(call_default_factory=True)})
-    return default.model_dump(mode="json", include={key}, warnings=False)[key]
+        return _value(model.model_json_schema(by_alias=False)["properties"][key])
+    return _default(field)
 
 
-def _value(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> Any:
-    """Return a value that a JSON Schema allows."""
+def _value(schema: Mapping[str, Any]) -> Any:
+    """Return a value that a JSON Schema allows: its example, or one of a plain type or a list of them."""
     if "examples" in schema:
         return schema["examples"][0]
-    if "$ref" in schema:
-        return _value(definitions[schema["$ref"].rpartition("/")[2]], definitions)
     if "const" in schema or "enum" in schema:
         return schema["const"] if "const" in schema else schema["enum"][0]
     if options := schema.get("anyOf") or schema.get("oneOf"):
-        return _value(options[0], definitions)
+        return _value(options[0])
     if schema.get("type") == "array":
-        return [_value(_item(schema), definitions)] * schema.get("minItems", 1)
-    if schema.get("type") == "object":
-        properties = schema.get("properties", {})
-        required = schema.get("required", ())
-        return {
-            key: each.get("default", _value(each, definitions)) for key, each in properties.items() if key in required
-        }
+        return [_value(_item(schema))] * schema.get("minItems", 1)
     if schema.get("type") == "boolean":
         return True
     return _number(schema) if schema.get("type") in NUMBERS else "folder"
