@@ -70,8 +70,7 @@ class Document:
 
     def _adopt(self, parent: Document, key: Key) -> None:
         """Copy the places of `key`, and of all keys in it, from the parent."""
-        below = [known for known in parent.places if known[: len(key)] == key]
-        self.places |= {known: parent.places[known] for known in below}
+        self.places |= {known: place for known, place in parent.places.items() if known[: len(key)] == key}
         self.unreadable |= {known for known in parent.unreadable if known[: len(key)] == key}
 
 

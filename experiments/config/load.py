@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -79,7 +80,8 @@ def find(spec: str | Path, folder: Path = Path()) -> Path:
     raise SpecError([f"{spec}: no such file, and no spec that ships has this name; {hint}"])
 
 
-def shipped_specs() -> dict[str, Path]:
+@cache
+def shipped_specs() -> Mapping[str, Path]:
     """Return the files of the specs in the package by their names."""
     root = Path(str(files("metarun.experiments") / "specs"))
     return {path.relative_to(root).with_suffix("").as_posix(): path for path in sorted(root.rglob("*.yaml"))}
