@@ -29,6 +29,7 @@ GROUPED = (
     "train_steps", "inner_steps", "tuned", "episodes", "episodes_digest", "spec_digest",
     "content_digest",
 )  # fmt: skip
+OF_RUNS = {"run": "string", "validation": "Float64", "validation_step": "Int64"}  # columns that results.csv lacks
 AVERAGED = ("seeds", "result", "ci95", "seed_std", "difference", "expected_calibration_error",
             "negative_log_likelihood", "minutes", "published", "published_ci95", "published_source", "validation",
             "validation_step")  # fmt: skip
@@ -67,16 +68,9 @@ def read_results(*folders: str | Path) -> DataFrame:
     """
     from pandas import concat
 
-    frames = []
-    below = [Path(folder) for folder in folders if Path(folder).is_dir()]
-    for file in [Path(folder) for folder in folders if not Path(folder).is_dir()]:
-        rows = read_frame(file, DTYPES)
-        rows["run"], rows["validation"], rows["validation_step"] = (
-            as_column([None] * len(rows), dtype) for dtype in ("string", "Float64", "Int64")
-        )
-        frames.append(rows)
-    if below:
-        frames.append(_rows_below(below))
+    paths = [Path(folder) for folder in folders]
+    frames = [read_frame(path, DTYPES | OF_RUNS) for path in paths if not path.is_dir()]
+    frames.append(_rows_below([path for path in paths if path.is_dir()]))
     frames = [rows for rows in frames if len(rows)]
     if not frames:
         where = ", ".join(map(str, folders))
@@ -88,13 +82,13 @@ def _rows_below(folders: Sequence[Path]) -> DataFrame:
     rows = read_rows(folders)
     runs = [RunDirectory(path.parent if path.name == "result.json" else path.parent.parent) for path in rows]
     frame = as_frame(rows.values())
-    frame["run"] = as_column([run.path for run in runs], "string")
     validations = [validation(run, row) for run, row in zip(runs, rows.values(), strict=True)]
-    frame["validation"] = as_column([value for value, _ in validations], "Float64")
-    frame["validation_step"] = as_column([step for _, step in validations], "Int64")
+    frame["run"] = as_column([run.path for run in runs], OF_RUNS["run"])
+    frame["validation"] = as_column([value for value, _ in validations], OF_RUNS["validation"])
+    frame["validation_step"] = as_column([step for _, step in validations], OF_RUNS["validation_step"])
     one_spec = ["experiment", "spec_digest"]
     specs = frame.drop_duplicates(one_spec)
-    keys = swept([RunDirectory(Path(run)).spec for run in specs["run"]]).set_index(specs.index)
+    keys = swept([runs[number].spec for number in specs.index]).set_index(specs.index)
     return frame.merge(specs.loc[:, one_spec].join(keys), how="left", on=one_spec)
 
 
