@@ -38,21 +38,17 @@ def swept(specs: Sequence[Path]) -> DataFrame:
     from pandas import DataFrame
 
     values = DataFrame([dict(_options(path)) for path in specs], dtype=object)
+    values = values.where(values.notna(), None)
     keys: list[str] = []
     structure = [name for name in STRUCTURE if name in values]
     for _, group in values.drop_duplicates().groupby(structure, dropna=False, sort=False) if structure else ():
-        varying = [key for key in group if len(group.drop_duplicates([key])) > 1]
+        varying = list(group.columns[group.nunique(dropna=False) > 1])
         for key in varying:
             others = [name for name in varying if name != key]
             if not others or any(group.duplicated(others)):
                 keys.append(key)
     found = [key for key in dict.fromkeys(keys) if "." in key]  # the others are columns of every row
-    given = values.notna()
-    columns = {key: list(zip(values[key], given[key], strict=True)) for key in found}
-    return DataFrame(
-        {key: _typed([value if known else None for value, known in column]) for key, column in columns.items()},
-        index=values.index,
-    )
+    return DataFrame({key: _typed(list(values[key])) for key in found}, index=values.index)
 
 
 def _options(path: Path) -> Iterator[tuple[str, Any]]:
