@@ -33,6 +33,8 @@ OF_RUNS = {"run": "string", "validation": "Float64", "validation_step": "Int64"}
 AVERAGED = ("seeds", "result", "ci95", "seed_std", "difference", "expected_calibration_error",
             "negative_log_likelihood", "minutes", "published", "published_ci95", "published_source", "validation",
             "validation_step")  # fmt: skip
+SCALED = ("mean", "ci95", "expected_calibration_error", "validation")  # measured in the unit of `scale_of`
+NOT_SCALED = ("negative_log_likelihood", "regret", "optimal_actions", "seconds")
 MEASURED = frozenset(
     {"seeds", "validation", "result", "ci95", "seed std", "published", "difference", "ece", "nll", "minutes"}
 )  # all else says what was measured
@@ -116,43 +118,35 @@ def averaged(rows: DataFrame, by: Sequence[str]) -> DataFrame:
 
     A line has the columns of its rows, and: `seeds` (how many), `result`, `ci95`, `seed_std`, `difference`
     (reproduced minus published), `minutes` (of training, per seed). All that is measured is the mean over the seeds,
-    and missing where it is missing for one of them. What else differs between the seeds, such as `seed`, is missing.
-    Accuracies and calibration errors are in percent.
+    and missing where it is missing for one of them. What else differs between the seeds, such as `seed`, is missing;
+    the published number is that of the first row. Accuracies and calibration errors are in percent.
     """
-    group = rows.groupby(list(by), sort=False, dropna=False).ngroup()
-    lines = rows[~group.duplicated()].reset_index(drop=True)
-    places = group.reset_index(drop=True).groupby(group.to_numpy()).indices
+    group = rows.groupby(list(by), sort=False, dropna=False).ngroup().to_numpy()
+    places = rows.reset_index(drop=True).groupby(group).indices
+    lines = rows.iloc[[seeds[0] for seeds in places.values()]].reset_index(drop=True)
     scales = [scale_of(metric) for metric in lines["metric"]]
 
-    def seeds_of(name: str) -> list[list[Any]]:
+    def seeds_of(name: str) -> list[list[float | None]]:
         values = rows[name].astype(object).where(rows[name].notna(), None).to_numpy()
-        return [list(values[places[number]]) for number in range(len(lines))]
+        return [list(values[seeds]) for seeds in places.values()]
 
-    def means(name: str, scaled: bool = False) -> list[float | None]:
-        factors = scales if scaled else [1.0] * len(lines)
-        return [_mean(values, factor) for values, factor in zip(seeds_of(name), factors, strict=True)]
-
-    floats = {name: means(name) for name in ("negative_log_likelihood", "regret", "optimal_actions", "seconds")}
-    scaled = {name: means(name, True) for name in ("ci95", "expected_calibration_error", "validation") if name in rows}
-    result, published = means("mean", True), records(lines.loc[:, ["published"]])
-    spread = [_deviation(*each) for each in zip(seeds_of("mean"), result, scales, strict=True)]
-    difference = [
-        None if mean is None or paper["published"] is None else mean - paper["published"]
-        for mean, paper in zip(result, published, strict=True)
-    ]
-    minutes = [math.fsum(seconds) / len(seconds) / 60 for seconds in seeds_of("seconds")]
-    floats |= scaled | {"result": result, "seed_std": spread, "difference": difference, "minutes": minutes}
-    lines = lines.assign(**{name: as_column(values, "Float64") for name, values in floats.items()})
-    for name, dtype in {**DTYPES, "run": "string"}.items():
-        if name in rows and name not in (*by, *floats, *AVERAGED):
-            lines[name] = as_column([each[0] if len({*each}) == 1 else None for each in seeds_of(name)], dtype)
-    if "validation_step" in rows:
-        steps = [values[0] if len({*values}) == 1 else None for values in seeds_of("validation_step")]
-        lines["validation_step"] = as_column(steps, "Int64")
-    return lines.assign(seeds=as_column([len(values) for values in seeds_of("seed")], "Int64"))
+    factors = dict.fromkeys(SCALED, scales) | dict.fromkeys(NOT_SCALED, [1.0] * len(lines))
+    factors = {name: each for name, each in factors.items() if name in rows}
+    means = {name: [*map(_mean, seeds_of(name), each)] for name, each in factors.items()}
+    result = means.pop("mean")
+    spread = [*map(_deviation, seeds_of("mean"), result, scales)]
+    measured = means | {"result": result, "seed_std": spread}
+    alike = rows.groupby(group).nunique(dropna=False).eq(1)
+    others = [name for name in alike if name not in (*by, *measured) and not name.startswith("published")]
+    lines = lines.assign(
+        **{name: lines[name].where(alike[name]) for name in others},
+        **{name: as_column(values, "Float64") for name, values in measured.items()},
+        seeds=as_column(map(len, places.values()), "Int64"),
+    )
+    return lines.assign(difference=lines["result"] - lines["published"], minutes=lines["seconds"] / 60)
 
 
-def _mean(values: Sequence[float | None], scale: float = 1.0) -> float | None:
+def _mean(values: Sequence[float | None], scale: float) -> float | None:
     known = [value for value in values if value is not None]
     return scale * exact_sum(known) / len(known) if len(known) == len(values) else None
 
