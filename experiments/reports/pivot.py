@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..errors import SpecError
-from .formats import digits_of, interval, number, records, render_cells, unit_of
+from .formats import records, render_cells, results, unit_of
 from .table import GROUPED, HEADINGS, column_of, keys_of, text_of
 
 if TYPE_CHECKING:
@@ -30,11 +30,7 @@ def render_pivot(lines: DataFrame, down: str, across: str, form: str) -> str:
     if len(metrics) > 1:
         raise SpecError([f"--pivot: the runs are measured by {' and '.join(metrics)}: give folders of one of them"])
     _refuse_several(lines, {down: names[0], across: names[1]})
-    digits = digits_of(metrics[0])
-    cells = [
-        interval(number(line["result"], digits) or "not finite", number(line["ci95"], digits))
-        for line in records(lines)
-    ]
+    cells = [results(line, "markdown")["result"] for line in records(lines)]
     labels = {}
     for heading, name in ((down, names[0]), (across, names[1])):
         prefix = f"{heading} " if heading == across and is_numeric_dtype(lines[name]) else ""
