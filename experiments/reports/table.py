@@ -30,14 +30,12 @@ GROUPED = (
     "content_digest",
 )  # fmt: skip
 OF_RUNS = {"run": "string", "validation": "Float64", "validation_step": "Int64"}  # columns that results.csv lacks
+# all that was measured
 AVERAGED = ("seeds", "result", "ci95", "seed_std", "difference", "expected_calibration_error",
             "negative_log_likelihood", "minutes", "published", "published_ci95", "published_source", "validation",
             "validation_step")  # fmt: skip
 SCALED = ("mean", "ci95", "expected_calibration_error", "validation")  # measured in the unit of `scale_of`
 NOT_SCALED = ("negative_log_likelihood", "regret", "optimal_actions", "seconds")
-MEASURED = frozenset(
-    {"seeds", "validation", "result", "ci95", "seed std", "published", "difference", "ece", "nll", "minutes"}
-)  # all else says what was measured
 HIDDEN = {  # unless lines would look alike without
     "spec": "spec_digest",
     "query": "query",
@@ -99,13 +97,12 @@ def lines_of(rows: DataFrame) -> DataFrame:
 
     Columns are those of `averaged`. A measurement that is there twice counts once; a warning names both if they differ.
     """
-    unpublished = rows["published"].isna()
     order = ["experiment", "split", "way", "shot", "protocol", "seed", "unpublished"]
-    rows = rows.assign(unpublished=unpublished).sort_values(order, na_position="first", kind="stable")
+    rows = rows.assign(unpublished=rows["published"].isna()).sort_values(order, na_position="first", kind="stable")
     rows = rows.drop(columns="unpublished")
     measurement = rows.groupby([*GROUPED, "seed"], sort=False, dropna=False).ngroup()
     again = measurement.duplicated()
-    counted = dict(zip(measurement[~again], records(rows.loc[~again]), strict=True)) if again.any() else {}
+    counted = records(rows.loc[~again, ["mean"]])
     for number_of, row in zip(measurement[again], records(rows.loc[again]), strict=True):
         if (mean := counted[number_of]["mean"]) != row["mean"]:
             which = f"{row['experiment']} seed {row['seed']}"
@@ -225,7 +222,8 @@ def _cells(lines: DataFrame, form: str) -> DataFrame:
 def _without_needless(cells: DataFrame, lines: DataFrame, form: str) -> DataFrame:
     """Return the cells without empty columns, columns that distinguish no lines, and validation outside a sweep."""
     hidden = HIDDEN | DETAILS if form == "latex" else HIDDEN
-    alike = cells.groupby([name for name in cells if name not in MEASURED | hidden.keys()], sort=False).ngroup()
+    telling = [name for name in cells if name not in hidden and HEADINGS.get(name, name) not in AVERAGED]
+    alike = cells.groupby(telling, sort=False).ngroup()
     for heading, column in hidden.items():
         known = lines.groupby(alike)[column].transform("nunique", dropna=False)
         cells[heading] = cells[heading].where(known.gt(1), "")
