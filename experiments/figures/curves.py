@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import RunError
+from ..reports.formats import scale_of
 from ..stats import expected_calibration_error
 from .finished import FinishedRun
 from .seeds import Curve, SeedGroup, over_seeds, seed_groups, with_interval
@@ -107,7 +108,7 @@ def _figure(runs: Sequence[FinishedRun], curve_of: CurveOf, x: str, y: str, leve
             several.add(len(curves) > 1)
         elif axes and levels and row.mean is not None and not row.train_steps:
             level = look(place, f"{group.label} (test)") | {"marker": "", "linewidth": 1}
-            axes.axhline(_unit(row.metric) * row.mean, **level)
+            axes.axhline(scale_of(row.metric) * row.mean, **level)
     mixed = several == {True, False}
     meaning = f"{SEEDS}, or of one seed the {TASKS}" if mixed else SEEDS if True in several else TASKS
     return with_legend(figure, f"line: mean, band: {meaning}")
@@ -122,11 +123,6 @@ def _curves(runs: Sequence[FinishedRun], curve_of: Callable[[FinishedRun], Any])
     return found
 
 
-def _unit(metric: str) -> int:
-    """Return the factor from the files to the figure: accuracies are shown in percent."""
-    return 100 if metric == "accuracy" else 1
-
-
 def _validations(run: FinishedRun) -> Curve | None:
     """Return the main metric of each validation; None where there are none."""
     if not run.directory.metrics.is_file():
@@ -136,7 +132,7 @@ def _validations(run: FinishedRun) -> Curve | None:
         step, values, ci95 = (
             np.array([float(row[name] or "nan") for row in rows]) for name in ("step", run.row.metric, "ci95")
         )
-    unit = _unit(run.row.metric)
+    unit = scale_of(run.row.metric)
     return with_interval(step, unit * values, unit * ci95) if rows else None
 
 
@@ -147,7 +143,7 @@ def _by_inner_step(run: FinishedRun) -> Curve | None:
     values = {number: columns[name] for number in numbers if (name := f"{run.row.metric}_{number}") in columns}
     if not values:
         return None
-    tasks = _unit(run.row.metric) * np.stack(list(values.values()))  # [R, E]
+    tasks = scale_of(run.row.metric) * np.stack(list(values.values()))  # [R, E]
     ci95 = 1.96 * tasks.std(axis=1, ddof=1) / np.sqrt(tasks.shape[1])
     return with_interval(np.array(list(values)), tasks.mean(axis=1), ci95)
 
