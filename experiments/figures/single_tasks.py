@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import string
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -29,34 +29,6 @@ FITS = 3  # tasks side by side
 RIGHT, WRONG = COLORS[0], COLORS[1]
 
 
-class Trained(NamedTuple):
-    """A run with its tested weights, and the test task to show."""
-
-    model: Model
-    number: int
-
-    @property
-    def experiment(self) -> Experiment:
-        """Return the experiment of the run."""
-        return self.model.experiment
-
-    @property
-    def source(self) -> Any:
-        """Return the source of its tasks."""
-        return self.model.source
-
-    @property
-    def learner(self) -> Any:
-        """Return the learner with the tested weights."""
-        return self.model.learner
-
-    def tasks(self, count: int = 1) -> Episode:
-        """Draw `count` test tasks, starting at `number`."""
-        drawn = self.model.test_stream().sample(task_number(self.number), count)
-        assert isinstance(drawn, Episode)
-        return drawn
-
-
 def figures(run: FinishedRun, kinds: Sequence[str], number: int) -> Iterator[tuple[str, Any]]:
     """Yield (kind, figure) for those kinds that the run's model can show.
 
@@ -69,7 +41,7 @@ def figures(run: FinishedRun, kinds: Sequence[str], number: int) -> Iterator[tup
         return
     if number >= experiment.test.episodes:
         raise RunError(f"--episode {number}: the test of {run.directory.path} has tasks 0 to {run.row.episodes - 1}")
-    model = Trained(restored(run.directory, experiment, run.row.seed, run.row.checkpoint), number)
+    model = restored(run.directory, experiment, run.row.seed, run.row.checkpoint)
     draws: dict[str, tuple[bool, Any]] = {
         "fits": (isinstance(model.source, SinusoidSource), fits),
         "episode": (isinstance(model.source, ImageSource), episode),
@@ -79,7 +51,7 @@ def figures(run: FinishedRun, kinds: Sequence[str], number: int) -> Iterator[tup
     for kind in kinds:
         fitting, draw_one = draws[kind]
         if fitting:
-            figure = draw_one(model)
+            figure = draw_one(model, number)
             pyplot.close(figure)
             yield kind, figure
 
@@ -91,10 +63,10 @@ def _possible(experiment: Experiment, kind: str) -> bool:
     return fitting and experiment.dataset.regression == (kind == "fits")
 
 
-def fits(model: Trained) -> Any:
+def fits(model: Model, number: int) -> Any:
     """Draw sinusoids, their support points, and the model's curve before and after adaptation."""
-    tasks = min(FITS, model.experiment.test.episodes - model.number)
-    batch = model.tasks(tasks)
+    tasks = min(FITS, model.experiment.test.episodes - number)
+    batch = _tasks(model, number, tasks)
     errors = model.learner.evaluate(batch)["mse"].numpy()
     low, high = model.source.options.x
     x = np.linspace(low, high, 200).astype(batch.support_x.dtype.name)
@@ -114,7 +86,7 @@ def fits(model: Trained) -> Any:
             axes.plot(x, curves[look, task], color=COLORS[place], linestyle=STYLES[(2, 1, 0)[place]], label=name)
         points = (batch.support_x[task, :, 0], batch.support_y[task, :, 0])
         axes.plot(*points, "k^", markersize=6, label="support")
-        axes.set_title(f"test task {model.number + task}: MSE {errors[task]:.3g}", fontsize="medium")
+        axes.set_title(f"test task {number + task}: MSE {errors[task]:.3g}", fontsize="medium")
         axes.set_xlabel("x")
         axes.grid(alpha=0.3)
     panels[0, 0].set_ylabel("y")
@@ -125,9 +97,9 @@ def fits(model: Trained) -> Any:
     return figure
 
 
-def episode(model: Trained) -> Any:
+def episode(model: Model, number: int) -> Any:
     """Draw a test task: its images by class, and the predicted class of each query with its probability."""
-    batch = model.tasks()
+    batch = _tasks(model, number)
     way, (shot, query) = model.experiment.test.way, (model.experiment.test.shot, model.experiment.test.query)
     supports = model.source.pixels(batch.support_x[0]).reshape(way, shot, *model.source.input_shape)
     queries = model.source.pixels(batch.query_x[0]).reshape(way, query, *model.source.input_shape)
@@ -156,14 +128,14 @@ def episode(model: Trained) -> Any:
                 axes.add_patch(Rectangle((at, top - 1), 1, 1, fill=False, edgecolor="0.6", linewidth=0.8))
     axes.text(0, 0.15, "support", fontsize=9)
     axes.text(wide * shot + gap, 0.15, "queries, with the confidence", fontsize=9)
-    title = f"test task {model.number}: {right.sum()} of {right.size} right; framed: wrong, with the predicted class"
+    title = f"test task {number}: {right.sum()} of {right.size} right; framed: wrong, with the predicted class"
     axes.text(0.1 - left, 0.75, title, fontsize=10)
     return figure
 
 
-def embedding(model: Trained) -> Any:
+def embedding(model: Model, number: int) -> Any:
     """Draw the support, queries and prototypes of a test task in the plane in which its embeddings vary most."""
-    batch = model.tasks()
+    batch = _tasks(model, number)
     way, shot = model.experiment.test.way, model.experiment.test.shot
     supports, queries = (each[0].numpy() for each in model.learner.embed(batch))
     prototypes = supports.reshape(way, shot, -1).mean(axis=1)
@@ -182,11 +154,11 @@ def embedding(model: Trained) -> Any:
             axes.plot(*own, linestyle="", marker=letter, markersize=5, color=color)
     wrong = at["q"][labels != chosen]
     axes.plot(*wrong.T, "o", markersize=13, fillstyle="none", color="black", linestyle="", markeredgewidth=0.8)
-    for axis, number, part in ((axes.xaxis, 1, share[0]), (axes.yaxis, 2, share[1])):
-        axis.set_label_text(f"principal component {number} ({100 * part:.0f}% of the variance)")
+    for axis, component, part in ((axes.xaxis, 1, share[0]), (axes.yaxis, 2, share[1])):
+        axis.set_label_text(f"principal component {component} ({100 * part:.0f}% of the variance)")
     squares = ", squares supports" if shot > 1 else ""
     axes.set_title(
-        f"test task {model.number}: letters are queries{squares}, large circles prototypes;\n"
+        f"test task {number}: letters are queries{squares}, large circles prototypes;\n"
         f"in small black circles: the {len(wrong)} of {len(labels)} that are wrong",
         fontsize="medium",
     )
@@ -195,9 +167,9 @@ def embedding(model: Trained) -> Any:
     return figure
 
 
-def attention(model: Trained) -> Any:
+def attention(model: Model, number: int) -> Any:
     """Draw the attention of each query of a test task to each support image."""
-    batch = model.tasks()
+    batch = _tasks(model, number)
     weights = model.learner.attention(batch)[0].numpy()  # [Q, S]
     test, right = model.experiment.test, _answers(model, batch)[0] == batch.query_y[0].numpy()
     figure, axes = pyplot.subplots(figsize=(5.5, 6), layout="constrained")
@@ -214,10 +186,17 @@ def attention(model: Trained) -> Any:
     axes.set_xlabel("support images, class by class")
     axes.set_ylabel("queries, class by class")
     axes.set_title(
-        f"test task {model.number}: {right.sum()} of {right.size} right; framed: a query's own class", fontsize="medium"
+        f"test task {number}: {right.sum()} of {right.size} right; framed: a query's own class", fontsize="medium"
     )
     figure.colorbar(image, ax=axes, label="attention")
     return figure
+
+
+def _tasks(model: Model, number: int, count: int = 1) -> Episode:
+    """Draw `count` test tasks, starting at `number`."""
+    drawn = model.test_stream().sample(task_number(number), count)
+    assert isinstance(drawn, Episode)
+    return drawn
 
 
 def principal_plane(points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -233,7 +212,7 @@ def principal_plane(points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndar
     return directions[:2], center, variances[:2] / max(variances.sum(), np.finfo(np.float32).tiny)
 
 
-def _answers(model: Trained, batch: Episode) -> tuple[np.ndarray, np.ndarray]:
+def _answers(model: Model, batch: Episode) -> tuple[np.ndarray, np.ndarray]:
     """Return the predicted class of each query of the first task, and its probability, `[Q]` each."""
     probabilities = tf.nn.softmax(model.learner.predict(batch)[-1, 0]).numpy()
     return probabilities.argmax(axis=1), probabilities.max(axis=1)
