@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..reports.compare import LEVEL
-from ..reports.formats import records, render_cells, results, unit_of
+from ..reports.formats import records, render_cells, results, unit_of, with_notes
 from ..system.atomic import write_text_atomic
 from .filled import collect, table_as_csv
 from .plan import Planned
@@ -46,8 +46,7 @@ def render(filled: DataFrame, notes: Sequence[str], form: str) -> str:
             f"{mark}: the best of its column, and those that a paired t-test on the identical episodes (mean over "
             f"seeds) does not separate from it (p > {LEVEL})",
         )
-    comment = "% " if form == "latex" else ""
-    return "\n".join([shown, *([""] if below else []), *(comment + line for line in below)])
+    return with_notes(shown, below, form)
 
 
 def cells_of(filled: DataFrame, form: str) -> DataFrame:

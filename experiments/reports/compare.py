@@ -15,7 +15,7 @@ from ..runs.directory import RunDirectory
 from ..runs.rows import Row, find_rows, read_row
 from ..runs.run import spec_of
 from ..stats import Paired, PairedTest, compare
-from .formats import digits_of, number, render_cells, unit_of
+from .formats import digits_of, number, render_cells, unit_of, with_notes
 
 LEVEL = 0.05  # of the paired test
 
@@ -174,8 +174,7 @@ def render(runs: Sequence[Compared], reference: int, test: PairedTest, form: str
     cells = DataFrame(table)
     shown = render_cells(cells.loc[:, (cells != "").any()], form)
     note = f"difference to {table[reference]['run']} on {row.episodes} identical episodes; {test} test"
-    comment = "% " if form == "latex" else ""
-    return f"{shown}\n\n{comment}{unit_of(row.metric)}; {note}"
+    return with_notes(shown, [f"{unit_of(row.metric)}; {note}"], form)
 
 
 def probability(p: float) -> str:

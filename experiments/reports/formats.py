@@ -49,6 +49,14 @@ def render_cells(cells: DataFrame, form: str, right: Collection[str] = RIGHT, bo
     return cells.to_markdown(index=False, tablefmt="simple" if form == "text" else "pipe", **look)
 
 
+def with_notes(table: str, notes: Sequence[str], form: str) -> str:
+    """Return a table with notes below it, which are comments in latex; csv has none."""
+    if not notes or form == "csv":
+        return table
+    comment = "% " if form == "latex" else ""
+    return "\n".join([table, "", *(comment + note for note in notes)])
+
+
 def _latex(cells: DataFrame, right: Collection[str], best: Sequence[bool]) -> str:
     def emphasis(column: Series) -> list[str]:
         bold = ["boldmath:--wrap;textbf:--rwrap" if "±" in cell else "textbf:--rwrap" for cell in column]
