@@ -19,9 +19,9 @@ from .style import own_style
 def draw_all(
     runs: Sequence[FinishedRun], out: Path, form: str, kinds: Sequence[str] = (), episode: int = 0
 ) -> Iterator[Path]:
-    """Write the figures of these kinds, or all that the runs' files have the numbers for; the paths.
+    """Write the figures of these kinds, or all that the runs' files have the numbers for, and yield their paths.
 
-    RunError for a kind that no run has the numbers for. `episode` is the test task of those that show one.
+    Raises RunError for a kind that no run has the numbers for. `episode` is the test task of those that show one.
     """
     out.mkdir(parents=True, exist_ok=True)
     with own_style():

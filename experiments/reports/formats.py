@@ -24,7 +24,7 @@ ONE_CELL = ("markdown", "latex")  # formats with `result ± ci95` in one cell
 def render_cells(cells: DataFrame, form: str, right: Collection[str] = RIGHT, bold: Series | None = None) -> str:
     """Return cells as text, markdown, latex (booktabs) or csv, without a final newline.
 
-    Arguments:
+    Args:
         cells: texts under headings that differ
         right: headings of the columns that are aligned right
         bold: for each line, whether its `result` stands out: `x*` in text, bold in markdown and latex

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 def render_pivot(lines: DataFrame, down: str, across: str, form: str) -> str:
     """Return the results of `lines` as text, csv, markdown or latex, without a final newline.
 
-    `down` and `across` are headings or columns of the table. SpecError for one that is not there, for measurements of
-    several metrics, and for several measurements of one cell, with the columns that tell them apart.
+    `down` and `across` are headings or columns of the table. Raises SpecError for one that is not there, for
+    measurements of several metrics, and for several measurements of one cell, with the columns that tell them apart.
     """
     from pandas import Categorical
     from pandas.api.types import is_numeric_dtype

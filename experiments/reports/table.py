@@ -63,8 +63,8 @@ def read_results(*folders: str | Path) -> DataFrame:
             of `mean`, and the step at which it was measured: choose runs by it, not by the test
         algorithm.inner_lr, ...   for each key of the specs in which the runs of a sweep differ, its value in the run
 
-    A results.csv knows only the first of these. RunError where there is no row; a damaged or foreign result.json is
-    named on standard error and left out.
+    A results.csv knows only the first of these. Raises RunError if there is no row. A damaged or foreign result.json
+    is named on standard error and left out.
     """
     from pandas import concat
 
