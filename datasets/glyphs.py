@@ -14,6 +14,7 @@ and Georgian. A merged class belongs to the earliest of these.
 from __future__ import annotations
 
 import hashlib
+import re
 import sys
 import unicodedata
 from collections.abc import Sequence
@@ -26,6 +27,7 @@ from tqdm import tqdm
 from .images import cache
 from .images.source import ClassPool, ImageSource
 from .options import GlyphsOptions
+from .plugins import installed_version
 from .tasks import Split
 
 SAMPLES, SIZE, OVERSAMPLING, FONT_SIZE = 20, 28, 4, 84
@@ -166,6 +168,5 @@ def _split(characters: Sequence[str]) -> Split:
 
 def _version() -> str:
     """Return the versions of fonts and renderer for the cache's file name; another version draws again."""
-    from importlib.metadata import version
-
-    return f"matplotlib{version('matplotlib')}-pillow{version('pillow')}"
+    versions = f"matplotlib{installed_version('matplotlib')}-pillow{installed_version('pillow')}"
+    return re.sub(r"[^\w.+-]+", "-", versions)

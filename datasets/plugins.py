@@ -14,10 +14,24 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Collection
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, packages_distributions, version
 from typing import Any, get_args
 
 from .options import Options
+
+MODULES = {"pillow": "PIL"}  # package -> its module, where the names differ
+
+
+def installed_version(package: str) -> str:
+    """Return the version of an installed package, or "unknown".
+
+    A package may be installed under another name, such as tensorflow-cpu or tf-nightly, which then follows the version.
+    """
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        others = dict.fromkeys(packages_distributions().get(MODULES.get(package, package), ()))
+        return ", ".join(f"{version(other)} ({other})" for other in others) or "unknown"
 
 
 def plugins(group: str, taken: Collection[str], problem: Callable[[str, Any], str | None]) -> dict[str, Any]:

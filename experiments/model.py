@@ -18,6 +18,7 @@ from ..datasets.trials import Trials, TrialSource, TrialStream
 from .config.experiment import Experiment, Test, Train, Validation
 from .errors import RunError
 from .runs.directory import RunDirectory
+from .system import gpus
 
 Source = TaskSource | TrialSource
 Stream = EpisodeStream | TrialStream  # numbered tasks, drawn, counted and named alike
@@ -58,9 +59,12 @@ def build(experiment: Experiment, seed: int, only: Split | None = None, workers:
         workers: the processes that train the model together.
 
     Raises:
-        RunError: source and algorithm do not fit together, or the source lacks something.
+        RunError: source and algorithm do not fit together, the source lacks something, or a GPU is required and
+            TensorFlow lists none.
         DataError: the data are missing, damaged or too few.
     """
+    if experiment.device == "gpu":
+        gpus.require()
     deterministic(seed)
     source: Any = datasets.build(
         experiment.dataset, "float32" if experiment.precision == "bfloat16" else experiment.precision

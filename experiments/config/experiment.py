@@ -24,7 +24,7 @@ if not TYPE_CHECKING:  # with those of other packages
 
 # training steps after which XLA's compile time, seconds, is recovered
 STEPS_THAT_REPAY_COMPILING = {"conv4": 30, "mlp": 1000, "gru": 1}
-NOT_IN_DIGEST = {"name", "description", "seeds", "published", "cluster"}  # keys that cannot change a result
+NOT_IN_DIGEST = {"name", "description", "seeds", "published", "cluster", "device"}  # keys that cannot change a result
 Protocol = Literal["transductive", "inductive"]
 
 
@@ -183,6 +183,10 @@ class Experiment(Options):
         default=None,
         description="Compile with XLA: on, off, or auto (the default): on if the training has enough steps to recover "
         "the compile time. Results with and without XLA differ by rounding only.",
+    )
+    device: Literal["gpu"] | None = Field(
+        default=None,
+        description="gpu: refuse to work without a GPU. By default one is used if TensorFlow finds it.",
     )
     published: Published | None = None
     cluster: Cluster | None = Field(default=None, description="Settings for `metarun submit`; they change no result.")

@@ -74,7 +74,7 @@ def to_slurm(runs: Sequence[tuple[Run, Cluster]], out: Path, paper: Paper | None
         executor.update_parameters(array_parallelism=at_once)
         with _sbatch(one, submissions), executor.batch():
             jobs = [
-                executor.submit(work, str(path), run.tests, cluster.cpus, environment)
+                executor.submit(work, str(path), run.tests, cluster.cpus, environment, needs_gpu=cluster.gpus > 0)
                 for run, path in zip(some, one.runs, strict=True)
             ]
         one.job = jobs[0].job_id.partition("_")[0]

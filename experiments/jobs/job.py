@@ -39,7 +39,11 @@ PATIENCE = (0, 3, 10)  # seconds before each attempt to be requeued: jobs that a
 
 
 def work(
-    path: str, tests: Sequence[Mapping[str, Any]], threads: int, environment: Mapping[str, str] = MappingProxyType({})
+    path: str,
+    tests: Sequence[Mapping[str, Any]],
+    threads: int,
+    environment: Mapping[str, str] = MappingProxyType({}),
+    needs_gpu: bool = False,
 ) -> None:
     """Train the run of a folder, alone or as one of its workers, then do its further tests.
 
@@ -48,6 +52,7 @@ def work(
         tests: the changes of each further test.
         threads: processor threads to use.
         environment: variables to set, unless they are set already.
+        needs_gpu: fail at once where TensorFlow sees no GPU.
 
     Raises:
         SystemExit: the run was stopped. It has asked to be requeued.
@@ -71,7 +76,7 @@ def work(
                 with stop.held():  # an interrupted import cannot be repeated
                     from ..system.startup import import_tensorflow
 
-                    import_tensorflow()
+                    import_tensorflow(needs_gpu)
                     from ...algorithms.workers import ALONE, join
                     from ..evaluation.retest import evaluate
                     from ..training.followers import follow

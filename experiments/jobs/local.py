@@ -7,9 +7,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import re
-import shutil
-import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,6 +18,7 @@ from ..errors import Interrupted, RunError
 from ..runs.directory import RunDirectory
 from ..runs.run import Run
 from ..system import lock
+from ..system.gpus import nvidia_gpus
 from ..system.provenance import cores
 from ..system.signals import StopSignal
 from .job import work
@@ -117,7 +115,7 @@ def _work(path: str, tests: Sequence[dict], threads: int, gpu: str | None) -> No
         os.dup2(file, stream)
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
-    work(path, tests, threads)
+    work(path, tests, threads, needs_gpu=gpu is not None)
     sys.stdout.flush()
 
 
@@ -125,8 +123,4 @@ def _gpus() -> list[str]:
     """Return the numbers or names of the GPUs that this process may use."""
     if (visible := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
         return list(takewhile(lambda each: each not in ("", "-1", "NoDevFiles"), visible.split(",")))
-    if shutil.which("nvidia-smi") is None:
-        return []
-    done = subprocess.run(["nvidia-smi", "--list-gpus"], capture_output=True, text=True)
-    names = re.findall(r"^GPU \d+:", done.stdout, re.MULTILINE) if done.returncode == 0 else []
-    return [str(number) for number in range(len(names))]
+    return [str(number) for number in range(len(nvidia_gpus()))]

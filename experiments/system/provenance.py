@@ -7,9 +7,10 @@ import platform
 import subprocess
 import sys
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+from ...datasets.plugins import installed_version
 
 PACKAGES = ("metarun", "tensorflow", "keras", "numpy", "pillow", "matplotlib")
 INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16")
@@ -39,7 +40,7 @@ def describe() -> dict[str, Any]:
         "command": sys.argv,
         "git_commit": git_commit(),
         "python": platform.python_version(),
-        "packages": {package: version(package) for package in PACKAGES},
+        "packages": {package: installed_version(package) for package in PACKAGES},
         "host": platform.node(),
         "platform": platform.platform(),
         "processor": processor(),

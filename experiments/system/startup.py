@@ -4,9 +4,22 @@ from __future__ import annotations
 
 import os
 import platform
+import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from typing import NoReturn
+
+from ...datasets.errors import KnownError
+from ..errors import RunError
+from . import gpus
+
+LIVES = b"\0still running\0"
+ENDED = (
+    b"\nerror: the process ended while it imported TensorFlow; the lines above, if there are any, are the last that it "
+    b"wrote. Install a TensorFlow that fits this processor and system, or look at it alone: "
+    b"python -X faulthandler -c 'import tensorflow'\n"
+)
 
 
 def fast_kernels() -> dict[str, str]:
@@ -20,20 +33,35 @@ def fast_kernels() -> dict[str, str]:
     return {} if settled else {"TF_ENABLE_ONEDNN_OPTS": "1"}
 
 
-def import_tensorflow() -> None:
-    """Import TensorFlow.
+def import_tensorflow(needs_gpu: bool = False) -> None:
+    """Import TensorFlow, and warn of a GPU that it does not see.
 
-    Without -v, messages that its libraries print while they load are dropped. Errors still raise.
+    Without -v, messages that its libraries print while they load are dropped, unless they end the process.
+
+    Args:
+        needs_gpu: to work on the CPU instead is an error.
+
+    Raises:
+        RunError: TensorFlow cannot be imported, or lists no GPU and one is needed.
     """
     os.environ.update(fast_kernels())
     os.environ["KERAS_BACKEND"] = "tensorflow"  # whatever backend the user has set for Keras
-    if os.environ.get("TF_CPP_MIN_LOG_LEVEL", "0") == "0":
-        import tensorflow
-
-        return
-    with _silent_standard_error():
-        import tensorflow
-    tensorflow.get_logger().setLevel("ERROR")
+    shown = os.environ.get("TF_CPP_MIN_LOG_LEVEL", "0") == "0"
+    try:
+        with nullcontext() if shown else _only_last_words():
+            import tensorflow
+    except KnownError:
+        raise
+    except Exception as error:  # a package that is missing, a library that cannot be loaded or is of another version
+        raise RunError(
+            f"TensorFlow cannot be imported ({type(error).__name__}: {' '.join(str(error).split())[:300]}): install "
+            "metarun and what it needs again, in a new virtual environment"
+        ) from error
+    if not shown:
+        tensorflow.get_logger().setLevel("ERROR")
+    if needs_gpu:
+        gpus.require()
+    gpus.warn_of_unused()
 
 
 def silence_libraries() -> None:
@@ -45,14 +73,38 @@ def silence_libraries() -> None:
 
 
 @contextmanager
-def _silent_standard_error() -> Iterator[None]:
-    """Hide messages inside the block that C++ libraries write to file descriptor 2, past sys.stderr."""
+def _only_last_words() -> Iterator[None]:
+    """Hide messages inside the block that C++ libraries write to file descriptor 2, past sys.stderr.
+
+    A library that aborts ends this process at once. So the messages go to another process, which prints the last of
+    them if this one ends inside the block.
+    """
+    reader, writer = os.pipe()
+    if (watcher := os.fork()) == 0:
+        os.close(writer)
+        _print_last_words(reader)
+    os.close(reader)
     saved = os.dup(2)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(writer, 2)
     try:
-        os.dup2(nowhere, 2)
         yield
     finally:
         os.dup2(saved, 2)
         os.close(saved)
-        os.close(nowhere)
+        os.write(writer, LIVES)
+        os.close(writer)
+        os.waitpid(watcher, 0)
+
+
+def _print_last_words(reader: int) -> NoReturn:
+    """Read messages up to `LIVES`, or up to the end of the process that writes them, which is told. Does not return."""
+    try:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+            signal.signal(number, signal.SIG_IGN)  # meant for the process that is watched, and sent to all of a group
+        words = b""
+        while not words.endswith(LIVES) and (more := os.read(reader, 4096)):
+            words = (words + more)[-2000:]
+        if not words.endswith(LIVES):
+            os.write(2, words.rstrip() + ENDED)
+    finally:
+        os._exit(0)

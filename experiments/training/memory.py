@@ -107,12 +107,12 @@ def available_bytes() -> int | None:
     try:
         memory = dict(re.findall(r"^(\w+):\s+(\d+) kB", Path("/proc/meminfo").read_text(), re.MULTILINE))
         status = dict(re.findall(r"^(\w+):\s+(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE))
-        return min([int(memory["MemAvailable"]) * 1024, *(each - int(status["VmRSS"]) * 1024 for each in _limits())])
+        return min([int(memory["MemAvailable"]) * 1024, *(each - int(status["VmRSS"]) * 1024 for each in limits())])
     except (OSError, KeyError):
         return None
 
 
-def _limits() -> Iterator[int]:
+def limits() -> Iterator[int]:
     """Yield the limits, in bytes, of the control groups of this process and of those that contain them."""
     for line in Path("/proc/self/cgroup").read_text().splitlines():
         _, controllers, path = line.split(":", 2)

@@ -170,7 +170,7 @@ def test_a_local_run_does_not_take_itself_for_the_job_around_it(tmp_path):
     (tmp_path / "job.log").symlink_to(tmp_path / "gone" / "1.log")
     code = (
         "import os, sys\nfrom metarun.experiments.jobs import local\n"
-        "local.work = lambda *_: print({name: os.environ.get(name) for name in local.OUTER})\n"
+        "local.work = lambda *_, **__: print({name: os.environ.get(name) for name in local.OUTER})\n"
         "local._work(sys.argv[1], [], 1, None)"
     )
     outer = {"SLURM_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "1", "SLURM_STEP_NUM_TASKS": "2", "TF_CONFIG": "{}"}
@@ -294,3 +294,14 @@ def test_offline_runs_download_nothing(tmp_path, monkeypatch):
     assert told == "error: before submitting: omniglot, not here: `metarun data fetch` or `import` omniglot\n"
     told = metarun("train", "omniglot/protonet", "--offline", code=1)
     assert "and this run is offline: `metarun data fetch` on a machine with internet" in told
+
+
+def test_fault_15_a_local_job_that_asked_for_a_gpu_fails_without_one(tmp_path, monkeypatch):
+    program = tmp_path / "nvidia-smi"
+    program.write_text("#!/bin/sh\necho 'GPU 0: NVIDIA H200 (UUID: GPU-1)'\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    metarun("submit", "tiny.yaml", "--executor", "local", "--gpus", 1, code=1)
+    said = Path("runs/tiny/seed-0/failure.txt").read_text()
+    assert said.startswith("a GPU is asked for, and there is a GPU (nvidia-smi lists NVIDIA H200")
+    assert "but TensorFlow does not see it" in said

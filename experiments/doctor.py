@@ -1,0 +1,111 @@
+"""Examine this machine: what metarun finds on it, and what it cannot use."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from ..datasets.errors import KnownError
+from ..datasets.images import cache
+from ..datasets.plugins import installed_version
+from .jobs.slurm import slurm
+from .system import gpus, lock
+from .system.provenance import PACKAGES, cores, git_commit, processor
+
+GIB = 2**30
+SETTINGS = re.compile(r"(METARUN|TF(?!_CPP)|XLA|KERAS|CUDA|HIP|ROCR|NVIDIA|OMP|SLURM|SBATCH|LD_LIBRARY)_")
+
+
+class Finding(NamedTuple):
+    """A thing that was looked at: what it is, and what is wrong with it, with the way out, if anything is."""
+
+    name: str
+    state: str
+    problem: str | None = None
+
+
+def examine(out: Path) -> Iterator[Finding]:
+    """Yield what is found on this machine. Imports TensorFlow, after what can be said without it.
+
+    Args:
+        out: the folder in which runs would be written.
+    """
+    settings = [f"{name}={value}" for name, value in sorted(os.environ.items()) if SETTINGS.match(name)]
+    yield Finding("metarun", " ".join(filter(None, (installed_version("metarun"), git_commit()))))
+    yield Finding("python", f"{platform.python_version()} in {sys.prefix}")
+    yield Finding("system", platform.platform())
+    yield Finding("processor", processor())
+    yield Finding("cores", f"{cores()} for this process, {os.cpu_count()} in the machine")
+    yield from _tensorflow()
+    yield _folder("cache", cache.folder())
+    yield _folder("runs", out.absolute())
+    yield _slurm()
+    yield Finding("environment", ", ".join(settings) or "nothing that matters is set")
+
+
+def _tensorflow() -> Iterator[Finding]:
+    """Yield what only TensorFlow knows: versions, threads, devices; memory."""
+    from .system.startup import import_tensorflow
+
+    given = dict(os.environ)
+    try:
+        import_tensorflow()
+    except KnownError as error:
+        yield Finding("tensorflow", "cannot be imported", str(error))
+        return
+    import tensorflow as tf
+
+    from .training.memory import available_bytes, limits
+
+    yield Finding("packages", ", ".join(f"{name} {installed_version(name)}" for name in PACKAGES if name != "metarun"))
+    onednn = os.environ.get("TF_ENABLE_ONEDNN_OPTS", "as TensorFlow decides")
+    words = {"0": "off, as TF_ENABLE_ONEDNN_OPTS=0 says: convolutions are slower", "1": "on"}
+    yield Finding("oneDNN", words.get(onednn, onednn))
+    threading = tf.config.threading
+    threads = {
+        "in an operation": threading.get_intra_op_parallelism_threads() or given.get("TF_NUM_INTRAOP_THREADS", cores()),
+        "for operations": threading.get_inter_op_parallelism_threads() or given.get("TF_NUM_INTEROP_THREADS", cores()),
+    }
+    yield Finding("threads", ", ".join(f"{number} {where}" for where, number in threads.items()))
+    free, least = available_bytes(), min(limits(), default=None)
+    limit = "no limit of a control group" if least is None or least >= 2**60 else f"limit {least / GIB:.1f} GiB"
+    yield Finding("memory", f"{'unknown' if free is None else f'{free / GIB:.1f} GiB'} free, {limit}")
+    names = [
+        tf.config.experimental.get_device_details(gpu).get("device_name", gpu.name)
+        for gpu in tf.config.list_physical_devices("GPU")
+    ]
+    hidden = [f"{name}={os.environ[name]}" for name in gpus.VISIBLE if name in os.environ]
+    unused = gpus.unused()
+    yield Finding("GPUs", ", ".join(names) or f"none{''.join(f' ({each})' for each in hidden)}", unused)
+
+
+def _folder(name: str, path: Path) -> Finding:
+    """Return the room in a folder, or in the nearest that exists above it, and whether files there can be locked."""
+    there = next(each for each in (path, *path.parents) if each.exists())
+    try:
+        with tempfile.NamedTemporaryFile(dir=there, prefix=".metarun-doctor-") as file, lock.waited(Path(file.name)):
+            free = shutil.disk_usage(there).free / GIB
+    except KnownError as error:
+        return Finding(name, str(path), f"{error}; a folder on another disk may have locks")
+    except OSError as error:
+        return Finding(name, str(path), f"{there} cannot be written: {error.strerror}: choose another folder")
+    return Finding(name, f"{path}: {free:.1f} GiB free, locks work", "the disk is full" if free < 0.1 else None)
+
+
+def _slurm() -> Finding:
+    """Return Slurm's version and its partitions, or that there is none."""
+    if shutil.which("sbatch") is None:
+        return Finding("Slurm", "not on this machine")
+    try:
+        version = slurm("sinfo", "--version", timeout=20).strip()
+        lines = slurm("sinfo", "--noheader", "--format=%P %a: %D nodes %T, at most %l, %c cores, %G", timeout=20)
+    except KnownError as error:
+        return Finding("Slurm", "sbatch is here", f"no controller answers it ({str(error)[:300]})")
+    return Finding("Slurm", "; ".join([version, *lines.splitlines()]))

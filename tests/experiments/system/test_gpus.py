@@ -1,0 +1,109 @@
+"""A GPU that TensorFlow does not see is told, and where one is required it is an error."""
+
+import subprocess
+
+import pytest
+import tensorflow as tf
+
+from metarun.experiments.config.load import load
+from metarun.experiments.errors import RunError
+from metarun.experiments.model import build
+from metarun.experiments.system import gpus
+from metarun.experiments.system.startup import import_tensorflow
+
+REASON = "libcudnn is missing"
+
+
+@pytest.fixture
+def bare(monkeypatch, tmp_path):
+    """Hide every sign of a GPU of this machine; return the folder that stands for /dev."""
+    for name in (*gpus.NAMED, *gpus.COUNTED):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(gpus, "DEVICES", tmp_path)
+    monkeypatch.setattr(gpus, "_reason", lambda: REASON)
+    return tmp_path
+
+
+def nvidia_smi(folder, prints="GPU 0: NVIDIA H200 (UUID: GPU-1)", code=0):
+    program = folder / "nvidia-smi"
+    program.write_text(f"#!/bin/sh\necho '{prints}'\nexit {code}\n")
+    program.chmod(0o755)
+
+
+def test_fault_15_signs_of_a_gpu(bare, monkeypatch):
+    assert gpus.signs() == []
+    nvidia_smi(bare)
+    assert gpus.signs() == ["nvidia-smi lists NVIDIA H200"]
+    nvidia_smi(bare, "NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver", 9)
+    assert gpus.signs() == []
+    for name in ("nvidia0", "nvidiactl", "kfd"):  # nvidiactl is there without a card
+        (bare / name).touch()
+    assert gpus.signs() == [f"{bare}/nvidia0", f"{bare}/kfd"]
+    for name in ("nvidia0", "kfd"):
+        (bare / name).unlink()
+    for name, value, is_sign in [
+        ("SLURM_JOB_GPUS", "0", True),
+        ("SLURM_GPUS_ON_NODE", "0", False),
+        ("SLURM_GPUS", "a100:2", True),
+        ("CUDA_VISIBLE_DEVICES", "0", True),
+        ("ROCR_VISIBLE_DEVICES", "1,2", True),
+    ]:
+        with monkeypatch.context() as context:
+            context.setenv(name, value)
+            assert gpus.signs() == ([f"{name}={value}"] if is_sign else [])
+
+
+@pytest.mark.parametrize("value", ["", "-1", "NoDevFiles"])
+def test_hidden_gpus_are_not_missed(bare, monkeypatch, value):
+    nvidia_smi(bare)
+    monkeypatch.setenv("SLURM_JOB_GPUS", "3")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", value)
+    assert gpus.signs() == [] and gpus.unused() is None
+
+
+def test_fault_15_an_unused_gpu_is_told_at_the_start(bare, capsys):
+    import_tensorflow()
+    assert capsys.readouterr().err == ""
+    nvidia_smi(bare)
+    import_tensorflow()
+    told = capsys.readouterr().err
+    assert told.startswith("warning: ") and "NVIDIA H200" in told and REASON in told and told.count("\n") == 1
+
+
+def test_fault_15_a_required_gpu_is_an_error(bare):
+    on_gpu = load("quickstart/protonet", ["device=gpu"]).experiment
+    with pytest.raises(RunError, match="a GPU is asked for, and this machine has none"):
+        import_tensorflow(needs_gpu=True)
+    with pytest.raises(RunError, match="this machine has none"):
+        build(on_gpu, 0)
+    nvidia_smi(bare)
+    with pytest.raises(RunError, match=f"NVIDIA H200.*{REASON}"):
+        import_tensorflow(needs_gpu=True)
+    assert on_gpu.digest == load("quickstart/protonet").experiment.digest
+
+
+def test_no_word_where_tensorflow_has_the_gpu(bare, monkeypatch, capsys):
+    nvidia_smi(bare)
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [kind])
+    import_tensorflow(needs_gpu=True)
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("logged", "helps"),
+    [
+        ("Could not find cuda drivers on your machine, GPU will not be used.", "driver's library"),
+        ("Cannot dlopen some GPU libraries. Skipping registering GPU devices", "tensorflow[and-cuda]"),
+        ("failed call to cuInit: INTERNAL: CUDA error: UNKNOWN ERROR (303)", "tensorflow[and-cuda]"),
+    ],
+)
+def test_the_reason_is_what_tensorflow_logs(monkeypatch, logged, helps):
+    log = f"I0000 00:00:1.2    8 port.cc:1] oneDNN is on\nE0000 00:00:1796044472.4    83 cuda.cc:52] {logged}\n"
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: subprocess.CompletedProcess([], 0, "", log))
+    assert logged in gpus._reason() and helps in gpus._reason() and "oneDNN" not in gpus._reason()
+
+
+def test_a_tensorflow_without_gpus_is_the_reason(monkeypatch):
+    monkeypatch.setattr(tf.sysconfig, "get_build_info", lambda: {"is_cuda_build": False})
+    assert "built for CPUs alone" in gpus._reason()
