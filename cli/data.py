@@ -35,7 +35,7 @@ def fetch(name: str) -> None:
         return
     from ..experiments.system.startup import import_tensorflow
 
-    import_tensorflow()
+    import_tensorflow(needs_gpu=None)
     from ..datasets import omniglot
 
     cache.remove(name)
@@ -65,7 +65,7 @@ def import_(name: str, paths: tuple[Path, ...]) -> None:
     """
     from ..experiments.system.startup import import_tensorflow
 
-    import_tensorflow()
+    import_tensorflow(needs_gpu=None)
     from ..datasets import miniimagenet, omniglot
     from ..datasets.images import cache
 

@@ -56,7 +56,7 @@ def _tensorflow() -> Iterator[Finding]:
 
     given = dict(os.environ)
     try:
-        import_tensorflow()
+        import_tensorflow(needs_gpu=None)
     except KnownError as error:
         yield Finding("tensorflow", "cannot be imported", str(error))
         return

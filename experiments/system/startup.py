@@ -33,13 +33,13 @@ def fast_kernels() -> dict[str, str]:
     return {} if settled else {"TF_ENABLE_ONEDNN_OPTS": "1"}
 
 
-def import_tensorflow(needs_gpu: bool = False) -> None:
+def import_tensorflow(needs_gpu: bool | None = False) -> None:
     """Import TensorFlow, and warn of a GPU that it does not see.
 
     Without -v, messages that its libraries print while they load are dropped, unless they end the process.
 
     Args:
-        needs_gpu: to work on the CPU instead is an error.
+        needs_gpu: to work on the CPU instead is an error; None: GPUs do not matter, and nothing is said of them.
 
     Raises:
         RunError: TensorFlow cannot be imported, or lists no GPU and one is needed.
@@ -61,7 +61,8 @@ def import_tensorflow(needs_gpu: bool = False) -> None:
         tensorflow.get_logger().setLevel("ERROR")
     if needs_gpu:
         gpus.require()
-    gpus.warn_of_unused()
+    elif needs_gpu is not None:
+        gpus.warn_of_unused()
 
 
 def silence_libraries() -> None:

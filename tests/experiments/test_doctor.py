@@ -67,7 +67,7 @@ def test_doctor_tells_a_slurm_that_does_not_answer(healthy, monkeypatch):
 
 
 def test_doctor_goes_on_where_tensorflow_cannot_be_imported(healthy, monkeypatch):
-    def fail():
+    def fail(needs_gpu):
         raise DataError("TensorFlow cannot be imported")
 
     monkeypatch.setattr(experiments.system.startup, "import_tensorflow", fail)
