@@ -32,6 +32,7 @@ COMMANDS = {  # verb -> module, short help
     "describe": ("describe", "Explain every key, algorithm, network and dataset of a spec."),
     "schema": ("schema", "Print the JSON Schema of specs, for editors."),
     "data": ("data", "Fetch, import and verify datasets."),
+    "check-plugin": ("check_plugin", "Check an algorithm, network or dataset of another package."),
     "doctor": ("doctor", "Print what this machine has, and what cannot be used."),
 }
 QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "GRPC_VERBOSITY": "ERROR", "TF_CPP_MAX_VLOG_LEVEL": "0"}

@@ -12,14 +12,20 @@ is installed; it never names code.
 
 from __future__ import annotations
 
+import hashlib
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from functools import cache
 from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, packages_distributions, version
+from pathlib import Path
+from traceback import walk_tb
 from typing import Any, get_args
 
 from .options import Options
 
 MODULES = {"pillow": "PIL"}  # package -> its module, where the names differ
+CODE = (".py", ".so", ".pyd")  # ends of the files that a digest of source covers
+OTHERS: dict[str, str] = {}  # module at the top of another package -> name and version of its distribution
 
 
 def installed_version(package: str) -> str:
@@ -54,6 +60,7 @@ def plugins(group: str, taken: Collection[str], problem: Callable[[str, Any], st
             print(f"warning: {group} {point.name} of {package} ({point.value}) is left out: {wrong}", file=sys.stderr)
         else:
             found[point.name] = loaded
+            OTHERS[_top(point.value)] = f"{point.dist.name} {point.dist.version}" if point.dist else "unknown unknown"
     return found
 
 
@@ -71,4 +78,52 @@ def misnamed(name: str, options: type[Options]) -> str | None:
     field = options.model_fields.get("name")
     if field is None or field.default != name or get_args(field.annotation) != (name,):
         return f'its options lack `name: Literal["{name}"] = "{name}"`'
+    return None
+
+
+def package_of(options: Any) -> str:
+    """Return the package that options come from as "name version digest of its source"; "" for metarun's own."""
+    top = _top(type(options).__module__)
+    return f"{OTHERS[top]} {source_digest(top)}" if top in OTHERS else ""
+
+
+@cache  # the code that this process has loaded, whatever becomes of the files
+def source_digest(top: str) -> str:
+    """Return 16 hexadecimal digits of a hash of the code of a package or module, or "unknown" if it is in no file.
+
+    Args:
+        top: The name of the package or module, which is imported.
+    """
+    module = sys.modules.get(top)
+    folders = [Path(path) for path in getattr(module, "__path__", ())]
+    file = getattr(module, "__file__", None)
+    files = [(path.relative_to(folder), path) for folder in folders for path in _code(folder)]
+    if not folders and file:
+        files = [(Path(Path(file).name), Path(file))]
+    digest = hashlib.sha256()
+    try:
+        for name, path in sorted(files):
+            data = path.read_bytes()
+            digest.update(f"{name.as_posix()} {len(data)} ".encode() + data)
+    except OSError:
+        return "unknown"
+    return digest.hexdigest()[:16] if files else "unknown"
+
+
+def _code(folder: Path) -> Iterator[Path]:
+    return (path for path in folder.rglob("*") if path.suffix in CODE and path.is_file())
+
+
+def _top(name: str) -> str:
+    """Return the outermost package of a module, or of an entry point such as package.module:name."""
+    return name.partition(":")[0].partition(".")[0].strip()
+
+
+def to_blame(error: BaseException) -> str | None:
+    """Return name and version of the other package whose code raised the error, or called what did; None if none."""
+    if error.__traceback__ is None:
+        return None
+    for frame, _ in walk_tb(error.__traceback__):
+        if package := OTHERS.get(_top(frame.f_globals.get("__name__", ""))):
+            return package
     return None

@@ -1,6 +1,8 @@
 """A package of someone else's, with a task distribution of gymnasium environments and an algorithm, is installed."""
 
 import csv
+import json
+import re
 
 import pytest
 from packages import install, run_with
@@ -175,13 +177,21 @@ def test_rl2_learns_in_environments_of_gymnasium(installed, tmp_path):
         assert [float(line["total_reward"]) for line in csv.DictReader(file)] == rewards
 
 
-def test_an_algorithm_of_another_package(installed, tmp_path, session_cache, monkeypatch):
+def test_fault_12_an_edited_algorithm_of_another_package_is_another(installed, tmp_path, session_cache, monkeypatch):
     monkeypatch.setenv("METARUN_CACHE", str(session_cache))
     (tmp_path / "spec.yaml").write_text(PROTOTYPES)
     done = run_with(installed, "train", "spec.yaml", "--out", "runs", cwd=tmp_path)
     assert "my_prototypes" in done.stdout
+    row = json.loads((tmp_path / "runs/prototypes/seed-0/result.json").read_text())
+    assert re.fullmatch("algorithm corridors 1.0 [0-9a-f]{16}", row["plugins"])
     told = run_with(installed, "describe", "my_prototypes", cwd=tmp_path)
     assert "Prototypes, as we see them." in told.stdout and "distance" in told.stdout
+    edited = install(
+        tmp_path / "edited", "corridors", ENTRY_POINTS, {"corridors.py": CODE, "my_prototypes.py": f"{ALGORITHM}\n"}
+    )
+    for command in (["train", "spec.yaml"], ["evaluate", "runs/prototypes/seed-0", "--shot", 2]):
+        done = run_with(edited, *command, cwd=tmp_path, code=1)
+        assert f"has other code of its algorithm, {row['plugins'].removeprefix('algorithm ')}, than is" in done.stderr
 
 
 def test_a_plugin_says_whether_its_network_has_a_last_layer(installed, tmp_path):
@@ -232,4 +242,4 @@ def test_a_classical_method_is_for_the_built_in_trials(installed, tmp_path):
 def test_without_it_a_spec_says_what_there_is(installed, tmp_path):
     (tmp_path / "spec.yaml").write_text(RL2)
     done = run_with(tmp_path, "validate", "spec.yaml", cwd=tmp_path, code=2)
-    assert "unknown dataset 'corridors'" in done.stderr
+    assert "unknown dataset 'corridors'" in done.stderr and "the package that has it is not installed" in done.stderr

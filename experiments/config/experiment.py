@@ -16,6 +16,7 @@ from ...algorithms.networks.options import NetworkChoice
 from ...algorithms.options import AlgorithmOptions, OptimizerOptions
 from ...datasets import DATASETS
 from ...datasets.options import DatasetOptions, Options
+from ...datasets.plugins import package_of
 
 if not TYPE_CHECKING:  # with those of other packages
     AlgorithmOptions = Annotated[Union[tuple(one.options for one in ALGORITHMS.values())], Field(discriminator="name")]  # noqa: UP007
@@ -210,6 +211,12 @@ class Experiment(Options):
     def kind(self) -> Kind:
         """Return the kind of algorithm: whether it is trained, and on which tasks."""
         return KINDS[self.entry.kind]
+
+    @property
+    def plugins(self) -> str:
+        """Return the other packages whose code it runs: "dataset NAME VERSION DIGEST; ..."; "" if there are none."""
+        used = {section: package_of(getattr(self, section)) for section in CHOICES}
+        return "; ".join(f"{section} {package}" for section, package in used.items() if package)
 
     @property
     def digest(self) -> str:

@@ -76,7 +76,8 @@ def _message(detail: Any, key: tuple[str | int, ...], values: Mapping[str, Any])
     if kind == "union_tag_not_found":
         return f"has no name: expected `name:` with one of {', '.join(CHOICES[str(key[0])])}"
     if kind == "union_tag_invalid":
-        return f"unknown {key[0]} {show(context['tag'])}; {_nearest(context['tag'], CHOICES[str(key[0])])}"
+        nearest = _nearest(context["tag"], CHOICES[str(key[0])])
+        return f"unknown {key[0]} {show(context['tag'])}; {nearest} (or the package that has it is not installed here)"
     if kind == "literal_error":
         return f"expected {context['expected'].replace(chr(39), '')}, got {given}"
     if kind in BOUNDS:

@@ -110,6 +110,7 @@ def row_of(model: Model, trained: Trained, evaluation: Evaluation, measurement: 
         "spec_digest": trained.spec_digest,
         "episodes_digest": measurement.episodes_digest,
         "content_digest": model.source.content_digest[:16],
+        "plugins": experiment.plugins,
         **published_columns(experiment.published),
     }
     return Row(**columns)

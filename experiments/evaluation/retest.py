@@ -13,7 +13,8 @@ from ..model import Model, build, refuse_other_images
 from ..runs import checkpoint
 from ..runs.directory import RunDirectory
 from ..runs.rows import Row, read_row
-from ..runs.run import retest
+from ..runs.run import refuse_other_code, retest
+from .independence import refuse_dependent
 from .record import Files, Trained, record
 
 
@@ -47,6 +48,7 @@ def evaluate(run: Path, split: Split, changes: Mapping[str, Any]) -> Evaluated:
         without = experiment.model_copy(update={"published": None})  # the published number is that of the own test
         model = restored(directory, without, trained.seed, chosen, split)
         training = Trained(chosen, trained.train_steps, trained.seconds, trained.spec_digest)
+        refuse_dependent(model)
         row = record(model, training, Files.of_retest(path), split)
         directory.failure.unlink(missing_ok=True)  # of an earlier attempt
     return Evaluated(row, path, False)
@@ -63,12 +65,12 @@ def restored(directory: RunDirectory, experiment: Experiment, seed: int, chosen:
         split: the split that is tested.
 
     Raises:
-        RunError: the checkpoint is missing, or the data are not those it was trained on.
+        RunError: the checkpoint is missing, or data or code of other packages are not those it was trained with.
     """
     model = build(experiment, seed, split)
-    refuse_other_images(
-        checkpoint.restore(_weights(directory, chosen), model.learner.variables), model.source, directory
-    )
+    state = checkpoint.restore(_weights(directory, chosen), model.learner.variables)
+    refuse_other_images(state, model.source, directory)
+    refuse_other_code(state.get("plugins", ""), experiment, directory)
     return model
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from ..errors import RunError
 from ..runs.directory import RunDirectory
 from ..runs.rows import Row, find_rows, read_row
-from ..runs.run import spec_of
+from ..runs.run import code_of, spec_of
 from ..stats import Paired, PairedTest, compare
 from .formats import digits_of, number, render_cells, unit_of, with_notes
 
@@ -124,6 +124,9 @@ def difference_of_tasks(one: Compared, other: Compared) -> str | None:
     images = {one.row.content_digest, other.row.content_digest} - {""}  # of older versions, which did not note it
     if len(images) > 1:
         return f"the images differ (digests {one.row.content_digest} and {other.row.content_digest})"
+    codes = [code_of(each.row.plugins).get("dataset") for each in (one, other)]
+    if all(codes) and codes[0][-1] != codes[1][-1]:
+        return f"the code of the dataset differs ({' and '.join(map(' '.join, codes))})"
     return None
 
 

@@ -16,6 +16,7 @@ from ..system import lock
 from ..system.atomic import write_bytes_atomic
 from . import checkpoint
 from .directory import RunDirectory
+from .run import refuse_other_code
 
 
 def shorter_run(experiment: Experiment, directory: RunDirectory) -> RunDirectory | None:
@@ -64,6 +65,7 @@ def continue_shorter_run(experiment: Experiment, directory: RunDirectory, conten
             state, arrays = checkpoint.read(saved[0])
             if state.get("content_digest") not in ("", content_digest):  # older versions wrote "" for glyphs
                 return
+            refuse_other_code(state.get("plugins", ""), experiment, other)
             paths = [path for path in (other.best, other.metrics) if path.is_file()]
             files = [(path.relative_to(other.path), path.read_bytes()) for path in paths]
     except (RunError, OSError) as error:

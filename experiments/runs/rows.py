@@ -67,6 +67,7 @@ class Row(BaseModel):
     spec_digest: str
     episodes_digest: str
     content_digest: str = ""  # of images that the spec does not pin: a folder, a copy of miniImageNet
+    plugins: str = ""  # other packages whose code was run: section, name, version, digest of the source
     published: float | None = None
     published_ci95: float | None = None
     published_source: str | None = None

@@ -74,6 +74,34 @@ class Run:
                 f"{path} holds {state} of another spec (digest {digest}, this one has {self.experiment.digest}): "
                 + way_out
             )
+        if self.directory.finished:
+            refuse_other_code(read_row(self.directory.result).plugins, self.experiment, self.directory)
+
+
+def refuse_other_code(plugins: str, experiment: Experiment, directory: RunDirectory) -> None:
+    """Raise RunError if the code of another package is not that with which a run was trained or tested.
+
+    A version alone is no other code.
+
+    Args:
+        plugins: `Experiment.plugins` as the run has it, or "" of a run of an older metarun.
+        experiment: the experiment, with the packages as they are installed now.
+        directory: the folder of the run, for the message.
+    """
+    before, now = code_of(plugins), code_of(experiment.plugins)
+    if changed := [section for section in before if section in now and before[section][-1] != now[section][-1]]:
+        former, current = (" ".join(code[changed[0]]) for code in (before, now))
+        raise RunError(
+            f"{directory.path} has other code of its {changed[0]}, {former}, than is installed now, {current} (name, "
+            "version, digest of the source): restore it, give the new one a run of its own (-s name=...), or train "
+            "again with --fresh"
+        )
+
+
+def code_of(plugins: str) -> dict[str, tuple[str, str, str]]:
+    """Return name, version and digest of the source of the package behind each section in `Experiment.plugins`."""
+    parts = [each.split(" ") for each in plugins.split("; ") if each]
+    return {part[0]: (" ".join(part[1:-2]), part[-2], part[-1]) for part in parts}
 
 
 def spec_of(directory: RunDirectory) -> Experiment:
@@ -103,7 +131,7 @@ def retest(run: Path, split: str, changes: Mapping[str, Any]) -> Retest:
         changes: options of the test that differ, as `evaluate` takes them.
 
     Raises:
-        RunError: the run is not trained, or its spec was changed afterwards.
+        RunError: the run is not trained, or its spec or the code of another package was changed afterwards.
         SpecError: the changes do not fit the run.
     """
     directory = RunDirectory(run)
@@ -117,5 +145,6 @@ def retest(run: Path, split: str, changes: Mapping[str, Any]) -> Retest:
             f"{directory.spec} is not the spec that the run was trained with (digest {spec.digest}, its row has "
             f"{trained.spec_digest}): restore it, and change the test by options of `metarun evaluate`"
         )
+    refuse_other_code(trained.plugins, spec, directory)
     experiment = with_test(spec, changes)
     return Retest(directory, trained, spec, experiment, directory.row_of(spec, experiment, split))

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ...datasets.errors import KnownError
+from ...datasets.plugins import to_blame
 from ..errors import Interrupted, InUse
 from .atomic import write_text_atomic
 
@@ -53,10 +54,10 @@ def explain(error: Exception) -> tuple[str, int]:
         )
     if exhausted:
         return "error: out of memory: lower train.meta_batch, the network's filters, or the number of queries", 1
-    return (
-        f"internal error, please report it: {name}: {' '.join(str(error).split())[:300]} (`metarun -v` shows where)",
-        1,
-    )
+    said = f"{name}: {' '.join(str(error).split())[:300]} (`metarun -v` shows where)"
+    if package := to_blame(error):
+        return f"error: in the code of {package}: {said}", 1
+    return f"internal error, please report it: {said}", 1
 
 
 def _no_space(path: str | None) -> str:

@@ -55,6 +55,7 @@ def start_together(model: Model, step: int = 0) -> int:
     """
     workers = model.workers
     work = f"{model.experiment.digest} {model.seed} {model.source.content_digest} {version('metarun')}"
+    work += model.experiment.plugins
     number = zlib.crc32(work.encode())
     if workers.agree(number) != number:
         raise RunError(f"worker {workers.index} has another spec, seed, version or other data than worker 0")

@@ -19,6 +19,7 @@ from ..runs import checkpoint
 from ..runs.directory import RunDirectory
 from ..runs.metrics_log import MetricsLog
 from ..runs.rows import Row
+from ..runs.run import refuse_other_code
 from ..system.progress import Progress
 from ..system.signals import StopSignal
 from .followers import start_together
@@ -187,6 +188,7 @@ class Training:
             "window_steps": self.window_steps,
             "window_seconds": self.window_seconds,
             "content_digest": self.source.content_digest,
+            "plugins": self.experiment.plugins,
         }
 
     def _restore(self) -> None:
@@ -197,7 +199,7 @@ class Training:
         """
         for path in self.directory.newest_checkpoints():
             try:
-                state = checkpoint.restore(path, self.variables, self._state().keys() - {"content_digest"})
+                state = checkpoint.restore(path, self.variables, self._state().keys() - {"content_digest", "plugins"})
             except RunError as error:
                 aside = self.directory.set_checkpoint_aside(path)
                 warn(f"checkpoint ignored and renamed to {aside.name}: {error}")
@@ -205,6 +207,7 @@ class Training:
             if state["digest"] != self.experiment.digest:
                 raise RunError(f"{path} is a checkpoint of another spec: move it away, or use --fresh")
             refuse_other_images(state, self.source, self.directory)
+            refuse_other_code(state.get("plugins", ""), self.experiment, self.directory)
             if state["seed"] != self.seed:
                 raise RunError(f"{path} is of seed {state['seed']}, not {self.seed}: move it away, or use --fresh")
             self.step, self.seconds = state["step"], state["seconds"]

@@ -7,6 +7,7 @@ the metrics up to it. The same call resumes from there and reaches the same resu
 from __future__ import annotations
 
 from ...algorithms.workers import ALONE, Workers
+from ..evaluation.independence import refuse_dependent
 from ..model import build
 from ..runs.continuation import continue_shorter_run
 from ..runs.rows import Row, published_columns, read_row
@@ -57,6 +58,7 @@ def train(run: Run, fresh: bool = False, workers: Workers = ALONE) -> Row:
             if fresh:
                 directory.afresh.touch()
             model = built or build(run.experiment, run.seed, workers=workers)
+            refuse_dependent(model)
             run.write_spec()
             write_json_atomic(directory.environment, provenance.describe())
             continue_shorter_run(run.experiment, directory, model.source.content_digest)
