@@ -4,18 +4,14 @@ import json
 import math
 from functools import cache
 
-import few_shot
 import numpy as np
 import pytest
 import tensorflow as tf
-from few_shot import OPTIONS
 from processes import counting_traces, metarun
 from shipped import SHIPPED
 
 from metarun.algorithms import ALGORITHMS
 from metarun.algorithms.classical import bandits, mdps
-from metarun.algorithms.networks.options import Conv4Options, MLPOptions
-from metarun.algorithms.options import OptimizerOptions
 from metarun.datasets import DATASETS
 from metarun.datasets import build as build_source
 from metarun.datasets.errors import DataError
@@ -25,107 +21,25 @@ from metarun.datasets.tasks import Shape
 from metarun.experiments.config.load import load
 from metarun.experiments.model import build as build_run
 from metarun.experiments.model import shape_of, training_shape
+from metarun.experiments.training.conformance import dtypes, example, values_of_tasks
 
 SHAPE = Shape(way=3, shot=2, query=2)
-REGRESSORS = {"maml", "reptile"}
 FEW_SHOT = {name: entry for name, entry in ALGORITHMS.items() if entry.kind == "few-shot"}
 TRIALS = {"bandits", "mdps"}  # in test_bandits.py and test_mdps.py
 
 
-def learner(name, regression=False, dtype="float32", seed=0):
-    network = MLPOptions(hidden=(8,)) if regression else Conv4Options(filters=4, downsample="stride")
-    optimizer, shape = OptimizerOptions(learning_rate=0.01, schedule="cosine"), (1,) if regression else (16, 16, 1)
-    return few_shot.learner(
-        OPTIONS[name], network, "transductive", shape, regression=regression, optimizer=optimizer, precision=dtype,
-        seed=seed,
-    )  # fmt: skip
-
-
-def batch_of(make_source, name, index=0, split="train", dtype="float32"):
-    shape = SHAPE if ALGORITHMS[name].trains_on_queries or split != "train" else SHAPE._replace(query=0)
-    return make_source(dtype=dtype).sample(split, index, 2, shape, seed=0)
-
-
-@pytest.mark.usefixtures("eagerly")
-@pytest.mark.parametrize("name", FEW_SHOT)
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-class TestAlgorithm:
-    def test_steps_give_scalars_and_evaluation_a_value_a_task(self, make_source, name, dtype):
-        one = learner(name, dtype=dtype)
-        before = [value.numpy().copy() for value in one.parameters.values()]
-        metrics = one.train_step(batch_of(make_source, name, dtype=dtype))
-        assert all(value.shape == () and math.isfinite(value) for value in metrics.values()) and "loss" in metrics
-        assert any((old != new.numpy()).any() for old, new in zip(before, one.parameters.values(), strict=True))
-        assert all(value.dtype == dtype for value in one.parameters.values())
-        values = one.evaluate(batch_of(make_source, name, 5, "test", dtype))
-        assert all(value.shape[0] == 2 for value in values.values())
-        assert {"accuracy", "negative_log_likelihood", "calibration"} <= values.keys()
-        assert (values["accuracy"].numpy() >= 0).all() and (values["accuracy"].numpy() <= 1).all()
-
-    def test_evaluation_changes_nothing(self, make_source, name, dtype):
-        one = learner(name, dtype=dtype)
-        one.train_step(batch_of(make_source, name, dtype=dtype))
-        before = [variable.numpy().copy() for variable in one.variables]
-        test = batch_of(make_source, name, 5, "test", dtype)
-        first, again = one.evaluate(test), one.evaluate(test)
-        for old, new in zip(before, one.variables, strict=True):
-            np.testing.assert_array_equal(old, new.numpy())
-        np.testing.assert_array_equal(first["negative_log_likelihood"], again["negative_log_likelihood"])
-
-    def test_variables_are_all_that_a_checkpoint_needs(self, make_source, name, dtype):
-        one, other = learner(name, dtype=dtype), learner(name, dtype=dtype, seed=1)
-        one.train_step(batch_of(make_source, name, dtype=dtype))
-        for source, target in zip(one.variables, other.variables, strict=True):
-            target.assign(source)
-        incomplete = learner(name, dtype=dtype, seed=1)  # only the parameters: what a careless checkpoint keeps
-        for key, value in one.parameters.items():
-            incomplete.parameters[key].assign(value)
-        batch = batch_of(make_source, name, 2, dtype=dtype)
-        for each in (one, other, incomplete):
-            each.train_step(batch)
-        for key, value in one.parameters.items():
-            np.testing.assert_array_equal(value.numpy(), other.parameters[key].numpy())
-        assert any((value.numpy() != incomplete.parameters[key].numpy()).any() for key, value in one.parameters.items())
-
-    def test_the_seed_decides_the_first_weights(self, name, dtype):
-        weights = [
-            np.concatenate(
-                [value.numpy().ravel() for value in learner(name, dtype=dtype, seed=seed).parameters.values()]
-            )
-            for seed in (0, 0, 1)
-        ]
-        np.testing.assert_array_equal(weights[0], weights[1])
-        assert (weights[0] != weights[2]).any()
-
-
-@pytest.mark.usefixtures("eagerly")
-@pytest.mark.parametrize("name", FEW_SHOT)
-def test_a_task_is_judged_alone(make_source, name):
-    """The values of a task are those it has in any other batch."""
-    one = learner(name, dtype="float64")
-    both = one.evaluate(make_source(dtype="float64").sample("test", 0, 2, SHAPE, seed=0))
-    for number in range(2):
-        alone = one.evaluate(make_source(dtype="float64").sample("test", number, 1, SHAPE, seed=0))
-        for key, value in alone.items():
-            np.testing.assert_allclose(value[0], both[key][number], rtol=1e-9, atol=1e-12)
-
-
-@pytest.mark.parametrize("name", sorted(REGRESSORS))
+@pytest.mark.parametrize(
+    "name", [name for name, entry in ALGORITHMS.items() if entry.kind == "few-shot" and entry.has_head]
+)
 def test_regression(name):
-    from metarun.datasets.options import SinusoidOptions
-
-    source, one = build_source(SinusoidOptions()), learner(name, regression=True)
-    shape = Shape(1, 5, 5 if ALGORITHMS[name].trains_on_queries else 0)
-    assert "loss" in one.train_step(source.sample("train", 0, 2, shape, 0))
-    assert one.evaluate(source.sample("test", 0, 2, Shape(1, 5, 5), 0))["mse"].shape == (2,)
+    experiment = example("sinusoid", ["train.shot=10"]).model_copy(update={"algorithm": example(name).algorithm})
+    assert dtypes(experiment) is None and values_of_tasks(experiment) is None
 
 
-def test_every_algorithm_is_in_the_suite():
-    """RL^2 has tests of its own, and the classical methods have theirs."""
-    assert OPTIONS.keys() == FEW_SHOT.keys() == {SHIPPED[name].algorithm.name for name in QUICK}
-    others = {name: entry.kind for name, entry in ALGORITHMS.items() if name not in FEW_SHOT}
-    assert others.pop("rl2") == "trials" and set(others.values()) == {"classical"}
-    assert set(others) == {*bandits.RULES, *mdps.PLANS, "random"}
+def test_classical_methods_are_tested_by_their_rules():
+    """What is trained is found by test_requirements.py."""
+    classical = {name for name, entry in ALGORITHMS.items() if entry.kind == "classical"}
+    assert classical == {*bandits.RULES, *mdps.PLANS, "random"}
 
 
 @pytest.fixture
@@ -223,7 +137,7 @@ def noise():
 def test_shipped_specs_take_a_step(name, noise, monkeypatch):
     """Steps on noise, with a network of few filters, one task and one test step: shapes, options and losses fit."""
     changes, spec = ["train.meta_batch=1"], FEW_SHOT_SPECS[name]
-    if spec.algorithm.name in REGRESSORS:
+    if hasattr(spec.algorithm, "test_inner_steps"):
         changes += ["algorithm.test_inner_steps=1"]
     if getattr(spec.algorithm, "tasks_per_chunk", None):
         changes += ["algorithm.tasks_per_chunk=null"]
@@ -261,7 +175,7 @@ def test_shipped_specs_train_three_steps_in_one_trace(name, cache_folder, tmp_pa
     changes = {"train.steps": 3, "train.log_every": 1, "train.meta_batch": 2, "test.query": 1, "test.episodes": 4}
     if ALGORITHMS[spec.algorithm.name].trains_on_queries:
         changes["train.query"] = 1
-    if spec.algorithm.name in REGRESSORS:
+    if hasattr(spec.algorithm, "test_inner_steps"):
         changes["algorithm.test_inner_steps"] = 1
     if getattr(spec.algorithm, "tasks_per_chunk", None):
         changes["algorithm.tasks_per_chunk"] = 1

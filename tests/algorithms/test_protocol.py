@@ -5,16 +5,11 @@ import numpy as np
 import pytest
 from few_shot import OPTIONS
 
-from metarun.algorithms import ALGORITHMS
 from metarun.algorithms.adaptation import predict_queries
 from metarun.algorithms.learner import Problem
 from metarun.algorithms.networks import feedforward
 from metarun.algorithms.networks.options import Conv4Options
 from metarun.datasets.tasks import Shape
-
-
-def test_every_algorithm_is_tested():
-    assert OPTIONS.keys() == {name for name, entry in ALGORITHMS.items() if entry.kind == "few-shot"}
 
 
 @pytest.mark.parametrize("protocol", ["inductive", "transductive"])

@@ -2,13 +2,14 @@
 
 from types import SimpleNamespace
 
+from metarun.algorithms import ALGORITHMS
 from metarun.algorithms.build import Setup, build
-from metarun.algorithms.options import MAMLOptions, MatchingNetworkOptions, PrototypicalNetworkOptions, ReptileOptions
+from metarun.algorithms.options import MAMLOptions, MatchingNetworkOptions, ReptileOptions
+from metarun.experiments.training.conformance import example
 
-OPTIONS = {
+OPTIONS = {name: example(name).algorithm for name, entry in ALGORITHMS.items() if entry.kind == "few-shot"} | {
     "maml": MAMLOptions(inner_lr=0.3, inner_steps=2),
     "reptile": ReptileOptions(inner_lr=0.01, inner_steps=3, inner_batch=3),
-    "protonet": PrototypicalNetworkOptions(),
     "matchingnet": MatchingNetworkOptions(full_context_embeddings=True),
 }
 
