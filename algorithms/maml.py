@@ -28,12 +28,12 @@ from .adaptation import (
     recorded_steps,
     task_gradients,
 )
+from .keras_update import checked, kept_update, plain_learning_rate
 from .learner import Metrics, Problem, apply_meta_gradients, state_of
 from .networks.feedforward import Network, Values
-from .networks.keras_network import KerasNetwork, plain_learning_rate
 from .networks.operations import gradient, gradient_through_gradient, gradient_through_last_gradient
 from .options import MAMLOptions
-from .programs import program
+from .programs import program, untouched
 from .workers import WHOLE, Share
 
 
@@ -177,6 +177,7 @@ def adapted_parameters(network: Network, adapt: str) -> list[str]:
     return [name for name in network.parameters if name in chosen]
 
 
+@untouched
 def maml(
     model: keras.Model,
     inner_optimizer: keras.optimizers.SGD,
@@ -222,11 +223,7 @@ def maml(
     """
     if loss not in ("cross_entropy", "mean_squared_error"):
         raise ValueError(f"maml: loss is {loss!r}; expected 'cross_entropy' or 'mean_squared_error'")
-    options = MAMLOptions(
-        inner_lr=plain_learning_rate(inner_optimizer), inner_steps=inner_steps, first_order=first_order, adapt="all"
+    alpha, tensors = plain_learning_rate(inner_optimizer), checked(tasks)
+    return kept_update(model, outer_optimizer, inner_steps, first_order, loss == "mean_squared_error").step(
+        alpha, tensors
     )
-    problem = Problem(loss == "mean_squared_error", "transductive")
-    learner = MAML(KerasNetwork(model), outer_optimizer, options, problem, jit_compile=False)
-    metrics, gradients = learner.meta_gradient(tasks)
-    apply_meta_gradients(outer_optimizer, learner.parameters, gradients)
-    return metrics["loss"]
