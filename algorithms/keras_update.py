@@ -62,6 +62,12 @@ def kept_update(
         return updates[key]
 
 
+def _outer(reference: weakref.ref[keras.optimizers.Optimizer]) -> keras.optimizers.Optimizer:
+    optimizer = reference()
+    assert optimizer is not None
+    return optimizer
+
+
 def _settings(optimizer: keras.optimizers.Optimizer) -> tuple[Any, ...]:
     """Return what is fixed in a traced update of an optimizer, such as the norm at which it clips."""
     plain = (int, float, str, type(None), keras.optimizers.schedules.LearningRateSchedule)
@@ -71,7 +77,7 @@ def _settings(optimizer: keras.optimizers.Optimizer) -> tuple[Any, ...]:
 
 
 class Update:
-    """The update of one model by one outer optimizer. Shapes that differ from call to call are traced twice at most."""
+    """The update of one model by one outer optimizer. A size that differs from call to call is traced as any size."""
 
     def __init__(
         self,
@@ -82,48 +88,33 @@ class Update:
         regression: bool,
     ):
         self.model, self.inner_steps, self.first_order, self.regression = model, inner_steps, first_order, regression
-        self.outer = weakref.ref(outer)
+        self.outer = weakref.ref(outer)  # the caller has it, in every call
         self.trainable, self.averages = model.trainable_variables, averages_of(model)
         self.norms = {id(variable) for variable in self.averages}
         weights = tf.as_dtype(self.trainable[0].dtype)
         self.dtype = tf.float32 if weights.size < 4 else weights
         self.step = program(self._step, reduce_retracing=True)
-        self.gradient = program(self._gradient, reduce_retracing=True)
 
     def _step(self, alpha: tf.Tensor, tasks: tuple) -> tf.Tensor:
-        """Update the model and return the meta-loss before it."""
-        count = tf.nest.flatten(tasks)[0].shape[0]
-        if count is None:
-            results = self._each_of_any_number(alpha, tasks)
-        else:
-            parts = [tf.unstack(part, count) for part in tf.nest.flatten(tasks)]
-            each = [self.gradient(alpha, tf.nest.pack_sequence_as(tasks, task)) for task in zip(*parts, strict=True)]
-            results = tf.nest.map_structure(lambda *values: tf.add_n(values) / count, *each)
-        loss, gradients, averages = results
-        outer = self.outer()
-        assert outer is not None  # the caller has it
-        outer.apply(gradients, self.trainable)
-        for variable, value in zip(self.averages, averages, strict=True):
+        """Update the model and return the meta-loss before it.
+
+        The tasks are in a loop, whose body is traced once for any number of them.
+        """
+        like = [tf.TensorSpec((), self.dtype), *self.trainable, *self.averages]
+        zeros = [tf.zeros(each.shape, each.dtype) for each in like]
+        sums = tf.foldl(lambda sums, task: [*map(tf.add, sums, self._gradient(alpha, task))], tasks, zeros)
+        count = tf.shape(tf.nest.flatten(tasks)[0])[0]
+        loss, *means = [total / tf.cast(count, total.dtype) for total in sums]
+        _outer(self.outer).apply(means[: len(self.trainable)], self.trainable)
+        for variable, value in zip(self.averages, means[len(self.trainable) :], strict=True):
             old = tf.convert_to_tensor(variable.value)
-            variable.assign(tf.where(tf.math.is_finite(value), value, old))  # one diverged task would spoil it for ever
+            variable.assign(tf.where(tf.math.is_finite(value), value, old))  # else one diverged task spoils it for good
         return loss
 
-    def _each_of_any_number(self, alpha: tf.Tensor, tasks: tuple) -> Any:
-        """Return the mean of `_gradient` over tasks whose number is not known when this is traced."""
-        signature = (
-            tf.TensorSpec((), self.dtype),
-            [tf.TensorSpec(variable.shape, variable.dtype) for variable in self.trainable],
-            [tf.TensorSpec(variable.shape, variable.dtype) for variable in self.averages],
-        )
-        each = tf.map_fn(lambda task: self.gradient(alpha, task), tasks, fn_output_signature=signature)
-        return tf.nest.map_structure(lambda values: tf.reduce_mean(values, axis=0), each)
-
-    def _gradient(self, alpha: tf.Tensor, task: tuple) -> tuple[tf.Tensor, list[tf.Tensor], list[tf.Tensor]]:
+    def _gradient(self, alpha: tf.Tensor, task: tuple) -> list[tf.Tensor]:
         """Return the meta-loss of one task, its gradient as the outer optimizer scales it, and the moving averages."""
         support_x, support_y, query_x, query_y = task
-        outer = self.outer()
-        assert outer is not None
-        scale = tf.cast(outer.scale_loss(tf.ones(())), self.dtype)
+        scale = tf.cast(_outer(self.outer).scale_loss(tf.ones(())), self.dtype)
         start = [tf.convert_to_tensor(variable.value) for variable in self.trainable]
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(start)
@@ -132,9 +123,9 @@ class Update:
                 weights = self._inner_step(alpha, scale, weights, support_x, support_y)
             loss, averages = self._loss(weights, query_x, query_y, "query_y")
             scaled = scale * loss
-        gradients = [tf.convert_to_tensor(each) for each in tape.gradient(scaled, start, unconnected_gradients=ZERO)]
+        gradients = tape.gradient(scaled, start, unconnected_gradients=ZERO)
         _refuse_random_operations()
-        return loss, gradients, averages
+        return [loss, *map(tf.convert_to_tensor, gradients), *averages]
 
     def _inner_step(
         self, alpha: tf.Tensor, scale: tf.Tensor, weights: list[tf.Tensor], x: Any, y: tf.Tensor
@@ -219,7 +210,10 @@ def cross_entropy_of(outputs: tf.Tensor, labels: tf.Tensor, name: str, dtype: tf
     if whole and shape.rank == 2 and shape[1] == 1:
         labels = tf.squeeze(labels, 1)
     if whole and labels.shape.rank == 1:
-        labels = labels if labels.dtype in (tf.int32, tf.int64) else tf.cast(labels, tf.int64)
+        labels = tf.cast(labels, tf.int64)
+        told = f"maml: {name} holds a label outside of 0 to {classes - 1}, and the model has {classes} outputs."
+        with tf.control_dependencies([tf.debugging.Assert(tf.reduce_all((labels >= 0) & (labels < classes)), [told])]):
+            labels = tf.identity(labels)
         return cross_entropy(logits[None], labels[None])[0]
     if shape.rank == 2 and shape[1] == classes:
         return tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits(tf.cast(labels, dtype), logits))
@@ -320,7 +314,7 @@ def plain_learning_rate(optimizer: keras.optimizers.Optimizer) -> tf.Tensor:
         names = ("momentum", "weight_decay", "clipnorm", "clipvalue", "global_clipnorm", "use_ema")
         names += ("gradient_accumulation_steps",)
         own = [f"{name}={value}" for name in names if (value := getattr(optimizer, name, None))]
-        own += [] if isinstance(optimizer._learning_rate, keras.Variable) else ["a schedule"]
+        own += [] if isinstance(optimizer._learning_rate, keras.Variable) else ["a schedule (assign to its learning_rate between calls instead)"]
         found = f"it has {', '.join(own)}" if own else ""
     if found:
         raise ValueError(

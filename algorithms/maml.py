@@ -14,6 +14,8 @@ protocol is transductive; `inductive` is ours.
 
 from __future__ import annotations
 
+import re
+
 import keras
 import tensorflow as tf
 
@@ -224,6 +226,10 @@ def maml(
     if loss not in ("cross_entropy", "mean_squared_error"):
         raise ValueError(f"maml: loss is {loss!r}; expected 'cross_entropy' or 'mean_squared_error'")
     alpha, tensors = plain_learning_rate(inner_optimizer), checked(tasks)
-    return kept_update(model, outer_optimizer, inner_steps, first_order, loss == "mean_squared_error").step(
-        alpha, tensors
-    )
+    update = kept_update(model, outer_optimizer, inner_steps, first_order, loss == "mean_squared_error")
+    try:
+        return update.step(alpha, tensors)
+    except tf.errors.InvalidArgumentError as error:
+        if told := re.search(r"maml: [^.]*", error.message):  # of a label, which only its value shows
+            raise ValueError(told[0]) from None
+        raise
