@@ -5,7 +5,8 @@ layers such as batch normalisation see one task at a time. Their moving averages
 networks compute the same for all tasks at once, several times faster.
 
 The variance of `tf.nn.moments`, which Keras' normalisations read, stops the gradient of the mean inside it. That is
-right to first order and wrong to second. While a model is applied here, the variance is computed without that stop.
+right to first order and wrong to second. While a model is applied here, the variance is computed without that stop, in
+this thread alone.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from tensorflow.python.ops import nn_impl
 
 from ..programs import program
 from .feedforward import Moments, Parameters
+
+SEED = "seed_generator_state"  # the name that Keras gives the variable of each generator
 
 
 class KerasNetwork:
@@ -183,7 +186,7 @@ def drawing(model: keras.Model, changed: Iterable[keras.Variable]) -> str | None
         model: The model.
         changed: The variables that the call has changed.
     """
-    seeds = {id(variable) for variable in changed if variable.name == "seed_generator_state"}
+    seeds = {id(variable) for variable in changed if variable.name == SEED}
     of = ((layer, {id(variable) for variable in layer.non_trainable_variables}) for layer in _leaves(model))
     return next((layer.name for layer, own in of if own & seeds), model.name if seeds else None)
 
@@ -199,12 +202,15 @@ def _names(variables: Iterable[keras.Variable]) -> dict[int, str]:
 
 
 def stateful_layers(model: keras.Model) -> list[str]:
-    """Return the names of layers, batch norm aside, that have variables which are neither trained nor frozen."""
+    """Return the names of layers, batch norm aside, that have variables which are neither trained nor frozen.
+
+    Seeds of random numbers are not among them: a network that draws is refused as such.
+    """
     constant = (keras.layers.BatchNormalization, keras.layers.Normalization)
     return [
         layer.name
         for layer in _leaves(model)
-        if layer.trainable and layer.non_trainable_variables and not isinstance(layer, constant)
+        if layer.trainable and not isinstance(layer, constant) and {variable.name for variable in layer.non_trainable_variables} - {SEED}
     ]
 
 
