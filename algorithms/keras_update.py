@@ -314,7 +314,11 @@ def plain_learning_rate(optimizer: keras.optimizers.Optimizer) -> tf.Tensor:
         names = ("momentum", "weight_decay", "clipnorm", "clipvalue", "global_clipnorm", "use_ema")
         names += ("gradient_accumulation_steps",)
         own = [f"{name}={value}" for name in names if (value := getattr(optimizer, name, None))]
-        own += [] if isinstance(optimizer._learning_rate, keras.Variable) else ["a schedule (assign to its learning_rate between calls instead)"]
+        own += (
+            []
+            if isinstance(optimizer._learning_rate, keras.Variable)
+            else ["a schedule (assign to its learning_rate between calls instead)"]
+        )
         found = f"it has {', '.join(own)}" if own else ""
     if found:
         raise ValueError(

@@ -210,7 +210,9 @@ def stateful_layers(model: keras.Model) -> list[str]:
     return [
         layer.name
         for layer in _leaves(model)
-        if layer.trainable and not isinstance(layer, constant) and {variable.name for variable in layer.non_trainable_variables} - {SEED}
+        if layer.trainable
+        and not isinstance(layer, constant)
+        and {variable.name for variable in layer.non_trainable_variables} - {SEED}
     ]
 
 

@@ -140,7 +140,10 @@ def test_labels_and_softmax_are_taken_as_they_are_meant(make, labels):
 
 def test_the_losses_of_the_model_are_in_the_inner_and_in_the_outer_loss():
     """Rejected: none of them, or none in the inner or in the outer loss. The second update is as exact as the first."""
-    tasks, penalties = drawn(), {"kernel_regularizer": keras.regularizers.L2(L2), "activity_regularizer": keras.regularizers.L2(L2)}
+    tasks, penalties = (
+        drawn(),
+        {"kernel_regularizer": keras.regularizers.L2(L2), "activity_regularizer": keras.regularizers.L2(L2)},
+    )
     model, loss = network(**penalties), dense_loss(L2, L2)
     outer = optimizers.SGD(1.0)
     for _ in range(2):
