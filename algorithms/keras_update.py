@@ -53,7 +53,7 @@ def kept_update(
     flags = tuple(layer.trainable for layer in model._flatten_layers())
     key = (int(inner_steps), bool(first_order), regression, *map(id, trainable), flags, *_settings(outer))
     with LOCK:
-        updates = vars(model).setdefault(KEPT, weakref.WeakKeyDictionary()).setdefault(outer, {})
+        updates = model.__dict__.setdefault(KEPT, weakref.WeakKeyDictionary()).setdefault(outer, {})
         if key not in updates:
             if not outer.built:
                 with tf.init_scope():
@@ -291,8 +291,8 @@ def checked(tasks: Any) -> tuple[Any, tf.Tensor, Any, tf.Tensor]:
         x = tf.nest.map_structure(tf.convert_to_tensor, x) if several else tf.convert_to_tensor(x)
         parts += [x, tf.convert_to_tensor(y)]
         shapes = [part.shape for part in tf.nest.flatten(parts[-2:])]
-        examples = {(shape.rank or 0) > 1 and shape[1] for shape in shapes}
-        if len(examples - {None}) != 1 and examples != {None} or examples & {0, False}:
+        examples = {shape[1] if (shape.rank or 0) > 1 else 0 for shape in shapes} - {None}
+        if len(examples) > 1 or 0 in examples:
             told = ", ".join(map(str, shapes))
             raise ValueError(f"maml: {name}_x and {name}_y have shapes {told}; expected [tasks, examples, ...] of both")
     counts = {part.shape[0] for part in tf.nest.flatten(parts)} - {None}

@@ -192,13 +192,13 @@ def maml(
 ) -> tf.Tensor:
     """Update the caller's Keras model by one MAML step (Finn et al. 2017, Algorithm 2).
 
-    The gradient is of the mean loss over tasks, through the inner steps. All trainable weights adapt. The model is called
-    in training mode, one task at a time. The loss is that of the task plus `model.losses` (regularisers, `add_loss`), in
-    the inner steps and after them. Constraints of weights hold after each inner and each outer step.
+    The gradient is of the mean loss over tasks, through the inner steps. All trainable weights adapt. The model is
+    called in training mode, one task at a time. The loss is that of the task plus `model.losses` (regularisers,
+    `add_loss`), in the inner steps and after them. Constraints of weights hold after each inner and each outer step.
 
-    The first call traces the update, and what is traced is kept with the model. Later calls run it, also if the sizes of
-    the tasks differ. It can be called inside `tf.function`. As with `fit`, a later change of a layer's attributes, other
-    than `trainable`, has no effect.
+    The first call traces the update, and what is traced is kept with the model. Later calls run it, also if the sizes
+    of the tasks differ. It can be called inside `tf.function`. As with `fit`, a later change of a layer's attributes,
+    other than `trainable`, has no effect.
 
     After the update, each moving average of batch norm is the mean over tasks of what it became in the call on the
     queries, with the adapted weights. `predict` uses them.
@@ -217,8 +217,8 @@ def maml(
             loss = maml(model, inner, outer, tasks, loss="mean_squared_error")
 
     Args:
-        model: A built Keras model with one output, without layers that draw random numbers. Of what changes in a call it
-            may have the moving averages of BatchNormalization only.
+        model: A built Keras model with one output, without layers that draw random numbers. Of what changes in a call,
+            it may have the moving averages of BatchNormalization only.
         inner_optimizer: Plain SGD (no momentum, clipping, schedule); its learning rate is the step size alpha. The rate
             may change from call to call.
         outer_optimizer: Any Keras optimizer, made once before the loop, since its state stays between calls. Its
@@ -228,16 +228,16 @@ def maml(
             or one-hot `[T, N, classes]`; targets have the shape of the outputs.
         inner_steps: The number of inner gradient steps.
         first_order: Whether to drop second derivatives (section 5.2).
-        loss: "cross_entropy" or "mean_squared_error". For cross_entropy the model returns logits; of a softmax at its end
-            the logits are taken.
+        loss: "cross_entropy" or "mean_squared_error". For cross_entropy the model returns logits; of a softmax at its
+            end the logits are taken.
 
     Returns:
         The meta-loss before the update, a scalar, `model.losses` included.
 
     Raises:
-        ValueError: An argument is of another kind, the model is not built, draws random numbers, has several outputs, or
-            ends in a sigmoid with cross_entropy. Inside `tf.function`, a label outside of the classes raises
-            tf.errors.InvalidArgumentError.
+        ValueError: An argument is of another kind, the model is not built, draws random numbers, has several outputs,
+            or ends in a sigmoid with cross_entropy; or a label is outside of the classes. The last raises
+            tf.errors.InvalidArgumentError inside `tf.function`.
     """
     if loss not in ("cross_entropy", "mean_squared_error"):
         raise ValueError(f"maml: loss is {loss!r}; expected 'cross_entropy' or 'mean_squared_error'")

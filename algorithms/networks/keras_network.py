@@ -111,7 +111,7 @@ class KerasNetwork:
         variables = self.model.non_trainable_variables
         with exact_moments():
             state = [tf.convert_to_tensor(variable.value) for variable in variables]
-            outputs, results = self.model.stateless_call(weights, state, batch, training=not running)
+            outputs, results, *_ = self.model.stateless_call(weights, state, batch, training=not running)
         changed = [variable for variable, old, new in zip(variables, state, results, strict=True) if new is not old]
         if random := drawing(self.model, changed):
             raise ValueError(f"KerasNetwork: remove {random}: it draws random numbers; or set its rates to 0")
@@ -123,10 +123,10 @@ class KerasNetwork:
         inputs = getattr(self.model, "inputs", None) or []
         if len(inputs) > 1:
             raise ValueError(f"KerasNetwork: the model has {len(inputs)} inputs; expected one")
+        weights = list(self.parameters.values())
+        traced = program(lambda x: self._once([tf.convert_to_tensor(weight) for weight in weights], x, False)[0])
         for one in inputs:
-            weights = list(self.parameters.values())
-            traced = program(lambda x: self._once([tf.convert_to_tensor(weight) for weight in weights], x, False)[0])
-            traced.get_concrete_function(tf.TensorSpec(one.shape, one.dtype))
+            traced.get_concrete_function(tf.TensorSpec((one.shape[0] or 2, *one.shape[1:]), one.dtype))
 
 
 @contextmanager

@@ -422,7 +422,8 @@ def test_the_optimizers_and_constraints_act_as_in_keras():
     weights = weights_of(model)
     moved(model, tasks)
     for constraint, right in ((tf.nn.relu, True), (tf.identity, False)):
-        expected = [w - g for w, g in zip(weights, by_hand(dense_loss(), weights, tasks, constraint=constraint))]
+        slopes = by_hand(dense_loss(), weights, tasks, constraint=constraint)
+        expected = [weight - slope for weight, slope in zip(weights, slopes, strict=True)]
         expected[0] = expected[0].clip(0)
         assert (error(weights_of(model), expected) < 1e-12) == right
     assert (weights_of(model)[0] == 0).any()

@@ -122,7 +122,7 @@ def test_every_learner_trains_a_keras_model(make_source, name):
 
 @pytest.mark.parametrize("name", ["maml", "protonet"])
 def test_fault_10_a_recurrent_network_of_a_package_trains(make_source, name):
-    """Rejected: GRU told to draw random numbers, or to keep running averages. With XLA, whose loops have derivatives."""
+    """Rejected: GRU told to draw random numbers, or to keep running averages. XLA has derivatives of its loop."""
 
     def rows(input_shape, outputs, precision, seed):
         last = [layers.Dense(outputs)] if outputs is not None else []
