@@ -26,6 +26,7 @@ from .networks.keras_network import averages_of, drawing, exact_moments
 from .programs import program
 
 KEPT = "_metarun_updates"  # the attribute of a model
+MOST_KEPT = 8  # updates of one optimizer, which differ in settings
 LOCK = threading.RLock()  # while an update is looked up or made
 ZERO = tf.UnconnectedGradients.ZERO
 PASSING = {"Identity", "Cast", "Reshape", "Squeeze", "ExpandDims"}  # operations that keep the meaning of the numbers
@@ -58,6 +59,13 @@ def kept_update(
             if not outer.built:
                 with tf.init_scope():
                     outer.build(trainable)
+            if any(outer._var_key(variable) not in outer._trainable_variables_indices for variable in trainable):
+                raise ValueError(
+                    "maml: outer_optimizer was built for other weights, of another model or before a layer became "
+                    "trainable: make a new one for this model"
+                )
+            while len(updates) >= MOST_KEPT:
+                del updates[next(iter(updates))]
             updates[key] = Update(model, outer, int(inner_steps), bool(first_order), regression)
         return updates[key]
 

@@ -249,3 +249,8 @@ def maml(
         if told := re.search(r"maml: [^.]*", error.message):  # of a label, which only its value shows
             raise ValueError(told[0]) from None
         raise
+    except LookupError as error:
+        raise ValueError(
+            f"maml: an operation of the model has no second derivative ({error}); set first_order=True, or replace it: "
+            "LSTM and GRU on a GPU need use_cudnn=False"
+        ) from error

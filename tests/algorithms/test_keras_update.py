@@ -441,6 +441,19 @@ class Drawing(layers.Layer):
         return x + tf.cast(draw((3,)), x.dtype)
 
 
+class Resizing(layers.Layer):
+    """Resizes images by an operation that has a first derivative only, as LSTM in the library of a GPU has."""
+
+    def call(self, x):
+        return tf.reshape(tf.image.resize(tf.reshape(x, (-1, 3, 1, 1)), (2, 1), "bicubic"), (-1, 2))
+
+
+def built_elsewhere():
+    optimizer = optimizers.SGD(1.0)
+    optimizer.build(network().trainable_variables)
+    return optimizer
+
+
 def two_outputs():
     x = keras.Input((3,), dtype="float64")
     return keras.Model(x, [dense(3)(x), dense(3)(x)])
@@ -461,6 +474,10 @@ def two_outputs():
         (lambda: model_of(layers.SpectralNormalization(dense(3), dtype="float64")), "a call of the model changes .*/"),
         (lambda: keras.Sequential([dense(3)]), "build the model first"),
         (lambda: model_of(layers.Flatten(dtype="float64")), "has no trainable weights"),
+        (
+            lambda: model_of(dense(3), Resizing(), dense(3)),
+            "no second derivative .*ResizeBicubicGrad.* first_order=True",
+        ),
         (two_outputs, "the model returns a list; expected one tensor"),
     ],
 )
@@ -471,7 +488,7 @@ def test_models_that_are_refused(make, message):
 
 
 def test_arguments_that_are_refused():
-    tasks, inner, outer = drawn(), optimizers.SGD(ALPHA), optimizers.SGD(1.0)
+    tasks, inner = drawn(), optimizers.SGD(ALPHA)
     x, y, u, v = tasks
     schedule = optimizers.schedules.ExponentialDecay(0.05, 10, 0.5)
 
@@ -488,6 +505,7 @@ def test_arguments_that_are_refused():
         ({"tasks": (x, x, u, u[..., :2]), "loss": "mean_squared_error"}, r"query_y .* \[5, 2\], .* outputs \[5, 3\]"),
         ({"inner_steps": -1}, "inner_steps is -1"),
         ({"inner_steps": 1.5}, "inner_steps is 1.5"),
+        ({"outer_optimizer": built_elsewhere()}, "outer_optimizer was built for other weights, .*: make a new one"),
         ({"outer_optimizer": "adam"}, "outer_optimizer is 'adam'; expected a Keras optimizer"),
         ({"inner_optimizer": "sgd"}, "must be plain keras.optimizers.SGD .*: it is 'sgd'"),
         ({"inner_optimizer": optimizers.Adam(0.1)}, "must be plain .*: it is a Adam"),
@@ -495,7 +513,7 @@ def test_arguments_that_are_refused():
         ({"inner_optimizer": optimizers.SGD(0.1, clipnorm=1.0)}, "must be plain .*: it has clipnorm=1.0"),
         ({"inner_optimizer": optimizers.SGD(schedule)}, r"it has a schedule \(assign to its learning_rate"),
     ):
-        arguments = {"inner_optimizer": inner, "outer_optimizer": outer, "tasks": tasks} | given
+        arguments = {"inner_optimizer": inner, "outer_optimizer": optimizers.SGD(1.0), "tasks": tasks} | given
         with pytest.raises(ValueError, match=f"^maml: .*{message}"):
             maml(network(), **arguments)
 
