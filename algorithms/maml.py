@@ -14,6 +14,8 @@ protocol is transductive; `inductive` is ours.
 
 from __future__ import annotations
 
+import re
+
 import keras
 import tensorflow as tf
 
@@ -28,12 +30,12 @@ from .adaptation import (
     recorded_steps,
     task_gradients,
 )
+from .keras_update import checked, kept_update, plain_learning_rate
 from .learner import Metrics, Problem, apply_meta_gradients, state_of
 from .networks.feedforward import Network, Values
-from .networks.keras_network import KerasNetwork, plain_learning_rate
 from .networks.operations import gradient, gradient_through_gradient, gradient_through_last_gradient
 from .options import MAMLOptions
-from .programs import program
+from .programs import program, untouched
 from .workers import WHOLE, Share
 
 
@@ -177,6 +179,7 @@ def adapted_parameters(network: Network, adapt: str) -> list[str]:
     return [name for name in network.parameters if name in chosen]
 
 
+@untouched
 def maml(
     model: keras.Model,
     inner_optimizer: keras.optimizers.SGD,
@@ -189,7 +192,16 @@ def maml(
 ) -> tf.Tensor:
     """Update the caller's Keras model by one MAML step (Finn et al. 2017, Algorithm 2).
 
-    The gradient is of the mean loss over tasks. All trainable weights adapt, and layers run in training mode.
+    The gradient is of the mean loss over tasks, through the inner steps. All trainable weights adapt. The model is
+    called in training mode, one task at a time. The loss is that of the task plus `model.losses` (regularisers,
+    `add_loss`), in the inner steps and after them. Constraints of weights hold after each inner and each outer step.
+
+    The first call traces the update, and what is traced is kept with the model. Later calls run it, also if the sizes
+    of the tasks differ. It can be called inside `tf.function`. As with `fit`, a later change of a layer's attributes,
+    other than `trainable`, has no effect.
+
+    After the update, each moving average of batch norm is the mean over tasks of what it became in the call on the
+    queries, with the adapted weights. `predict` uses them.
 
         import keras
         from metarun.algorithms.maml import maml
@@ -205,28 +217,40 @@ def maml(
             loss = maml(model, inner, outer, tasks, loss="mean_squared_error")
 
     Args:
-        model: A built Keras model, without layers that draw random numbers.
-        inner_optimizer: Plain SGD (no momentum, no clipping); its learning rate is the step size alpha.
-        outer_optimizer: Any Keras optimizer. It is built on the first call and keeps its state between calls.
-        tasks: An `Episode` of T tasks.
+        model: A built Keras model with one output, without layers that draw random numbers. Of what changes in a call,
+            it may have the moving averages of BatchNormalization only.
+        inner_optimizer: Plain SGD (no momentum, clipping, schedule); its learning rate is the step size alpha. The rate
+            may change from call to call.
+        outer_optimizer: Any Keras optimizer, made once before the loop, since its state stays between calls. Its
+            clipping, schedule, weight decay and loss scale act as in `fit`.
+        tasks: An `Episode` of T tasks, or a tuple of arrays (support_x, support_y, query_x, query_y). Inputs are
+            `[T, N, ...]`, or a tuple, list or dict of these if the model has several. Labels are whole numbers `[T, N]`
+            or one-hot `[T, N, classes]`; targets have the shape of the outputs.
         inner_steps: The number of inner gradient steps.
         first_order: Whether to drop second derivatives (section 5.2).
-        loss: "cross_entropy" (the model returns logits) or "mean_squared_error".
+        loss: "cross_entropy" or "mean_squared_error". For cross_entropy the model returns logits; of a softmax at its
+            end the logits are taken.
 
     Returns:
-        The meta-loss before the update, a scalar.
+        The meta-loss before the update, a scalar, `model.losses` included.
 
     Raises:
-        ValueError: The inner optimizer is not plain SGD, `loss` is unknown, or the model is not built or draws random
-            numbers.
+        ValueError: An argument is of another kind, the model is not built, draws random numbers, has several outputs,
+            or ends in a sigmoid with cross_entropy; or a label is outside of the classes. The last raises
+            tf.errors.InvalidArgumentError inside `tf.function`.
     """
     if loss not in ("cross_entropy", "mean_squared_error"):
         raise ValueError(f"maml: loss is {loss!r}; expected 'cross_entropy' or 'mean_squared_error'")
-    options = MAMLOptions(
-        inner_lr=plain_learning_rate(inner_optimizer), inner_steps=inner_steps, first_order=first_order, adapt="all"
-    )
-    problem = Problem(loss == "mean_squared_error", "transductive")
-    learner = MAML(KerasNetwork(model), outer_optimizer, options, problem, jit_compile=False)
-    metrics, gradients = learner.meta_gradient(tasks)
-    apply_meta_gradients(outer_optimizer, learner.parameters, gradients)
-    return metrics["loss"]
+    alpha, tensors = plain_learning_rate(inner_optimizer), checked(tasks)
+    update = kept_update(model, outer_optimizer, inner_steps, first_order, loss == "mean_squared_error")
+    try:
+        return update.step(alpha, tensors)
+    except tf.errors.InvalidArgumentError as error:
+        if told := re.search(r"maml: [^.]*", error.message):  # of a label, which only its value shows
+            raise ValueError(told[0]) from None
+        raise
+    except LookupError as error:
+        raise ValueError(
+            f"maml: an operation of the model has no second derivative ({error}); set first_order=True, or replace it: "
+            "LSTM and GRU on a GPU need use_cudnn=False"
+        ) from error

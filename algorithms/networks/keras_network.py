@@ -5,18 +5,27 @@ layers such as batch normalisation see one task at a time. Their moving averages
 networks compute the same for all tasks at once, several times faster.
 
 The variance of `tf.nn.moments`, which Keras' normalisations read, stops the gradient of the mean inside it. That is
-right to first order and wrong to second. While a model is applied here, the variance is computed without that stop.
+right to first order and wrong to second. While a model is applied here, the variance is computed without that stop, in
+this thread alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import functools
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
 
 import keras
 import tensorflow as tf
+from tensorflow.python.ops import nn_impl
 
+from ..programs import program
 from .feedforward import Moments, Parameters
+
+SEED = "seed_generator_state"  # the name that Keras gives the variable of each generator
 
 
 class KerasNetwork:
@@ -26,28 +35,31 @@ class KerasNetwork:
     seed      seed of a learner's own initial values
     features  width of the model's outputs if they are embeddings
 
-    Raises ValueError for a model that has not been built, and for one that draws random numbers, such as Dropout.
-    An adaptation must be a function of weights and images alone.
+    Raises ValueError for a model that has not been built, that has several inputs, or that draws random numbers, such
+    as Dropout. An adaptation must be a function of weights and images alone. Where the inputs of the model are not
+    known, random numbers are found at the first call.
     """
 
     def __init__(self, model: keras.Model, seed: int = 0, features: int = 0):
         if not model.built:
             raise ValueError("KerasNetwork: build the model first, or call it once on a batch")
-        for layer in _leaves(model):
-            if any(variable.name == "seed_generator_state" for variable in layer.non_trainable_variables):
-                raise ValueError(f"KerasNetwork: remove {layer.name}: it draws random numbers")
         self.model, self.seed, self.features = model, seed, features
         weights = [variable.dtype for variable in model.trainable_variables]  # a model may differ from its layers
         self.dtype = tf.as_dtype(weights[0] if weights else model.variable_dtype)
         self.fuse, self.batch_norm = False, not _each_alone(model)
         self.layers = ()  # not counted: a model may do anything
-        self.parameters = {variable.path: variable.value for variable in model.trainable_variables}
-        with_weights = [layer for layer in _leaves(model) if layer.weights]
-        norms = _norms(model)
-        self.norm = frozenset(variable.path for layer in norms for variable in layer.trainable_variables)
-        self.head = frozenset(variable.path for layer in with_weights[-1:] for variable in layer.trainable_variables)
-        moving = [variable for layer in norms if layer.trainable for variable in layer.non_trainable_variables]
-        self.running = {variable.path: variable.value for variable in moving}
+        names = _names([*model.trainable_variables, *model.non_trainable_variables])
+
+        def named(variables: Iterable[keras.Variable]) -> dict[str, tf.Variable]:
+            return {names[id(variable)]: variable.value for variable in variables}
+
+        self.parameters = named(model.trainable_variables)
+        norms, with_weights = norms_of(model), [layer for layer in _leaves(model) if layer.weights]
+        self.norm = frozenset(named(variable for layer in norms for variable in layer.trainable_variables))
+        self.head = frozenset(named(variable for layer in with_weights[-1:] for variable in layer.trainable_variables))
+        self.averages = averages_of(model)
+        self.running = named(self.averages)
+        self._try()
 
     def __call__(self, parameters: Parameters, x: tf.Tensor, *, groups: int = 1, running: bool = False) -> tf.Tensor:
         """Map `[T, N, *input_shape]` to `[T, N, outputs]`.
@@ -98,30 +110,54 @@ class KerasNetwork:
         """Return the outputs of one batch, and the moving averages after it."""
         variables = self.model.non_trainable_variables
         with exact_moments():
-            state = [variable.value for variable in variables]
-            results = self.model.stateless_call(weights, state, batch, training=not running)
-        after = {variable.path: value for variable, value in zip(variables, results[1], strict=True)}
-        return tf.cast(results[0], self.dtype), [tf.convert_to_tensor(after[name]) for name in self.running]
+            state = [tf.convert_to_tensor(variable.value) for variable in variables]
+            outputs, results, *_ = self.model.stateless_call(weights, state, batch, training=not running)
+        changed = [variable for variable, old, new in zip(variables, state, results, strict=True) if new is not old]
+        if random := drawing(self.model, changed):
+            raise ValueError(f"KerasNetwork: remove {random}: it draws random numbers; or set its rates to 0")
+        after = {id(variable): value for variable, value in zip(variables, results, strict=True)}
+        return tf.cast(outputs, self.dtype), [tf.convert_to_tensor(after[id(average)]) for average in self.averages]
+
+    def _try(self) -> None:
+        """Trace the model once, if its inputs are known, so that one which draws random numbers is refused now."""
+        inputs = getattr(self.model, "inputs", None) or []
+        if len(inputs) > 1:
+            raise ValueError(f"KerasNetwork: the model has {len(inputs)} inputs; expected one")
+        weights = list(self.parameters.values())
+        traced = program(lambda x: self._once([tf.convert_to_tensor(weight) for weight in weights], x, False)[0])
+        for one in inputs:
+            traced.get_concrete_function(tf.TensorSpec((one.shape[0] or 2, *one.shape[1:]), one.dtype))
 
 
 @contextmanager
 def exact_moments() -> Iterator[None]:
-    """Give `tf.nn.moments` its true derivatives of every order inside the block, for layers at any depth."""
-    original = tf.nn.moments
-
-    def moments(x: tf.Tensor, axes: Sequence[int], shift: None = None, keepdims: bool = False, name: str | None = None):
-        if x.dtype.size < 4:
-            mean, variance = moments(tf.cast(x, tf.float32), axes, keepdims=keepdims)
-            return tf.cast(mean, x.dtype), tf.cast(variance, x.dtype)
-        mean = tf.reduce_mean(x, axes, keepdims=True)
-        variance = tf.reduce_mean(tf.square(x - mean), axes, keepdims=keepdims)
-        return (mean if keepdims else tf.squeeze(mean, axes)), variance
-
-    tf.nn.moments = moments
+    """Give `tf.nn.moments` its true derivatives of every order inside the block, in this thread and nowhere else."""
+    token = _exact.set(True)
     try:
         yield
     finally:
-        tf.nn.moments = original
+        _exact.reset(token)
+
+
+_exact: ContextVar[bool] = ContextVar("exact", default=False)  # each thread has a value of its own
+_tensorflows_moments = nn_impl.moments
+
+
+@functools.wraps(_tensorflows_moments)
+def _moments(x: tf.Tensor, axes: Sequence[int], *arguments: Any, **options: Any) -> tuple[tf.Tensor, tf.Tensor]:
+    """Return mean and variance: TensorFlow's, or inside `exact_moments` those without a stopped gradient."""
+    if not _exact.get():
+        return _tensorflows_moments(x, axes, *arguments, **options)
+    if x.dtype.size < 4:
+        mean, variance = _moments(tf.cast(x, tf.float32), axes, *arguments, **options)
+        return tf.cast(mean, x.dtype), tf.cast(variance, x.dtype)
+    keepdims = options.get("keep_dims") or options.get("keepdims")
+    mean = tf.reduce_mean(x, axes, keepdims=True)
+    variance = tf.reduce_mean(tf.square(x - mean), axes, keepdims=keepdims)
+    return (mean if keepdims else tf.squeeze(mean, axes)), variance
+
+
+nn_impl.moments = _moments  # which tf.nn.moments calls; outside of `exact_moments` it is TensorFlow's own
 
 
 def _leaves(layer: keras.Layer) -> list[keras.Layer]:
@@ -130,18 +166,53 @@ def _leaves(layer: keras.Layer) -> list[keras.Layer]:
     return [layer] if inner is None else [leaf for each in inner for leaf in _leaves(each)]
 
 
-def _norms(model: keras.Model) -> list[keras.Layer]:
+def norms_of(model: keras.Model) -> list[keras.Layer]:
+    """Return the batch norms of a model, those inside other layers included."""
     every = model._flatten_layers(include_self=False)
     return [layer for layer in every if isinstance(layer, keras.layers.BatchNormalization)]
 
 
+def averages_of(model: keras.Model) -> list[keras.Variable]:
+    """Return the moving averages that a call in training mode changes."""
+    return [variable for layer in norms_of(model) if layer.trainable for variable in layer.non_trainable_variables]
+
+
+def drawing(model: keras.Model, changed: Iterable[keras.Variable]) -> str | None:
+    """Return the name of a layer that has drawn random numbers, None if there is none.
+
+    A layer that can draw, such as LSTM with its rates of dropout, has a seed. It has drawn if a call changed the seed.
+
+    Args:
+        model: The model.
+        changed: The variables that the call has changed.
+    """
+    seeds = {id(variable) for variable in changed if variable.name == SEED}
+    of = ((layer, {id(variable) for variable in layer.non_trainable_variables}) for layer in _leaves(model))
+    return next((layer.name for layer, own in of if own & seeds), model.name if seeds else None)
+
+
+def _names(variables: Iterable[keras.Variable]) -> dict[int, str]:
+    """Return a name for each variable, by its id: its path, with a number if layers of equal names share that."""
+    names, taken = {}, Counter[str]()
+    for variable in variables:
+        taken[variable.path] += 1
+        number = taken[variable.path]
+        names[id(variable)] = variable.path if number == 1 else f"{variable.path}#{number}"
+    return names
+
+
 def stateful_layers(model: keras.Model) -> list[str]:
-    """Return the names of layers, batch norm aside, that have variables which are neither trained nor frozen."""
+    """Return the names of layers, batch norm aside, that have variables which are neither trained nor frozen.
+
+    Seeds of random numbers are not among them: a network that draws is refused as such.
+    """
     constant = (keras.layers.BatchNormalization, keras.layers.Normalization)
     return [
         layer.name
         for layer in _leaves(model)
-        if layer.trainable and layer.non_trainable_variables and not isinstance(layer, constant)
+        if layer.trainable
+        and not isinstance(layer, constant)
+        and {variable.name for variable in layer.non_trainable_variables} - {SEED}
     ]
 
 
@@ -159,28 +230,3 @@ def _each_alone(model: keras.Model) -> bool:
         if not own or isinstance(part, keras.layers.BatchNormalization | keras.layers.Lambda):
             return False
     return True
-
-
-def plain_learning_rate(optimizer: keras.optimizers.Optimizer) -> float:
-    """Return the step size of plain SGD.
-
-    Raises:
-        ValueError: The optimizer's step is not -alpha * gradient with a constant alpha.
-    """
-    extras = (
-        "clipnorm",
-        "clipvalue",
-        "global_clipnorm",
-        "weight_decay",
-        "use_ema",
-        "loss_scale_factor",
-        "gradient_accumulation_steps",
-    )
-    plain = isinstance(optimizer, keras.optimizers.SGD) and not optimizer.momentum
-    rate = optimizer.get_config()["learning_rate"] if plain else None
-    if not isinstance(rate, float) or any(getattr(optimizer, extra, None) for extra in extras):
-        raise ValueError(
-            "maml: the inner optimizer must be plain keras.optimizers.SGD (no momentum, clipping, schedule, decay or "
-            "accumulation): its step is differentiated"
-        )
-    return rate

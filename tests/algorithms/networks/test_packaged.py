@@ -120,6 +120,21 @@ def test_every_learner_trains_a_keras_model(make_source, name):
     assert ALGORITHMS[name].has_head or averages and averages <= saved
 
 
+@pytest.mark.parametrize("name", ["maml", "protonet"])
+def test_fault_10_a_recurrent_network_of_a_package_trains(make_source, name):
+    """Rejected: GRU told to draw random numbers, or to keep running averages. XLA has derivatives of its loop."""
+
+    def rows(input_shape, outputs, precision, seed):
+        last = [layers.Dense(outputs)] if outputs is not None else []
+        return keras.Sequential([keras.Input(input_shape), layers.Reshape((4, 64)), layers.GRU(3), *last])
+
+    one = few_shot.learner(OPTIONS[name], Building(function=rows), "inductive", precision="float32", jit=True)
+    before = [value.numpy() for value in one.parameters.values()]
+    metrics = one.train_step(batches(make_source, "float32")[0])
+    assert np.isfinite(metrics["loss"])
+    assert all((old != new.numpy()).any() for old, new in zip(before, one.parameters.values(), strict=True))
+
+
 def test_a_network_with_a_task_axis_is_taken_as_it_is():
     built = []
 
