@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import RunError
-from ..runs.directory import RunDirectory, folders_below
+from ..runs.directory import RunDirectory, folders_below, is_run, runs_below
 from ..runs.run import Run
 from ..system import lock
 from ..system.atomic import write_json_atomic
@@ -74,31 +74,26 @@ class Live(NamedTuple):
 
 def find_runs(folder: Path) -> list[RunDirectory]:
     """Return all runs below the folder, itself included, sorted. Runs that --fresh has set aside are left out."""
-    return [RunDirectory(path) for path in sorted(path for path, files in _walk(folder) if _is_run(path, files))]
+    return runs_below([folder.resolve()])
 
 
 def find_submissions(folder: Path) -> list[Submission]:
     """Return the submissions of the folder, of the folders in it and of the two above it, the oldest first."""
     names = (folder.resolve(), Path(os.path.abspath(folder)))  # they differ by symbolic links
     above = [each / JOBS for name in names for each in list(name.parents)[:2]]
-    below = [path / JOBS for path, _ in _walk(folder)]
+    below = [path / JOBS for path in _walk(folder)]
     records = {record for each in {*above, *below} for record in each.glob("*/runs.json")}
     return [_read(record) for record in sorted(records, key=lambda path: path.parent.name)]
 
 
-def _walk(folder: Path) -> Iterator[tuple[Path, list[str]]]:
-    """Yield each folder and the names of its files, without folders inside runs and submissions."""
+def _walk(folder: Path) -> Iterator[Path]:
+    """Yield each folder, without those inside runs and submissions."""
     for path, below, files in folders_below(folder.resolve()):
-        yield path, files
-        if _is_run(path, files):
+        yield path
+        if is_run(path, files):
             below.clear()
         elif JOBS in below:
             below.remove(JOBS)
-
-
-def _is_run(path: Path, files: Sequence[str]) -> bool:
-    """Return whether it is the folder of a run, with its spec or with the reason why it has none."""
-    return bool(re.fullmatch(r"seed-\d+", path.name)) and ("spec.yaml" in files or "failure.txt" in files)
 
 
 def _read(record: Path) -> Submission:

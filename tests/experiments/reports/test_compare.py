@@ -79,7 +79,7 @@ def test_equal_measurements_do_not_differ():
 
 @pytest.mark.parametrize("test", ["paired t", "Wilcoxon"])
 def test_fault_08_two_equal_differences_are_not_certain(test):
-    """Of four equally likely pairs of signs two are as far from none. Rejected: p = 0 and an interval of no width."""
+    # of four equally likely pairs of signs two are as far from none; rejected: p = 0 and an interval of no width
     told = compare(np.array([70.3, 71.3]), np.array([70.1, 71.1]), test)  # equal but for rounding
     assert told.difference == pytest.approx(0.2) and told.p == 0.5 and math.isnan(told.ci95)
 
