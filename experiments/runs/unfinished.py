@@ -86,7 +86,7 @@ def left_out(rows: Rows, folders: Sequence[Path]) -> LeftOut:
 
 def as_text(reasons: Mapping[int, str]) -> str:
     """Return seeds and why they are left out as one text, see `reasons_in`; "" for none."""
-    return "; ".join(f"seed {seed} {reasons[seed]}" for seed in sorted(reasons))
+    return "; ".join(f"seed {seed} {reasons[seed].replace('; ', ', ')}" for seed in sorted(reasons))
 
 
 def reasons_in(text: str) -> dict[int, str]:

@@ -30,7 +30,7 @@ T = {2: 12.706204736, 5: 2.776445105, 600: 1.9639322}  # printed tables: t_{0.97
 
 @pytest.mark.parametrize("count", T)
 def test_fault_08_intervals_are_by_students_t(count):
-    """Check means and curves. Rejected: 1.96 s / sqrt(n), too narrow by 0.2 % at 600 values and by a factor of 6 at 2."""
+    """Check means and curves. Rejected: 1.96 s / sqrt(n), too narrow by 0.2 % at 600 values and by 6.5 times at 2."""
     values = np.random.default_rng(0).normal(size=(count, 3))
     standard = values.std(axis=0, ddof=1) / math.sqrt(count)
     assert mean_and_ci95(values[:, 0].tolist())[1] == pytest.approx(T[count] * standard[0], rel=1e-6)
