@@ -80,9 +80,12 @@ class Run:
 
 
 def spec_of(directory: RunDirectory) -> Experiment:
-    """Return the experiment of the run in a folder. Raises RunError if its spec cannot be read."""
+    """Return the experiment of the run in a folder, without the published number, which is in its row.
+
+    Raises RunError if its spec cannot be read.
+    """
     try:
-        return load(directory.spec).experiment
+        return load(directory.spec, ["published=null"], "metarun").experiment  # older versions took any number there
     except SpecError as error:
         raise RunError(f"{directory.path} cannot be read: {'; '.join(error.problems)}") from None
 
