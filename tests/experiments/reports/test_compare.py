@@ -169,6 +169,16 @@ def test_compare_tells_difference_interval_and_p(tmp_path):
     assert "no result.json" in metarun("compare", runs[0], tmp_path / "empty", code=1).stderr
 
 
+def test_fault_08_a_comparison_on_few_episodes_says_so(tmp_path):
+    note = "fewer than 30 test episodes: intervals are rough, and missing where all episodes are equal"
+    for few, count in ((True, 1), (False, 10)):
+        runs = [finished(tmp_path / f"{name}{count}", count * values) for name, values in (("a", A), ("b", B))]
+        measured = [with_episodes(run) for run in runs]
+        assert (note in render(measured, 0, "paired t", "text")) == few
+    same = [with_episodes(finished(tmp_path / name, [0.2, 0.4])) for name in "cd"]
+    assert render(same, 0, "paired t", "text").splitlines()[3].split()[-2:] == ["+0.000", "1.0000"]  # no interval
+
+
 def test_the_best_of_a_regression_is_the_lowest(tmp_path):
     runs = [with_episodes(finished(tmp_path / name, values, metric="mse")) for name, values in (("a", A), ("b", B))]
     assert best_of(runs) == 1
