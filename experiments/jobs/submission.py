@@ -20,7 +20,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from ..errors import RunError
+from ..errors import RunError, warn_once
 from ..runs.directory import RunDirectory, folders_below, is_run, runs_below
 from ..runs.run import Run
 from ..system import lock
@@ -82,8 +82,17 @@ def find_submissions(folder: Path) -> list[Submission]:
     names = (folder.resolve(), Path(os.path.abspath(folder)))  # they differ by symbolic links
     above = [each / JOBS for name in names for each in list(name.parents)[:2]]
     below = [path / JOBS for path in _walk(folder)]
-    records = {record for each in {*above, *below} for record in each.glob("*/runs.json")}
+    records = {record for each in {*above, *below} for record in _records(each)}
     return [_read(record) for record in sorted(records, key=lambda path: path.parent.name)]
+
+
+def _records(folder: Path) -> list[Path]:
+    """Return the records of the submissions in a folder .jobs; none, with a warning, if it cannot be read."""
+    try:
+        return list(folder.glob("*/runs.json"))
+    except PermissionError as error:
+        warn_once(f"{folder} cannot be read ({error.strerror}): jobs that were submitted there are not known")
+        return []
 
 
 def _walk(folder: Path) -> Iterator[Path]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import RunError, SpecError, suggest, warn
+from ..runs.directory import closed_below
 from ..runs.rows import DTYPES, as_column, as_frame, left_out_of, read_frame, read_rows
 from ..runs.unfinished import as_text, reasons_in, run_of
 from ..stats import FEW, exact_sum
@@ -76,7 +77,7 @@ def read_results(*folders: str | Path) -> DataFrame:
 
 
 def results_and_notes(*folders: str | Path) -> tuple[DataFrame, list[str]]:
-    """Return the rows of `read_results`, and a note for each experiment that has none."""
+    """Return the rows of `read_results`, and a note for each experiment that has none, and each unreadable folder."""
     from pandas import concat
 
     paths = [Path(folder) for folder in folders]
@@ -102,7 +103,8 @@ def _rows_below(folders: Sequence[Path]) -> tuple[DataFrame, list[str]]:
     specs = frame.drop_duplicates(one_spec)
     keys = swept([runs[number].spec for number in specs.index]).set_index(specs.index)
     frame = frame.merge(specs.loc[:, one_spec].join(keys), how="left", on=one_spec)
-    return frame, notes_on_experiments(left_out.alone)
+    closed = [f"{path} cannot be read ({why}): its runs are left out" for path, why in closed_below(folders).items()]
+    return frame, notes_on_experiments(left_out.alone) + closed
 
 
 def lines_of(rows: DataFrame) -> DataFrame:

@@ -73,6 +73,12 @@ def runs_below(folders: Sequence[Path]) -> list[RunDirectory]:
     return [RunDirectory(path) for path in sorted(found)]
 
 
+def closed_below(folders: Sequence[Path]) -> dict[Path, str]:
+    """Return why each folder below the folders that cannot be read, and is no run, cannot be read."""
+    below = {path / name for each in folders for path, names, _ in folders_below(each) for name in names}
+    return {path: why for path in sorted(below) if not SEED.fullmatch(path.name) and (why := unreadable(path))}
+
+
 def is_run(path: Path, files: Sequence[str]) -> bool:
     """Return whether a folder with these files is a run: it has a row, a spec, or the reason why it has none."""
     return bool(SEED.fullmatch(path.name)) and not {"result.json", "spec.yaml", "failure.txt"}.isdisjoint(files)

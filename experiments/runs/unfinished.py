@@ -103,7 +103,13 @@ def _why_absent(run: RunDirectory, rows: Rows) -> str:
     """Return why a run has no row of a test: no row at all, or one of other tests only."""
     if run.result in rows:
         return "not tested so"
-    return reason_of(run) or "with a result.json that is damaged"
+    if reason := reason_of(run):
+        return reason
+    try:
+        run.result.open("rb").close()
+    except OSError as error:
+        return f"not readable: {error.strerror}"
+    return "with a result.json that is damaged"
 
 
 def _has_spec(run: RunDirectory, rows: Rows, digest: str, other: RunDirectory) -> bool:

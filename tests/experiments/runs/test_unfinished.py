@@ -194,7 +194,9 @@ def test_fault_26_a_folder_of_runs_that_cannot_be_read_is_told(tmp_path, closed,
     written(tmp_path)
     closed.add(str(written(tmp_path, "secret")))
     done = CliRunner().invoke(group, [verb, str(tmp_path)])
-    assert done.stderr.count(f"{tmp_path / 'secret'} cannot be read (Permission denied)") == 1
+    told = f"{tmp_path / 'secret'} cannot be read (Permission denied): "
+    assert f"{told}what is in it is left out" in done.stderr
+    assert (f"{told}its runs are left out" in done.stdout) == (verb == "table")
 
 
 def test_fault_26_a_cell_whose_folder_cannot_be_read_does_not_end_the_table(tmp_path, monkeypatch):
