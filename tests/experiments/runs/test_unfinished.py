@@ -217,3 +217,28 @@ def test_fault_26_a_cell_whose_folder_cannot_be_read_does_not_end_the_table(tmp_
     monkeypatch.setattr(type(tmp_path), "is_file", refused)
     assert second.state.stage is Stage.DAMAGED
     assert "one: 1 of 2 seeds, seed 1 not readable: Permission denied" in write([first, second], tmp_path / "t")
+
+
+def test_fault_01_the_table_of_a_training_and_its_results_csv_tell_a_seed_that_failed(tmp_path, monkeypatch, capsys):
+    """Train with three seeds, of which the second fails and the third is not started."""
+    from metarun.cli import train as verb
+    from metarun.experiments.training import session
+
+    experiment = load("quickstart/protonet", ["name=tiny"]).experiment
+    runs = [Run.at(tmp_path, experiment, seed) for seed in range(3)]
+
+    def training(run, *_):
+        if run.seed:
+            run.write_spec()
+            run.directory.failure.write_text("out of memory\n")
+            raise RunError("out of memory")
+        written(tmp_path, seeds=[0])
+        return Row.model_validate_json(run.directory.result.read_text())
+
+    monkeypatch.setattr(session, "train", training)
+    outcomes = list(session.train_all(runs[:2], tmp_path))
+    assert "seed 1 failed: out of memory" in (tmp_path / "results.csv").read_text()
+    verb._show(runs, outcomes, tmp_path)
+    told = capsys.readouterr()
+    assert "1 of 3" in told.out and "tiny: 1 of 3 seeds, seed 1 failed: out of memory; seed 2 not finished" in told.out
+    assert "out of memory" in told.err
