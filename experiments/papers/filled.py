@@ -14,7 +14,7 @@ from ..reports.formats import digits_of, records
 from ..reports.notes import seeds_note
 from ..reports.table import averaged
 from ..runs.rows import Row, as_column, as_frame, published_columns, read_frame, read_row
-from ..runs.unfinished import as_text, reason_of
+from ..runs.unfinished import as_text, reason_of, reason_untested
 from .plan import Planned, Stage, by_cell
 
 if TYPE_CHECKING:
@@ -90,6 +90,8 @@ def _why_absent(one: Planned) -> str:
     stage, reason = one.state.stage, reason_of(one.directory)
     if stage is Stage.FINISHED:
         return "tested on other images or tasks"
+    if stage is Stage.UNTESTED:
+        return reason_untested(one.directory)
     if stage is Stage.MISSING and not (reason or "").startswith("failed"):
         return NOT_BEGUN
     if stage is Stage.INTERRUPTED or stage is Stage.MISSING or (reason or "").startswith("not readable"):

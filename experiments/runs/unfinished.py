@@ -36,13 +36,23 @@ def reason_of(run: RunDirectory) -> str | None:
     if why := unreadable(run.path):
         return f"not readable: {why}"
     try:
-        if run.finished:
-            return None
-        if run.failure.is_file():
-            return f"failed: {' '.join(run.failure.read_text(encoding='utf-8', errors='replace').split())}"
+        return None if run.finished else _failure(run) or "not finished"
     except OSError as error:
         return f"not readable: {error.strerror}"
-    return "not finished"
+
+
+def reason_untested(run: RunDirectory) -> str:
+    """Return why a finished run has no row of a further test."""
+    try:
+        return _failure(run) or "not tested so"
+    except OSError as error:
+        return f"not readable: {error.strerror}"
+
+
+def _failure(run: RunDirectory) -> str | None:
+    if not run.failure.is_file():
+        return None
+    return f"failed: {' '.join(run.failure.read_text(encoding='utf-8', errors='replace').split())}"
 
 
 def unfinished(folders: Sequence[Path]) -> dict[Path, str]:
@@ -102,7 +112,7 @@ def _seed(run: RunDirectory) -> int:
 def _why_absent(run: RunDirectory, rows: Rows) -> str:
     """Return why a run has no row of a test: no row at all, or one of other tests only."""
     if run.result in rows:
-        return "not tested so"
+        return reason_untested(run)
     if reason := reason_of(run):
         return reason
     try:

@@ -104,6 +104,8 @@ def test_fault_01_a_seed_that_is_trained_tested_or_damaged_is_told_as_such(tmp_p
     own, further = table(tmp_path).stderr.splitlines()[-3:-1]
     assert "2 of 4 seeds, seed 1 not finished; seed 2 with a result.json that is damaged" in own
     assert "1 of 4 seeds" in further and "seed 3 not tested so" in further
+    (tiny / "seed-3" / "failure.txt").write_text("the images are gone\n")
+    assert "seed 3 failed: the images are gone" in table(tmp_path).stdout
     assert f"{tiny}: 0 of 1 seed, seed 4 not finished" in table(tmp_path).stderr
 
 
