@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from ..datasets.errors import counted
 from ..datasets.options import Options
 
 
@@ -120,7 +121,8 @@ class ReptileOptions(Options):
         if self.inner_batch > images:
             yield (
                 "algorithm.inner_batch",
-                f"is {self.inner_batch}, more than the {images} images of a support set (train.way x train.shot)",
+                f"is {self.inner_batch}, more than the {counted(images, 'image')} of a support set "
+                "(train.way x train.shot)",
             )
         if self.serial and train.meta_batch == 1:
             yield "algorithm.serial", "has no effect with train.meta_batch: 1"

@@ -16,7 +16,8 @@ def command(folder: Path) -> None:
 
     Each run writes a checkpoint first, and is resumed when it is submitted again.
     """
+    from ..datasets.errors import counted
     from ..experiments.jobs.submission import cancel
 
     count = cancel(folder)
-    click.echo(f"cancelled {count} runs" if count else f"no run below {folder} is queued or running")
+    click.echo(f"cancelled {counted(count, 'run')}" if count else f"no run below {folder} is queued or running")

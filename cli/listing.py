@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ..datasets.errors import counted
 from .options import examples
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def _tables() -> list[tuple[str, str]]:
     from ..experiments.papers.definition import load_table, shipped_tables
 
     tables = {name: load_table(name) for name in shipped_tables()}
-    return [(name, f"{table.title}; {len(table.cells)} cells") for name, table in tables.items()]
+    return [(name, f"{table.title}; {counted(len(table.cells), 'cell')}") for name, table in tables.items()]
 
 
 def _specs() -> list[tuple[str, str]]:
@@ -44,7 +45,7 @@ def _specs() -> list[tuple[str, str]]:
     entries = []
     for name in shipped_specs():
         spec = load(name).experiment
-        steps = f", {spec.train.steps} steps" if spec.train.steps else ""
+        steps = f", {counted(spec.train.steps, 'step')}" if spec.train.steps else ""
         entries.append((name, f"{spec.algorithm.name} on {spec.dataset.name}, {_tasks(spec)}{steps}"))
     return entries
 

@@ -15,7 +15,7 @@ def command(folder: Path) -> None:
     """Print one line per run below DIR, read from the folders of the runs and from Slurm.
 
     A run is waiting, running (with step, rate and time left), finished (with its result), failed (with the reason),
-    interrupted or missing.
+    interrupted, unreadable (a folder of another user) or missing.
     """
     from ..experiments.jobs.status import lines, statuses
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..datasets.errors import counted
 from .errors import resuming
 from .options import typed
 
@@ -65,7 +66,7 @@ def _report(done: Submitted, out: Path) -> None:
         click.echo(f"nothing to submit: {beside}")
     elif done.jobs:
         click.echo(
-            f"submitted {len(done.missing)} runs as job {', '.join(f'{each.job}' for each in done.jobs)}"
+            f"submitted {counted(len(done.missing), 'run')} as job {', '.join(f'{each.job}' for each in done.jobs)}"
             f"{beside and f' ({beside})'}, then the table as job {done.jobs[-1].table}; follow with "
             f"`metarun status {out}`, end with `metarun cancel {out}`"
         )
@@ -94,6 +95,6 @@ def _report_failures(failed: Sequence[Path]) -> None:
 def _list(states: Sequence[tuple[Run, str]], sbatch: Sequence[str]) -> None:
     for run, state in states:
         click.echo(f"{run.directory.path}  {state}")
-    click.echo(f"{sum(state == 'to do' for _, state in states)} of {len(states)} runs to submit")
+    click.echo(f"{sum(state == 'to do' for _, state in states)} of {counted(len(states), 'run')} to submit")
     for line in sbatch:
         click.echo(f"sbatch: {line}")

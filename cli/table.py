@@ -44,16 +44,22 @@ def command(
 
     Runs of one spec that differ in the seed are one line: `ci95` is the interval over test episodes, `seed std` the
     spread over seeds. The keys in which the runs of a sweep differ are columns, and so is the validation value of the
-    tested checkpoint: choose by `validation`, and report `result`.
+    tested checkpoint: choose by `validation`, and report `result`. Seeds that failed or are not finished are told below
+    the table, `2 of 3` in its column `seeds`, and on standard error.
     """
     if columns and pivot:
         raise click.UsageError("--columns and --pivot exclude each other")
+    from ..experiments.errors import warn
+    from ..experiments.reports.notes import notes_on_seeds
     from ..experiments.reports.pivot import render_pivot
-    from ..experiments.reports.table import lines_of, read_results, render
+    from ..experiments.reports.table import lines_of, render, results_and_notes
     from ..experiments.system.atomic import write_text_atomic
 
-    lines = lines_of(read_results(*folders))
-    text = render_pivot(lines, pivot[0], pivot[1], form) if pivot else render(lines, form, columns)
+    rows, notes = results_and_notes(*folders)
+    lines = lines_of(rows)
+    text = render_pivot(lines, pivot[0], pivot[1], form, notes) if pivot else render(lines, form, columns, notes)
+    for note in [*notes_on_seeds(lines), *notes]:
+        warn(note)
     if out:
         write_text_atomic(out, text + "\n")
     else:

@@ -13,6 +13,7 @@ from .errors import report
 from .options import examples, offline, out_folder, overrides, seeds, typed
 
 if TYPE_CHECKING:
+    from ..experiments.runs.run import Run
     from ..experiments.training.session import Outcome
 
 
@@ -77,7 +78,7 @@ def command(specs: tuple[str, ...], overrides: tuple[str, ...], seeds: list[int]
         raise
     finally:
         if outcomes:
-            _show(outcomes, out)
+            _show(runs, outcomes, out)
     if any(outcome.error for outcome in outcomes):
         sys.exit(1)
 
@@ -104,13 +105,31 @@ def _report(outcome: Outcome, left: int) -> None:
         click.echo(f"{path} failed; continuing with the other runs", err=True)
 
 
-def _show(outcomes: Sequence[Outcome], out: Path) -> None:
-    """Print the table of the rows, then every error."""
+def _left_out(runs: Sequence[Run], outcomes: Sequence[Outcome]) -> list[str]:
+    """Return for each outcome with a row the other seeds of its experiment that have none, and why."""
+    from ..experiments.runs.unfinished import as_text
+    from ..experiments.system.failures import in_one_line
+
+    reasons = {}  # experiment, seed -> why it has no row
+    for outcome in outcomes:
+        error = outcome.error and f"failed: {in_one_line(outcome.error)}"
+        reasons[outcome.run.experiment.name, outcome.run.seed] = error
+    for run in runs:
+        reasons.setdefault((run.experiment.name, run.seed), "not finished")
+    return [
+        as_text({seed: why for (name, seed), why in reasons.items() if why and name == outcome.run.experiment.name})
+        for outcome in outcomes
+        if outcome.row
+    ]
+
+
+def _show(runs: Sequence[Run], outcomes: Sequence[Outcome], out: Path) -> None:
+    """Print the table of the rows, with the seeds that have none, then every error."""
     from ..experiments.reports.table import lines_of, render
     from ..experiments.runs.rows import as_frame
 
     if rows := [outcome.row for outcome in outcomes if outcome.row]:
-        click.echo(render(lines_of(as_frame(rows)), "text"))
+        click.echo(render(lines_of(as_frame(rows, _left_out(runs, outcomes))), "text"))
         click.echo(f"rows: {out / 'results.csv'}", err=True)
     for outcome in outcomes:
         if outcome.error:

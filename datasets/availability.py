@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from .errors import counted
 from .images import cache
 from .options import ImageFolderOptions
 
@@ -23,7 +24,7 @@ def overview() -> Iterator[tuple[str, str]]:
         found = [each for part in parts if (each := cache.read(part))]
         if len(found) == len(parts):
             classes, images = sum(len(each.counts) for each in found), sum(len(each.images) for each in found)
-            yield name, f"ready: {classes} classes, {images} images in {cache.folder()}"
+            yield name, f"ready: {counted(classes, 'class', 'classes')}, {counted(images, 'image')} in {cache.folder()}"
         else:
             yield name, _missing(name)
     yield from WITHOUT_FILES.items()

@@ -17,5 +17,10 @@ class KnownError(Exception):
         return f"{self.title}{self}"
 
 
+def counted(number: int, noun: str, several: str = "") -> str:
+    """Return a number with its noun, `1 run` or `2 runs`; `several` is the plural if it does not end in s alone."""
+    return f"{number} {noun if number == 1 else several or noun + 's'}"
+
+
 class DataError(KnownError):
     """Data that are missing, damaged or too few."""

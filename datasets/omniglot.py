@@ -23,7 +23,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from .errors import DataError
+from .errors import DataError, counted
 from .images import cache
 from .images.download import download
 from .images.source import ClassPool, ImageSource, Rotations
@@ -90,8 +90,9 @@ def prepare(paths: Sequence[Path]) -> cache.Prepared:
     numbers = {number for number, _ in bitmap_of}
     if found != complete or numbers != set(range(1, CHARACTERS + 1)):
         raise DataError(
-            f"{', '.join(map(str, paths))}: {len(numbers)} characters with {found} images; all of Omniglot has "
-            f"{CHARACTERS} with {complete}: give both images_background and images_evaluation (zips or folders)"
+            f"{', '.join(map(str, paths))}: {counted(len(numbers), 'character')} with {counted(found, 'image')}; "
+            f"all of Omniglot has {CHARACTERS} with {complete}: give both images_background and images_evaluation "
+            "(zips or folders)"
         )
     bitmaps = np.stack([bitmap_of[key] for key in sorted(bitmap_of)])  # [32460, 105, 105] bool, ink True
     if hashlib.sha256(np.packbits(bitmaps).tobytes()).hexdigest() != PIXELS:

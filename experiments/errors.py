@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import sys
 from collections.abc import Iterable, Sequence
+from functools import cache
 from typing import ClassVar
 
 from ..datasets.errors import KnownError
@@ -39,6 +40,12 @@ class InUse(RunError):
 def warn(text: str) -> None:
     """Print a warning to the standard error stream."""
     print(f"warning: {text}", file=sys.stderr)
+
+
+@cache
+def warn_once(text: str) -> None:
+    """Print a warning to the standard error stream, unless this process has printed it before."""
+    warn(text)
 
 
 def suggest(name: str, known: Iterable[str], otherwise: str, most: int = 1) -> str:

@@ -1,10 +1,15 @@
 """Compute paired tests of two measurements of the same episodes, means and intervals. No TensorFlow, no scipy.
 
+Every 95% interval of a mean over n episodes with the sample deviation s is mean +- t_{0.975, n - 1} s / sqrt(n), by
+Student's t. Where fewer than `FEW` episodes all have the same value, s = 0 says nothing about other episodes, and there
+is no interval.
+
 With d_i = a_i - b_i over n episodes, mean m and sample deviation s:
-  paired t   t = m / (s / sqrt(n)), two-sided p from Student's t with n - 1 degrees of freedom; the interval is
-             m +- t_{0.975, n - 1} s / sqrt(n).
+  paired t   t = m / (s / sqrt(n)), two-sided p from Student's t with n - 1 degrees of freedom. Where s = 0, t is not
+             defined, and p is that of Wilcoxon.
   Wilcoxon   W = the sum of the ranks of |d_i| where d_i > 0, differences of zero left out, ties with their mean
-             rank; p from the normal approximation with the variance corrected for ties. Good from about 20 episodes.
+             rank. Up to `EXACT` differences p is exact: the share of the 2^n signs whose W is as far from its mean.
+             Above it is the normal approximation with the variance corrected for ties.
 Episodes that are hard for one method are hard for the other. A paired test removes that common part of the variance,
 an unpaired test does not.
 """
@@ -13,19 +18,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from functools import cache
 from typing import Literal, NamedTuple
 
 import numpy as np
 
 PairedTest = Literal["paired t", "Wilcoxon"]
 TESTS: tuple[PairedTest, ...] = ("paired t", "Wilcoxon")
+FEW = 30  # episodes; intervals of fewer are rough, because their values are far from normal
+EXACT = 50  # differences that are not zero, of which Wilcoxon's p is exact
+ROUNDING = 1e-12  # relative; differences of equal values differ by less
 
 
 class Paired(NamedTuple):
     """The difference a - b of two measurements, in their unit."""
 
     difference: float  # mean
-    ci95: float  # half-width of its 95% interval, by Student's t
+    ci95: float  # half-width of its 95% interval, by Student's t; NaN if there is none
     p: float  # two-sided, of no difference
     episodes: int
 
@@ -42,10 +51,14 @@ def compare(a: np.ndarray, b: np.ndarray, test: PairedTest = "paired t") -> Pair
         raise ValueError(f"not pairs: {a.shape} and {b.shape}")
     differences = a - b
     count, mean = len(differences), float(differences.mean())
-    error = float(differences.std(ddof=1)) / math.sqrt(count)
-    ci95 = t_quantile(0.975, count - 1) * error
-    p = t_p(mean / error if error else math.copysign(math.inf, mean) if mean else 0.0, count - 1)
-    return Paired(mean, ci95, wilcoxon_p(differences) if test == "Wilcoxon" else p, count)
+    deviation = float(differences.std(ddof=1))
+    if deviation <= ROUNDING * max(float(np.abs(a).max()), float(np.abs(b).max())):
+        deviation = 0.0
+    if test == "Wilcoxon" or not deviation:
+        p = wilcoxon_p(differences)
+    else:
+        p = t_p(mean / (deviation / math.sqrt(count)), count - 1)
+    return Paired(mean, half_width(deviation, count), p, count)
 
 
 def t_p(t: float, freedom: int) -> float:
@@ -53,6 +66,7 @@ def t_p(t: float, freedom: int) -> float:
     return incomplete_beta(freedom / 2, 0.5, freedom / (freedom + t * t))
 
 
+@cache
 def t_quantile(probability: float, freedom: int) -> float:
     """Return t with P(T <= t) = probability > 1/2, by bisection."""
     low, high = 0.0, 1.0
@@ -67,6 +81,21 @@ def t_quantile(probability: float, freedom: int) -> float:
     return (low + high) / 2
 
 
+def half_width(deviation: float, count: int) -> float:
+    """Return the half-width of the 95% interval of a mean, t_{0.975, n - 1} s / sqrt(n).
+
+    Args:
+        deviation: sample deviation s of the values, with n - 1.
+        count: number of values n, at least 2.
+
+    Returns:
+        The half-width, or NaN if fewer than `FEW` values are all equal.
+    """
+    if deviation == 0 and count < FEW:
+        return math.nan
+    return t_quantile(0.975, count - 1) * deviation / math.sqrt(count)
+
+
 def wilcoxon_p(differences: np.ndarray) -> float:
     """Return the two-sided p of the signed-rank test, or 1 if all differences are zero."""
     kept = differences[differences != 0]
@@ -77,11 +106,28 @@ def wilcoxon_p(differences: np.ndarray) -> float:
     _, group, ties = np.unique(sizes, return_inverse=True, return_counts=True)
     ties = ties.astype(np.float64)  # their cubes exceed integers
     ranks = (np.cumsum(ties) - (ties - 1) / 2)[group]
-    count = len(kept)
+    count, found = len(kept), float(ranks[kept > 0].sum())
+    if count <= EXACT:
+        return _exact_p(ranks, found)
     mean = count * (count + 1) / 4
     variance = count * (count + 1) * (2 * count + 1) / 24 - float((ties**3 - ties).sum()) / 48
-    z = (float(ranks[kept > 0].sum()) - mean) / math.sqrt(variance) if variance else 0.0
-    return math.erfc(abs(z) / math.sqrt(2))
+    return math.erfc(abs(found - mean) / math.sqrt(2 * variance))
+
+
+def _exact_p(ranks: np.ndarray, found: float) -> float:
+    """Return the share of the 2^n choices of signs whose sum of positive ranks is as far from its mean as `found`.
+
+    Args:
+        ranks: the ranks `[n]`, whole or half numbers, n at most `EXACT`.
+        found: the sum of the positive ranks.
+    """
+    doubled = np.round(2 * ranks).astype(int)
+    ways = np.zeros(doubled.sum() + 1)  # ways[w]: choices of signs with the doubled sum w; below 2^53, so exact
+    ways[0] = 1
+    for rank in doubled:
+        ways[rank:] += ways[:-rank].copy()
+    twice = np.arange(len(ways)) * 2 - doubled.sum()  # distances from the mean, times four
+    return float(ways[np.abs(twice) >= abs(round(4 * found) - doubled.sum())].sum() / ways.sum())
 
 
 def incomplete_beta(a: float, b: float, x: float) -> float:
@@ -116,14 +162,17 @@ def exact_sum(values: Iterable[float]) -> float:
 
 
 def mean_and_ci95(values: Sequence[float]) -> tuple[float, float]:
-    """Return the mean and the half-width of its 95% interval, 1.96 * s / sqrt(n), s with n - 1.
-
-    Sums are exact. Needs at least 2 values.
-    """
+    """Return the mean of at least 2 values and the half-width of its 95% interval, see `half_width`. Sums are exact."""
     count = len(values)
     mean = exact_sum(values) / count
     variance = exact_sum((value - mean) * (value - mean) for value in values) / (count - 1)
-    return mean, 1.96 * math.sqrt(variance / count)
+    return mean, half_width(0.0 if len(set(values)) == 1 else math.sqrt(variance), count)
+
+
+def ci95_of_columns(values: np.ndarray) -> np.ndarray:
+    """Return the half-width of the 95% interval of the mean of each column of `[E, N]`, E at least 2, as `[N]`."""
+    deviations = np.where((values == values[0]).all(axis=0), 0.0, values.std(axis=0, ddof=1))
+    return np.array([half_width(float(deviation), len(values)) for deviation in deviations])
 
 
 def expected_calibration_error(counts: Sequence[float], confidences: Sequence[float], right: Sequence[float]) -> float:

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from ...datasets.errors import DataError, KnownError
+from ...datasets.errors import DataError, KnownError, counted
 from .feedforward import EmbeddingNetwork, Network
 from .keras_network import KerasNetwork, stateful_layers
 
@@ -42,7 +42,7 @@ def _check_outputs(network: Any, input_shape: tuple[int, ...], outputs: int | No
     dtype = next(iter(network.parameters.values())).dtype if network.parameters else tf.float32
     found = tuple(network(network.parameters, tf.zeros((1, 2, *input_shape), dtype)).shape)
     if found != (1, 2, network.features if outputs is None else outputs):
-        expected = "a vector" if outputs is None else f"{outputs} numbers"
+        expected = "a vector" if outputs is None else counted(outputs, "number")
         raise DataError(
             f"expected {expected} for an example of shape {list(input_shape)}, got outputs of shape {list(found[2:])}"
         )

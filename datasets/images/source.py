@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from ..errors import DataError
+from ..errors import DataError, counted
 from ..random import TaskKeys
 from ..tasks import Episode, Shape, Split, TaskSource
 
@@ -102,14 +102,14 @@ class ImageSource(TaskSource):
         pool, need = self.pools[split], shape.shot + shape.query
         if self.classes(split) < shape.way:
             raise DataError(
-                f"{self.name}: {split} has {self.classes(split)} classes, fewer than way {shape.way}: "
-                "lower way, or add classes"
+                f"{self.name}: {split} has {counted(self.classes(split), 'class', 'classes')}, "
+                f"fewer than way {shape.way}: lower way, or add classes"
             )
         fewest = int(np.argmin(pool.counts))
         if pool.counts[fewest] < need:
             raise DataError(
-                f"{self.name}: {split} class {pool.names[fewest]} has {pool.counts[fewest]} images, fewer than "
-                f"shot + query = {shape.shot} + {shape.query}: lower them, or add images"
+                f"{self.name}: {split} class {pool.names[fewest]} has {counted(pool.counts[fewest], 'image')}, "
+                f"fewer than shot + query = {shape.shot} + {shape.query}: lower them, or add images"
             )
 
     def sample(self, split: Split, index: tf.Tensor | int, tasks: int, shape: Shape, seed: int) -> Episode:

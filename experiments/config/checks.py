@@ -7,13 +7,16 @@ train.log_every, optimizer.decay_every) are no mistakes, so that `-s train.steps
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 
 from ...algorithms import Kind
-from .experiment import Experiment
+from .experiment import Experiment, Published
 
 Mistake = tuple[str, str]
 Check = Callable[[Experiment], Iterator[Mistake]]
+QUERIES_OF_PAPERS = 75  # per test episode, usually: 5 classes of 15
+MOST_EPISODES = 20_000  # of which an interval in a paper may be; papers test on 600 to 10,000
 
 
 def problems(experiment: Experiment, partial: bool = False) -> Iterator[Mistake]:
@@ -21,7 +24,15 @@ def problems(experiment: Experiment, partial: bool = False) -> Iterator[Mistake]
 
     With `partial`, invalid settings are missing from `experiment`, and checks that need them are skipped.
     """
-    checks = [_sections, _options("algorithm"), _options("optimizer"), _checkpoint, _options("dataset"), _seeds]
+    checks = [
+        _sections,
+        _options("algorithm"),
+        _options("optimizer"),
+        _checkpoint,
+        _options("dataset"),
+        _seeds,
+        _published,
+    ]
     if not partial or "algorithm" in vars(experiment):
         checks += _of_kind(experiment.kind)
     for check in checks:
@@ -136,6 +147,37 @@ def _seeds(experiment: Experiment) -> Iterator[Mistake]:
     seeds = experiment.seeds
     if len(set(seeds)) < len(seeds):
         yield "seeds", f"has a seed twice: {list(seeds)}"
+
+
+def _published(experiment: Experiment) -> Iterator[Mistake]:
+    for key, message in published_mistakes(experiment.published, experiment):
+        yield f"published.{key}", message
+
+
+def published_mistakes(published: Published | None, experiment: Experiment) -> Iterator[Mistake]:
+    """Yield (key, message) for a published accuracy that cannot be in percent: a fraction, or beyond 0 to 100.
+
+    A fraction, below 1, is also a percentage below that of guessing. An interval is taken for a fraction if its paper
+    had needed more than `MOST_EPISODES` test episodes for it, and a hundred times it would do.
+
+    Args:
+        published: the number of a paper for the experiment's test.
+        experiment: the experiment, which says what is measured, and the number of classes.
+    """
+    if published is None or experiment.kind.plays_trials or experiment.dataset.regression:
+        return  # in the metric's own unit
+    value, ci95 = published.value, published.ci95 or 0.0
+    if 0 < value <= 1 and value < 100 / experiment.test.way:
+        yield "value", f"is {value:g}, and accuracies are in percent: {100 * value:.6g}?"
+        value *= 100
+    elif not 0 <= value <= 100:
+        yield "value", f"is {value:g}: an accuracy is between 0 and 100 percent"
+        return
+    spread = math.sqrt(value * (100 - value) / QUERIES_OF_PAPERS)  # of the episodes' accuracies
+    if ci95 > 100:
+        yield "ci95", f"is {ci95:g}: an accuracy is between 0 and 100 percent"
+    elif 0 < ci95 < 1 and 100 * ci95 <= 50 and 2 * spread / ci95 > math.sqrt(MOST_EPISODES):
+        yield "ci95", f"is {ci95:g}, and accuracies are in percent: {100 * ci95:.6g}?"
 
 
 def unshareable(experiment: Experiment, workers: int) -> str | None:

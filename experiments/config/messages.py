@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from ...datasets.errors import counted
 from ..errors import suggest
 from .experiment import CHOICES, SECTIONS, Experiment, section_model
 
@@ -86,7 +87,9 @@ def _message(detail: Any, key: tuple[str | int, ...], values: Mapping[str, Any])
     if kind in EXPECTED:
         return f"expected {EXPECTED[kind]}, got {given}"
     if kind in ("too_short", "too_long", "missing_positional_only_argument"):
-        return f"has {context.get('actual_length', 'the wrong number of')} values: {detail['msg'].lower()}"
+        length = context.get("actual_length")
+        values = "the wrong number of values" if length is None else counted(length, "value")
+        return f"has {values}: {detail['msg'].lower()}"
     if kind == "string_pattern_mismatch" and key[0] == "cluster":
         return f"expected {PATTERNS[str(key[-1])]}, got {given}"
     if kind == "string_pattern_mismatch":

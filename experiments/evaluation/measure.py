@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
-import math
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -21,7 +20,7 @@ from ...algorithms.workers import ALONE, Workers
 from ...datasets.tasks import Split, task_number
 from ..errors import Interrupted
 from ..model import Model, Stream
-from ..stats import exact_sum, expected_calibration_error, mean_and_ci95
+from ..stats import ci95_of_columns, exact_sum, expected_calibration_error, mean_and_ci95
 from ..system.atomic import write_text_atomic
 from ..system.progress import Progress
 from .partial import PartialTest
@@ -72,7 +71,7 @@ class Measurement(NamedTuple):
         columns = {}
         for name, curve in self.curves.items():
             columns[name] = curve.mean(axis=0)
-            columns[f"{name}_ci95"] = 1.96 * curve.std(axis=0, ddof=1) / math.sqrt(len(curve))
+            columns[f"{name}_ci95"] = ci95_of_columns(curve)
         lines = [",".join(["step", *columns])]
         for step, row in enumerate(zip(*columns.values(), strict=True), start=1):
             lines.append(",".join([str(step), *(f"{value:.9g}" for value in row)]))

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..errors import RunError
 from ..reports.formats import scale_of
-from ..stats import expected_calibration_error
+from ..stats import ci95_of_columns, expected_calibration_error
 from .finished import FinishedRun
 from .seeds import Curve, SeedGroup, over_seeds, seed_groups, with_interval
 from .style import draw, look, new_axes, round_ticks, with_legend
@@ -144,8 +144,7 @@ def _by_inner_step(run: FinishedRun) -> Curve | None:
     if not values:
         return None
     tasks = scale_of(run.row.metric) * np.stack(list(values.values()))  # [R, E]
-    ci95 = 1.96 * tasks.std(axis=1, ddof=1) / np.sqrt(tasks.shape[1])
-    return with_interval(np.array(list(values)), tasks.mean(axis=1), ci95)
+    return with_interval(np.array(list(values)), tasks.mean(axis=1), ci95_of_columns(tasks.T))
 
 
 def _by_step(column: str, unit: int = 1) -> Callable[[FinishedRun], Curve | None]:

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from ..errors import RunError
+from ..errors import RunError, warn
 from ..runs.directory import RunDirectory
 from ..runs.rows import Row, find_rows, read_row
+from ..runs.unfinished import unfinished
 
 
 class FinishedRun(NamedTuple):
@@ -19,10 +20,15 @@ class FinishedRun(NamedTuple):
     directory: RunDirectory
     row: Row
     name: str  # for the file of a figure of this run alone
+    beside: int = 0  # other seeds of the experiment that have no row
 
 
 def runs_below(folders: Sequence[Path]) -> list[FinishedRun]:
-    """Return all finished runs in and below the folders. Raise RunError where there is none."""
+    """Return all finished runs in and below the folders; warn of the others. Raise RunError where there is none."""
+    without_row = unfinished(folders)
+    for run, reason in without_row.items():
+        warn(f"{run} is left out: {reason}")
+    beside = Counter(run.parent for run in without_row)
     found = [path for path in find_rows(folders) if path.name == "result.json"]
     if not found:
         raise RunError(f"no finished run in {', '.join(map(str, folders))}: give folders such as runs/NAME/seed-0")
@@ -35,5 +41,5 @@ def runs_below(folders: Sequence[Path]) -> list[FinishedRun]:
             name = re.sub(r"[^\w.~]+", "-", str(path.parent)).strip("-")
         names[name] += 1
         name += f"~{names[name]}" * (names[name] > 1)
-        runs.append(FinishedRun(RunDirectory(path.parent), row, name))
+        runs.append(FinishedRun(RunDirectory(path.parent), row, name, beside[path.parent.parent]))
     return runs

@@ -20,11 +20,14 @@ class SeedGroup(NamedTuple):
 
     name: str
     runs: tuple[FinishedRun, ...]
+    begun: int  # seeds of the experiment, also those that have no row, or not the numbers of a figure
 
     @property
     def label(self) -> str:
         """Return the label for the legend: the name, and the number of seeds, or the only seed unless it is 0."""
         first, *others = (run.row.seed for run in self.runs)
+        if self.begun > len(self.runs):
+            return f"{self.name} ({len(self.runs)} of {self.begun} seeds)"
         if others:
             return f"{self.name} ({len(self.runs)} seeds)"
         return f"{self.name}, seed {first}" if first else self.name
@@ -67,7 +70,8 @@ def seed_groups(runs: Sequence[FinishedRun]) -> list[SeedGroup]:
         if spellings[experiment] > 1:
             name = str(folder) if folder else experiment
             name += f", spec {digest[:6]}" if digests[experiment, folder] > 1 else ""
-        named.append(SeedGroup(plain(name), tuple(sorted(members, key=lambda run: run.row.seed))))
+        begun = len(members) + sum({run.directory.path.parent: run.beside for run in members}.values())
+        named.append(SeedGroup(plain(name), tuple(sorted(members, key=lambda run: run.row.seed)), begun))
     return named
 
 

@@ -10,6 +10,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ...datasets.errors import counted
 from ...datasets.images.cache import folder
 from ..config.experiment import Cluster
 from ..errors import RunError
@@ -167,7 +168,9 @@ def _sbatch(submission: Submission, before: Sequence[Submission]) -> Iterator[No
         if submission not in before:
             shutil.rmtree(submission.folder)
         reason = " ".join(str(error).replace("sbatch: error: ", "").split())
-        stays = f"; {sum(len(one.runs) for one in before)} runs are submitted already and stay" if before else ""
+        submitted = sum(len(one.runs) for one in before)
+        verbs = "is submitted already and stays" if submitted == 1 else "are submitted already and stay"
+        stays = f"; {counted(submitted, 'run')} {verbs}" if before else ""
         raise RunError(f"sbatch refuses: {reason}{stays}") from None
 
 

@@ -18,11 +18,12 @@ from typing import Any
 
 from ..config.load import load
 from ..config.variants import suffix
-from ..errors import Interrupted, InUse, RunError
+from ..errors import Interrupted, InUse, RunError, warn
 from ..papers import render as papers_render
 from ..papers.definition import load_table
 from ..papers.plan import plan
-from ..reports.table import lines_of, read_results, render
+from ..reports.notes import notes_on_seeds
+from ..reports.table import lines_of, render, results_and_notes
 from ..runs.directory import RunDirectory
 from ..runs.rows import find_rows, merge
 from ..runs.run import Run
@@ -161,6 +162,9 @@ def write_table(out: str, paper: Paper | None) -> None:
         planned = plan(load_table(table), folder, seeds, budget)
         papers_render.write(planned, folder / f"{Path(table).stem}{suffix(budget)}")
     elif find_rows([folder]):
-        lines = lines_of(read_results(folder))
+        rows, notes = results_and_notes(folder)
+        lines = lines_of(rows)
+        for note in [*notes_on_seeds(lines), *notes]:
+            warn(note)
         for ending, form in (("csv", "csv"), ("md", "markdown"), ("tex", "latex"), ("txt", "text")):
-            write_text_atomic(folder / f"table.{ending}", render(lines, form) + "\n")
+            write_text_atomic(folder / f"table.{ending}", render(lines, form, notes=notes) + "\n")

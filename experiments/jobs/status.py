@@ -10,14 +10,16 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
+from ...datasets.errors import counted
 from ..errors import RunError
 from ..reports.formats import digits_of, interval, number, scale_of, unit_of
-from ..runs.directory import RunDirectory
+from ..runs.directory import RunDirectory, unreadable
 from ..runs.rows import read_row
+from ..stats import FEW
 from ..system import lock
 from .submission import Live, find_runs, find_submissions, live
 
-STATES = ("running", "waiting", "finished", "interrupted", "failed", "missing")
+STATES = ("running", "waiting", "finished", "interrupted", "failed", "unreadable", "missing")
 
 
 class Status(NamedTuple):
@@ -44,10 +46,19 @@ def lines(found: Sequence[Status], folder: Path) -> Iterator[str]:
     for name, one in zip(names, found, strict=True):
         yield f"{name:<{width}}  {one.state:<11}  {one.words}".rstrip()
     counts = Counter(one.state for one in found)
-    yield f"{len(found)} runs: " + ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
+    yield f"{counted(len(found), 'run')}: " + ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
 
 
 def _status(run: RunDirectory, job: Live | None, submitted: bool) -> Status:
+    if reason := unreadable(run.path):
+        return Status(run.path, "unreadable", reason)
+    try:
+        return _status_of_files(run, job, submitted)
+    except OSError as error:
+        return Status(run.path, "unreadable", f"{error.filename}: {error.strerror}")
+
+
+def _status_of_files(run: RunDirectory, job: Live | None, submitted: bool) -> Status:
     process = lock.holder(run.lock) if job is None or job.submission.local else None
     busy = process or (f"job {job.job}" if job and not job.waiting else None)
     if busy:
@@ -79,9 +90,10 @@ def _finished(run: RunDirectory) -> tuple[str, str]:
         row = read_row(run.result)
     except RunError as error:
         return "failed", str(error)
+    known = row.ci95 if row.ci95 or row.episodes >= FEW else None  # old rows of few equal episodes have 0
     mean, ci95 = (
         number(value if value is None else scale_of(row.metric) * value, digits_of(row.metric))
-        for value in (row.mean, row.ci95)
+        for value in (row.mean, known)
     )
     return "finished", f"{unit_of(row.metric)} {interval(mean or 'not finite', ci95)}"
 

@@ -20,8 +20,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from ..errors import RunError
-from ..runs.directory import RunDirectory, folders_below
+from ..errors import RunError, warn_once
+from ..runs.directory import RunDirectory, folders_below, is_run, runs_below
 from ..runs.run import Run
 from ..system import lock
 from ..system.atomic import write_json_atomic
@@ -74,31 +74,35 @@ class Live(NamedTuple):
 
 def find_runs(folder: Path) -> list[RunDirectory]:
     """Return all runs below the folder, itself included, sorted. Runs that --fresh has set aside are left out."""
-    return [RunDirectory(path) for path in sorted(path for path, files in _walk(folder) if _is_run(path, files))]
+    return runs_below([folder.resolve()])
 
 
 def find_submissions(folder: Path) -> list[Submission]:
     """Return the submissions of the folder, of the folders in it and of the two above it, the oldest first."""
     names = (folder.resolve(), Path(os.path.abspath(folder)))  # they differ by symbolic links
     above = [each / JOBS for name in names for each in list(name.parents)[:2]]
-    below = [path / JOBS for path, _ in _walk(folder)]
-    records = {record for each in {*above, *below} for record in each.glob("*/runs.json")}
+    below = [path / JOBS for path in _walk(folder)]
+    records = {record for each in {*above, *below} for record in _records(each)}
     return [_read(record) for record in sorted(records, key=lambda path: path.parent.name)]
 
 
-def _walk(folder: Path) -> Iterator[tuple[Path, list[str]]]:
-    """Yield each folder and the names of its files, without folders inside runs and submissions."""
+def _records(folder: Path) -> list[Path]:
+    """Return the records of the submissions in a folder .jobs; none, with a warning, if it cannot be read."""
+    try:
+        return list(folder.glob("*/runs.json"))
+    except PermissionError as error:
+        warn_once(f"{folder} cannot be read ({error.strerror}): jobs that were submitted there are not known")
+        return []
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    """Yield each folder, without those inside runs and submissions."""
     for path, below, files in folders_below(folder.resolve()):
-        yield path, files
-        if _is_run(path, files):
+        yield path
+        if is_run(path, files):
             below.clear()
         elif JOBS in below:
             below.remove(JOBS)
-
-
-def _is_run(path: Path, files: Sequence[str]) -> bool:
-    """Return whether it is the folder of a run, with its spec or with the reason why it has none."""
-    return bool(re.fullmatch(r"seed-\d+", path.name)) and ("spec.yaml" in files or "failure.txt" in files)
 
 
 def _read(record: Path) -> Submission:

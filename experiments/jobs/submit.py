@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ...datasets.availability import absent, needs
-from ...datasets.errors import DataError
+from ...datasets.errors import DataError, counted
 from ..config.checks import unshareable
 from ..config.experiment import Cluster, Experiment
 from ..errors import RunError, SpecError
@@ -179,7 +179,9 @@ def refuse_unshareable(experiments: Mapping[str, Experiment], clusters: Mapping[
     for name, experiment in experiments.items():
         cluster = clusters[name]
         if cluster.gpus and cluster.count != cluster.gpus:
-            problems.append(f"{name}: each worker has one GPU, not {cluster.gpus} for {cluster.count} workers")
+            problems.append(
+                f"{name}: each worker has one GPU, not {cluster.gpus} for {counted(cluster.count, 'worker')}"
+            )
         elif cluster.count > 1 and (reason := unshareable(experiment, cluster.count)):
             problems.append(f"{name}: {reason}")
     if problems:

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import AfterValidator, Field, ValidationError
 from pydantic_core import PydanticCustomError
 
+from ...datasets.errors import counted
 from ...datasets.options import Options
 from ..config.document import Document, read
 from ..config.experiment import Protocol, Published
@@ -122,7 +123,10 @@ class CrossTable(Options):
             if method not in self.methods:
                 yield ("published", method), f"is no method of this table: {', '.join(self.methods)}"
             elif len(numbers) != len(self.columns):
-                yield ("published", method), f"has {len(numbers)} numbers for {len(self.columns)} columns"
+                yield (
+                    ("published", method),
+                    f"has {counted(len(numbers), 'number')} for {counted(len(self.columns), 'column')}",
+                )
 
 
 class PartOfTable(Options):

@@ -11,13 +11,16 @@ from typing import TYPE_CHECKING, Any
 from ..errors import RunError
 from ..reports.compare import Compared, best, difference_of_tasks, seed_mean, with_episodes
 from ..reports.formats import digits_of, records
+from ..reports.notes import seeds_note
 from ..reports.table import averaged
 from ..runs.rows import Row, as_column, as_frame, published_columns, read_frame, read_row
-from .plan import Planned, by_cell
+from ..runs.unfinished import as_text, reason_of, reason_untested
+from .plan import Planned, Stage, by_cell
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
+NOT_BEGUN = "not trained yet"
 SLACK = 1e-9  # of what is printed with two digits: 98.3 is 0.4 from 98.7
 
 CELLS = {  # columns and dtypes of TABLE.csv: full precision, accuracies in percent, the budget as a share
@@ -26,41 +29,45 @@ CELLS = {  # columns and dtypes of TABLE.csv: full precision, accuracies in perc
     "ci95": "Float64", "seed_std": "Float64", "difference": "Float64", "verdict": "string", "best": "boolean",
     "episodes": "Int64", "seeds": "Int64", "train_steps": "Int64", "budget": "Float64", "protocol": "string",
     "inner_steps": "Int64", "checkpoint": "string", "spec_digest": "string", "episodes_digest": "string",
+    "left_out": "string",
 }  # fmt: skip
 
 
 def collect(planned: Sequence[Planned]) -> tuple[DataFrame, list[str]]:
     """Return the cells with a row of at least one seed, and notes.
 
-    The cells have the columns and dtypes of `CELLS`, the best of each column marked. The notes name seeds that are
-    missing or were tested on other tasks, and say why a cell or a column is not compared.
+    The cells have the columns and dtypes of `CELLS`, the best of each column marked. The notes name cells whose seeds
+    all failed and seeds that were tested on other tasks, and say why a cell or a column is not compared.
     """
     rows: list[Row] = []
     names: list[str] = []  # the cell of each row
+    beside: list[str] = []  # the seeds of its cell that have none
     filled, notes = {}, []
     tested: dict[str, list[Compared]] = {}
     unknown: dict[str, str] = {}  # columns with a cell that cannot be compared
     for name, seeds in by_cell(planned).items():
         measured = _measured(seeds, notes)
+        left_out = _left_out(seeds, {one.seed for one, _ in measured})
         if not measured:
+            if any(reason != NOT_BEGUN for reason in left_out.values()):
+                notes.append(seeds_note(name, 0, as_text(left_out)))
             continue
         cell = seeds[0].cell
         filled[name] = measured[0][0]
         published = published_columns(cell.published)  # the cell's, which need not be the spec's
         rows += [row.model_copy(update=published) for _, row in measured]
         names += [name] * len(measured)
+        beside += [as_text(left_out)] * len(measured)
         try:
             tested[name] = [with_episodes(one.row_path) for one, _ in measured]
         except RunError as error:
             notes.append(f"{name} is compared with none: {error}")
             if all(row.mean is not None for _, row in measured):  # it may be the best
                 unknown.setdefault(cell.column, name)
-        if len(measured) < len(seeds):
-            notes.append(f"{name}: {len(measured)} of {len(seeds)} seeds")
         if more := _further_seeds(seeds):
             notes.append(f"{name}: seed {', '.join(map(str, more))} finished too, see --seeds")
     marks = _best_of_columns({name: filled[name].cell.column for name in tested}, tested, unknown, notes)
-    return _filled(averaged(as_frame(rows).assign(cell=names), ["cell"]), filled, marks), notes
+    return _filled(averaged(as_frame(rows, beside).assign(cell=names), ["cell"]), filled, marks), notes
 
 
 def _measured(seeds: Sequence[Planned], notes: list[str]) -> list[tuple[Planned, Row]]:
@@ -72,6 +79,24 @@ def _measured(seeds: Sequence[Planned], notes: list[str]) -> list[tuple[Planned,
         cell, first = kept[0][0].cell.name, kept[0][0].seed
         notes.append(f"{cell}: without seed {', '.join(others)}, tested on other images or tasks than seed {first}")
     return kept
+
+
+def _left_out(seeds: Sequence[Planned], measured: Collection[int]) -> dict[int, str]:
+    """Return the seeds of a cell that are not measured, and why."""
+    return {one.seed: _why_absent(one) for one in seeds if one.seed not in measured}
+
+
+def _why_absent(one: Planned) -> str:
+    stage, reason = one.state.stage, reason_of(one.directory)
+    if stage is Stage.FINISHED:
+        return "tested on other images or tasks"
+    if stage is Stage.UNTESTED:
+        return reason_untested(one.directory)
+    if stage is Stage.MISSING and not (reason or "").startswith("failed"):
+        return NOT_BEGUN
+    if stage is Stage.INTERRUPTED or stage is Stage.MISSING or (reason or "").startswith("not readable"):
+        return reason or "not finished"
+    return f"({stage.value})"
 
 
 def _best_of_columns(
@@ -178,6 +203,9 @@ def read_table(path: Path) -> DataFrame:
 
 
 def table_as_csv(cells: DataFrame) -> str:
-    """Return the text of TABLE.csv."""
+    """Return the text of TABLE.csv. A table with all seeds has no column `left_out`, like those of older versions."""
     words = as_column([str(best).lower() for best in cells["best"]], "string")
-    return cells.assign(best=words).to_csv(index=False, lineterminator="\n")
+    cells = cells.assign(best=words)
+    if cells["left_out"].isna().all():
+        cells = cells.drop(columns="left_out")
+    return cells.to_csv(index=False, lineterminator="\n")

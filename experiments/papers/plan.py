@@ -9,6 +9,7 @@ from enum import Enum
 from functools import cached_property
 from pathlib import Path
 
+from ..config.checks import published_mistakes
 from ..config.experiment import Experiment
 from ..config.variants import with_test, within_budget
 from ..errors import RunError, SpecError
@@ -147,7 +148,9 @@ def plan(table: PaperTable, out: Path, seeds: Sequence[int] = (), budget: float 
             if model not in specs:
                 specs[model] = within_budget(cell.spec, budget, cell.overrides, cell.variant)
             experiment, full = specs[model]
-            with_test(experiment, cell.changes)
+            tested = with_test(experiment, cell.changes)
+            wrong = published_mistakes(cell.published, tested)
+            problems += [f"{cell.name}: published.{key}: {message}" for key, message in wrong]
         except SpecError as error:
             problems += [f"{cell.name}: {problem}" for problem in error.problems]
             continue

@@ -12,8 +12,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..errors import warn
 from ..reports.compare import LEVEL
 from ..reports.formats import records, render_cells, results, unit_of, with_notes
+from ..reports.notes import notes_of, notes_on_seeds, seeds_text
 from ..system.atomic import write_text_atomic
 from .filled import collect, table_as_csv
 from .plan import Planned
@@ -23,10 +25,15 @@ if TYPE_CHECKING:
 
 
 def write(planned: Sequence[Planned], path: Path, form: str = "text") -> str:
-    """Write the table to PATH.csv, .md and .tex, and return it in another form; "" where no cell is filled."""
+    """Write the table to PATH.csv, .md and .tex, and return it in another form; "" where no cell is filled.
+
+    Warns of cells that do not have all their seeds.
+    """
     filled, notes = collect(planned)
     if filled.empty:
         return ""
+    for note in notes_on_seeds(filled, "cell"):
+        warn(note)
     for ending, kind in (("csv", "csv"), ("md", "markdown"), ("tex", "latex")):
         write_text_atomic(Path(f"{path}.{ending}"), render(filled, notes, kind) + "\n")
     return render(filled, notes, form)
@@ -39,7 +46,7 @@ def render(filled: DataFrame, notes: Sequence[str], form: str) -> str:
     cells, best = cells_of(filled, form), filled.loc[:, "best"]
     shown = render_cells(cells.loc[:, (cells != "").any()], form, bold=best)
     mark = {"text": "*", "markdown": "bold", "latex": "bold"}[form]
-    below = list(notes)
+    below = [*notes_of(filled, "cell"), *notes]
     if best.any():
         below.insert(
             0,
@@ -68,7 +75,7 @@ def cells_of(filled: DataFrame, form: str) -> DataFrame:
                 "verdict": line["verdict"] or "",
                 "metric": unit_of(line["metric"]),
                 "episodes": str(line["episodes"]),
-                "seeds": str(line["seeds"]),
+                "seeds": seeds_text(line["seeds"], line["left_out"]),
                 "budget": "" if line["budget"] is None else f"{100 * line['budget']:.3g} %",
                 "protocol": line["protocol"] or "",
             }

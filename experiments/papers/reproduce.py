@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from ..errors import Interrupted
@@ -35,6 +36,8 @@ def reproduce(planned: Sequence[Planned], out: Path, failed: Callable[[str, Exce
             raise
         except Exception as error:
             failed(", ".join(one.cell.name for one in cells) + f", seed {first.seed}", error)
+            with suppress(OSError):  # results.csv says of the other seeds that this one failed
+                merge(out)
             continue
         for one in cells:
             if not one.finished:

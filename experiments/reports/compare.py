@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
@@ -10,12 +11,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..errors import RunError
+from ..errors import RunError, warn
 from ..runs.directory import RunDirectory
 from ..runs.rows import Row, find_rows, read_row
 from ..runs.run import code_of, spec_of
-from ..stats import Paired, PairedTest, compare
+from ..runs.unfinished import unfinished
+from ..stats import FEW, Paired, PairedTest, compare
 from .formats import digits_of, number, render_cells, unit_of, with_notes
+from .notes import note_on_few
 
 LEVEL = 0.05  # of the paired test
 
@@ -41,8 +44,13 @@ def measurements(paths: Sequence[Path]) -> list[Compared]:
 
     Raises:
         RunError: there is no finished run, or the episodes of one are damaged.
+
+    A run below a folder that has no row is left out with a warning.
     """
     found: list[Path] = []
+    for run, reason in unfinished([path for path in paths if path.is_dir()]).items():
+        if run not in paths:
+            warn(f"{run} is left out: {reason}")
     for path in paths:
         below = [row.parent for row in find_rows([path]) if row.name == "result.json"] if path.is_dir() else []
         found += below or [path]
@@ -170,14 +178,15 @@ def render(runs: Sequence[Compared], reference: int, test: PairedTest, form: str
                 "protocol": run.row.protocol or "",
                 "result": number(run.values.mean(), digits),
                 "difference": number(paired and paired.difference, digits, "+"),
-                "ci95": number(paired and paired.ci95, digits),
+                "ci95": number(paired and (None if math.isnan(paired.ci95) else paired.ci95), digits),
                 "p": probability(paired.p) if paired else "",
             }
         )
     cells = DataFrame(table)
     shown = render_cells(cells.loc[:, (cells != "").any()], form)
     note = f"difference to {table[reference]['run']} on {row.episodes} identical episodes; {test} test"
-    return with_notes(shown, [f"{unit_of(row.metric)}; {note}"], form)
+    few = note_on_few([row.experiment] if row.episodes < FEW else [], True)
+    return with_notes(shown, [*few, f"{unit_of(row.metric)}; {note}"], form)
 
 
 def probability(p: float) -> str:

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ..errors import SpecError
 from .formats import records, render_cells, results, unit_of, with_notes
+from .notes import notes_of
 from .table import GROUPED, HEADINGS, column_of, keys_of, text_of
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
 
-def render_pivot(lines: DataFrame, down: str, across: str, form: str) -> str:
+def render_pivot(lines: DataFrame, down: str, across: str, form: str, notes: Sequence[str] = ()) -> str:
     """Return the results of `lines` as text, csv, markdown or latex, without a final newline.
 
-    `down` and `across` are headings or columns of the table. Raises SpecError for one that is not there, for
-    measurements of several metrics, and for several measurements of one cell, with the columns that tell them apart.
+    `down` and `across` are headings or columns of the table, `notes` further notes below it. Raises SpecError for one
+    that is not there, for measurements of several metrics, and for several measurements of one cell, with the columns
+    that tell them apart.
     """
     from pandas import Categorical
     from pandas.api.types import is_numeric_dtype
@@ -40,7 +43,8 @@ def render_pivot(lines: DataFrame, down: str, across: str, form: str) -> str:
     table = table.astype(object).where(table.notna(), "").rename_axis(columns=None)
     table.columns = table.columns.astype(object)
     shown = render_cells(table.reset_index().astype(str), form, right=list(table))
-    return with_notes(shown, [f"{unit_of(metrics[0])}, with its 95% interval over the test episodes"], form)
+    unit = f"{unit_of(metrics[0])}, with its 95% interval over the test episodes"
+    return with_notes(shown, [unit, *notes_of(lines), *notes], form)
 
 
 def _refuse_several(lines: DataFrame, names: dict[str, str]) -> None:

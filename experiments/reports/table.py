@@ -15,10 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import RunError, SpecError, suggest, warn
-from ..runs.directory import RunDirectory
-from ..runs.rows import DTYPES, as_column, as_frame, read_frame, read_rows
-from ..stats import exact_sum
-from .formats import RIGHT, digits_of, number, records, render_cells, results, scale_of, unit_of
+from ..runs.directory import closed_below
+from ..runs.rows import DTYPES, as_column, as_frame, left_out_of, read_frame, read_rows
+from ..runs.unfinished import as_text, reasons_in, run_of
+from ..stats import FEW, exact_sum
+from .formats import RIGHT, digits_of, number, records, render_cells, results, scale_of, unit_of, with_notes
+from .notes import notes_of, notes_on_experiments, seeds_text
 from .sweep import swept, validation
 
 if TYPE_CHECKING:
@@ -32,8 +34,8 @@ GROUPED = (
 OF_RUNS = {"run": "string", "validation": "Float64", "validation_step": "Int64"}  # columns that results.csv lacks
 # all that was measured
 AVERAGED = ("seeds", "result", "ci95", "seed_std", "difference", "expected_calibration_error",
-            "negative_log_likelihood", "minutes", "published", "published_ci95", "published_source", "validation",
-            "validation_step")  # fmt: skip
+            "negative_log_likelihood", "minutes", "published", "published_ci95", "published_source", "left_out",
+            "validation", "validation_step")  # fmt: skip
 SCALED = ("mean", "ci95", "expected_calibration_error", "validation")  # measured in the unit of `scale_of`
 NOT_SCALED = ("negative_log_likelihood", "regret", "optimal_actions", "seconds")
 HIDDEN = {  # unless lines would look alike without
@@ -58,30 +60,41 @@ def read_results(*folders: str | Path) -> DataFrame:
         experiment ... published_source   the columns of results.csv: `string` for texts, `Int64` for counts, `Float64`
             for measured numbers at full precision. Accuracies are fractions, `published` is in percent. What is not
             there is missing (`pandas.NA`), and so is a measurement that is not finite.
+        left_out (string)   the other seeds of the experiment that have no row of this test, and why
         run (string)   folder of the run
         validation (Float64), validation_step (Int64)   validation value of the checkpoint that was tested, in the unit
             of `mean`, and the step at which it was measured: choose runs by it, not by the test
         algorithm.inner_lr, ...   for each key of the specs in which the runs of a sweep differ, its value in the run
 
-    A results.csv knows only the first of these. Raises RunError if there is no row. A damaged or foreign result.json
-    is named on standard error and left out.
+    A results.csv knows only those up to `left_out`. Raises RunError if there is no row. Named on standard error are
+    runs that have no row, a damaged or foreign result.json, and folders that cannot be read.
     """
+    rows, notes = results_and_notes(*folders)
+    told = rows.loc[rows["left_out"].notna(), ["experiment", "left_out"]].drop_duplicates()
+    for note in [*(f"{line['experiment']}: without {line['left_out']}" for line in records(told)), *notes]:
+        warn(note)
+    return rows
+
+
+def results_and_notes(*folders: str | Path) -> tuple[DataFrame, list[str]]:
+    """Return the rows of `read_results`, and a note for each experiment that has none, and each unreadable folder."""
     from pandas import concat
 
     paths = [Path(folder) for folder in folders]
     frames = [read_frame(path, DTYPES | OF_RUNS) for path in paths if not path.is_dir()]
-    frames.append(_rows_below([path for path in paths if path.is_dir()]))
-    frames = [rows for rows in frames if len(rows)]
+    below, notes = _rows_below([path for path in paths if path.is_dir()])
+    frames = [rows for rows in [*frames, below] if len(rows)]
     if not frames:
         where = ", ".join(map(str, folders))
-        raise RunError(f"no finished run below {where}: run `metarun train SPEC --out {folders[0]}`")
-    return concat(frames, ignore_index=True)
+        way_out = f"run `metarun train SPEC --out {folders[0]}`"
+        raise RunError("\n".join([f"no finished run below {where}: {way_out}", *notes]))
+    return concat(frames, ignore_index=True), notes
 
 
-def _rows_below(folders: Sequence[Path]) -> DataFrame:
+def _rows_below(folders: Sequence[Path]) -> tuple[DataFrame, list[str]]:
     rows = read_rows(folders)
-    runs = [RunDirectory(path.parent if path.name == "result.json" else path.parent.parent) for path in rows]
-    frame = as_frame(rows.values())
+    runs, left_out = [run_of(path) for path in rows], left_out_of(rows, folders)
+    frame = as_frame(rows.values(), [left_out.beside[path] for path in rows])
     validations = [validation(run, row) for run, row in zip(runs, rows.values(), strict=True)]
     frame["run"] = as_column([run.path for run in runs], OF_RUNS["run"])
     frame["validation"] = as_column([value for value, _ in validations], OF_RUNS["validation"])
@@ -89,7 +102,9 @@ def _rows_below(folders: Sequence[Path]) -> DataFrame:
     one_spec = ["experiment", "spec_digest"]
     specs = frame.drop_duplicates(one_spec)
     keys = swept([runs[number].spec for number in specs.index]).set_index(specs.index)
-    return frame.merge(specs.loc[:, one_spec].join(keys), how="left", on=one_spec)
+    frame = frame.merge(specs.loc[:, one_spec].join(keys), how="left", on=one_spec)
+    closed = [f"{path} cannot be read ({why}): its runs are left out" for path, why in closed_below(folders).items()]
+    return frame, notes_on_experiments(left_out.alone) + closed
 
 
 def lines_of(rows: DataFrame) -> DataFrame:
@@ -116,14 +131,16 @@ def averaged(rows: DataFrame, by: Sequence[str]) -> DataFrame:
     A line has the columns of its rows, and: `seeds` (how many), `result`, `ci95`, `seed_std`, `difference`
     (reproduced minus published), `minutes` (of training, per seed). All that is measured is the mean over the seeds,
     and missing where it is missing for one of them. What else differs between the seeds, such as `seed`, is missing;
-    the published number is that of the first row. Accuracies and calibration errors are in percent.
+    the published number is that of the first row. Accuracies and calibration errors are in percent. `left_out` has the
+    seeds that no row is of. An interval of zero from fewer than `FEW` episodes, as old rows have it, is none.
     """
+    rows = rows.assign(ci95=rows["ci95"].mask(rows["ci95"].eq(0) & rows["episodes"].lt(FEW)))
     group = rows.groupby(list(by), sort=False, dropna=False).ngroup().to_numpy()
     places = rows.reset_index(drop=True).groupby(group).indices
     lines = rows.iloc[[seeds[0] for seeds in places.values()]].reset_index(drop=True)
     scales = [scale_of(metric) for metric in lines["metric"]]
 
-    def seeds_of(name: str) -> list[list[float | None]]:
+    def seeds_of(name: str) -> list[list[Any]]:
         values = rows[name].astype(object).where(rows[name].notna(), None).to_numpy()
         return [list(values[seeds]) for seeds in places.values()]
 
@@ -134,13 +151,20 @@ def averaged(rows: DataFrame, by: Sequence[str]) -> DataFrame:
     spread = [*map(_deviation, seeds_of("mean"), result, scales)]
     measured = means | {"result": result, "seed_std": spread}
     alike = rows.groupby(group).nunique(dropna=False).eq(1)
-    others = [name for name in alike if name not in (*by, *measured) and not name.startswith("published")]
+    others = [name for name in alike if name not in (*by, *measured, "left_out") and name[:9] != "published"]
     lines = lines.assign(
         **{name: lines[name].where(alike[name]) for name in others},
         **{name: as_column(values, "Float64") for name, values in measured.items()},
         seeds=as_column(map(len, places.values()), "Int64"),
+        left_out=as_column(map(_others, seeds_of("left_out"), seeds_of("seed")), "string"),
     )
     return lines.assign(difference=lines["result"] - lines["published"], minutes=lines["seconds"] / 60)
+
+
+def _others(texts: Sequence[str | None], seeds: Sequence[int]) -> str:
+    """Return the text of the seeds in `texts`, each as `unfinished.as_text` writes it, that are not in `seeds`."""
+    reasons = {seed: reason for text in texts for seed, reason in reasons_in(text or "").items()}
+    return as_text({seed: reason for seed, reason in reasons.items() if seed not in seeds})
 
 
 def _mean(values: Sequence[float | None], scale: float) -> float | None:
@@ -156,8 +180,8 @@ def _deviation(values: Sequence[float | None], mean: float | None, scale: float)
     return math.sqrt(exact_sum(squares) / (len(values) - 1))
 
 
-def render(lines: DataFrame, form: str, columns: Sequence[str] = ()) -> str:
-    """Return the table as text, csv, markdown or latex (booktabs), without a final newline.
+def render(lines: DataFrame, form: str, columns: Sequence[str] = (), notes: Sequence[str] = ()) -> str:
+    """Return the table as text, csv, markdown or latex (booktabs) and its notes, without a final newline.
 
     Accuracies are in percent; csv has full precision. markdown and latex have `result ± ci95` in one cell, unless
     `columns` has ci95. latex leaves out seeds, ece, nll and minutes.
@@ -166,6 +190,7 @@ def render(lines: DataFrame, form: str, columns: Sequence[str] = ()) -> str:
         lines: the lines of `lines_of`.
         form: text, csv, markdown or latex.
         columns: headings of the table, or columns of `lines`; without them, those that are not empty or needless.
+        notes: further notes below the table. csv has none: its column `left_out` says which seeds a mean does not have.
 
     Raises:
         SpecError: there is no such column.
@@ -181,7 +206,7 @@ def render(lines: DataFrame, form: str, columns: Sequence[str] = ()) -> str:
     cells = cells.assign(**{heading: [text_of(value) for value in lines[column]] for heading, column in others.items()})
     cells = cells.loc[:, list(names)] if names else _without_needless(cells, lines, form)
     numeric = {heading for heading, name in (keys_of(lines) | others).items() if is_numeric_dtype(lines[name])}
-    return render_cells(cells, form, RIGHT | numeric)
+    return with_notes(render_cells(cells, form, RIGHT | numeric), [*notes_of(lines), *notes], form)
 
 
 def _cells(lines: DataFrame, form: str) -> DataFrame:
@@ -205,7 +230,7 @@ def _cells(lines: DataFrame, form: str) -> DataFrame:
                 "tuned": line["tuned"] or "",
                 **{heading: text_of(line[key]) for heading, key in keys.items()},
                 "episodes": str(line["episodes"]),
-                "seeds": str(line["seeds"]),
+                "seeds": seeds_text(line["seeds"], line["left_out"]),
                 "metric": unit_of(line["metric"]),
                 "validation": number(line.get("validation"), digits_of(line["metric"])),
                 **results(line, form),

@@ -56,7 +56,7 @@ def take_over(runs: Path) -> None:
             in_order = [cell.name for cell in load_table(name).cells if cell.name in cells.index]
             write_text_atomic(own, table_as_csv(cells.loc[in_order]))
     rows = pandas.concat([read(ROWS), read(runs / "results.csv")]).drop_duplicates(KEY, keep="last")
-    write_text_atomic(ROWS, rows.sort_values(KEY)[COLUMNS].to_csv(index=False, lineterminator="\n"))
+    write_text_atomic(ROWS, rows.sort_values(KEY).reindex(columns=COLUMNS).to_csv(index=False, lineterminator="\n"))
 
 
 def merged(old: DataFrame, new: DataFrame) -> DataFrame:

@@ -22,27 +22,30 @@ restarts.json     how often the scheduler restarted it at the same step
 
 from __future__ import annotations
 
+import errno
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from ..config.experiment import Experiment
-from ..errors import InUse
+from ..errors import InUse, warn_once
 from ..system import lock
 
 KEPT_CHECKPOINTS = 2
+SEED = re.compile(r"seed-\d+")  # the name of a run's folder
 
 
 def folders_below(folder: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
     """Yield each folder below `folder`, itself first, with the names of its folders and of its files, like os.walk.
 
     The caller may remove names of folders that shall not be visited. Symbolic links are followed, but no folder is
-    visited twice. Runs that --fresh has set aside (seed-0~1) are left out.
+    visited twice. Runs that --fresh has set aside (seed-0~1) are left out. So is a folder that cannot be read, with a
+    warning.
     """
     seen = set()
-    for path, below, files in os.walk(folder, followlinks=True):
+    for path, below, files in os.walk(folder, onerror=_tell_unreadable, followlinks=True):
         real = os.path.realpath(path)
         if real in seen:
             below.clear()
@@ -50,6 +53,46 @@ def folders_below(folder: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
         seen.add(real)
         below[:] = [name for name in below if not re.fullmatch(r"seed-\d+~\d+", name)]
         yield Path(path), below, files
+
+
+def _tell_unreadable(error: OSError) -> None:
+    if error.errno not in (errno.ENOENT, errno.ENOTDIR):  # renamed or removed meanwhile
+        warn_once(f"{error.filename} cannot be read ({error.strerror}): what is in it is left out")
+
+
+def runs_below(folders: Sequence[Path]) -> list[RunDirectory]:
+    """Return all runs in and below the folders, sorted by path, also those whose folder cannot be read."""
+    found = set()
+    for folder in folders:
+        for path, below, files in folders_below(folder):
+            if is_run(path, files):
+                found.add(path)
+                below.clear()
+            else:
+                found |= {path / name for name in below if SEED.fullmatch(name) and unreadable(path / name)}
+    return [RunDirectory(path) for path in sorted(found)]
+
+
+def closed_below(folders: Sequence[Path]) -> dict[Path, str]:
+    """Return why each folder below the folders that cannot be read, and is no run, cannot be read."""
+    below = {path / name for each in folders for path, names, _ in folders_below(each) for name in names}
+    return {path: why for path in sorted(below) if not SEED.fullmatch(path.name) and (why := unreadable(path))}
+
+
+def is_run(path: Path, files: Sequence[str]) -> bool:
+    """Return whether a folder with these files is a run: it has a row, a spec, or the reason why it has none."""
+    return bool(SEED.fullmatch(path.name)) and not {"result.json", "spec.yaml", "failure.txt"}.isdisjoint(files)
+
+
+def unreadable(folder: Path) -> str | None:
+    """Return why the files of a folder cannot be listed; None if they can, or if there is no such folder."""
+    try:
+        os.scandir(folder).close()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        return error.strerror or str(error)
+    return None
 
 
 class RunDirectory:

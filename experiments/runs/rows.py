@@ -14,6 +14,7 @@ from ..errors import RunError, warn
 from ..system.atomic import write_text_atomic
 from ..system.lock import waited
 from .directory import folders_below
+from .unfinished import LeftOut, left_out
 
 if TYPE_CHECKING:  # pandas takes most of a second to import, which the quick verbs do not have
     from pandas import DataFrame
@@ -82,8 +83,9 @@ def _dtype(annotation: Any) -> str:
     return "Float64" if float in kinds else "Int64" if int in kinds else "string"
 
 
-COLUMNS = list(Row.model_fields)
 DTYPES = {name: _dtype(field.annotation) for name, field in Row.model_fields.items()}  # in a DataFrame
+DTYPES |= {"left_out": "string"}  # of results.csv alone: what it says of other seeds is no part of a row
+COLUMNS = list(DTYPES)
 
 
 def published_columns(published: Published | None) -> dict[str, Any]:
@@ -101,6 +103,8 @@ def read_row(path: Path) -> Row:
         return Row.model_validate_json(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, ValidationError) as error:
         reason = error
+        if isinstance(error, PermissionError):
+            raise RunError(f"{path} cannot be read: {error.strerror}") from None
         if isinstance(error, ValidationError):
             first = error.errors()[0]
             reason = ": ".join([*map(str, first["loc"]), first["msg"]])
@@ -133,19 +137,33 @@ def read_rows(folders: Sequence[Path]) -> dict[Path, Row]:
 def merge(root: Path) -> None:
     """Write root/results.csv from every row below `root`. Safe when many runs finish at once."""
     with waited(root / ".results.lock"):
-        write_text_atomic(root / "results.csv", rows_as_csv(read_rows([root]).values()))
+        rows = read_rows([root])
+        beside = left_out_of(rows, [root]).beside
+        write_text_atomic(root / "results.csv", rows_as_csv(rows.values(), [beside[path] for path in rows]))
 
 
-def rows_as_csv(rows: Collection[Row]) -> str:
-    """Return the text of results.csv: all columns, full precision."""
-    return as_frame(rows).to_csv(index=False, lineterminator="\n")
+def left_out_of(rows: Mapping[Path, Row], folders: Sequence[Path]) -> LeftOut:
+    """Return the runs below the folders that have no row; `rows` has those that can be read, by their files."""
+    return left_out({path: (row.seed, row.spec_digest) for path, row in rows.items()}, folders)
 
 
-def as_frame(rows: Collection[Row]) -> DataFrame:
-    """Return rows as a DataFrame with the columns and dtypes of `DTYPES`. An empty text is a missing one."""
+def rows_as_csv(rows: Collection[Row], beside: Sequence[str] = ()) -> str:
+    """Return the text of results.csv: all columns, full precision; `left_out` has the seeds beside each row."""
+    return as_frame(rows, beside).to_csv(index=False, lineterminator="\n")
+
+
+def as_frame(rows: Collection[Row], beside: Sequence[str] = ()) -> DataFrame:
+    """Return rows as a DataFrame with the columns and dtypes of `DTYPES`. An empty text is a missing one.
+
+    Args:
+        rows: the rows.
+        beside: the column `left_out`, see `unfinished.LeftOut`; none is left out by default.
+    """
     from pandas import DataFrame
 
-    return DataFrame({name: as_column([getattr(row, name) for row in rows], dtype) for name, dtype in DTYPES.items()})
+    values = {name: [getattr(row, name) for row in rows] for name in Row.model_fields}
+    values["left_out"] = list(beside) or [None] * len(rows)
+    return DataFrame({name: as_column(values[name], dtype) for name, dtype in DTYPES.items()})
 
 
 def read_frame(path: Path, dtypes: Mapping[str, str]) -> DataFrame:

@@ -47,13 +47,16 @@ class Run:
     def stored(self) -> tuple[str, tuple[int, ...]] | None:
         """Return spec digest and seeds of the run that the folder holds, finished or not, or None without one.
 
-        Raises RunError if its files are damaged.
+        Raises RunError if its files are damaged, or cannot be read.
         """
-        if self.directory.finished:
-            row = read_row(self.directory.result)
-            return row.spec_digest, (row.seed,)
-        if not self.directory.spec.exists():
-            return None
+        try:
+            if self.directory.finished:
+                row = read_row(self.directory.result)
+                return row.spec_digest, (row.seed,)
+            if not self.directory.spec.exists():
+                return None
+        except OSError as error:
+            raise RunError(f"{self.directory.path} cannot be read: {error.strerror}") from None
         spec = spec_of(self.directory)
         return spec.digest, spec.seeds
 
@@ -105,9 +108,12 @@ def code_of(plugins: str) -> dict[str, tuple[str, str, str]]:
 
 
 def spec_of(directory: RunDirectory) -> Experiment:
-    """Return the experiment of the run in a folder. Raises RunError if its spec cannot be read."""
+    """Return the experiment of the run in a folder, without the published number, which is in its row.
+
+    Raises RunError if its spec cannot be read.
+    """
     try:
-        return load(directory.spec).experiment
+        return load(directory.spec, ["published=null"], "metarun").experiment  # older versions took any number there
     except SpecError as error:
         raise RunError(f"{directory.path} cannot be read: {'; '.join(error.problems)}") from None
 

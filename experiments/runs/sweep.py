@@ -35,12 +35,20 @@ def grid(specs: Sequence[str], overrides: Sequence[str], seeds: Sequence[int], o
     keys = [override.partition("=")[0].strip() for override in overrides]
     varied = [number for number, values in enumerate(choices) if len(values) > 1]
     short = _short([keys[number] for number in varied])
-    experiments, problems = [], []
-    for spec in specs:
+    problems = [f"-s {key}=... is given twice: keep one" for key in _repeated(keys)]
+    problems += [f"{spec} is given twice: leave one out" for spec in _repeated(specs)]
+    experiments = []
+    for spec in dict.fromkeys(specs):
+        same: dict[str, tuple[str, ...]] = {}  # content of each experiment of this spec -> its values
         for values in itertools.product(*choices):
             values_given = [f"{key}={value}" for key, value in zip(keys, values, strict=True)]
             try:
                 experiment = load(spec, values_given).experiment
+                first = same.setdefault(experiment.model_dump_json(), values)
+                if first is not values:
+                    pairs = zip(keys, first, values, strict=True)
+                    alike = [f"{key}={one} and {key}={other}" for key, one, other in pairs if one != other]
+                    raise SpecError([f"{', '.join(alike)} are the same experiment: give each value once"])
                 parts = [f"-{key}-{_safe(values[number])}" for key, number in zip(short, varied, strict=True)]
                 experiment = experiment.model_copy(update={"name": experiment.name + "".join(parts)})
                 if len(experiment.name) > 100:
@@ -49,12 +57,15 @@ def grid(specs: Sequence[str], overrides: Sequence[str], seeds: Sequence[int], o
                 problems += labelled(spec, error.problems, specs)
                 continue
             experiments.append(experiment)
-    names = Counter(experiment.name for experiment in experiments)
-    twice = [name for name, count in names.items() if count > 1]
+    twice = _repeated([experiment.name for experiment in experiments])
     problems += [f"two experiments have the name {name}: rename a spec, or leave one out" for name in twice]
     if problems:
         raise SpecError(list(dict.fromkeys(problems)))
     return [Run.at(out, each, seed) for each in experiments for seed in dict.fromkeys(seeds) or each.seeds]
+
+
+def _repeated(words: Sequence[str]) -> list[str]:
+    return [word for word, count in Counter(words).items() if count > 1]
 
 
 def refuse_unshareable(runs: Sequence[Run], workers: int) -> None:
@@ -86,7 +97,7 @@ def values_of(override: str) -> list[str]:
     values = [value.strip() for value in _split(text)]
     if len(values) > 1 and not all(values):
         raise SpecError([f"-s {override}: a value is missing between two commas"])
-    if doubles := [value for value, count in Counter(values).items() if count > 1]:
+    if doubles := _repeated(values):
         raise SpecError([f"-s {override}: {doubles[0]} is given twice"])
     return values
 

@@ -26,9 +26,13 @@ def noted(path: Path) -> Iterator[None]:
     except (Interrupted, InUse):
         raise
     except Exception as error:
-        line = explain(error)[0].removeprefix("error: ")
-        write_text_atomic(path, line + "\n")
+        write_text_atomic(path, in_one_line(error) + "\n")
         raise
+
+
+def in_one_line(error: Exception) -> str:
+    """Return the message of an error in one line, without `error:`."""
+    return "; ".join(explain(error)[0].removeprefix("error: ").splitlines())
 
 
 def explain(error: Exception) -> tuple[str, int]:

@@ -16,6 +16,7 @@ import tensorflow as tf
 from pydantic import BaseModel, ConfigDict
 
 from ...algorithms.classical.policy import ClassicalPolicy
+from ...datasets.errors import counted
 from ..config.experiment import Experiment
 from ..errors import RunError
 from ..evaluation.measure import test_of
@@ -190,11 +191,11 @@ def render(result: Benchmark, form: str) -> str:
         writer.writerow(values)
         return text.getvalue().rstrip("\n")
     lines = {
-        "experiment": f"{result.experiment} ({result.precision}, {result.device}, {result.cores} cores)",
+        "experiment": f"{result.experiment} ({result.precision}, {result.device}, {counted(result.cores, 'core')})",
         "first step after": f"{result.first_step:.1f} s: imports {result.imports:.1f}, data {result.data:.1f}, "
         f"tracing {result.tracing:.1f}, compiling {result.compiling:.1f}, the step {result.step:.3f}",
         "one step": f"{result.step:.4f} s (quartiles {result.step_low:.4f} to {result.step_high:.4f}, "
-        f"{result.steps} steps)",
+        f"{counted(result.steps, 'step')})",
         "throughput": f"{result.tasks_per_second:.1f} tasks/s, {result.examples_per_second:.0f} examples/s",
         "operations": f"{result.operations / 1e9:.2f} x 10^9 per step, {result.rate:.0f} GFLOP/s",
         "of the machine": f"{result.fraction:.0%} of the {result.float32_rate:.0f} GFLOP/s of a float32 matrix product "

@@ -52,6 +52,8 @@ def train_all(runs: Sequence[Run], out: Path, fresh: bool = False, workers: Work
         except Interrupted:
             raise
         except Exception as error:
+            with contextlib.suppress(OSError):  # results.csv says of the other seeds that this one failed
+                merge(out)
             yield Outcome(run, None, error)
             if workers.count > 1:
                 return

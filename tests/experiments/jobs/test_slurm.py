@@ -26,9 +26,9 @@ def test_a_sweep_becomes_arrays_and_a_table(folder):
         assert [row["experiment"] for row in csv.DictReader(file)] == ["tiny-inner_lr-0.01", "tiny-inner_lr-0.02"]
     assert len((folder / "runs/table.txt").read_text().splitlines()) == 4
     again = metarun(folder, *sweep, "--slurm", "hold")  # only what failed
-    assert again.startswith("submitted 1 runs as job ") and "(2 finished)" in again
+    assert again.startswith("submitted 1 run as job ") and "(2 finished)" in again
     assert not (folder / "runs/tiny-inner_lr-1e30/seed-0/failure.txt").exists()
-    assert metarun(folder, "cancel", "runs") == "cancelled 1 runs\n"
+    assert metarun(folder, "cancel", "runs") == "cancelled 1 run\n"
     wait_for(lambda: not queue())
 
 
@@ -41,8 +41,8 @@ def test_a_papers_table_is_filled_by_jobs(folder):
     (folder / "paper.yaml").write_text("title: Sines\n" + cells)
     reproduce = ("reproduce", "paper.yaml", "--executor", "slurm")
     listed = metarun(folder, *reproduce, "--dry-run", "--time", "9:00")
-    assert "1 of 1 runs to submit\nsbatch: " in listed and " time=9 " in listed and not (folder / "runs").exists()
-    assert metarun(folder, *reproduce).startswith("submitted 1 runs as job ")
+    assert "1 of 1 run to submit\nsbatch: " in listed and " time=9 " in listed and not (folder / "runs").exists()
+    assert metarun(folder, *reproduce).startswith("submitted 1 run as job ")
     wait_for(lambda: not queue())
     with open(folder / "runs/paper.csv", newline="") as file:
         assert [(row["cell"], row["inner_steps"]) for row in csv.DictReader(file)] == [("a", "1"), ("b", "2")]

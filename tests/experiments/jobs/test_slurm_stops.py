@@ -40,7 +40,7 @@ def test_a_disturbed_run_ends_as_an_undisturbed_one(folder):
     subprocess.run(["scancel", job], check=True)
     trains_beyond(step())
 
-    assert metarun(folder, "cancel", "runs") == "cancelled 1 runs\n"
+    assert metarun(folder, "cancel", "runs") == "cancelled 1 run\n"
     wait_for(lambda: not queue())
     assert " interrupted  after step " in metarun(folder, "status", "runs")
     assert not (run / "result.json").exists(), "too quick to be cancelled"

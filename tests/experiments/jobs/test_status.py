@@ -8,8 +8,9 @@ import pytest
 import slurm_jobs
 from rows import ROW
 
+from metarun.datasets.errors import counted
 from metarun.experiments.errors import RunError
-from metarun.experiments.jobs.status import statuses
+from metarun.experiments.jobs.status import lines, statuses
 from metarun.experiments.jobs.submission import cancel, new_submission
 from metarun.experiments.jobs.submit import prepare, todo
 from metarun.experiments.runs.rows import Row
@@ -52,6 +53,16 @@ def test_further_tests_of_a_finished_run_are_shown_and_cancelled():
         assert cancel(Path("runs")) == 1
     run.directory.failure.write_text("the images are gone\n")
     assert state() == ("finished", "accuracy % 50.00 ± 1.00; a further test failed: the images are gone")
+
+
+def test_fault_31_one_run_is_no_plural():
+    """Rejected: "1 runs"."""
+    runs = grid(["tiny.yaml"], [], [0, 1], Path("runs"))
+    prepare(runs[:1])
+    assert [*lines(statuses(Path("runs")), Path("runs"))][-1] == "1 run: 1 missing"
+    prepare(runs[1:])
+    assert [*lines(statuses(Path("runs")), Path("runs"))][-1] == "2 runs: 2 missing"
+    assert counted(1, "class", "classes") == "1 class" and counted(0, "class", "classes") == "0 classes"
 
 
 def test_the_log_of_an_earlier_job_says_nothing_of_a_later_start():

@@ -1,5 +1,6 @@
 """Papers' tables as data: those that ship, and what is wrong with one that does not load."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -178,3 +179,29 @@ def test_cells_of_one_run_name_are_refused(crossed, tmp_path):
     crossed.write_text(crossed.read_text().replace("sines-{cell}", "sines"))
     with pytest.raises(SpecError, match="two models of one name, sines: rename one"):
         plan(load_table(str(crossed)), tmp_path)
+
+
+CROSSED = """title: A table
+source: a paper
+specs: quickstart/{method}
+runs: crossed-{cell}
+columns: {five: 5-way}
+methods: {protonet: ProtoNet}
+published: {protonet: [NUMBER]}
+"""
+CELLS = """title: A table
+cells: [{name: five, column: a, method: m, spec: quickstart/protonet, published: {value: NUMBER, source: a paper}}]
+"""
+
+
+@pytest.mark.parametrize("text", [CELLS, CROSSED])
+def test_fault_07_published_fractions_of_a_tables_cells_are_refused(tmp_path, text):
+    """Rejected: a table whose verdict is "better by 56" on a fraction."""
+    path = tmp_path / "t.yaml"
+    for number, words in (("0.987", "in percent: 98.7?"), ("987", "an accuracy is between 0 and 100 percent")):
+        path.write_text(text.replace("NUMBER", number))
+        with pytest.raises(SpecError, match=f"five.*: published.value: is {number}.*{re.escape(words)}"):
+            plan(load_table(str(path)), tmp_path)
+    path.write_text(text.replace("NUMBER", "98.7"))
+    (one,) = plan(load_table(str(path)), tmp_path)
+    assert one.cell.published and one.cell.published.value == 98.7

@@ -70,19 +70,58 @@ def test_the_test_is_paired():
 def test_equal_measurements_do_not_differ():
     values = np.array([0.2, 0.4, 0.6])
     for test in ("paired t", "Wilcoxon"):
-        assert compare(values, values, test) == (0.0, 0.0, 1.0, 3)
-    assert compare(values + 1, values).p < 1e-12
+        told = compare(values, values, test)
+        assert (told.difference, told.p, told.episodes) == (0.0, 1.0, 3) and math.isnan(told.ci95)
+        assert compare(np.tile(values, 10), np.tile(values, 10), test) == (0.0, 0.0, 1.0, 30)
     with pytest.raises(ValueError, match="not pairs"):
         compare(values, values[:2])
 
 
+@pytest.mark.parametrize("test", ["paired t", "Wilcoxon"])
+def test_fault_08_two_equal_differences_are_not_certain(test):
+    # of four equally likely pairs of signs two are as far from none; rejected: p = 0 and an interval of no width
+    told = compare(np.array([70.3, 71.3]), np.array([70.1, 71.1]), test)  # equal but for rounding
+    assert told.difference == pytest.approx(0.2) and told.p == 0.5 and math.isnan(told.ci95)
+
+
 def test_wilcoxon_by_hand():
-    """|d| = 1, 1, 2, 3 have the ranks 1.5, 1.5, 3, 4; W = 8.5, mean 5, variance 7.5 - 6 / 48."""
-    p = wilcoxon_p(np.array([1.0, -1.0, 2.0, 3.0, 0.0]))
-    assert p == pytest.approx(math.erfc(3.5 / math.sqrt(7.5 - 6 / 48) / math.sqrt(2)), rel=1e-12)
-    assert p != pytest.approx(math.erfc(3.5 / math.sqrt(7.5) / math.sqrt(2)), rel=1e-3)  # ties not corrected for
+    """|d| = 1, 1, 2, 3 have the ranks 1.5, 1.5, 3, 4; W = 8.5, its mirror 1.5: 3 of 16 choices of signs each.
+
+    Of each size 15 times: 60 ranks, 15 with minus. W and the variance are summed rank by rank.
+    """
+    few = np.array([1.0, -1.0, 2.0, 3.0, 0.0])
+    assert wilcoxon_p(few) == 6 / 16
+    ranks = np.repeat([15.5, 38.0, 53.0], [30, 15, 15])
+    z = (ranks.sum() - 15 * 15.5 - ranks.sum() / 2) / math.sqrt((ranks**2).sum() / 4)
+    p = wilcoxon_p(np.tile(few, 15))
+    assert p == pytest.approx(math.erfc(z / math.sqrt(2)), rel=1e-9)
+    uncorrected = z * math.sqrt((ranks**2).sum() / 4) / math.sqrt(60 * 61 * 121 / 24)
+    assert p != pytest.approx(math.erfc(uncorrected / math.sqrt(2)), rel=1e-3)  # ties not corrected for
     fifteenths = np.array([7 / 15 - 6 / 15, 6 / 15 - 5 / 15, -(3 / 15 - 2 / 15)])  # equal but for rounding
     assert wilcoxon_p(fifteenths) == wilcoxon_p(np.array([1.0, 1.0, -1.0]))
+
+
+@pytest.mark.parametrize(
+    "differences",
+    [
+        [1, 2, 3, 4, -5, 6, -7, 8, 9, 10],  # 0.1309; the normal approximation says 0.1141
+        [0, 0, 1, 1, 1, -1, 2, 2, -3, 3, 5],
+        [0.5, -0.5],
+        [3, 3, 3, 3, 3, 3],
+        [-1, 2, 2, 2, -7, 0, 9, 9, 9, 9, 10, 11, -12],
+    ],
+)
+def test_fault_08_wilcoxon_of_few_pairs_is_exact(differences):
+    """Against every choice of signs, one by one, with ties and zeros. Rejected: the normal approximation."""
+    kept = np.array([each for each in differences if each], float)
+    sizes = np.abs(kept)
+    ranks = np.array([(sizes < size).sum() + ((sizes == size).sum() + 1) / 2 for size in sizes])
+    signs = (np.arange(2 ** len(kept))[:, None] >> np.arange(len(kept))) & 1
+    distances = np.abs(signs @ ranks - ranks.sum() / 2)
+    expected = (distances >= abs(ranks[kept > 0].sum() - ranks.sum() / 2) - 1e-9).mean()
+    assert wilcoxon_p(np.array(differences, float)) == pytest.approx(expected, rel=1e-12)
+    z = abs(ranks[kept > 0].sum() - ranks.sum() / 2) / math.sqrt((ranks**2).sum() / 4)
+    assert z == 0 or expected != pytest.approx(math.erfc(z / math.sqrt(2)), rel=0.02)
 
 
 def test_wilcoxon_of_millions_of_equal_differences():
@@ -128,6 +167,16 @@ def test_compare_tells_difference_interval_and_p(tmp_path):
     assert [line.split()[0] for line in first.splitlines()[2:4]] == [str(runs[1]), str(runs[0])]
     (tmp_path / "empty").mkdir()
     assert "no result.json" in metarun("compare", runs[0], tmp_path / "empty", code=1).stderr
+
+
+def test_fault_08_a_comparison_on_few_episodes_says_so(tmp_path):
+    note = "fewer than 30 test episodes: intervals are rough, and missing where all episodes are equal"
+    for few, count in ((True, 1), (False, 10)):
+        runs = [finished(tmp_path / f"{name}{count}", count * values) for name, values in (("a", A), ("b", B))]
+        measured = [with_episodes(run) for run in runs]
+        assert (note in render(measured, 0, "paired t", "text")) == few
+    same = [with_episodes(finished(tmp_path / name, [0.2, 0.4])) for name in "cd"]
+    assert render(same, 0, "paired t", "text").splitlines()[3].split()[-2:] == ["+0.000", "1.0000"]  # no interval
 
 
 def test_the_best_of_a_regression_is_the_lowest(tmp_path):

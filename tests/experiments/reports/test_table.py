@@ -69,6 +69,18 @@ def test_formats():
     assert "0.351" in regression and "+0.001" in regression  # no percent
 
 
+def test_fault_08_intervals_of_few_episodes_are_told(capsys):
+    """Rejected: 72.00 +- 0.00 of two equal episodes, as rows of older versions have it, and a rough interval unsaid."""
+    note = "fewer than 30 test episodes{}: intervals are rough, and missing where all episodes are equal"
+    few, many = row(experiment="few", episodes=2, mean=0.72, ci95=0.0), row(experiment="many")
+    for form, mark in (("text", ""), ("markdown", ""), ("latex", "% ")):
+        told = render(table_of([few, many]), form)
+        assert told.splitlines()[-1] == mark + note.format(" (few)") and "0.00 " not in told and "± 0.00" not in told
+        assert render(table_of([few]), form).splitlines()[-1] == mark + note.format("")
+    assert "30 test" not in render(table_of([many, row(experiment="zero", episodes=30, ci95=0.0)]), "text")
+    assert note.format(" (few)") in render_pivot(table_of([few, many]), "experiment", "shot", "text")
+
+
 def test_two_measurements_that_disagree_are_told(capsys):
     assert len(table_of([row(mean=0.5), row(mean=0.6)])) == 1
     assert "was measured twice on the same tasks, as 0.5 and 0.6" in capsys.readouterr().err

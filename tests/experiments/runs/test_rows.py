@@ -10,7 +10,7 @@ from rows import ROW
 from metarun.experiments.errors import RunError
 from metarun.experiments.reports.table import lines_of, render
 from metarun.experiments.runs.rows import Row, as_frame, find_rows, merge, read_row, rows_as_csv
-from metarun.experiments.stats import expected_calibration_error, mean_and_ci95
+from metarun.experiments.stats import FEW, ci95_of_columns, expected_calibration_error, mean_and_ci95
 
 
 def row(**changes):
@@ -21,15 +21,36 @@ def test_interval_uses_the_sample_deviation():
     values = [0.2, 0.4, 0.4, 0.6]
     mean, ci95 = mean_and_ci95(values)
     assert mean == pytest.approx(0.4, abs=1e-15)
-    assert ci95 == pytest.approx(1.96 * math.sqrt(0.08 / 3 / 4), rel=1e-12)
-    assert ci95 != pytest.approx(1.96 * math.sqrt(0.08 / 4 / 4), rel=1e-3)  # the population's: the wrong variant
+    assert ci95 == pytest.approx(3.182446305284263 * math.sqrt(0.08 / 3 / 4), rel=1e-9)
+    assert ci95 != pytest.approx(3.182446305284263 * math.sqrt(0.08 / 4 / 4), rel=1e-3)  # the population's
+
+
+T = {2: 12.706204736, 5: 2.776445105, 600: 1.9639322}  # printed tables: t_{0.975, n - 1} by the number n of values
+
+
+@pytest.mark.parametrize("count", T)
+def test_fault_08_intervals_are_by_students_t(count):
+    """Check means and curves. Rejected: 1.96 s / sqrt(n), too narrow by 0.2 % at 600 values and by 6.5 times at 2."""
+    values = np.random.default_rng(0).normal(size=(count, 3))
+    standard = values.std(axis=0, ddof=1) / math.sqrt(count)
+    assert mean_and_ci95(values[:, 0].tolist())[1] == pytest.approx(T[count] * standard[0], rel=1e-6)
+    np.testing.assert_allclose(ci95_of_columns(values), T[count] * standard, rtol=1e-6)
+    assert mean_and_ci95(values[:, 0].tolist())[1] != pytest.approx(1.96 * standard[0], rel=1e-3)
+
+
+def test_fault_08_a_few_equal_values_have_no_interval():
+    """Rejected: 72.00 +- 0.00 of two episodes."""
+    few, many = [0.1] * (FEW - 1), [0.1] * FEW  # whose mean is not 0.1 by rounding, in numpy
+    assert mean_and_ci95(few)[0] == pytest.approx(0.1) and math.isnan(mean_and_ci95(few)[1])
+    assert math.isnan(ci95_of_columns(np.array([few]).T)[0])
+    assert mean_and_ci95(many)[1] == ci95_of_columns(np.array([many]).T)[0] == 0
 
 
 def test_interval_is_exact_where_naive_sums_are_not():
     values = [1e8 + 0.25, 1e8 + 0.75] * 1000
     mean, ci95 = mean_and_ci95(values)
     assert mean == 1e8 + 0.5
-    assert ci95 == pytest.approx(1.96 * math.sqrt(0.0625 * 2000 / 1999 / 2000), rel=1e-9)
+    assert ci95 == pytest.approx(1.9611520 * math.sqrt(0.0625 * 2000 / 1999 / 2000), rel=1e-6)
     naive = np.float32(values).var(ddof=1)  # loses everything
     assert naive != pytest.approx(0.0625, rel=0.1)
 

@@ -43,7 +43,7 @@ def test_a_grid_is_every_combination_under_a_name_of_its_own():
         (["train.steps=1,,2"], "a value is missing between two commas"),
         (["train.steps=1,1"], "1 is given twice"),
         (["train.steps"], "expected key=value"),
-        (["network.hidden=[8],[ 8 ]"], "two experiments have the name tiny-hidden-8"),
+        (["description=a b,a-b"], "two experiments have the name tiny-description-a-b"),
         (["description=" + ",".join("ab" * 60 + str(n) for n in range(2))], "too long a name"),
         (
             [f"train.steps={','.join(map(str, range(400)))}", f"train.shot={','.join(map(str, range(1, 400)))}"],
@@ -54,6 +54,40 @@ def test_a_grid_is_every_combination_under_a_name_of_its_own():
 def test_mistakes_of_a_grid_are_told(overrides, words):
     with pytest.raises(SpecError, match=words):
         grid(["tiny.yaml"], overrides, [], Path("o"))
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "algorithm.inner_lr=1e-3,0.001",
+        "algorithm.inner_lr=1,1.0",
+        "network.hidden=[8],[ 8 ]",
+        'algorithm.name=maml,"maml"',
+        "algorithm.first_order=true,True",
+        "train.steps=1000,1_000",
+    ],
+)
+def test_fault_27_values_that_are_equal_once_they_are_read_are_refused(override):
+    """Rejected: two runs of one experiment, told apart by the spelling of a value."""
+    with pytest.raises(SpecError, match="are the same experiment: give each value once") as told:
+        grid(["tiny.yaml"], [override, "train.shot=1,2"], [], Path("o"))
+    key, _, values = override.partition("=")
+    assert all(f"{key}={value}" in str(told.value) for value in values.split(","))
+
+
+def test_fault_27_what_is_given_twice_is_refused_or_counts_once():
+    """Rejected: the last of two values of a key, silently, and two trainings of one seed."""
+    with pytest.raises(SpecError, match=r"^-s train.steps=\.\.\. is given twice: keep one$"):
+        grid(["tiny.yaml"], ["train.steps=1", "train.steps=2"], [], Path("o"))
+    with pytest.raises(SpecError, match=r"^tiny.yaml is given twice: leave one out$"):
+        grid(["tiny.yaml", "tiny.yaml"], [], [], Path("o"))
+    with pytest.raises(SpecError, match="two experiments have the name tiny"):
+        grid(["tiny.yaml", "./tiny.yaml"], [], [], Path("o"))
+    with pytest.raises(SpecError, match="has a seed twice"):
+        grid(["tiny.yaml"], ["seeds=[0, 0]"], [], Path("o"))
+    assert [run.seed for run in grid(["tiny.yaml"], [], [1, 0, 1], Path("o"))] == [1, 0]
+    names = [run.experiment.name for run in grid(["tiny.yaml"], ["name=a,b"], [], Path("o"))]
+    assert names == ["a-name-a", "b-name-b"]  # asked for as two
 
 
 def test_seeds_are_ranges_and_lists():

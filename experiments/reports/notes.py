@@ -1,0 +1,72 @@
+"""The notes below a table: seeds that a mean does not have, and intervals that are rough."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ...datasets.errors import counted
+from ..runs.sweep import format_seeds
+from ..runs.unfinished import reasons_in
+from ..stats import FEW
+from .formats import records
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+
+def seeds_text(count: int, left_out: str | None) -> str:
+    """Return the number of seeds in a mean, as `3`, or as `2 of 3` if there are others, `left_out`."""
+    return f"{count} of {count + len(reasons_in(left_out))}" if left_out else str(count)
+
+
+def seeds_note(name: str, count: int, left_out: str) -> str:
+    """Return a note on seeds that a mean does not have: `NAME: 2 of 3 seeds, seed 1 failed: the loss is nan`.
+
+    Args:
+        name: the experiment, or the cell of a paper.
+        count: number of seeds in the mean.
+        left_out: the others, as `unfinished.as_text` writes them.
+    """
+    seeds: dict[str, list[int]] = {}
+    for seed, reason in reasons_in(left_out).items():
+        seeds.setdefault(reason, []).append(seed)
+    parts = [
+        f"seed{'s' * (len(some) > 1)} {format_seeds(some)} {reason[:200]}" for reason, some in seeds.items()
+    ]  # of runs that fail alike, one reason
+    total = count + sum(map(len, seeds.values()))
+    return f"{name}: {count} of {counted(total, 'seed')}, {'; '.join(parts)}"
+
+
+def notes_on_seeds(lines: DataFrame, name: str = "experiment") -> list[str]:
+    """Return a note for each line, named by the column `name`, whose mean does not have all seeds."""
+    if "left_out" not in lines:
+        return []
+    told = lines.loc[lines["left_out"].notna(), [name, "seeds", "left_out"]]
+    return list(dict.fromkeys(seeds_note(line[name], line["seeds"], line["left_out"]) for line in records(told)))
+
+
+def notes_on_experiments(alone: Mapping[Path, str]) -> list[str]:
+    """Return a note for each experiment without a line: its folder, and why its seeds have no row."""
+    return [seeds_note(str(folder), 0, left_out) for folder, left_out in alone.items()]
+
+
+def note_on_few(few: Iterable[str], all_of_them: bool) -> list[str]:
+    """Return the note on intervals of fewer than `FEW` test episodes, if there are any.
+
+    Args:
+        few: names of the measurements with so few episodes.
+        all_of_them: whether all measurements are such; then they are not named.
+    """
+    names = ", ".join(dict.fromkeys(few))
+    if not names:
+        return []
+    which = "" if all_of_them else f" ({names})"
+    return [f"fewer than {FEW} test episodes{which}: intervals are rough, and missing where all episodes are equal"]
+
+
+def notes_of(lines: DataFrame, name: str = "experiment") -> list[str]:
+    """Return all notes on the lines of a table, which are named by the column `name`."""
+    few = lines["episodes"].lt(FEW)
+    return notes_on_seeds(lines, name) + note_on_few(lines.loc[few, name], bool(few.all()))
