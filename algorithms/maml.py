@@ -97,8 +97,8 @@ class MAML:
             losses = self.problem.loss(outputs, batch.query_y)  # [T]
             meta_loss = tf.reduce_mean(losses)
         gradients = tape.gradient(meta_loss, theta, unconnected_gradients=tf.UnconnectedGradients.ZERO)
-        metrics = self.problem.metrics(outputs[None], batch.query_y)
-        return self._scalars(meta_loss, support_loss, metrics), gradients
+        per_task = {"mse": losses} if self.problem.regression else self.problem.metrics(outputs[None], batch.query_y)
+        return self._scalars(meta_loss, support_loss, per_task), gradients
 
     def adapt(self, theta: Values, batch: Episode) -> tuple[Values, tf.Tensor]:
         """Return theta_i' for each task `[T, *shape]` after `inner_steps`, and the support loss before them `[T]`."""

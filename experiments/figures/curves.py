@@ -144,7 +144,8 @@ def _by_inner_step(run: FinishedRun) -> Curve | None:
     if not values:
         return None
     tasks = scale_of(run.row.metric) * np.stack(list(values.values()))  # [R, E]
-    ci95 = 1.96 * tasks.std(axis=1, ddof=1) / np.sqrt(tasks.shape[1])
+    with np.errstate(invalid="ignore"):  # of tasks that diverged
+        ci95 = 1.96 * tasks.std(axis=1, ddof=1) / np.sqrt(tasks.shape[1])
     return with_interval(np.array(list(values)), tasks.mean(axis=1), ci95)
 
 

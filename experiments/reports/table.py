@@ -18,7 +18,7 @@ from ..errors import RunError, SpecError, suggest, warn
 from ..runs.directory import RunDirectory
 from ..runs.rows import DTYPES, as_column, as_frame, read_frame, read_rows
 from ..stats import exact_sum
-from .formats import RIGHT, digits_of, number, records, render_cells, results, scale_of, unit_of
+from .formats import RIGHT, digits_of, number, records, render_cells, results, scale_of, unit_of, with_notes
 from .sweep import swept, validation
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ OF_RUNS = {"run": "string", "validation": "Float64", "validation_step": "Int64"}
 # all that was measured
 AVERAGED = ("seeds", "result", "ci95", "seed_std", "difference", "expected_calibration_error",
             "negative_log_likelihood", "minutes", "published", "published_ci95", "published_source", "validation",
-            "validation_step")  # fmt: skip
+            "validation_step", "diverged")  # fmt: skip
 SCALED = ("mean", "ci95", "expected_calibration_error", "validation")  # measured in the unit of `scale_of`
 NOT_SCALED = ("negative_log_likelihood", "regret", "optimal_actions", "seconds")
 HIDDEN = {  # unless lines would look alike without
@@ -114,7 +114,8 @@ def averaged(rows: DataFrame, by: Sequence[str]) -> DataFrame:
     """Return one line per group of rows that differ in nothing but the seed, in the order of their first rows.
 
     A line has the columns of its rows, and: `seeds` (how many), `result`, `ci95`, `seed_std`, `difference`
-    (reproduced minus published), `minutes` (of training, per seed). All that is measured is the mean over the seeds,
+    (reproduced minus published), `minutes` (of training, per seed). `diverged` is the sum over the seeds. All else that
+    is measured is the mean over the seeds,
     and missing where it is missing for one of them. What else differs between the seeds, such as `seed`, is missing;
     the published number is that of the first row. Accuracies and calibration errors are in percent.
     """
@@ -139,6 +140,7 @@ def averaged(rows: DataFrame, by: Sequence[str]) -> DataFrame:
         **{name: lines[name].where(alike[name]) for name in others},
         **{name: as_column(values, "Float64") for name, values in measured.items()},
         seeds=as_column(map(len, places.values()), "Int64"),
+        diverged=as_column(map(_total, seeds_of("diverged")), "Int64"),
     )
     return lines.assign(difference=lines["result"] - lines["published"], minutes=lines["seconds"] / 60)
 
@@ -146,6 +148,21 @@ def averaged(rows: DataFrame, by: Sequence[str]) -> DataFrame:
 def _mean(values: Sequence[float | None], scale: float) -> float | None:
     known = [value for value in values if value is not None]
     return scale * exact_sum(known) / len(known) if len(known) == len(values) else None
+
+
+def _total(values: Sequence[int | None]) -> int | None:
+    known = [value for value in values if value is not None]
+    return sum(known) if known else None
+
+
+def diverged(lines: DataFrame) -> list[str]:
+    """Return a note for each of the lines of `averaged` in which test tasks diverged."""
+    return [
+        f"{line['experiment']}: {line['diverged']} of {line['seeds'] * line['episodes']} {line['split']} tasks "
+        "diverged: their outputs are not finite and count as wrong answers"
+        for line in records(lines)
+        if line["diverged"]
+    ]
 
 
 def _deviation(values: Sequence[float | None], mean: float | None, scale: float) -> float | None:
@@ -181,7 +198,7 @@ def render(lines: DataFrame, form: str, columns: Sequence[str] = ()) -> str:
     cells = cells.assign(**{heading: [text_of(value) for value in lines[column]] for heading, column in others.items()})
     cells = cells.loc[:, list(names)] if names else _without_needless(cells, lines, form)
     numeric = {heading for heading, name in (keys_of(lines) | others).items() if is_numeric_dtype(lines[name])}
-    return render_cells(cells, form, RIGHT | numeric)
+    return with_notes(render_cells(cells, form, RIGHT | numeric), diverged(lines), form)
 
 
 def _cells(lines: DataFrame, form: str) -> DataFrame:

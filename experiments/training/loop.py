@@ -44,6 +44,7 @@ class Training:
         self.window: dict[str, float] = {}  # sums of the training metrics since the last row
         self.window_steps, self.window_seconds = 0, 0.0
         self.evaluation = validation_of(model)
+        self.warned = False  # of validation tasks that diverged
 
     def train(self, stop: StopSignal) -> None:
         """Train from the newest checkpoint, or from the start, to the last step. Classical methods have no steps.
@@ -83,7 +84,8 @@ class Training:
                 validate = self.evaluation is not None and validates_at(self.step, self.experiment)
                 if validate:
                     with stop.held(self.workers.count > 1):  # the others would wait for a worker that left
-                        self._validate(log)
+                        if warning := self._validate(log):
+                            progress.say(warning)
                 progress.advance(count, f"loss {metrics['loss'][-1]:.3f}" + self._best_note())
                 if validate or self.step == train.steps or time.monotonic() - saved_at > checkpoint.SECONDS_BETWEEN:
                     self._save()
@@ -111,7 +113,8 @@ class Training:
         self.directory.partial_tuning.unlink(missing_ok=True)
         return row
 
-    def _validate(self, log: MetricsLog) -> None:
+    def _validate(self, log: MetricsLog) -> str:
+        """Validate, and save the best checkpoint. Returns a warning at the first validation tasks that diverged."""
         assert self.evaluation is not None
         started = time.monotonic()
         summary = self.evaluation.measure(f"validation at step {self.step}").summary()
@@ -119,9 +122,17 @@ class Training:
         self.seconds += seconds
         log.write(self.step, "val", summary, self.seconds, self.evaluation.episodes / seconds)
         value = summary[main_metric(summary)]
-        if math.isnan(self.best_value) or self._better(value):
+        if not math.isfinite(self.best_value) or self._better(value):
             self.best_step, self.best_value = self.step, value
             self._save_to(self.directory.best)
+        if not summary["diverged"] or self.warned:
+            return ""
+        self.warned = True
+        return (
+            f"warning: {self.experiment.name} seed {self.seed}: {summary['diverged']:.0f} of "
+            f"{self.evaluation.episodes} validation tasks diverged at step {self.step}: their outputs are not finite "
+            "and count as wrong answers; metrics.csv counts them at each validation"
+        )
 
     def _better(self, value: float) -> bool:
         lower_is_better = getattr(self.source, "regression", False)

@@ -30,7 +30,7 @@ def test_the_best_checkpoint_is_that_of_the_best_validation(tmp_path, metric, be
     training.source = SimpleNamespace(regression=metric == "mse", content_digest="")
     values = iter([0.3, 0.9, 0.5])
     training.evaluation = SimpleNamespace(
-        measure=lambda _: SimpleNamespace(summary=lambda: {metric: next(values)}), episodes=1
+        measure=lambda _: SimpleNamespace(summary=lambda: {metric: next(values), "diverged": 0}), episodes=1
     )
     for step in (10, 20, 30):
         training.step = step
