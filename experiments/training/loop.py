@@ -76,11 +76,12 @@ class Training:
                 started = time.monotonic()
                 metrics = steps.take(count)
                 seconds = (time.monotonic() - started) / count
+                rates = metrics.pop("learning_rate")
                 for number in range(count):
                     self.step += 1
                     self._count({name: float(values[number]) for name, values in metrics.items()}, seconds)
                 if self.step % train.log_every == 0 or self.step == train.steps:
-                    self._log_window(log, batch)
+                    self._log_window(log, batch, float(rates[-1]))
                 validate = self.evaluation is not None and validates_at(self.step, self.experiment)
                 if validate:
                     with stop.held(self.workers.count > 1):  # the others would wait for a worker that left
@@ -151,7 +152,7 @@ class Training:
     def _metric_names(self, steps: TrainingSteps) -> list[str]:
         """Return the columns of metrics.csv: training metrics, the learning rate, validation metrics."""
         validation = self.evaluation.names() if self.evaluation else []
-        return list(dict.fromkeys([*steps.names(), "learning_rate", *validation]))
+        return list(dict.fromkeys([*steps.names(), *validation]))
 
     def _count(self, metrics: dict[str, float], seconds: float) -> None:
         self._refuse_nonfinite(metrics["loss"])
@@ -161,9 +162,10 @@ class Training:
         self.window_seconds += seconds
         self.seconds += seconds
 
-    def _log_window(self, log: MetricsLog, batch: int) -> None:
+    def _log_window(self, log: MetricsLog, batch: int, learning_rate: float) -> None:
+        """Write a row: the means since the last row, and the learning rate of its last step."""
         means = {name: total / self.window_steps for name, total in self.window.items()}
-        means["learning_rate"] = float(self.learner.optimizer.learning_rate)
+        means["learning_rate"] = learning_rate
         log.write(self.step, "train", means, self.seconds, batch * self.window_steps / self.window_seconds)
         self.window, self.window_steps, self.window_seconds = {}, 0, 0.0
 
