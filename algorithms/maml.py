@@ -23,6 +23,7 @@ from .adaptation import (
     mean_over_chunks,
     outputs_along,
     per_task,
+    predict_in_parts,
     predict_queries,
     recomputed,
     recorded_steps,
@@ -133,7 +134,7 @@ class MAML:
             return gradient_descent(parameters, gradients, self.test_lr)
 
         def predict(parameters: Values) -> tf.Tensor:
-            return predict_queries(self.network, parameters, batch, self.problem.protocol)
+            return predict_in_parts(self.network, parameters, batch, self.problem.protocol)
 
         start = per_task(self.parameters, batch.support_x.shape[0])
         return outputs_along(self.recorded, start, inner_step, predict)

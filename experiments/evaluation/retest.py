@@ -15,6 +15,7 @@ from ..runs.directory import RunDirectory
 from ..runs.rows import Row, read_row
 from ..runs.run import retest
 from .record import Files, Trained, record
+from .repeatable import refuse_unrepeatable
 
 
 class Evaluated(NamedTuple):
@@ -66,6 +67,7 @@ def restored(directory: RunDirectory, experiment: Experiment, seed: int, chosen:
         RunError: the checkpoint is missing, or the data are not those it was trained on.
     """
     model = build(experiment, seed, split)
+    refuse_unrepeatable(model, split)
     refuse_other_images(
         checkpoint.restore(_weights(directory, chosen), model.learner.variables), model.source, directory
     )

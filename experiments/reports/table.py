@@ -135,7 +135,7 @@ def averaged(rows: DataFrame, by: Sequence[str]) -> DataFrame:
     spread = [*map(_deviation, seeds_of("mean"), result, scales)]
     measured = means | {"result": result, "seed_std": spread}
     alike = rows.groupby(group).nunique(dropna=False).eq(1)
-    others = [name for name in alike if name not in (*by, *measured) and not name.startswith("published")]
+    others = [name for name in alike if name not in (*by, *measured, "diverged") and not name.startswith("published")]
     lines = lines.assign(
         **{name: lines[name].where(alike[name]) for name in others},
         **{name: as_column(values, "Float64") for name, values in measured.items()},

@@ -93,9 +93,7 @@ class TrainingSteps:
 
     def _update(self, task: Any) -> Metrics:
         tasks = self._sample(task) if self.source.in_memory else task
-        rate = tf.convert_to_tensor(
-            self.learner.optimizer.learning_rate
-        )  # before the update, which moves the schedule on
+        rate = tf.convert_to_tensor(self.learner.optimizer.learning_rate)  # of this step: the update moves it on
         alone = self.share.workers.count == 1
         metrics = self.learner.train_step(tasks) if alone else self.learner.train_step(tasks, share=self.share)
         return metrics | {"learning_rate": rate}
