@@ -185,9 +185,13 @@ class Evaluation:
         values = np.asarray(values)
         return values.reshape(-1, *values.shape[2:])[: self.episodes]
 
+    def traced(self) -> Any:
+        """Return `step`, which measures one batch of tasks, as a concrete function."""
+        return self.step.get_concrete_function(self._example)
+
     def _outputs(self) -> tuple[Metrics, tf.Tensor]:
         """Return the symbolic outputs of `step`, without running it."""
-        return self.step.get_concrete_function(self._example).structured_outputs
+        return self.traced().structured_outputs
 
     def seconds_per_episode(self) -> float:
         """Return the seconds per task, timed on one call after a first one that compiles it."""

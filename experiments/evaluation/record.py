@@ -50,7 +50,9 @@ class Files(NamedTuple):
         return cls(row, row.with_suffix(".csv"), row.with_suffix(".npz"))
 
 
-def record(model: Model, trained: Trained, files: Files, split: Split = "test") -> Row:
+def record(
+    model: Model, trained: Trained, files: Files, split: Split = "test", evaluation: Evaluation | None = None
+) -> Row:
     """Measure the test of a model, write its files, the row last, and return the row.
 
     A test by one worker that was stopped resumes with the tasks that are left.
@@ -60,9 +62,10 @@ def record(model: Model, trained: Trained, files: Files, split: Split = "test") 
         trained: the training behind these weights.
         files: the files to write.
         split: the split whose classes are drawn.
+        evaluation: the evaluation on that split, if it is there already.
     """
     experiment, label = model.experiment, f"{model.experiment.name} seed {model.seed}"
-    evaluation, partial = test_of(model, split), None
+    evaluation, partial = evaluation or test_of(model, split), None
     if model.workers.count == 1:
         partial = PartialTest(files.partial, experiment, model.learner.variables, model.source.content_digest)
     measurement = evaluation.measure(f"{label} {split}", partial)

@@ -11,7 +11,7 @@ import numpy as np
 
 from ...algorithms.classical.policy import ClassicalPolicy
 from ..errors import Interrupted, RunError, warn
-from ..evaluation.measure import main_metric, validation_of
+from ..evaluation.measure import main_metric, test_of, validation_of
 from ..evaluation.record import Files, Trained, record
 from ..evaluation.tuning import tune
 from ..model import Model, refuse_other_images
@@ -22,7 +22,7 @@ from ..runs.rows import Row
 from ..system.progress import Progress
 from ..system.signals import StopSignal
 from .followers import start_together
-from .memory import foresee
+from .memory import foresee, foresee_tasks
 from .steps import CALL_SECONDS, TrainingSteps, validates_at
 
 
@@ -43,7 +43,7 @@ class Training:
         self.best_step, self.best_value = 0, math.nan
         self.window: dict[str, float] = {}  # sums of the training metrics since the last row
         self.window_steps, self.window_seconds = 0, 0.0
-        self.evaluation = validation_of(model)
+        self.evaluation, self.final = validation_of(model), test_of(model)
         self.warned = False  # of validation tasks that diverged
 
     def train(self, stop: StopSignal) -> None:
@@ -51,16 +51,20 @@ class Training:
 
         Raises:
             Interrupted: `stop` was requested. A checkpoint is written.
-            RunError: the loss is not finite, or a checkpoint is of another run.
+            RunError: the loss is not finite, a checkpoint is of another run, or the memory does not suffice.
         """
         train, batch = self.experiment.train, self.experiment.train.meta_batch
         self._restore()
         start_together(self.model, self.step)
+        if self.experiment.kind.is_trained:
+            foresee_tasks("test", self.final)
         if self.step == train.steps:
             self._refuse_to_test(stop)
             return
         steps = TrainingSteps(self.model, self.step)
         foresee(self.experiment, steps.traced_update())
+        if self.evaluation:
+            foresee_tasks("validation", self.evaluation)
         log = MetricsLog(self.directory, self._metric_names(steps), self.step)
         saved_at, count = time.monotonic(), 1
         label, file = f"{self.experiment.name} seed {self.seed}", self.directory.progress
@@ -110,7 +114,7 @@ class Training:
             checkpoint.restore(self.directory.best, self.variables)
         self.workers.spread(self.variables)
         training = Trained(chosen, self.step, self.seconds, self.experiment.digest)
-        row = record(self.model, training, Files.of_run(self.directory))
+        row = record(self.model, training, Files.of_run(self.directory), evaluation=self.final)
         self.directory.partial_tuning.unlink(missing_ok=True)
         return row
 
