@@ -129,7 +129,8 @@ def predict_in_parts(network: Network, parameters: Parameters, batch: Episode, p
 
     Under "inductive" Q queries are Q x (S + 1) images. A part has as many queries as keep its images within
     `PIXELS_AT_ONCE`, and all parts have equally many. A query sees the same images in a part as in the whole, so the
-    size of the parts changes no output. No gradient is taken through it: a tape would keep all parts.
+    size of the parts, which depends on the spec alone, changes outputs by rounding only (kernels differ with the
+    number of images). No gradient is taken through it: a tape would keep all parts.
     """
     tasks, supports = batch.support_x.shape[:2]
     queries, example = batch.query_x.shape[1], batch.query_x.shape[2:]

@@ -53,9 +53,9 @@ def test_fault_02_a_test_that_diverges_scores_nothing(tmp_path, capsys, cache_fo
     assert "at step 2" not in told
     counted = ("accuracy", "diverged", "negative_log_likelihood")
     assert [[line[name] for name in counted] for line in validations(directory)] == [["0", "6", "inf"]] * 2
-    _, other = trained(tmp_path, "quickstart/maml", GLYPHS[2:], seed=1)  # of another spec, and whole
-    assert other.diverged == 0 and other.negative_log_likelihood and "diverged" not in capsys.readouterr().err
-
+    whole = row.model_copy(update={"seed": 1, "diverged": 0, "inner_steps": 1, "mean": 0.5, "spec_digest": "0" * 16})
+    (tmp_path / "seed-1").mkdir()
+    (tmp_path / "seed-1" / "result.json").write_text(json.dumps(whole.as_json()))
     lines = lines_of(read_results(tmp_path))
     for form in ("text", "markdown", "latex"):
         assert "wild: 10 of 10 test tasks diverged: their" in render(lines, form)
@@ -77,7 +77,7 @@ def test_fault_02_an_error_over_all_tasks_leaves_none_out(tmp_path, capsys):
     with pytest.raises(RunError, match="10 of 10 tasks diverged: nothing can be compared"):
         with_episodes(directory.path)
     figures = list(draw_all([FinishedRun(directory, row, "sines")], tmp_path, "png"))
-    assert {"learning.png", "adaptation.png"} <= {path.name for path in figures}
+    assert {"learning.png", "adaptation.png"} == {path.name for path in figures}
 
 
 @pytest.mark.parametrize(

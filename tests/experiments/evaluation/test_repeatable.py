@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from metarun.datasets.bandits import BanditsSource
 from metarun.datasets.errors import DataError
 from metarun.datasets.options import SinusoidOptions
 from metarun.datasets.sinusoid import SinusoidSource
@@ -29,7 +28,7 @@ def model_of(source, plays):
 
 
 def corridors(luck, box=False, horizon=6):
-    """Return a source of environments in which each reset and each reward takes a number from `luck(environment)`."""
+    """Return a source of environments whose first observation and rewards are `luck(environment, whether first)`."""
     gymnasium = pytest.importorskip("gymnasium", reason="the extra `gymnasium` is not installed")
     from metarun.datasets.gymnasium import GymnasiumSource
 
@@ -39,12 +38,12 @@ def corridors(luck, box=False, horizon=6):
 
         def reset(self, *, seed=None, options=None):
             super().reset(seed=seed)
-            self.place = luck(self)
+            self.place = luck(self, True)
             return np.array([self.place], np.float32), {}
 
         def step(self, action):
             self.place += 0.1 * float(np.ravel(action)[0])
-            return np.array([self.place], np.float32), luck(self), False, False, {}
+            return np.array([self.place], np.float32), luck(self, False), False, False, {}
 
     return GymnasiumSource("corridors", lambda generator: Corridor(), episodes=2, horizon=horizon)
 
@@ -54,22 +53,22 @@ class Restless:
 
     number = 0
 
-    def __call__(self, environment):
+    def __call__(self, environment, first):
         self.number += 1
         return 0.1 * self.number
 
 
 @pytest.mark.parametrize("box", [False, True])
 def test_fault_13_environments_that_obey_their_seed_are_taken(box):
-    refuse_unrepeatable(model_of(corridors(lambda one: one.np_random.random(), box), True))
+    refuse_unrepeatable(model_of(corridors(lambda one, first: one.np_random.random(), box), True))
 
 
 @pytest.mark.parametrize(
     ("luck", "told"),
     [
-        (lambda one: np.random.random(), "observation of step 0"),
+        (lambda one, first: np.random.random(), "observation of step 0"),
         (Restless(), "observation of step 0: 0.1 and "),
-        (lambda one: 0.0 if one.np_random.random() < 2 and not hasattr(one, "place") else np.random.random(), "reward"),
+        (lambda one, first: 0.0 if first else np.random.random(), "reward of step 0"),
     ],
 )
 def test_fault_13_environments_that_do_not_obey_their_seed_are_refused(luck, told):
@@ -133,22 +132,28 @@ def test_fault_13_tasks_that_are_no_function_of_their_number_are_refused(noise, 
 
 
 def test_fault_13_it_is_refused_before_training_and_before_another_test(tmp_path, monkeypatch):
-    """Rejected: a row of trials that nobody can play again."""
-    told = ["train={steps: 1, meta_batch: 4}", "validation=null", "test.episodes=4", "jit=off", "network.units=4"]
-    experiment = load("duan2016/bandits-rl2", [*told, "algorithm.minibatch=4"]).experiment
-    directory = RunDirectory(tmp_path / "run")
-    train(Run(experiment, 0, directory))  # while it is played as it should be
-    step = BanditsSource.step
+    """Rejected: a row of tasks that nobody can draw again."""
+    told = [
+        "train.steps=1",
+        "train.meta_batch=2",
+        "validation=null",
+        "test.episodes=4",
+        "jit=off",
+        "network.hidden=[8]",
+    ]
+    experiment = load("finn2017/sinusoid", told).experiment
+    directory, other = RunDirectory(tmp_path / "run"), RunDirectory(tmp_path / "other")
+    train(Run(experiment, 0, directory))  # while they are drawn as they should be
+    sample = SinusoidSource.sample
 
-    def unlike(source, trials, state, action, number):
-        state, outcome = step(source, trials, state, action, number)
-        return state, outcome._replace(reward=outcome.reward + tf.random.uniform(outcome.reward.shape))
+    def unlike(source, split, index, tasks, shape, seed):
+        drawn = sample(source, split, index, tasks, shape, seed)
+        return drawn._replace(query_y=drawn.query_y + tf.random.uniform(drawn.query_y.shape))
 
-    monkeypatch.setattr(BanditsSource, "step", unlike)
+    monkeypatch.setattr(SinusoidSource, "sample", unlike)
     monkeypatch.setattr(repeatable, "BUILT_IN", {})
-    with pytest.raises(DataError, match="reward of step 0"):
+    with pytest.raises(DataError, match="a val task was another one when it was drawn again .query_y"):
         evaluate(directory.path, "val", {})
-    other = RunDirectory(tmp_path / "other")
-    with pytest.raises(DataError, match="reward of step 0"):
+    with pytest.raises(DataError, match="a test task was another one when it was drawn again .query_y"):
         train(Run(experiment, 0, other))
     assert not other.finished and not other.newest_checkpoints()
