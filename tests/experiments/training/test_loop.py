@@ -66,7 +66,7 @@ def test_tasks_are_of_their_split_and_seed(tmp_path, monkeypatch):
 def test_fault_09_a_row_has_the_learning_rate_of_its_step(tmp_path, monkeypatch, algorithm, every):
     """Also across a stop, of several updates per step, and in TensorBoard. Rejected: the rate of the step after it."""
     told = ("optimizer={name: sgd, learning_rate: 0.8, schedule: step, decay_every: 2, decay_factor: 0.5}", "jit=off")
-    more = (f"algorithm={algorithm}", f"train.log_every={every}", "train.steps=7", "train.meta_batch=2")
+    more = (f"algorithm={algorithm}", f"train={{way: 1, shot: 5, steps: 7, meta_batch: 2, log_every: {every}}}")
     experiment = load("finn2017/sinusoid", [*SMALL, *told, *more, "validation=null"]).experiment
     count, applied = Training._count, []
 
