@@ -102,7 +102,7 @@ def test_fault_02_a_checkpoint_that_diverges_is_not_the_best(tmp_path, metric, v
 
 
 def test_a_run_of_a_version_that_did_not_count_them_goes_on(tmp_path):
-    """Its metrics.csv has no column `diverged`. Rejected: `has other columns`, which would end the run."""
+    """Read a metrics.csv without the column. Rejected: `has other columns`, which would end the run."""
     directory = RunDirectory(tmp_path)
     directory.metrics.write_text("step,split,loss,mse,seconds,tasks_per_second\n1,train,2.5,,1,1\n2,val,,3.5,1,1\n")
     log = MetricsLog(directory, ["loss", "mse", "diverged"], 2)

@@ -64,7 +64,7 @@ def test_tasks_are_of_their_split_and_seed(tmp_path, monkeypatch):
     [("{name: maml, inner_lr: 0.01}", 1), ("{name: reptile, inner_lr: 0.01, inner_batch: 5, serial: true}", 3)],
 )
 def test_fault_09_a_row_has_the_learning_rate_of_its_step(tmp_path, monkeypatch, algorithm, every):
-    """Also across a stop, of several updates per step, and in TensorBoard. Rejected: the rate of the step after it."""
+    """Read the rates after a stop, of steps of several updates, and in TensorBoard. Rejected: that of the next step."""
     told = ("optimizer={name: sgd, learning_rate: 0.8, schedule: step, decay_every: 2, decay_factor: 0.5}", "jit=off")
     more = (f"algorithm={algorithm}", f"train={{way: 1, shot: 5, steps: 7, meta_batch: 2, log_every: {every}}}")
     experiment = load("finn2017/sinusoid", [*SMALL, *told, *more, "validation=null"]).experiment

@@ -122,7 +122,7 @@ def test_fault_23_the_memory_of_a_test_is_foreseen(monkeypatch, tmp_path, spec, 
 
 @pytest.mark.parametrize("name", ["maml", "reptile"])
 def test_fault_23_queries_beside_supports_are_predicted_in_parts(monkeypatch, name):
-    """Also where one task is larger than a call should be. Rejected: all images at once; parts that see each other."""
+    """Predict a task that is larger than a call should be. Rejected: all images at once; parts that see each other."""
     network, shape = MLPOptions(hidden=[8], batch_norm=True), (28, 28, 1)
     options = {"maml": MAMLOptions(inner_lr=0.1), "reptile": ReptileOptions(inner_lr=0.01, inner_batch=5)}[name]
     generator = np.random.default_rng(0)
