@@ -150,8 +150,8 @@ def _mean(values: Sequence[float | None], scale: float) -> float | None:
     return scale * exact_sum(known) / len(known) if len(known) == len(values) else None
 
 
-def _total(values: Sequence[int | None]) -> int | None:
-    known = [value for value in values if value is not None]
+def _total(values: Sequence[float | None]) -> int | None:
+    known = [int(value) for value in values if value is not None]
     return sum(known) if known else None
 
 
