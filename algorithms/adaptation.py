@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, TypeVar
 
 import tensorflow as tf
 
-from ..datasets.tasks import Episode
+from ..datasets.tasks import PIXELS_AT_ONCE, Episode
 from .networks.feedforward import Network, Parameters, Values
 from .programs import program
 
@@ -121,6 +122,36 @@ def predict_queries(network: Network, parameters: Parameters, batch: Episode, pr
     flat = tf.reshape(groups, (tasks, queries * (supports + 1), *example))
     outputs = network(parameters, flat, groups=queries)
     return tf.reshape(outputs, (tasks, queries, supports + 1, outputs.shape[-1]))[:, :, -1]
+
+
+def predict_in_parts(network: Network, parameters: Parameters, batch: Episode, protocol: str) -> tf.Tensor:
+    """Return the outputs of `predict_queries`, for a part of the queries at a time where all would need much memory.
+
+    Under "inductive" Q queries are Q x (S + 1) images. A part has as many queries as keep its images within
+    `PIXELS_AT_ONCE`, and all parts have equally many. A query sees the same images in a part as in the whole, so the
+    size of the parts, which depends on the spec alone, changes outputs by rounding only (kernels differ with the
+    number of images). No gradient is taken through it: a tape would keep all parts.
+    """
+    tasks, supports = batch.support_x.shape[:2]
+    queries, example = batch.query_x.shape[1], batch.query_x.shape[2:]
+    fitting = PIXELS_AT_ONCE // (tasks * (supports + 1) * math.prod(example[:2]))
+    size = max(part for part in range(1, max(1, min(queries, fitting)) + 1) if queries % part == 0)
+    if protocol == "transductive" or not network.batch_norm or size == queries:
+        return predict_queries(network, parameters, batch, protocol)
+
+    def predict(part: tf.Tensor) -> tf.Tensor:
+        return predict_queries(network, parameters, batch._replace(query_x=part), protocol)
+
+    parts = _swapped(tf.reshape(batch.query_x, (tasks, queries // size, size, *example)))
+    one = program(predict).get_concrete_function(tf.TensorSpec(parts.shape[1:], parts.dtype)).structured_outputs
+    signature = tf.TensorSpec(one.shape, one.dtype)
+    outputs = _swapped(tf.map_fn(predict, parts, fn_output_signature=signature, parallel_iterations=1))
+    return tf.reshape(outputs, (tasks, queries, outputs.shape[-1]))
+
+
+def _swapped(x: tf.Tensor) -> tf.Tensor:
+    """Return `[A, B, ...]` as `[B, A, ...]`."""
+    return tf.transpose(x, (1, 0, *range(2, x.shape.rank)))
 
 
 def recorded_steps(steps: int) -> list[int]:

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from ..datasets.tasks import Episode, Shape
 from .learner import Metrics, Problem, apply_meta_gradients, state_of
-from .metrics import cross_entropy
+from .metrics import cross_entropy, right_answers
 from .networks.feedforward import EmbeddingNetwork, Moments, Parameters
 from .networks.operations import forward, gradient
 from .options import Options
@@ -89,7 +89,7 @@ class EmbeddingLearner(abc.ABC):
             logits, moments = self._forward(batch, running=False)
             loss = tf.reduce_mean(cross_entropy(logits, batch.query_y))
         gradients = tape.gradient(loss, self.parameters)
-        right = tf.equal(tf.argmax(logits, axis=-1, output_type=tf.int32), batch.query_y)
+        right = right_answers(logits, batch.query_y)
         metrics = {"loss": loss, "accuracy": tf.reduce_mean(tf.cast(right, loss.dtype))}
         moments = {name: tf.reduce_mean(value, axis=[0, 1], keepdims=True) for name, value in moments.items()}
         metrics, gradients, moments = share.mean((metrics, gradients, moments), batch.support_x.shape[0])

@@ -25,6 +25,7 @@ from .adaptation import (
     mean_over_chunks,
     outputs_along,
     per_task,
+    predict_in_parts,
     predict_queries,
     recomputed,
     recorded_steps,
@@ -99,8 +100,8 @@ class MAML:
             losses = self.problem.loss(outputs, batch.query_y)  # [T]
             meta_loss = tf.reduce_mean(losses)
         gradients = tape.gradient(meta_loss, theta, unconnected_gradients=tf.UnconnectedGradients.ZERO)
-        metrics = self.problem.metrics(outputs[None], batch.query_y)
-        return self._scalars(meta_loss, support_loss, metrics), gradients
+        per_task = {"mse": losses} if self.problem.regression else self.problem.metrics(outputs[None], batch.query_y)
+        return self._scalars(meta_loss, support_loss, per_task), gradients
 
     def adapt(self, theta: Values, batch: Episode) -> tuple[Values, tf.Tensor]:
         """Return theta_i' for each task `[T, *shape]` after `inner_steps`, and the support loss before them `[T]`."""
@@ -135,7 +136,7 @@ class MAML:
             return gradient_descent(parameters, gradients, self.test_lr)
 
         def predict(parameters: Values) -> tf.Tensor:
-            return predict_queries(self.network, parameters, batch, self.problem.protocol)
+            return predict_in_parts(self.network, parameters, batch, self.problem.protocol)
 
         start = per_task(self.parameters, batch.support_x.shape[0])
         return outputs_along(self.recorded, start, inner_step, predict)

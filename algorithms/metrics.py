@@ -1,7 +1,12 @@
-"""Losses and metrics that learners share: pure functions of outputs and targets, one value per task."""
+"""Losses and metrics that learners share: pure functions of outputs and targets, one value per task.
+
+An output that is not finite is a wrong answer in every metric: accuracy 0, an infinite negative log-likelihood and
+confidence 1 in that query, and an infinite mean squared error in that task. Such a task has diverged.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import tensorflow as tf
@@ -43,14 +48,17 @@ def classification_metrics(logits: tf.Tensor, labels: tf.Tensor, steps: Sequence
         of their confidences and the number of correct answers. The expected calibration error over all tasks follows
         from these.
     """
-    right = tf.cast(tf.equal(tf.argmax(logits, axis=-1, output_type=tf.int32), labels[None]), logits.dtype)
+    right = tf.cast(right_answers(logits, labels[None]), logits.dtype)
     accuracy = tf.reduce_mean(right, axis=2)  # [R, T]
-    confidence = tf.reduce_max(tf.nn.softmax(logits[-1]), axis=-1)  # [T, Q]
+    answered = are_finite(logits[-1])  # [T, Q]
+    confidence = tf.where(answered, tf.reduce_max(tf.nn.softmax(logits[-1]), axis=-1), 1)  # [T, Q]
+    losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits[-1])
+    losses = tf.where(answered, losses, tf.constant(math.inf, losses.dtype))
     bins = tf.minimum(tf.cast(confidence * CALIBRATION_BINS, tf.int32), CALIBRATION_BINS - 1)
     member = tf.one_hot(bins, CALIBRATION_BINS, dtype=logits.dtype)  # [T, Q, bins]
     sums = tf.stack([tf.ones_like(confidence), confidence, right[-1]], axis=1)  # [T, 3, Q]
     return _by_step("accuracy", accuracy, steps) | {
-        "negative_log_likelihood": cross_entropy(logits[-1], labels),
+        "negative_log_likelihood": tf.reduce_mean(losses, axis=1),
         "calibration": tf.matmul(sums, member),
     }
 
@@ -64,7 +72,25 @@ def regression_metrics(predictions: tf.Tensor, targets: tf.Tensor, steps: Sequen
         steps: The R numbers of inner steps.
     """
     targets = tf.reshape(targets, predictions.shape[1:])
-    return _by_step("mse", tf.reduce_mean(tf.math.squared_difference(predictions, targets[None]), axis=[2, 3]), steps)
+    errors = tf.reduce_mean(tf.math.squared_difference(predictions, targets[None]), axis=[2, 3])  # [R, T]
+    return _by_step("mse", tf.where(tf.math.is_finite(errors), errors, tf.constant(math.inf, errors.dtype)), steps)
+
+
+def right_answers(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    """Return which queries are classified correctly, bool `[..., Q]`.
+
+    A query with an output that is not finite is not: its largest output would be that of class 0.
+
+    Args:
+        logits: `[..., Q, way]`.
+        labels: `[..., Q]`.
+    """
+    return tf.equal(tf.argmax(logits, axis=-1, output_type=tf.int32), labels) & are_finite(logits)
+
+
+def are_finite(outputs: tf.Tensor) -> tf.Tensor:
+    """Return whether all numbers of the last axis are finite, bool `[...]` from `[..., outputs]`."""
+    return tf.reduce_all(tf.math.is_finite(outputs), axis=-1)
 
 
 def _by_step(name: str, values: tf.Tensor, steps: Sequence[int]) -> dict[str, tf.Tensor]:

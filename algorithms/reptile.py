@@ -25,7 +25,7 @@ import tensorflow as tf
 
 from ..datasets.random import TaskKeys
 from ..datasets.tasks import Episode, Shape
-from .adaptation import outputs_along, per_task, predict_queries, recorded_steps, task_gradients
+from .adaptation import outputs_along, per_task, predict_in_parts, recorded_steps, task_gradients
 from .learner import Metrics, Problem, apply_meta_gradients, state_of
 from .networks.feedforward import Network, Values
 from .networks.operations import gradient
@@ -129,7 +129,7 @@ class Reptile:
             return parameters, moments
 
         def predict(state: tuple[Values, Values]) -> tf.Tensor:
-            return predict_queries(self.network, state[0], batch, self.problem.protocol)
+            return predict_in_parts(self.network, state[0], batch, self.problem.protocol)
 
         return outputs_along(self.recorded, self._start(batch), inner_step, predict)
 

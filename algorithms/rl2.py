@@ -36,6 +36,7 @@ from ..datasets.random import TaskKeys
 from ..datasets.tasks import Shape
 from ..datasets.trials import Space, Trials, TrialSource
 from .learner import Metrics, apply_meta_gradients, state_of
+from .metrics import are_finite
 from .networks.feedforward import Values
 from .networks.gru import GRU, Weights
 from .networks.operations import forward, gradient
@@ -140,7 +141,8 @@ class RL2:
         return roll_out(self.source, trials, Player(self))
 
     def _evaluate(self, trials: Trials) -> Metrics:
-        return trial_metrics(self.play(trials))
+        rollout = roll_out(self.source, trials, Watched(self))
+        return trial_metrics(rollout, rollout.recorded)
 
     def iteration(self, trials: Trials, workers: Workers = ALONE) -> Metrics:
         """Run one iteration, see `train_step`.
@@ -331,6 +333,15 @@ class Player:
         outputs, memory = self.network.step(self.weights, x, memory)
         numbers = learner._numbers(learner.parameters, outputs)
         return learner.distribution.sample(numbers, keys), memory, numbers
+
+
+class Watched(Player):
+    """A `Player` that records whether its outputs are finite, `[N, T]`."""
+
+    def act(self, memory: tf.Tensor, seen: Seen, number: tf.Tensor, keys: TaskKeys):
+        """Return a sampled action, the next h, and whether the distribution is finite."""
+        action, memory, numbers = super().act(memory, seen, number, keys)
+        return action, memory, are_finite(numbers)
 
 
 def encode(observations: Space, actions: Space, seen: Seen, dtype: tf.DType) -> tf.Tensor:

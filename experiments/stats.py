@@ -171,7 +171,9 @@ def mean_and_ci95(values: Sequence[float]) -> tuple[float, float]:
 
 def ci95_of_columns(values: np.ndarray) -> np.ndarray:
     """Return the half-width of the 95% interval of the mean of each column of `[E, N]`, E at least 2, as `[N]`."""
-    deviations = np.where((values == values[0]).all(axis=0), 0.0, values.std(axis=0, ddof=1))
+    same = (values == values[0]).all(axis=0) & np.isfinite(values[0])
+    with np.errstate(invalid="ignore"):  # of tasks that diverged
+        deviations = np.where(same, 0.0, values.std(axis=0, ddof=1))
     return np.array([half_width(float(deviation), len(values)) for deviation in deviations])
 
 

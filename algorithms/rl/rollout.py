@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple, Protocol
 
 import tensorflow as tf
@@ -102,8 +103,15 @@ def first_seen(source: TrialSource, tasks: int) -> tuple[tf.Tensor, tf.Tensor, t
     return action, tf.zeros(tasks), tf.ones(tasks, tf.bool)
 
 
-def trial_metrics(rollout: Rollout) -> dict[str, tf.Tensor]:
+def trial_metrics(rollout: Rollout, answered: tf.Tensor | None = None) -> dict[str, tf.Tensor]:
     """Return the test metrics of trials, one value per trial `[T]`.
+
+    A trial in which a reward or an output of the policy is not finite has diverged: its total reward is minus infinity,
+    its regret infinite from that step on, and the action of that step is not a best one.
+
+    Args:
+        rollout: The trials as they were played.
+        answered: Whether the policy's outputs are finite at each step, bool `[N, T]`; by default they are.
 
     Returns:
         total_reward, the undiscounted sum over the trial; regret, the expected loss of its actions against the best
@@ -111,11 +119,14 @@ def trial_metrics(rollout: Rollout) -> dict[str, tf.Tensor]:
         regret up to each step; optimal_by_step, whether each action was a best one. Only total_reward is returned where
         the best actions are unknown.
     """
-    total = {"total_reward": tf.reduce_sum(rollout.reward, axis=0)}
+    reward = tf.reduce_sum(rollout.reward, axis=0)
+    whole = tf.math.is_finite(reward) if answered is None else tf.math.is_finite(reward) & tf.reduce_all(answered, 0)
+    total = {"total_reward": tf.where(whole, reward, -math.inf)}
     if isinstance(rollout.gap, tuple):
         return total
-    best = tf.transpose(tf.cast(rollout.gap <= 1e-6, tf.float32))  # [T, N]
-    regret = tf.cumsum(tf.transpose(rollout.gap), axis=1)
+    gap = rollout.gap if answered is None else tf.where(answered, rollout.gap, math.inf)
+    best = tf.transpose(tf.cast(gap <= 1e-6, tf.float32))  # [T, N]
+    regret = tf.cumsum(tf.transpose(gap), axis=1)
     return total | {
         "regret": regret[:, -1],
         "optimal_actions": tf.reduce_mean(best, axis=1),

@@ -41,10 +41,22 @@ class Measurement(NamedTuple):
         """Return the name of the main metric."""
         return main_metric(self.values)
 
+    @property
+    def diverged(self) -> int:
+        """Return the number of tasks with an output that is not finite, which `algorithms/metrics.py` counts as wrong.
+
+        Their negative log-likelihood, mean squared error or total reward is infinite.
+        """
+        told = [self.values[name] for name in (self.metric, "negative_log_likelihood") if name in self.values]
+        return int((~np.isfinite(told)).any(axis=0).sum())
+
     def summary(self) -> dict[str, float]:
-        """Return the mean of every metric, the main metric's ci95, and a classifier's expected calibration error."""
+        """Return the mean of every metric over all tasks, the main metric's ci95, and the number of diverged tasks.
+
+        Of a classifier also the expected calibration error. A mean is infinite if a value is.
+        """
         means = {name: exact_sum(values) / len(values) for name, values in self.values.items()}
-        summary = means | {"ci95": mean_and_ci95(self.values[self.metric].tolist())[1]}
+        summary = means | {"ci95": mean_and_ci95(self.values[self.metric].tolist())[1], "diverged": self.diverged}
         if self.calibration is not None:
             summary["expected_calibration_error"] = expected_calibration_error(*self.calibration.tolist())
         return summary
@@ -126,7 +138,7 @@ class Evaluation:
         """Return the names in the `summary` of a measurement, without measuring."""
         metrics, _ = self._outputs()
         calibrated = ["expected_calibration_error"] if "calibration" in metrics else []
-        return [*(name for name, value in metrics.items() if value.shape.rank == 1), "ci95", *calibrated]
+        return [*(name for name, value in metrics.items() if value.shape.rank == 1), "ci95", "diverged", *calibrated]
 
     def measure(self, label: str, partial: PartialTest | None = None) -> Measurement:
         """Measure all tasks, with a progress bar, and return their values. Every worker gets the values of all tasks.
@@ -171,9 +183,13 @@ class Evaluation:
         values = np.asarray(values)
         return values.reshape(-1, *values.shape[2:])[: self.episodes]
 
+    def traced(self) -> Any:
+        """Return `step`, which measures one batch of tasks, as a concrete function."""
+        return self.step.get_concrete_function(self._example)
+
     def _outputs(self) -> tuple[Metrics, tf.Tensor]:
         """Return the symbolic outputs of `step`, without running it."""
-        return self.step.get_concrete_function(self._example).structured_outputs
+        return self.traced().structured_outputs
 
     def seconds_per_episode(self) -> float:
         """Return the seconds per task, timed on one call after a first one that compiles it."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from ...datasets.tasks import Split
+from ..errors import warn
 from ..model import Model
 from ..runs.directory import RunDirectory
 from ..runs.rows import Row, published_columns
@@ -49,7 +50,9 @@ class Files(NamedTuple):
         return cls(row, row.with_suffix(".csv"), row.with_suffix(".npz"))
 
 
-def record(model: Model, trained: Trained, files: Files, split: Split = "test") -> Row:
+def record(
+    model: Model, trained: Trained, files: Files, split: Split = "test", evaluation: Evaluation | None = None
+) -> Row:
     """Measure the test of a model, write its files, the row last, and return the row.
 
     A test by one worker that was stopped resumes with the tasks that are left.
@@ -59,12 +62,18 @@ def record(model: Model, trained: Trained, files: Files, split: Split = "test") 
         trained: the training behind these weights.
         files: the files to write.
         split: the split whose classes are drawn.
+        evaluation: the evaluation on that split, if it is there already.
     """
-    experiment, label = model.experiment, f"{model.experiment.name} seed {model.seed} {split}"
-    evaluation, partial = test_of(model, split), None
+    experiment, label = model.experiment, f"{model.experiment.name} seed {model.seed}"
+    evaluation, partial = evaluation or test_of(model, split), None
     if model.workers.count == 1:
         partial = PartialTest(files.partial, experiment, model.learner.variables, model.source.content_digest)
-    measurement = evaluation.measure(label, partial)
+    measurement = evaluation.measure(f"{label} {split}", partial)
+    if measurement.diverged:
+        warn(
+            f"{label}: {measurement.diverged} of {evaluation.episodes} {split} tasks diverged: their outputs are not "
+            "finite and count as wrong answers"
+        )
     measurement.write_csv(files.episodes)
     if files.calibration and measurement.calibration is not None:
         measurement.write_calibration(files.calibration)
@@ -82,7 +91,7 @@ def row_of(model: Model, trained: Trained, evaluation: Evaluation, measurement: 
     experiment, learner, workers = model.experiment, model.learner, model.workers.count
     summary, seconds = measurement.summary(), trained.seconds
     tasks = trained.step * experiment.train.meta_batch
-    measured = ("expected_calibration_error", "negative_log_likelihood", "regret", "optimal_actions")
+    measured = ("expected_calibration_error", "negative_log_likelihood", "regret", "optimal_actions", "diverged")
     columns: dict[str, Any] = {
         "experiment": experiment.name,
         "algorithm": experiment.algorithm.name,

@@ -16,6 +16,7 @@ from ..runs.rows import Row, read_row
 from ..runs.run import refuse_other_code, retest
 from .independence import refuse_dependent
 from .record import Files, Trained, record
+from .repeatable import refuse_unrepeatable
 
 
 class Evaluated(NamedTuple):
@@ -68,6 +69,7 @@ def restored(directory: RunDirectory, experiment: Experiment, seed: int, chosen:
         RunError: the checkpoint is missing, or data or code of other packages are not those it was trained with.
     """
     model = build(experiment, seed, split)
+    refuse_unrepeatable(model, split)
     state = checkpoint.restore(_weights(directory, chosen), model.learner.variables)
     refuse_other_images(state, model.source, directory)
     refuse_other_code(state.get("plugins", ""), experiment, directory)

@@ -34,7 +34,11 @@ class SeedGroup(NamedTuple):
 
 
 def with_interval(x: np.ndarray, y: np.ndarray, ci95: np.ndarray) -> Curve:
-    """Return the curve of one run, whose band is its 95% interval over tasks, `y` plus and minus `ci95`."""
+    """Return the curve of one run, whose band is its 95% interval over tasks, `y` plus and minus `ci95`.
+
+    It has a gap where tasks diverged and `y` is not finite.
+    """
+    y = np.where(np.isfinite(y), y, np.nan)
     return Curve(x, y, y - ci95, y + ci95)
 
 

@@ -13,6 +13,7 @@ from matplotlib.patches import Rectangle
 
 from ...algorithms import BUILT_IN
 from ...algorithms.matchingnet import MatchingNetwork
+from ...algorithms.metrics import are_finite
 from ...algorithms.protonet import PrototypicalNetwork
 from ...datasets.images.source import ImageSource
 from ...datasets.sinusoid import SinusoidSource
@@ -138,6 +139,8 @@ def embedding(model: Model, number: int) -> Any:
     batch = _tasks(model, number)
     way, shot = model.experiment.test.way, model.experiment.test.shot
     supports, queries = (each[0].numpy() for each in model.learner.embed(batch))
+    if not (np.isfinite(supports).all() and np.isfinite(queries).all()):
+        raise RunError(f"--kind embedding: the embeddings of test task {number} are not finite")
     prototypes = supports.reshape(way, shot, -1).mean(axis=1)
     plane, center, share = principal_plane(np.concatenate([supports, queries]))
     figure, axes = pyplot.subplots(figsize=(6, 5.5), layout="constrained")
@@ -213,9 +216,13 @@ def principal_plane(points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndar
 
 
 def _answers(model: Model, batch: Episode) -> tuple[np.ndarray, np.ndarray]:
-    """Return the predicted class of each query of the first task, and its probability, `[Q]` each."""
-    probabilities = tf.nn.softmax(model.learner.predict(batch)[-1, 0]).numpy()
-    return probabilities.argmax(axis=1), probabilities.max(axis=1)
+    """Return the predicted class of each query of the first task, and its probability, `[Q]` each.
+
+    A query whose outputs are not finite has the class -1, which is wrong, with probability 1, as in the metrics.
+    """
+    logits = model.learner.predict(batch)[-1, 0]
+    probabilities, answered = tf.nn.softmax(logits).numpy(), are_finite(logits).numpy()
+    return np.where(answered, probabilities.argmax(axis=1), -1), np.where(answered, probabilities.max(axis=1), 1.0)
 
 
 def _answer(axes: Any, left: float, top: float, letter: str, confidence: float, right: bool) -> None:
@@ -227,6 +234,8 @@ def _answer(axes: Any, left: float, top: float, letter: str, confidence: float, 
 
 
 def _letter(place: int) -> str:
-    """Return the letter of a class: A, B, ..., and a number after Z."""
+    """Return the letter of a class: A, B, ..., and a number after Z; ? for no class."""
     place = int(place)
+    if place < 0:
+        return "?"
     return string.ascii_uppercase[place] if place < 26 else str(place + 1)

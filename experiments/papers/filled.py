@@ -58,6 +58,8 @@ def collect(planned: Sequence[Planned]) -> tuple[DataFrame, list[str]]:
         rows += [row.model_copy(update=published) for _, row in measured]
         names += [name] * len(measured)
         beside += [as_text(left_out)] * len(measured)
+        if gone := sum(row.diverged or 0 for _, row in measured):
+            notes.append(f"{name}: {gone} of {sum(row.episodes for _, row in measured)} test tasks diverged")
         try:
             tested[name] = [with_episodes(one.row_path) for one, _ in measured]
         except RunError as error:

@@ -75,6 +75,8 @@ def with_episodes(path: Path) -> Compared:
     directory = RunDirectory(result.parent if own else result.parent.parent)
     episodes = directory.episodes if own else result.with_suffix(".csv")
     values = read_episodes(episodes, row.metric)
+    if row.diverged and row.metric != "accuracy":
+        raise RunError(f"{episodes}: {row.diverged} of {row.episodes} tasks diverged: nothing can be compared")
     if len(values) != row.episodes or not np.isfinite(values).all():
         raise RunError(f"{episodes} has not {row.episodes} finite values of {row.metric}: nothing can be compared")
     if row.mean is None or not np.isclose(values.mean(), row.mean, rtol=1e-6, atol=1e-9):

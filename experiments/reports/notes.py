@@ -66,7 +66,17 @@ def note_on_few(few: Iterable[str], all_of_them: bool) -> list[str]:
     return [f"fewer than {FEW} test episodes{which}: intervals are rough, and missing where all episodes are equal"]
 
 
+def notes_on_diverged(lines: DataFrame) -> list[str]:
+    """Return a note for each of the lines of `averaged` in which test tasks diverged."""
+    return [
+        f"{line['experiment']}: {line['diverged']} of {line['seeds'] * line['episodes']} {line['split']} tasks "
+        "diverged: their outputs are not finite and count as wrong answers"
+        for line in records(lines)
+        if line["diverged"]
+    ]
+
+
 def notes_of(lines: DataFrame, name: str = "experiment") -> list[str]:
     """Return all notes on the lines of a table, which are named by the column `name`."""
     few = lines["episodes"].lt(FEW)
-    return notes_on_seeds(lines, name) + note_on_few(lines.loc[few, name], bool(few.all()))
+    return notes_on_seeds(lines, name) + notes_on_diverged(lines) + note_on_few(lines.loc[few, name], bool(few.all()))

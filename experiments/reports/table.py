@@ -35,7 +35,7 @@ OF_RUNS = {"run": "string", "validation": "Float64", "validation_step": "Int64"}
 # all that was measured
 AVERAGED = ("seeds", "result", "ci95", "seed_std", "difference", "expected_calibration_error",
             "negative_log_likelihood", "minutes", "published", "published_ci95", "published_source", "left_out",
-            "validation", "validation_step")  # fmt: skip
+            "validation", "validation_step", "diverged")  # fmt: skip
 SCALED = ("mean", "ci95", "expected_calibration_error", "validation")  # measured in the unit of `scale_of`
 NOT_SCALED = ("negative_log_likelihood", "regret", "optimal_actions", "seconds")
 HIDDEN = {  # unless lines would look alike without
@@ -129,7 +129,8 @@ def averaged(rows: DataFrame, by: Sequence[str]) -> DataFrame:
     """Return one line per group of rows that differ in nothing but the seed, in the order of their first rows.
 
     A line has the columns of its rows, and: `seeds` (how many), `result`, `ci95`, `seed_std`, `difference`
-    (reproduced minus published), `minutes` (of training, per seed). All that is measured is the mean over the seeds,
+    (reproduced minus published), `minutes` (of training, per seed). `diverged` is the sum over the seeds. All else that
+    is measured is the mean over the seeds,
     and missing where it is missing for one of them. What else differs between the seeds, such as `seed`, is missing;
     the published number is that of the first row. Accuracies and calibration errors are in percent. `left_out` has the
     seeds that no row is of. An interval of zero from fewer than `FEW` episodes, as old rows have it, is none.
@@ -151,12 +152,15 @@ def averaged(rows: DataFrame, by: Sequence[str]) -> DataFrame:
     spread = [*map(_deviation, seeds_of("mean"), result, scales)]
     measured = means | {"result": result, "seed_std": spread}
     alike = rows.groupby(group).nunique(dropna=False).eq(1)
-    others = [name for name in alike if name not in (*by, *measured, "left_out") and name[:9] != "published"]
+    others = [
+        name for name in alike if name not in (*by, *measured, "left_out", "diverged") and name[:9] != "published"
+    ]
     lines = lines.assign(
         **{name: lines[name].where(alike[name]) for name in others},
         **{name: as_column(values, "Float64") for name, values in measured.items()},
         seeds=as_column(map(len, places.values()), "Int64"),
         left_out=as_column(map(_others, seeds_of("left_out"), seeds_of("seed")), "string"),
+        diverged=as_column(map(_total, seeds_of("diverged")), "Int64"),
     )
     return lines.assign(difference=lines["result"] - lines["published"], minutes=lines["seconds"] / 60)
 
@@ -170,6 +174,11 @@ def _others(texts: Sequence[str | None], seeds: Sequence[int]) -> str:
 def _mean(values: Sequence[float | None], scale: float) -> float | None:
     known = [value for value in values if value is not None]
     return scale * exact_sum(known) / len(known) if len(known) == len(values) else None
+
+
+def _total(values: Sequence[float | None]) -> int | None:
+    known = [int(value) for value in values if value is not None]
+    return sum(known) if known else None
 
 
 def _deviation(values: Sequence[float | None], mean: float | None, scale: float) -> float | None:

@@ -22,6 +22,7 @@ FIXED = ("step", "split")
 SPLITS = ("train", "val")
 SCALAR = tf.compat.v1.SummaryMetadata(plugin_data={"plugin_name": "scalars"})  # tf.summary.scalar needs TensorBoard
 TIMES = ("seconds", "tasks_per_second")
+ADDED = ("diverged",)  # columns that files of earlier versions lack
 
 
 class MetricsLog:
@@ -78,23 +79,24 @@ class MetricsLog:
             return []
         lines = self.path.read_text(encoding="utf-8", errors="replace").split("\n")[:-1]
         found = lines[0].split(",") if lines else self.columns
-        if len(found) == len({*found}) and {*found} >= {*self.columns}:
-            self.columns = found  # columns of an earlier version that wrote more stay, empty from here on
+        added = [name for name in self.columns if name in ADDED and name not in found]
+        if len(found) == len({*found}) and {*found, *added} >= {*self.columns}:
+            self.columns = [*found, *added]  # columns of an earlier version that wrote more stay, empty from here on
         else:
             raise RunError(f"{self.path} has other columns than this version writes: use --fresh to train again")
         rows = []
         for number, line in enumerate(lines[1:], 2):
             try:
-                rows.append(self._row(line))
+                rows.append(self._row(line, found))
             except ValueError:
                 raise RunError(
                     f"{self.path}:{number} is not a row of metrics: delete that line, or use --fresh"
                 ) from None
         return rows
 
-    def _row(self, line: str) -> dict[str, str]:
-        """Return a line as a row. Raises ValueError if it is not one."""
-        row = dict(zip(self.columns, line.split(","), strict=True))
+    def _row(self, line: str, columns: Sequence[str]) -> dict[str, str]:
+        """Return a line of these columns as a row. Raises ValueError if it is not one."""
+        row = dict(zip(columns, line.split(","), strict=True))
         if row["split"] not in SPLITS or int(row["step"]) < 1:
             raise ValueError(line)
         for name, text in row.items():

@@ -59,6 +59,7 @@ class Row(BaseModel):
     negative_log_likelihood: Measured = None
     regret: Measured = None  # of trials
     optimal_actions: Measured = None  # their share
+    diverged: int | None = None  # tasks with an output that is not finite; None in rows of versions that did not count
     precision: str = "float32"
     device: str = ""
     seconds: float  # of training and validation

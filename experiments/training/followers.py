@@ -8,6 +8,7 @@ from importlib.metadata import version
 from ...algorithms.workers import Workers
 from ..errors import Interrupted, RunError
 from ..evaluation.measure import test_of, validation_of
+from ..evaluation.repeatable import refuse_unrepeatable
 from ..model import Model, build
 from ..runs.run import Run
 from ..system.signals import StopSignal
@@ -27,6 +28,7 @@ def follow(run: Run, workers: Workers) -> None:
         return
     with StopSignal() as stop:
         model = build(run.experiment, run.seed, workers=workers)
+        refuse_unrepeatable(model)
         validation, experiment = validation_of(model), run.experiment
         steps = TrainingSteps(model, start_together(model))
         with stop.held():

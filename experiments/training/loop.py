@@ -11,7 +11,7 @@ import numpy as np
 
 from ...algorithms.classical.policy import ClassicalPolicy
 from ..errors import Interrupted, RunError, warn
-from ..evaluation.measure import main_metric, validation_of
+from ..evaluation.measure import main_metric, test_of, validation_of
 from ..evaluation.record import Files, Trained, record
 from ..evaluation.tuning import tune
 from ..model import Model, refuse_other_images
@@ -23,7 +23,7 @@ from ..runs.run import refuse_other_code
 from ..system.progress import Progress
 from ..system.signals import StopSignal
 from .followers import start_together
-from .memory import foresee
+from .memory import foresee, foresee_tasks
 from .steps import CALL_SECONDS, TrainingSteps, validates_at
 
 
@@ -44,23 +44,28 @@ class Training:
         self.best_step, self.best_value = 0, math.nan
         self.window: dict[str, float] = {}  # sums of the training metrics since the last row
         self.window_steps, self.window_seconds = 0, 0.0
-        self.evaluation = validation_of(model)
+        self.evaluation, self.final = validation_of(model), test_of(model)
+        self.warned = False  # of validation tasks that diverged
 
     def train(self, stop: StopSignal) -> None:
         """Train from the newest checkpoint, or from the start, to the last step. Classical methods have no steps.
 
         Raises:
             Interrupted: `stop` was requested. A checkpoint is written.
-            RunError: the loss is not finite, or a checkpoint is of another run.
+            RunError: the loss is not finite, a checkpoint is of another run, or the memory does not suffice.
         """
         train, batch = self.experiment.train, self.experiment.train.meta_batch
         self._restore()
         start_together(self.model, self.step)
+        if self.experiment.kind.is_trained:
+            foresee_tasks("test", self.final)
         if self.step == train.steps:
             self._refuse_to_test(stop)
             return
         steps = TrainingSteps(self.model, self.step)
         foresee(self.experiment, steps.traced_update())
+        if self.evaluation:
+            foresee_tasks("validation", self.evaluation)
         log = MetricsLog(self.directory, self._metric_names(steps), self.step)
         saved_at, count = time.monotonic(), 1
         label, file = f"{self.experiment.name} seed {self.seed}", self.directory.progress
@@ -76,15 +81,17 @@ class Training:
                 started = time.monotonic()
                 metrics = steps.take(count)
                 seconds = (time.monotonic() - started) / count
+                rates = metrics.pop("learning_rate")
                 for number in range(count):
                     self.step += 1
                     self._count({name: float(values[number]) for name, values in metrics.items()}, seconds)
                 if self.step % train.log_every == 0 or self.step == train.steps:
-                    self._log_window(log, batch)
+                    self._log_window(log, batch, float(rates[-1]))
                 validate = self.evaluation is not None and validates_at(self.step, self.experiment)
                 if validate:
                     with stop.held(self.workers.count > 1):  # the others would wait for a worker that left
-                        self._validate(log)
+                        if warning := self._validate(log):
+                            progress.say(warning)
                 progress.advance(count, f"loss {metrics['loss'][-1]:.3f}" + self._best_note())
                 if validate or self.step == train.steps or time.monotonic() - saved_at > checkpoint.SECONDS_BETWEEN:
                     self._save()
@@ -108,11 +115,12 @@ class Training:
             checkpoint.restore(self.directory.best, self.variables)
         self.workers.spread(self.variables)
         training = Trained(chosen, self.step, self.seconds, self.experiment.digest)
-        row = record(self.model, training, Files.of_run(self.directory))
+        row = record(self.model, training, Files.of_run(self.directory), evaluation=self.final)
         self.directory.partial_tuning.unlink(missing_ok=True)
         return row
 
-    def _validate(self, log: MetricsLog) -> None:
+    def _validate(self, log: MetricsLog) -> str:
+        """Validate, and save the best checkpoint. Returns a warning at the first validation tasks that diverged."""
         assert self.evaluation is not None
         started = time.monotonic()
         summary = self.evaluation.measure(f"validation at step {self.step}").summary()
@@ -120,9 +128,17 @@ class Training:
         self.seconds += seconds
         log.write(self.step, "val", summary, self.seconds, self.evaluation.episodes / seconds)
         value = summary[main_metric(summary)]
-        if math.isnan(self.best_value) or self._better(value):
+        if not math.isfinite(self.best_value) or self._better(value):
             self.best_step, self.best_value = self.step, value
             self._save_to(self.directory.best)
+        if not summary["diverged"] or self.warned:
+            return ""
+        self.warned = True
+        return (
+            f"warning: {self.experiment.name} seed {self.seed}: {summary['diverged']:.0f} of "
+            f"{self.evaluation.episodes} validation tasks diverged at step {self.step}: their outputs are not finite "
+            "and count as wrong answers; metrics.csv counts them at each validation"
+        )
 
     def _better(self, value: float) -> bool:
         lower_is_better = getattr(self.source, "regression", False)
@@ -141,7 +157,7 @@ class Training:
     def _metric_names(self, steps: TrainingSteps) -> list[str]:
         """Return the columns of metrics.csv: training metrics, the learning rate, validation metrics."""
         validation = self.evaluation.names() if self.evaluation else []
-        return list(dict.fromkeys([*steps.names(), "learning_rate", *validation]))
+        return list(dict.fromkeys([*steps.names(), *validation]))
 
     def _count(self, metrics: dict[str, float], seconds: float) -> None:
         self._refuse_nonfinite(metrics["loss"])
@@ -151,9 +167,10 @@ class Training:
         self.window_seconds += seconds
         self.seconds += seconds
 
-    def _log_window(self, log: MetricsLog, batch: int) -> None:
+    def _log_window(self, log: MetricsLog, batch: int, learning_rate: float) -> None:
+        """Write a row: the means since the last row, and the learning rate of its last step."""
         means = {name: total / self.window_steps for name, total in self.window.items()}
-        means["learning_rate"] = float(self.learner.optimizer.learning_rate)
+        means["learning_rate"] = learning_rate
         log.write(self.step, "train", means, self.seconds, batch * self.window_steps / self.window_seconds)
         self.window, self.window_steps, self.window_seconds = {}, 0, 0.0
 

@@ -1,4 +1,4 @@
-"""Estimate the memory that a training needs, before it starts."""
+"""Estimate the memory that a training, its validations and its test need, before it starts."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import contextlib
 import math
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import tensorflow as tf
 
 from ..config.experiment import Experiment
 from ..errors import RunError, warn
+from ..evaluation.measure import Evaluation
 
 COMPILER = 300 * 2**20  # bytes for programs and their compiler
 SURELY = 2.0  # estimates are too high by up to this factor where kernels work in place
@@ -32,13 +33,39 @@ def foresee(experiment: Experiment, update: Any) -> None:
     Raises:
         RunError: the step certainly needs more.
     """
-    need, available = peak_bytes(update) + COMPILER, available_bytes()
+    _refuse("a training step", update, lambda share: experiment.algorithm.less_memory(experiment.train, share))
+
+
+def foresee_tasks(section: Literal["validation", "test"], evaluation: Evaluation) -> None:
+    """Warn if the tasks that a validation or the test measures at once seem to need more memory than is available.
+
+    Args:
+        section: the section of the spec that decides how large the tasks are.
+        evaluation: the validation or test.
+
+    Raises:
+        RunError: they certainly need more.
+    """
+    sizes = evaluation.stream.columns
+    larger = [f"{section}.{name} ({sizes[name]})" for name in ("query", "shot", "way") if (sizes.get(name) or 1) > 1]
+    lower = larger or [f"{section}.episodes"]  # of trials, which are played together
+    _refuse(f"a call of the {section}", evaluation.traced(), lambda share: [f"lower {each}" for each in lower])
+
+
+def _refuse(what: str, function: Any, savings: Callable[[float], Iterable[str]]) -> None:
+    """Warn, or raise RunError, if a concrete function needs more memory than is available.
+
+    Args:
+        what: the name of the function's work.
+        function: the concrete function.
+        savings: ways to need less, of which the part of the needed memory that is available is known.
+    """
+    need, available = peak_bytes(function) + COMPILER, available_bytes()
     if available is None or need <= available:
         return
-    savings = experiment.algorithm.less_memory(experiment.train, available / need)
     line = (
-        f"a training step needs about {need / 2**30:.1f} GiB and {available / 2**30:.1f} GiB are free: "
-        f"{' or '.join(savings)}"
+        f"{what} needs about {need / 2**30:.1f} GiB and {available / 2**30:.1f} GiB are free: "
+        f"{' or '.join(savings(available / need))}"
     )
     if need > SURELY * available:
         raise RunError(line)

@@ -51,7 +51,10 @@ class TrainingSteps:
         self._drawn: Iterator[Tasks] | None = None
 
     def take(self, count: int) -> dict[str, np.ndarray]:
-        """Run the next `count` meta-updates, and return the values of each metric, `[count]`."""
+        """Run the next `count` meta-updates, and return the values of each metric, `[count]`.
+
+        The metrics are those of the learner, and the learning rate that each update was made with.
+        """
         if self.source.in_memory:
             metrics = self._loop(task_number(self.number), task_number(self.number + count))
         else:
@@ -90,9 +93,10 @@ class TrainingSteps:
 
     def _update(self, task: Any) -> Metrics:
         tasks = self._sample(task) if self.source.in_memory else task
-        if self.share.workers.count == 1:
-            return self.learner.train_step(tasks)
-        return self.learner.train_step(tasks, share=self.share)
+        rate = tf.convert_to_tensor(self.learner.optimizer.learning_rate)  # of this step: the update moves it on
+        alone = self.share.workers.count == 1
+        metrics = self.learner.train_step(tasks) if alone else self.learner.train_step(tasks, share=self.share)
+        return metrics | {"learning_rate": rate}
 
     def _next_task(self) -> Tasks:
         if self._drawn is None:

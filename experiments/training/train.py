@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from ...algorithms.workers import ALONE, Workers
 from ..evaluation.independence import refuse_dependent
-from ..model import build
+from ..evaluation.repeatable import refuse_unrepeatable
+from ..model import Model, build
 from ..runs.continuation import continue_shorter_run
 from ..runs.rows import Row, published_columns, read_row
 from ..runs.run import Run
@@ -37,7 +38,7 @@ def train(run: Run, fresh: bool = False, workers: Workers = ALONE) -> Row:
     """
     directory = run.directory
     # Build first: a spec that cannot be trained must not displace an existing run.
-    built = build(run.experiment, run.seed, workers=workers) if fresh else None
+    built = _built(run, workers) if fresh else None
     if fresh and directory.path.exists():
         with directory.locked():
             directory.set_aside()
@@ -57,14 +58,20 @@ def train(run: Run, fresh: bool = False, workers: Workers = ALONE) -> Row:
         with noted(directory.failure), StopSignal() as stop:
             if fresh:
                 directory.afresh.touch()
-            model = built or build(run.experiment, run.seed, workers=workers)
-            refuse_dependent(model)
+            model = built or _built(run, workers)
             run.write_spec()
             write_json_atomic(directory.environment, provenance.describe())
             continue_shorter_run(run.experiment, directory, model.source.content_digest)
             training = Training(model, directory)
             training.train(stop)
             return training.test()
+
+
+def _built(run: Run, workers: Workers) -> Model:
+    model = build(run.experiment, run.seed, workers=workers)
+    refuse_unrepeatable(model)
+    refuse_dependent(model)
+    return model
 
 
 def finished_row(run: Run) -> tuple[Row, Row]:

@@ -1,6 +1,9 @@
 """Requests of the loop: tasks of which split and seed, the checkpoint of which step, which learning rate."""
 
+import csv
 import math
+import os
+import signal
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,6 +14,7 @@ from metarun.algorithms.learner import outer_optimizer
 from metarun.algorithms.options import OptimizerOptions
 from metarun.datasets.sinusoid import SinusoidSource
 from metarun.experiments.config.load import load
+from metarun.experiments.errors import Interrupted
 from metarun.experiments.evaluation.retest import evaluate
 from metarun.experiments.model import build
 from metarun.experiments.runs import checkpoint
@@ -30,7 +34,7 @@ def test_the_best_checkpoint_is_that_of_the_best_validation(tmp_path, metric, be
     training.source = SimpleNamespace(regression=metric == "mse", content_digest="")
     values = iter([0.3, 0.9, 0.5])
     training.evaluation = SimpleNamespace(
-        measure=lambda _: SimpleNamespace(summary=lambda: {metric: next(values)}), episodes=1
+        measure=lambda _: SimpleNamespace(summary=lambda: {metric: next(values), "diverged": 0}), episodes=1
     )
     for step in (10, 20, 30):
         training.step = step
@@ -53,6 +57,41 @@ def test_tasks_are_of_their_split_and_seed(tmp_path, monkeypatch):
     asked.clear()
     evaluate(tmp_path, "val", {"episode_seed": 6})
     assert asked == {("val", 6)}
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "every"),
+    [("{name: maml, inner_lr: 0.01}", 1), ("{name: reptile, inner_lr: 0.01, inner_batch: 5, serial: true}", 3)],
+)
+def test_fault_09_a_row_has_the_learning_rate_of_its_step(tmp_path, monkeypatch, algorithm, every):
+    """Read the rates after a stop, of steps of several updates, and in TensorBoard. Rejected: that of the next step."""
+    told = ("optimizer={name: sgd, learning_rate: 0.8, schedule: step, decay_every: 2, decay_factor: 0.5}", "jit=off")
+    more = (f"algorithm={algorithm}", f"train={{way: 1, shot: 5, steps: 7, meta_batch: 2, log_every: {every}}}")
+    experiment = load("finn2017/sinusoid", [*SMALL, *told, *more, "validation=null"]).experiment
+    count, applied = Training._count, []
+
+    def stopped(self, metrics, seconds):
+        count(self, metrics, seconds)
+        if self.step == 5 and not applied:  # in the middle, one update after a boundary of the schedule
+            applied.append(self.step)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(Training, "_count", stopped)
+    with pytest.raises(Interrupted):
+        train(Run(experiment, 0, RunDirectory(tmp_path)))
+    train(Run(experiment, 0, RunDirectory(tmp_path)))
+    used = [0.8, 0.8, 0.4, 0.4, 0.2, 0.2, 0.1]
+    with (tmp_path / "metrics.csv").open(newline="") as file:
+        rates = {int(line["step"]): float(line["learning_rate"]) for line in csv.DictReader(file)}
+    assert rates == pytest.approx({step: used[step - 1] for step in range(1, 8) if step % every == 0 or step == 7})
+    events = [
+        (event.step, tf.make_ndarray(value.tensor).item())
+        for path in sorted((tmp_path / "tensorboard" / "train").iterdir())
+        for event in tf.compat.v1.train.summary_iterator(str(path))
+        for value in event.summary.value
+        if value.tag == "learning_rate"
+    ]
+    assert dict(events) == pytest.approx(rates)
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,22 @@
 
 import sys
 
+import numpy as np
 import pytest
 import tensorflow as tf
+from few_shot import learner
 
+from metarun.algorithms import adaptation
+from metarun.algorithms.networks.options import MLPOptions
+from metarun.algorithms.options import MAMLOptions, ReptileOptions
+from metarun.datasets.tasks import Episode
 from metarun.experiments.config.load import load
 from metarun.experiments.errors import RunError
+from metarun.experiments.model import build
+from metarun.experiments.runs.directory import RunDirectory
+from metarun.experiments.system.signals import StopSignal
 from metarun.experiments.training import memory
+from metarun.experiments.training.loop import Training
 from metarun.experiments.training.memory import foresee, peak_bytes
 
 MIB = 2**20
@@ -75,3 +85,58 @@ def test_available_memory_is_told_on_linux():
         assert available and 2**26 < available < 2**50
     else:
         assert available is None
+
+
+@pytest.mark.parametrize(
+    ("spec", "overrides", "told"),
+    [
+        (
+            "finn2017/sinusoid",
+            ["test.query=7", "test.shot=3", "validation={query: 5, episodes: 4, every: 1}", "network.hidden=[8]"],
+            {
+                "test": "2.0 GiB and 0.7 GiB are free: lower test.query (7) or lower test.shot (3)",
+                "validation": "2.0 GiB and 0.7 GiB are free: lower validation.query (5) or lower validation.shot (3)",
+            },
+        ),
+        (
+            "duan2016/bandits-rl2",
+            ["train.meta_batch=4", "algorithm.minibatch=4", "validation=null", "network.units=4"],
+            {"test": "2.0 GiB and 0.7 GiB are free: lower test.episodes"},
+        ),
+    ],
+)
+def test_fault_23_the_memory_of_a_test_is_foreseen(monkeypatch, tmp_path, spec, overrides, told):
+    """Rejected: the kernel's kill in the test, after the whole training; keys of the training, which change nothing."""
+    experiment = load(spec, ["train.steps=1", "test.episodes=4", "jit=off", *overrides]).experiment
+    training = Training(build(experiment, 0), RunDirectory(tmp_path))
+    monkeypatch.setattr(memory, "available_bytes", lambda: 700 * MIB)
+    for section, words in told.items():
+        large = training.final if section == "test" else training.evaluation
+        traced = large.traced()
+        monkeypatch.setattr(memory, "peak_bytes", lambda one, traced=traced: 1700 * MIB if one is traced else MIB)
+        with pytest.raises(RunError) as caught, StopSignal() as stop:
+            training.train(stop)
+        assert str(caught.value).startswith(f"a call of the {section} needs about {words}")
+        assert not training.directory.metrics.exists()
+
+
+@pytest.mark.parametrize("name", ["maml", "reptile"])
+def test_fault_23_queries_beside_supports_are_predicted_in_parts(monkeypatch, name):
+    """Predict a task that is larger than a call should be. Rejected: all images at once; parts that see each other."""
+    network, shape = MLPOptions(hidden=[8], batch_norm=True), (28, 28, 1)
+    options = {"maml": MAMLOptions(inner_lr=0.1), "reptile": ReptileOptions(inner_lr=0.01, inner_batch=5)}[name]
+    generator = np.random.default_rng(0)
+    support, query = (tf.constant(generator.random((2, each, *shape)), tf.float32) for each in (10, 30))
+    labels = [tf.tile(tf.repeat(tf.range(5), each)[None], (2, 1)) for each in (2, 6)]
+    batch = Episode(support, labels[0], query, labels[1], tf.zeros((2, 5), tf.int32), tf.zeros((2, 1), tf.int32))
+    outputs, peaks = [], []
+    for pixels in (10**9, 2 * 11 * 28 * 28 * 6, 1):  # all 30 queries at once, 6, and 1
+        monkeypatch.setattr(adaptation, "PIXELS_AT_ONCE", pixels)
+        one = learner(options, network, "inductive", shape, way=5, jit=False)
+        outputs.append(one.predict(batch))
+        peaks.append(peak_bytes(one.compiled_predict.get_concrete_function(batch)))
+    together = learner(options, network, "transductive", shape, way=5, jit=False).predict(batch)
+    assert np.abs(outputs[0] - together).max() > 0.01
+    for part in outputs[1:]:
+        np.testing.assert_allclose(part, outputs[0], rtol=1e-4, atol=1e-5)
+    assert peaks[1] < peaks[0] / 3 and peaks[2] < peaks[0] / 5

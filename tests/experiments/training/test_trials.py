@@ -103,13 +103,14 @@ def test_rl2_leaves_a_whole_run(tmp_path):
         evaluate(tmp_path / "run", "val", {"shot": 5})
 
 
-def test_a_schedule_ends_with_the_training(tmp_path):
-    """Whatever the number of updates in an iteration, here ten. Rejected: an end in the first of three."""
+def test_fault_09_the_learning_rate_of_an_iteration(tmp_path):
+    """Whatever the number of updates in it, here ten. Rejected: an end in the first of three iterations; the rate of
+    the next iteration, [0.2, 0.1, 0.0]."""
     experiment = loaded(tmp_path, RL2, "optimizer.schedule=linear", "optimizer.learning_rate=0.3")
     train(Run(experiment, 0, RunDirectory(tmp_path / "run")))
     with (tmp_path / "run" / "metrics.csv").open(newline="") as file:
         rates = [float(line["learning_rate"]) for line in csv.DictReader(file) if line["split"] == "train"]
-    assert rates == pytest.approx([0.2, 0.1, 0.0])
+    assert rates == pytest.approx([0.3, 0.2, 0.1])
 
 
 def test_a_table_of_trials(tmp_path):
