@@ -17,6 +17,7 @@ from collections.abc import Callable, Collection
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, get_args
 
+from .errors import DataError, KnownError
 from .options import Options
 
 
@@ -47,6 +48,8 @@ def _load(point: EntryPoint) -> tuple[str | None, Any]:
     try:
         return None, point.load()
     except Exception as error:  # of any kind: it is someone else's code
+        if isinstance(error, KnownError) and not isinstance(error, DataError):
+            raise  # such as a request to stop
         return f"{type(error).__name__}: {error}", None
 
 
