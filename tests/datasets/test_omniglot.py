@@ -179,6 +179,25 @@ class TestFetch:
             download(address, {"a.zip": good})
         assert path.read_bytes() == b"conten"
 
+    @pytest.mark.parametrize("value", ["0", "false", "No", "OFF", "", " 0 "])
+    def test_fault_27_a_no_is_not_offline(self, address, monkeypatch, value):
+        """Rejected: every text that is not empty means yes."""
+        monkeypatch.setenv("no_proxy", "127.0.0.1")
+        monkeypatch.setenv("METARUN_OFFLINE", value)
+        (path,) = download(address, {"a.zip": hashlib.md5(b"content").hexdigest()})
+        assert path.read_bytes() == b"content"
+
+    @pytest.mark.parametrize("value", ["1", "true", "Yes", "ON"])
+    def test_fault_27_a_yes_is_offline(self, monkeypatch, value):
+        monkeypatch.setenv("METARUN_OFFLINE", value)
+        with pytest.raises(DataError, match="this run is offline"):
+            download("http://127.0.0.1:9/", {"a.zip": "0" * 32})
+
+    def test_a_value_that_is_neither_is_refused(self, monkeypatch):
+        monkeypatch.setenv("METARUN_OFFLINE", "perhaps")
+        with pytest.raises(DataError, match="METARUN_OFFLINE is 'perhaps': set it to 1 .* or to 0"):
+            download("http://127.0.0.1:9/", {"a.zip": "0" * 32})
+
     def test_no_network_is_one_line(self, monkeypatch):
         monkeypatch.setenv("no_proxy", "127.0.0.1")
         with pytest.raises(DataError, match="on a machine without internet give your own copy"):
