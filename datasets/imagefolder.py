@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from .errors import DataError
+from .errors import DataError, listed
 from .images import cache, decode, duplicates
 from .images.folders import SPLITS, Classes, cached_name, decoding, divide, divided, find_classes, in_order
 from .images.source import ClassPool, ImageSource
@@ -31,7 +31,6 @@ from .tasks import Split
 
 __all__ = ["build", "divide", "find_classes"]
 AT_ONCE, DECODED = 256, 1 << 26  # images decoded ahead of the one that is written, and their bytes
-DAMAGED = 100  # damaged images that an error names
 FEW_BITS = (8, 10, 12, 14)  # depths of cameras; their values in 16 bits are nearly black
 FILE = np.dtype(  # what the cache keeps of each image
     [("key", "V16"), ("pixels", "V16"), ("largest", "<u2"), ("depth", "u1"), ("frames", "?"), ("read", "?")]
@@ -81,7 +80,7 @@ def build(options: ImageFolderOptions, dtype: str = "float32") -> ImageSource:
 
 
 def _discard_unfinished(options: ImageFolderOptions) -> None:
-    """Discard copies of preparations that failed: all that they hold is in the copy that is whole."""
+    """Remove copies of preparations that failed: all that they hold is in the copy that is whole."""
     for path in cache.folder().glob("imagefolder-*-unfinished.json"):
         if any(path.stem == name for name, _ in _copies(options)):
             cache.discard(path.stem)
@@ -170,7 +169,11 @@ class _Decoder:
                         self.files[row] = file
                 bar.update(len(rows))
         if self.damaged:
-            raise DataError(self._told_damaged())
+            heading = (
+                f"{self.options.path}: {len(self.damaged)} of {len(self.paths)} images cannot be read; the others are "
+                "kept, so that only what changes is read again"
+            )
+            raise DataError(listed(heading, self.damaged))
 
     def _read(self, row: int, former: Former) -> tuple[Any, Any]:
         """Return the pixels of an image and what is noted of it; or a message and None for one that is damaged."""
@@ -187,13 +190,6 @@ class _Decoder:
             return f"{path} cannot be read: {error.strerror}", None
         depth = decode.DEPTHS.index(image.depth)
         return image.pixels, (key, duplicates.digest_of(image.pixels), image.largest, depth, image.frames, True)
-
-    def _told_damaged(self) -> str:
-        number = len(self.damaged)
-        more = [f"  and {number - DAMAGED} more"] if number > DAMAGED else []
-        kept = f"; the others are kept, so that only what changes is read again ({cache.folder()})"
-        first = f"{self.options.path}: {number} of {len(self.paths)} images cannot be read{kept}:"
-        return "\n".join([first, *(f"  {each}" for each in self.damaged[:DAMAGED]), *more])
 
     def _facts(self) -> dict[str, Any]:
         options, files = self.options, self.files

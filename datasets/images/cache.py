@@ -159,6 +159,10 @@ def _publish(temporary: Path, name: str, prepared: Prepared, digest: str) -> Non
         "facts": prepared.facts() if callable(prepared.facts) else prepared.facts,
     }
     temporary.replace(array_path(name))
+    _describe(name, record)
+
+
+def _describe(name: str, record: dict[str, Any]) -> None:
     text = description_path(name).with_name(f".{name}.json.{os.getpid()}")
     text.write_text(json.dumps(record), encoding="utf-8")
     text.replace(description_path(name))
@@ -197,6 +201,14 @@ def described(prefix: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
             continue
         if isinstance(record, dict) and isinstance(record.get("facts"), dict):
             yield path.stem, record
+
+
+def note(name: str, **facts: Any) -> None:
+    """Write more facts into the description of a prepared dataset, if the cache can be written."""
+    with suppress(OSError, ValueError):
+        record = json.loads(description_path(name).read_text(encoding="utf-8"))
+        record["facts"] |= facts
+        _describe(name, record)
 
 
 def verify(name: str, found: Stored | None, report: Callable[[int], object] = bool) -> str:

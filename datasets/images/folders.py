@@ -25,14 +25,14 @@ Classes = list[tuple[str, list[Path]]]  # name and image files, sorted by name
 
 
 class Found(NamedTuple):
-    """What a folder holds."""
+    """The content of a folder."""
 
     classes: dict[str, Classes]  # {"all": classes}, or per split where the folder has train, val and test
     left_out: list[str]  # each with its number, its reason and examples
 
 
 class _LeftOut:
-    """What is left out of a folder, by its kind, as paths from the folder."""
+    """Names that are left out of a folder, by kind, as paths from the folder."""
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -43,6 +43,7 @@ class _LeftOut:
         self.classes: list[str] = []  # without an image that is read
 
     def add(self, kind: list[str], path: Path | str) -> None:
+        """Add a path to one of the lists."""
         kind.append(os.path.relpath(path, self.folder))
 
     def told(self) -> Iterator[str]:

@@ -373,7 +373,7 @@ class TestDepth:
             assert len(np.unique(self.levels(deep_png(low)))) == 17
 
     def test_fault_06_bits_that_were_scaled_to_sixteen_stay(self):
-        """As the standard of PNG has it. Rejected: values beyond 255, or all white."""
+        """The standard of PNG has it so. Rejected: values beyond 255, or all white."""
         for values in (self.LOW * 16, self.LOW * 16 + self.LOW // 256):
             assert abs(self.levels(deep_png(values, 12)) - self.RAMP).max() <= 1
         colours = np.stack([self.LOW * 16] * 3, -1)
