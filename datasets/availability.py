@@ -26,7 +26,7 @@ def overview() -> Iterator[tuple[str, str]]:
         found = [each for part in parts if (each := cache.read(part))]
         if len(found) == len(parts):
             classes, images = sum(len(each.counts) for each in found), sum(len(each.images) for each in found)
-            unknown = ravi_split.unknown_names(dict(enumerate(found))) if name == "miniimagenet" else None  # pyright: ignore
+            unknown = ravi_split.unknown_names(dict(enumerate(found))) if name == "miniimagenet" else None
             beside = f"; {unknown}" if unknown else ""
             yield name, f"ready: {classes} classes, {images} images in {cache.folder()}{beside}"
         else:

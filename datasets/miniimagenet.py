@@ -95,7 +95,7 @@ def import_from(paths: Sequence[Path]) -> None:
 
 def _read_all(name: Callable[[str], str]) -> dict[Split, cache.Stored] | None:
     """Return the three splits from the cache, or None if one is missing."""
-    found = {split: stored for split in SPLITS if (stored := cache.read(name(split)))}
+    found: dict[Split, cache.Stored] = {split: stored for split in SPLITS if (stored := cache.read(name(split)))}
     return found if len(found) == len(SPLITS) else None
 
 

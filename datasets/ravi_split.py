@@ -12,6 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from importlib.resources import files
+from typing import Any
 
 import numpy as np
 
@@ -21,7 +22,7 @@ SPLITS = ("train", "val", "test")
 IN_TWO_SPLITS = {("n03535780", "n03888605"): 5, ("n02950826", "n04389033"): 1}  # classes of equal images -> pairs
 TWICE = 8  # images that may be more than once in a split; two are
 SHOWN = 5
-Parts = Mapping[str, cache.Stored]  # by split
+Parts = Mapping[Any, cache.Stored]  # by split
 
 
 @functools.cache
