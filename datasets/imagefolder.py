@@ -158,16 +158,20 @@ class _Decoder:
             tqdm(total=len(self.paths), desc="images", unit="image", delay=2, disable=not sys.stderr.isatty()) as bar,
         ):
             warnings.simplefilter("ignore")
-            for start in range(0, len(self.paths), at_once):
-                rows = range(start, min(start + at_once, len(self.paths)))
-                for row, (image, file) in zip(rows, pool.map(lambda row: self._read(row, former), rows), strict=True):
-                    if file is None:
-                        self.damaged.append(image)
-                        yield empty
-                    else:
-                        yield image
-                        self.files[row] = file
-                bar.update(len(rows))
+            try:
+                for start in range(0, len(self.paths), at_once):
+                    rows = range(start, min(start + at_once, len(self.paths)))
+                    for row, (image, file) in zip(
+                        rows, pool.map(lambda row: self._read(row, former), rows), strict=True
+                    ):
+                        yield empty if file is None else image
+                        if file is None:
+                            self.damaged.append(image)
+                        else:  # the image is written
+                            self.files[row] = file
+                    bar.update(len(rows))
+            finally:
+                pool.shutdown(cancel_futures=True)  # after a request to stop: those that wait
         if self.damaged:
             heading = (
                 f"{self.options.path}: {len(self.damaged)} of {len(self.paths)} images cannot be read; the others are "

@@ -117,8 +117,9 @@ def _check_sizes(experiment: Experiment, source: TaskSource, only: Split | None)
     shapes: dict[Split, Shape] = {} if only else {"train": training_shape(experiment)}
     if not only and experiment.validation:
         shapes["val"] = validation_shape(experiment)
+    shapes[only or "test"] = shape_of(experiment.test)
     too_few = []
-    for split, shape in (shapes | {only or "test": shape_of(experiment.test)}).items():
+    for split, shape in shapes.items():
         try:
             source.check(split, shape)
         except DataError as error:

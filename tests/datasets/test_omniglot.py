@@ -122,6 +122,15 @@ class TestOmniglot:
             omniglot.prepare([tmp_path / "y.zip"])
         assert sorted(path.name for path in tmp_path.rglob("*.png")) == []
 
+    def test_fault_24_all_damaged_images_are_told(self, tmp_path):
+        with zipfile.ZipFile(tmp_path / "z.zip", "w") as archive:
+            for number in (1, 2, 3):
+                whole = png(0, (105, 105), "1")
+                archive.writestr(f"A/character01/{number:04}_01.png", whole if number == 2 else whole[:40])
+        with pytest.raises(DataError, match="2 images cannot be read") as caught:
+            omniglot.prepare([tmp_path / "z.zip"])
+        assert "0001_01.png" in str(caught.value) and "0003_01.png" in str(caught.value)
+
     def test_pixels_and_numbers_decide_not_the_names_of_folders(self, tmp_path, monkeypatch):
         monkeypatch.setattr(omniglot, "DRAWERS", 1)  # 20 times fewer images
         with zipfile.ZipFile(tmp_path / "z.zip", "w") as archive:
