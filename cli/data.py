@@ -12,12 +12,12 @@ from .options import examples
 
 @click.group(name="data", epilog=examples("data fetch omniglot", "data import miniimagenet mini-imagenet"))
 def command() -> None:
-    """Fetch, import and verify datasets."""
+    """Fetch, import and verify datasets, and clean the cache."""
 
 
 @command.command(name="list", epilog=examples("data list", "data list | grep ready"))
 def list_() -> None:
-    """List each dataset, and whether it is on this machine."""
+    """List each dataset, and whether it is on this machine; then the copies of image folders in the cache."""
     from ..datasets.availability import overview
 
     for name, state in overview():
@@ -78,6 +78,7 @@ def import_(name: str, paths: tuple[Path, ...]) -> None:
 @click.argument("names", nargs=-1, type=click.Choice(sorted(PARTS)), metavar="[NAME]...")
 def verify(names: tuple[str, ...]) -> None:
     """Read every byte of the prepared datasets and compare it with their digests."""
+    from ..datasets import ravi_split
     from ..datasets.errors import DataError
     from ..datasets.images import cache
     from ..experiments.system.progress import Progress
@@ -87,7 +88,46 @@ def verify(names: tuple[str, ...]) -> None:
     total = sum(len(each.images) for each in found.values() if each)
     with Progress("verify", total, unit="image") as progress:
         states = {part: cache.verify(part, each, progress.advance) for part, each in found.items()}
+    splits = {part.rpartition("-")[2]: each for part, each in found.items() if each and states[part] == "good"}
+    splits = {split: splits[split] for split in ravi_split.SPLITS if split in splits}
+    wrong = list(ravi_split.problems(splits)) if len(splits) == len(ravi_split.SPLITS) else []
     for part, state in states.items():
-        click.echo(f"{part:<20}{state}")
+        click.echo(f"{part:<20}{'wrong' if wrong and part in PARTS['miniimagenet'] else state}")
+    if unknown := ravi_split.unknown_names(splits):
+        click.echo(f"miniimagenet: {unknown}")
     if damaged := [part for part, state in states.items() if state == "damaged"]:
         raise DataError(f"{', '.join(damaged)}: damaged in {cache.folder()}; import or fetch again")
+    if wrong:
+        raise DataError(
+            f"miniimagenet is not in the split of Ravi and Larochelle ({'; '.join(wrong)}): import it again"
+        )
+
+
+@command.command(epilog=examples("data clean --dry-run", "data clean --yes"))
+@click.option("--dry-run", is_flag=True, help="List what would be removed; remove nothing.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def clean(dry_run: bool, yes: bool) -> None:
+    """Remove from the cache what nothing reads any more, after a question.
+
+    These are copies of image folders that have changed since or are gone, letters that another version drew, and files
+    of processes that were killed. What a running process reads or prepares is left. Folders of images are not touched.
+    """
+    from ..datasets.availability import megabytes
+    from ..datasets.images import cache, leftovers
+
+    found = list(leftovers.stale())
+    for each in found:
+        click.echo(f"{megabytes(each.size):>12}  {each.what}: {each.reason}")
+    if not found:
+        click.echo(f"nothing in {cache.folder()} is stale")
+        return
+    everything = f"{megabytes(sum(each.size for each in found))} in {cache.folder()}"
+    if dry_run:
+        click.echo(f"{everything} would be removed")
+        return
+    if not yes:
+        click.confirm(f"remove {everything}?", abort=True)
+    left = [each for each in found if not leftovers.discard(each)]
+    for each in left:
+        click.echo(f"left, for a process uses it, or it is another user's: {each.what}")
+    click.echo(f"removed {megabytes(sum(each.size for each in found if each not in left))}")

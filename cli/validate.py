@@ -11,14 +11,18 @@ from .options import examples, overrides
 @click.argument("specs", nargs=-1, required=True, metavar="SPEC...")
 @overrides
 def command(specs: tuple[str, ...], overrides: tuple[str, ...]) -> None:
-    """Check each SPEC and print every mistake with its file, line and key. Runs nothing."""
+    """Check each SPEC and print every mistake with its file, line and key; so for a folder of images. Runs nothing."""
+    from ..datasets.availability import unusable
     from ..experiments.config.load import labelled, load
     from ..experiments.errors import SpecError
 
     problems = []
     for spec in specs:
         try:
-            click.echo(f"{spec}: ok, digest {load(spec, overrides).experiment.digest}")
+            loaded = load(spec, overrides)
+            if unread := unusable(loaded.experiment.dataset):
+                raise SpecError([f"{loaded.origins.get('dataset.path', spec)}: dataset.path: {unread}"])
+            click.echo(f"{spec}: ok, digest {loaded.experiment.digest}")
         except SpecError as error:
             problems.extend(labelled(spec, error.problems, specs))
     if problems:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from .errors import counted
-from .images import cache
+from . import ravi_split
+from .errors import DataError, counted
+from .images import cache, leftovers
+from .images.folders import divided
 from .options import ImageFolderOptions
 
 WITHOUT_FILES = {
@@ -24,10 +26,30 @@ def overview() -> Iterator[tuple[str, str]]:
         found = [each for part in parts if (each := cache.read(part))]
         if len(found) == len(parts):
             classes, images = sum(len(each.counts) for each in found), sum(len(each.images) for each in found)
-            yield name, f"ready: {counted(classes, 'class', 'classes')}, {counted(images, 'image')} in {cache.folder()}"
+            unknown = ravi_split.unknown_names(dict(enumerate(found))) if name == "miniimagenet" else None
+            beside = f"; {unknown}" if unknown else ""
+            held = f"{counted(classes, 'class', 'classes')}, {counted(images, 'image')}"
+            yield name, f"ready: {held} in {cache.folder()}{beside}"
         else:
             yield name, _missing(name)
     yield from WITHOUT_FILES.items()
+    for copy in leftovers.image_folders():
+        yield "imagefolder", f"{megabytes(copy.size)}, {copy.what}"
+
+
+def megabytes(size: int) -> str:
+    """Return a number of bytes in MB."""
+    return f"{size / 1e6:.1f} MB"
+
+
+def unusable(dataset: Any) -> str | None:
+    """Return why the folder of an image folder cannot be read; None for one that can, and for other datasets."""
+    if isinstance(dataset, ImageFolderOptions):
+        try:
+            divided(dataset)
+        except DataError as error:
+            return str(error)
+    return None
 
 
 def needs(dataset: Any) -> str:

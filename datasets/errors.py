@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 
@@ -24,3 +25,11 @@ def counted(number: int, noun: str, several: str = "") -> str:
 
 class DataError(KnownError):
     """Data that are missing, damaged or too few."""
+
+
+def listed(heading: str, problems: Sequence[str], most: int = 100) -> str:
+    """Return a message with a line for each problem, at most `most`; one problem alone needs no heading."""
+    if len(problems) == 1:
+        return problems[0]
+    more = [f"  and {len(problems) - most} more"] if len(problems) > most else []
+    return "\n".join([f"{heading}:", *(f"  {each}" for each in problems[:most]), *more])

@@ -14,7 +14,6 @@ and Georgian. A merged class belongs to the earliest of these.
 from __future__ import annotations
 
 import hashlib
-import re
 import sys
 import unicodedata
 from collections.abc import Sequence
@@ -25,9 +24,9 @@ from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
 from .images import cache
+from .images.leftovers import glyphs_name
 from .images.source import ClassPool, ImageSource
 from .options import GlyphsOptions
-from .plugins import installed_version
 from .tasks import Split
 
 SAMPLES, SIZE, OVERSAMPLING, FONT_SIZE = 20, 28, 4, 84
@@ -40,7 +39,7 @@ ONE = 1 << 16  # 1.0 in the fixed-point numbers of the jitter
 
 def build(options: GlyphsOptions, dtype: str = "float32") -> ImageSource:
     """Build the source of a spec; the first call draws the letters and stores them in the cache."""
-    prepared = cache.load(f"glyphs-{_version()}", draw_all)
+    prepared = cache.load(glyphs_name(), draw_all)
     splits = np.asarray(prepared.facts["splits"])
     pools: dict[Split, ClassPool] = {}
     for split in SPLITS:
@@ -164,9 +163,3 @@ def _split(characters: Sequence[str]) -> Split:
     """Return the earliest split of the characters of a class."""
     scripts: list[Split] = [SCRIPTS.get(unicodedata.name(each).split()[0], "train") for each in characters]
     return min(scripts, key=SPLITS.index)
-
-
-def _version() -> str:
-    """Return the versions of fonts and renderer for the cache's file name; another version draws again."""
-    versions = f"matplotlib{installed_version('matplotlib')}-pillow{installed_version('pillow')}"
-    return re.sub(r"[^\w.+-]+", "-", versions)

@@ -1,55 +1,69 @@
 """The user's own images: class/*.png, or train|val|test/class/*.png.
 
-Without train, val and test folders the classes are divided by `split`, in a random order that depends only on their
-names and `split_seed`. The images are decoded once into the cache, split after split. The name of the cached file
-depends on every image's path, size and time, so a changed folder is read again. The images are never in memory all at
-once, unless the source holds them there.
+The images are decoded once into the cache, split after split. The name of the cached file depends on every image's
+path, size and time, so a changed folder is read again; what has not changed is taken from the former copy. The images
+are never in memory all at once, unless the source holds them there.
 """
 
 from __future__ import annotations
 
+import base64
 import hashlib
-import itertools
+import math
 import os
 import sys
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
-from .errors import DataError
-from .images import cache, decode
+from .errors import DataError, listed
+from .images import cache, decode, duplicates
+from .images.folders import SPLITS, Classes, cached_name, decoding, divide, divided, find_classes, in_order
 from .images.source import ClassPool, ImageSource
 from .options import ImageFolderOptions
 from .tasks import Split
 
-SPLITS: tuple[Split, ...] = ("train", "val", "test")
-DECODER = 3  # changes where the same files give other pixels than before
-AT_ONCE = 256  # images decoded ahead of the one that is written
-Classes = list[tuple[str, list[Path]]]  # name and image files, sorted by name
+__all__ = ["build", "divide", "find_classes"]
+AT_ONCE, DECODED = 256, 1 << 26  # images decoded ahead of the one that is written, and their bytes
+FEW_BITS = (8, 10, 12, 14)  # depths of cameras; their values in 16 bits are nearly black
+FILE = np.dtype(  # what the cache keeps of each image
+    [("key", "V16"), ("pixels", "V16"), ("largest", "<u2"), ("depth", "u1"), ("frames", "?"), ("read", "?")]
+)
+Former = dict[bytes, tuple[np.ndarray, np.ndarray, int]]  # key -> images, what is noted of them, row
+_told: set[str] = set()  # warnings of this process, which builds the source anew for every run
 
 
 def build(options: ImageFolderOptions, dtype: str = "float32") -> ImageSource:
     """Build the source of a spec.
 
     Raises:
-        DataError: The folder has no classes, lacks a split, or is divided already and the spec divides it again.
+        DataError: The folder has no classes, lacks a split, or is divided already and the spec divides it again; or
+            images cannot be read.
     """
-    divided = find_classes(options.path)
-    if "all" in divided:
-        divided = divide(divided["all"], options.split, options.split_seed)
-    else:
-        _refuse_division(options)
-        _tell_shared(options.path, divided)
-    everything = [each for split in SPLITS for each in divided.get(split, [])]
-    stored = cache.load(f"imagefolder-{_digest(options, everything)}", lambda: _prepare(options, everything))
+    splits, left_out = divided(options)
+    everything = in_order(splits)
+    name = cached_name(options, everything)
+    try:
+        stored = cache.load(name, _Decoder(options, everything).prepared, unfinished=f"{name}-unfinished")
+        if frames := stored.facts["frames"]:
+            left_out = [*left_out, f"all but the first frame of {frames} {'files' if frames > 1 else 'file'}"]
+        _discard_unfinished(options)
+    finally:
+        if left_out:
+            _warn(f"{options.path}: left out: {'; '.join(left_out)}")
+    split_of = [split for split in SPLITS for _ in splits.get(split, [])]
+    for line in _doubts(options, stored, split_of):
+        _warn(f"{options.path}: {line}")
     pools: dict[Split, ClassPool] = {}
     classes = rows = 0
     for split in SPLITS:
-        if own := len(divided.get(split, [])):
+        if own := len(splits.get(split, [])):
             counts = stored.counts[classes : classes + own]
             images = stored.images[rows : rows + counts.sum()]  # of the memory map, not a copy
             pools[split] = ClassPool(images, counts, stored.names[classes : classes + own])
@@ -65,102 +79,162 @@ def build(options: ImageFolderOptions, dtype: str = "float32") -> ImageSource:
     )
 
 
-def _refuse_division(options: ImageFolderOptions) -> None:
-    for option in ("split", "split_seed"):
-        if getattr(options, option) != ImageFolderOptions.model_fields[option].default:
-            raise DataError(
-                f"dataset.{option} has no effect: {options.path} is divided already, into the folders train, val and "
-                f"test; remove {option} from the spec, or these folders"
-            )
+def _discard_unfinished(options: ImageFolderOptions) -> None:
+    """Remove copies of preparations that failed: all that they hold is in the copy that is whole."""
+    for path in cache.folder().glob("imagefolder-*-unfinished.json"):
+        if any(path.stem == name for name, _ in _copies(options)):
+            cache.discard(path.stem)
 
 
-def _tell_shared(folder: Path, divided: dict[str, Classes]) -> None:
-    """Warn of class names in two splits: accuracy on classes of the training is not few-shot accuracy."""
-    names = {split: {name.removeprefix(f"{split}/") for name, _ in classes} for split, classes in divided.items()}
-    for one, other in itertools.combinations(names, 2):
-        if both := sorted(names[one] & names[other]):
-            more = f" and {len(both) - 3} more" if len(both) > 3 else ""
-            print(
-                f"warning: {folder}: {one}/ and {other}/ both have {', '.join(both[:3])}{more}; the splits of a "
-                "few-shot dataset have different classes",
-                file=sys.stderr,
-            )
+def _warn(text: str) -> None:
+    """Print a warning on standard error, once in a process."""
+    if text not in _told:
+        _told.add(text)
+        print(f"warning: {text}", file=sys.stderr)
 
 
-def find_classes(folder: Path) -> dict[str, Classes]:
-    """Return the classes of a folder as {"all": classes}, or per split where it has these folders.
+def _doubts(options: ImageFolderOptions, stored: cache.Stored, split_of: Sequence[str]) -> Iterator[str]:
+    """Yield what makes numbers of these images doubtful: classes and images in two splits, depths that are unclear.
 
     Raises:
-        DataError: There is no folder, no class with images, or no training or test class.
+        DataError: `bits` has no effect.
     """
-    if not folder.is_dir():
-        raise DataError(f"{folder} is not a folder: dataset.path must hold class folders with images")
-    names = {each.name for each in _folders(folder)}
-    if "train" in names and names <= set(SPLITS):
-        found = {split: _classes(folder / split, f"{split}/") for split in SPLITS if split in names}
-        missing = [split for split in ("train", "test") if not found.get(split)]
-        if missing:
-            raise DataError(f"{folder} has no classes with images in {' and '.join(missing)}/")
-        return found
-    classes = _classes(folder, "")
-    if not classes and "train" in names:
-        others = ", ".join(sorted(names - set(SPLITS)))
-        raise DataError(f"{folder} has other folders beside train, val and test: move {others} elsewhere")
-    if not classes:
-        endings = ", ".join(decode.FORMATS)
-        raise DataError(f"{folder} has no class folders with images ({endings}): expected {folder}/<class>/<image>")
-    return {"all": classes}
+    yield from _shared_names(stored.names, split_of)
+    equals = [duplicates.Equals(tuple(classes), *numbers) for classes, *numbers in stored.facts["equal"]]
+    yield from duplicates.told(equals, stored.names.__getitem__, split_of.__getitem__)
+    depths, largest = stored.facts["depths"], stored.facts["largest"]
+    if options.bits and not stored.facts["deep"]:
+        raise DataError(f"dataset.bits has no effect: no image of {options.path} has values of 16 bits; remove it")
+    fewer = next((bits for bits in FEW_BITS if largest < 1 << bits), None)
+    if (number := depths.get("16 bits")) and fewer:
+        images = "its only 16-bit image" if number == 1 else f"its {number} 16-bit images"
+        yield (
+            f"no value of {images} passes {(1 << fewer) - 1}, so they are nearly black: if they have {fewer} "
+            f"significant bits, set dataset.bits: {fewer}"
+        )
+    if (low := depths.get("low bits")) and (high := depths.get("high bits")):
+        yield (
+            f"{low} of the images that name fewer bits than 16 seem to have them as the lowest, {high} as the highest: "
+            "set dataset.bits (16: as they are)"
+        )
 
 
-def divide(classes: Classes, shares: Sequence[float], seed: int) -> dict[str, Classes]:
-    """Divide the classes into splits by shares, in a random order of the names; the rounding goes to training."""
-    order = sorted(classes, key=lambda each: hashlib.sha256(os.fsencode(f"{seed}/{each[0]}")).digest())
-    val = round(shares[1] * len(order))
-    test = min(round(shares[2] * len(order)), len(order) - val)  # two halves may both be rounded up
-    train = len(order) - val - test
-    parts = (order[:train], order[train : train + val], order[train + val :])
-    return {split: sorted(part) for split, part in zip(SPLITS, parts, strict=True)}
+def _shared_names(names: Sequence[str], split_of: Sequence[str]) -> Iterator[str]:
+    """Yield class names in two splits: accuracy on classes of the training is not few-shot accuracy."""
+    own = {split: set() for split in SPLITS}
+    for name, split in zip(names, split_of, strict=True):
+        own[split].add(name.removeprefix(f"{split}/"))
+    for one, other in (("train", "val"), ("train", "test"), ("val", "test")):
+        if both := sorted(own[one] & own[other]):
+            more = f" and {len(both) - 3} more" if len(both) > 3 else ""
+            yield (
+                f"{one}/ and {other}/ both have {', '.join(both[:3])}{more}; the splits of a few-shot dataset have "
+                "different classes"
+            )
 
 
-def _classes(folder: Path, prefix: str) -> Classes:
-    found = []
-    for each in _folders(folder):
-        files = sorted(path for path in each.iterdir() if decode.is_image(path.name) and path.is_file())
-        if files:
-            found.append((prefix + each.name, files))
-    return found
+class _Decoder:
+    """Decodes the images of a folder, or takes them from former copies in the cache, and notes what it sees."""
 
+    def __init__(self, options: ImageFolderOptions, classes: Classes):
+        self.options = options
+        self.names = tuple(name for name, _ in classes)
+        self.counts = [len(paths) for _, paths in classes]
+        self.paths = [path for _, paths in classes for path in paths]
+        self.shape = (options.image_size, options.image_size, options.channels)
+        self.files = np.zeros(len(self.paths), FILE)
+        self.damaged: list[str] = []
 
-def _folders(folder: Path) -> list[Path]:
-    """Return the folders in a folder, without .git and other hidden ones."""
-    return sorted(each for each in folder.iterdir() if each.is_dir() and not each.name.startswith("."))
+    def prepared(self) -> cache.Prepared:
+        """Return the input of the cache; its images are read when they are taken."""
+        return cache.Prepared(self._images(), np.asarray(self.counts), self.names, self._facts)
 
-
-def _digest(options: ImageFolderOptions, classes: Classes) -> str:
-    """Return the digest of everything that decides the prepared array."""
-    digest = hashlib.sha256(os.fsencode(f"{DECODER}/{options.path}/{options.image_size}/{options.channels}"))
-    for name, files in classes:
-        for path in files:
-            facts = path.stat()
-            digest.update(os.fsencode(f"{name}/{path.name}/{facts.st_size}/{facts.st_mtime_ns}\n"))
-    return digest.hexdigest()[:24]
-
-
-def _prepare(options: ImageFolderOptions, classes: Classes) -> cache.Prepared:
-    size = (options.image_size, options.image_size)
-    files = [path for _, paths in classes for path in paths]
-
-    def decoded() -> Iterator[np.ndarray]:
+    def _images(self) -> Iterator[np.ndarray]:
+        former, at_once = _former(self.options), max(8, min(AT_ONCE, DECODED // max(1, math.prod(self.shape))))
+        empty = np.zeros(self.shape, np.uint8)
         with (
             warnings.catch_warnings(),  # not in the threads: it is for the whole process
             ThreadPoolExecutor() as pool,
-            tqdm(total=len(files), desc="images", unit="image", delay=2, disable=not sys.stderr.isatty()) as bar,
+            tqdm(total=len(self.paths), desc="images", unit="image", delay=2, disable=not sys.stderr.isatty()) as bar,
         ):
             warnings.simplefilter("ignore")
-            for start in range(0, len(files), AT_ONCE):
-                some = files[start : start + AT_ONCE]
-                yield from pool.map(lambda path: decode.read(path, size, options.channels), some)
-                bar.update(len(some))
+            try:
+                for start in range(0, len(self.paths), at_once):
+                    rows = range(start, min(start + at_once, len(self.paths)))
+                    for row, (image, file) in zip(
+                        rows, pool.map(lambda row: self._read(row, former), rows), strict=True
+                    ):
+                        yield empty if file is None else image
+                        if file is None:
+                            self.damaged.append(image)
+                        else:  # the image is written
+                            self.files[row] = file
+                    bar.update(len(rows))
+            finally:
+                pool.shutdown(cancel_futures=True)  # after a request to stop: those that wait
+        if self.damaged:
+            heading = (
+                f"{self.options.path}: {len(self.damaged)} of {len(self.paths)} images cannot be read; the others are "
+                "kept, so that only what changes is read again"
+            )
+            raise DataError(listed(heading, self.damaged))
 
-    counts = np.asarray([len(paths) for _, paths in classes])
-    return cache.Prepared(decoded(), counts, tuple(name for name, _ in classes), {"folder": str(options.path)})
+    def _read(self, row: int, former: Former) -> tuple[Any, Any]:
+        """Return the pixels of an image and what is noted of it; or a message and None for one that is damaged."""
+        path, options = self.paths[row], self.options
+        try:
+            key = _key(path, options.path)
+            if key in former:
+                images, files, number = former[key]
+                return images[number], files[number]
+            image = decode.read(path, self.shape[:2], options.channels, options.bits)
+        except DataError as error:
+            return str(error), None
+        except OSError as error:  # it went away after the folder was listed
+            return f"{path} cannot be read: {error.strerror}", None
+        depth = decode.DEPTHS.index(image.depth)
+        return image.pixels, (key, duplicates.digest_of(image.pixels), image.largest, depth, image.frames, True)
+
+    def _facts(self) -> dict[str, Any]:
+        options, files = self.options, self.files
+        whole = bool(files["read"].all())
+        depths = Counter(decode.DEPTHS[depth] for depth in files["depth"].tolist())
+        unclear = files["largest"][files["depth"] == decode.DEPTHS.index("16 bits")]
+        return {
+            "folder": str(options.path),
+            "decoding": decoding(options),
+            "options": {"path": str(options.path), **options.model_dump(mode="json", exclude={"path", "in_memory"})},
+            "unfinished": not whole,
+            "frames": int(files["frames"].sum()),
+            "depths": dict(depths),
+            "deep": int((files["largest"] > 0).sum()),
+            "largest": int(unclear.max(initial=0)),
+            "equal": duplicates.find(files["pixels"], self.counts) if whole else [],
+            "files": base64.b64encode(files.tobytes()).decode(),
+        }
+
+
+def _key(path: Path, folder: Path) -> bytes:
+    """Return a digest of an image's path below the folder, its size and its time."""
+    facts = path.stat()
+    text = f"{os.path.relpath(path, folder)}/{facts.st_size}/{facts.st_mtime_ns}"
+    return hashlib.blake2b(os.fsencode(text), digest_size=16).digest()
+
+
+def _former(options: ImageFolderOptions) -> Former:
+    """Return the images of the folder that the cache holds, decoded in the same way, by their keys."""
+    found: Former = {}
+    for name, facts in _copies(options):
+        if stored := cache.read(name):
+            files = np.frombuffer(base64.b64decode(facts["files"]), FILE)
+            rows = np.flatnonzero(files["read"])
+            keys = files["key"][rows].tolist()
+            found.update((key, (stored.images, files, row)) for key, row in zip(keys, rows.tolist(), strict=True))
+    return found
+
+
+def _copies(options: ImageFolderOptions) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield name and facts of each copy of the folder in the cache whose images were decoded in the same way."""
+    for name, record in cache.described("imagefolder-"):
+        if record["facts"].get("decoding") == decoding(options):
+            yield name, record["facts"]

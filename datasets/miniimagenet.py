@@ -5,6 +5,7 @@ the user's copy, in any of the usual forms:
 - folders or tar archives train, val, test with class folders in them;
 - Ravi's train.csv, val.csv and test.csv (filename,label) beside a folder images/;
 - the pickles mini-imagenet-cache-{train,val,test}.pkl, read by an unpickler that can only build arrays.
+The classes are compared with the known ones, and the images of all splits with each other (`ravi_split`).
 Images of another size are resized to 84x84 by Lanczos (recipes differ in the filter, and results with it).
 """
 
@@ -17,14 +18,15 @@ import sys
 import tarfile
 import warnings
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
-from .errors import DataError
+from . import ravi_split
+from .errors import DataError, listed
 from .images import cache, decode, pickles
 from .images.source import ClassPool, ImageSource
 from .options import MiniImagenetOptions
@@ -44,17 +46,18 @@ def build(options: MiniImagenetOptions, dtype: str = "float32") -> ImageSource:
     Raises:
         DataError: The data have not been imported.
     """
-    prepared: dict[Split, cache.Stored | None] = {split: cache.read(_cached(split)) for split in SPLITS}
-    pools: dict[Split, ClassPool] = {}
-    for split, found in prepared.items():
-        if found is None:
-            raise DataError(
-                "miniimagenet has not been imported: `metarun data import miniimagenet PATH...` reads your copy (class "
-                "folders or tar archives by split, Ravi's CSVs with images/, or the pickled cache)"
-            )
-        pools[split] = ClassPool(found.images, found.counts, found.names)
+    prepared = _read_all(_cached)
+    if prepared is None:
+        raise DataError(
+            "miniimagenet has not been imported: `metarun data import miniimagenet PATH...` reads your copy (class "
+            "folders or tar archives by split, Ravi's CSVs with images/, or the pickled cache)"
+        )
+    _refuse_others(prepared, f"miniimagenet in {cache.folder()}", "import it again")
+    pools: dict[Split, ClassPool] = {
+        split: ClassPool(prepared[split].images, prepared[split].counts, prepared[split].names) for split in SPLITS
+    }
     mean, std = _normalisation(options.normalisation, prepared["train"])
-    digest = hashlib.sha256(" ".join(found.digest for found in prepared.values() if found).encode()).hexdigest()
+    digest = _digest(prepared)
     return ImageSource(
         "miniimagenet", pools, mean=mean, std=std, in_memory=options.in_memory, content_digest=digest, dtype=dtype
     )
@@ -64,18 +67,57 @@ def import_from(paths: Sequence[Path]) -> None:
     """Fill the cache from the user's copy. Older data stay until all of it is read.
 
     Raises:
-        DataError: The copy does not hold all 100 classes with 600 images each, or cannot be read.
+        DataError: The copy does not hold all 100 classes with 600 images each, has classes or images in two splits, or
+            cannot be read.
     """
+    shown = ", ".join(map(str, paths))
     with cache.locked("miniimagenet"):
-        new = {split: f"{_cached(split)}-new" for split in SPLITS}
         try:
+            wrong = []
             for split in SPLITS:
-                cache.store(new[split], prepare(paths, split))
+                try:
+                    cache.store(_new(split), prepare(paths, split))
+                except DataError as error:
+                    wrong.append(str(error))
+            if wrong:
+                raise DataError(listed(f"{shown}: {len(wrong)} splits cannot be imported", list(dict.fromkeys(wrong))))
+            if (prepared := _read_all(_new)) is None:
+                raise DataError(f"{cache.folder()} cannot be read back after writing: check the disk")
+            _refuse_others(prepared, shown, "use another copy", _new)
+            if unknown := ravi_split.unknown_names(prepared):
+                print(f"warning: {shown}: {unknown}", file=sys.stderr)
             for split in SPLITS:
-                cache.rename(new[split], _cached(split))
+                cache.rename(_new(split), _cached(split))
         finally:
-            for name in new.values():
-                cache.remove(name)
+            for split in SPLITS:
+                cache.remove(_new(split))
+
+
+def _read_all(name: Callable[[str], str]) -> dict[Split, cache.Stored] | None:
+    """Return the three splits from the cache, or None if one is missing."""
+    found: dict[Split, cache.Stored] = {split: stored for split in SPLITS if (stored := cache.read(name(split)))}
+    return found if len(found) == len(SPLITS) else None
+
+
+def _digest(prepared: Mapping[Split, cache.Stored]) -> str:
+    return hashlib.sha256(" ".join(prepared[split].digest for split in SPLITS).encode()).hexdigest()
+
+
+def _refuse_others(
+    prepared: Mapping[Split, cache.Stored], where: str, way_out: str, name: Callable[[str], str] | None = None
+) -> None:
+    """Raise DataError if the splits are not those of Ravi and Larochelle; what was checked once is noted in the cache.
+
+    An older version imported whatever had the right numbers of images.
+    """
+    digest = _digest(prepared)
+    if prepared["train"].facts.get("checked") == digest:
+        return
+    if wrong := list(ravi_split.problems(prepared)):
+        raise DataError(
+            f"{where} is not miniImageNet in the split of Ravi and Larochelle ({'; '.join(wrong)}): {way_out}"
+        )
+    cache.note((name or _cached)("train"), checked=digest)
 
 
 def prepare(paths: Sequence[Path], split: Split) -> cache.Prepared:
@@ -91,11 +133,11 @@ def prepare(paths: Sequence[Path], split: Split) -> cache.Prepared:
             f"{shown}: no {split} split: expected {split}/<class>/*.jpg, {split}.tar(.gz), {split}.csv with images/, "
             f"or mini-imagenet-cache-{split}.pkl"
         )
-    wrong = [f"{name} has {len(each)}" for name, each in found.items() if len(each) != IMAGES]
+    wrong = [f"{name} has {len(each)}" for name, each in sorted(found.items()) if len(each) != IMAGES]
     if len(found) != CLASSES[split] or wrong:
         raise DataError(
             f"{shown}: {split} has {len(found)} classes of {CLASSES[split]}"
-            + (f"; {wrong[0]} images of {IMAGES}" if wrong else "")
+            + (f"; {', '.join(wrong[:20])} images of {IMAGES}" if wrong else "")
             + ": the copy is not complete, or not the split of Ravi and Larochelle"
         )
     names = sorted(found)
@@ -120,8 +162,8 @@ def moments(pictures: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     return mean, np.sqrt(variance)
 
 
-def _normalisation(name: str, train: cache.Stored | None) -> tuple[Sequence[float], Sequence[float]]:
-    if name == "unit" or train is None:
+def _normalisation(name: str, train: cache.Stored) -> tuple[Sequence[float], Sequence[float]]:
+    if name == "unit":
         return (0.0,), (1.0,)
     return IMAGENET if name == "imagenet" else (train.facts["mean"], train.facts["std"])
 
@@ -150,10 +192,14 @@ def _read(path: Path, split: Split) -> Found:
 def _collect(entries: Iterator[tuple[str, str, bytes]], label: str) -> Found:
     """Decode (class, name, bytes) entries, ordered by name within a class."""
     found: dict[str, list[tuple[str, np.ndarray]]] = {}
+    damaged: list[str] = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for name, where, data in tqdm(entries, desc=label, unit="image", delay=2, disable=not sys.stderr.isatty()):
-            found.setdefault(name, []).append((where, decode.decode(data, where, SIZE, 3)))
+            try:
+                found.setdefault(name, []).append((where, decode.decode(data, where, SIZE, 3)))
+            except DataError as error:
+                damaged.append(str(error))
             most = max(CLASSES.values())  # all of ImageNet would take hours
             if len(found) > most:
                 raise DataError(f"{label}: {where} is of class number {most + 1}: miniImageNet has {most} at most")
@@ -161,6 +207,8 @@ def _collect(entries: Iterator[tuple[str, str, bytes]], label: str) -> Found:
                 raise DataError(
                     f"{label}: {where} is image number {IMAGES + 1} of its class: miniImageNet has {IMAGES}"
                 )
+    if damaged:
+        raise DataError(listed(f"{label}: {len(damaged)} images cannot be read", damaged))
     return {name: [image for _, image in sorted(each, key=lambda pair: pair[0])] for name, each in found.items()}
 
 
@@ -193,12 +241,16 @@ def _from_tar(path: Path) -> Found:
 
 def _from_csv(table: Path, folder: Path) -> Found:
     def entries() -> Iterator[tuple[str, str, bytes]]:
+        missing = []
         with open(table, encoding="utf-8-sig", newline="") as file:
             for row in csv.DictReader(file):
                 name = Path(row.get("filename") or "").name  # no path out of the folder
                 if not (folder / name).is_file():
-                    raise DataError(f"{table} names {name!r}, which is not in {folder}")
+                    missing.append(f"{table} names {name!r}, which is not in {folder}")
+                    continue
                 yield row.get("label") or "", str(folder / name), (folder / name).read_bytes()
+        if missing:
+            raise DataError(listed(f"{len(missing)} images are missing", missing))
 
     try:
         return _collect(entries(), table.name)
@@ -243,3 +295,7 @@ def _flat(rows: Any) -> Any:
 
 def _cached(split: str) -> str:
     return f"miniimagenet-{split}"
+
+
+def _new(split: str) -> str:
+    return f"{_cached(split)}-new"

@@ -23,7 +23,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from .errors import DataError, counted
+from .errors import DataError, counted, listed
 from .images import cache
 from .images.download import download
 from .images.source import ClassPool, ImageSource, Rotations
@@ -78,14 +78,20 @@ def prepare(paths: Sequence[Path]) -> cache.Prepared:
         DataError: Some of Omniglot is missing, or the images differ from it.
     """
     bitmap_of: dict[tuple[int, int], np.ndarray] = {}
+    damaged: list[str] = []
     with tqdm(
         total=CHARACTERS * DRAWERS, desc="omniglot", unit="image", delay=2, disable=not sys.stderr.isatty()
     ) as bar:
         for path in paths:
             for member, data in _members(path):
                 number, drawer = MEMBER.search(member).groups()  # pyright: ignore
-                bitmap_of[int(number), int(drawer)] = _decode(data, f"{path}: {member}")
+                try:
+                    bitmap_of[int(number), int(drawer)] = _decode(data, f"{path}: {member}")
+                except DataError as error:
+                    damaged.append(str(error))
                 bar.update()
+    if damaged:
+        raise DataError(listed(f"{len(damaged)} images cannot be read", damaged))
     found, complete = len(bitmap_of), CHARACTERS * DRAWERS
     numbers = {number for number, _ in bitmap_of}
     if found != complete or numbers != set(range(1, CHARACTERS + 1)):

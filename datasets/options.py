@@ -123,7 +123,7 @@ class MiniImagenetOptions(ImageOptions):
 
 
 class ImageFolderOptions(ImageOptions):
-    """Your own images: class/*.png|jpg|jpeg|webp|bmp, or train|val|test/class/*."""
+    """Your own images: class/*.png (jpg, gif, tiff, webp, bmp, ppm, jp2, avif), or train|val|test/class/*."""
 
     name: Literal["imagefolder"] = "imagefolder"
     path: Path = Field(strict=False, description="The folder; relative to the spec's own folder.")
@@ -131,6 +131,13 @@ class ImageFolderOptions(ImageOptions):
         default=84, ge=8, le=1024, description="Height and width in pixels after resizing, by Lanczos."
     )
     channels: Literal[1, 3] = Field(default=3, description="1: grey; 3: RGB. Transparent parts become white.")
+    bits: int | None = Field(
+        default=None,
+        ge=1,
+        le=16,
+        description="Significant bits of 16-bit images, 12 for many cameras: 2^bits - 1 becomes white; default: as the "
+        "file says (PNG's sBIT, TIFF's BitsPerSample), otherwise 16.",
+    )
     split: tuple[float, float, float] = Field(
         default=(0.64, 0.16, 0.2),
         strict=False,

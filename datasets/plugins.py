@@ -21,6 +21,7 @@ from pathlib import Path
 from traceback import walk_tb
 from typing import Any, get_args
 
+from .errors import DataError, KnownError
 from .options import Options
 
 MODULES = {"pillow": "PIL"}  # package -> its module, where the names differ
@@ -68,6 +69,8 @@ def _load(point: EntryPoint) -> tuple[str | None, Any]:
     try:
         return None, point.load()
     except Exception as error:  # of any kind: it is someone else's code
+        if isinstance(error, KnownError) and not isinstance(error, DataError):
+            raise  # such as a request to stop
         return f"{type(error).__name__}: {error}", None
 
 

@@ -8,10 +8,12 @@ outside one. A batch of tasks is drawn at once, although each task has its own k
 from __future__ import annotations
 
 import functools
+import math
 
 import tensorflow as tf
 
 GAMMA_ROUNDS = 4
+KEYS_AT_ONCE = 1024  # per draw, where classes may be large
 ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 PARITY = 0x1BD11BDA
 
@@ -138,12 +140,42 @@ class TaskKeys:
             *shape: The shape of independent draws per task.
             counts: Bounds below `among` for each draw, int32, broadcast to `[T, *shape]`.
         """
+        if counts is not None and among > 2 * KEYS_AT_ONCE:
+            return self._distinct_in_parts(purpose, among, choose, shape, counts)
         # int32 keys: the sign bit is as random as the others
         keys = tf.bitcast(self.bits(purpose, *shape, among), tf.int32)
         keys = tf.maximum(keys, tf.int32.min + 1)
         if counts is not None:
             keys = tf.where(tf.range(among) < counts[..., None], keys, tf.int32.min)
         return tf.math.top_k(keys, choose).indices
+
+    def _distinct_in_parts(
+        self, purpose: str, among: int, choose: int, shape: tuple[int, ...], counts: tf.Tensor
+    ) -> tf.Tensor:
+        """Draw what `distinct` draws, bit for bit, with keys up to the largest of the counts and no further."""
+        draws = math.prod(shape)
+        half = (draws * among + 1) // 2  # `bits` makes these from the first words, the others from the second ones
+        bounds = tf.reshape(tf.broadcast_to(counts, (self.tasks, *shape)), (self.tasks, draws, 1))
+        key = (self.key[0][:, None, None], self.key[1][:, None, None])
+
+        def part(start: tf.Tensor, keys: tf.Tensor, numbers: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+            own = start + tf.range(KEYS_AT_ONCE)
+            place = (tf.range(draws) * among)[:, None] + own  # [draws, n]
+            first = place < half
+            counter = tf.cast(tf.where(first, place, place - half), tf.uint32)[None]
+            words = threefry(key, (counter, tf.constant(PURPOSES[purpose], tf.uint32)))
+            new = tf.bitcast(tf.where(first, *words), tf.int32)
+            new = tf.where(own < bounds, tf.maximum(new, tf.int32.min + 1), tf.int32.min)
+            keys = tf.concat([keys, new], axis=2)  # equal keys keep their order
+            numbers = tf.concat([numbers, tf.broadcast_to(own, new.shape)], axis=2)
+            keys, best = tf.math.top_k(keys, choose)
+            return start + KEYS_AT_ONCE, keys, tf.gather(numbers, best, batch_dims=2)
+
+        none = tf.fill((self.tasks, draws, choose), tf.int32.min)
+        _, _, numbers = tf.while_loop(
+            lambda start, *_: start < tf.reduce_max(counts), part, (0, none, tf.zeros_like(none)), parallel_iterations=1
+        )
+        return tf.reshape(numbers, (self.tasks, *shape, choose))
 
 
 # Numbers that name streams and draws; changing one changes every result.

@@ -13,6 +13,7 @@ from ..algorithms import ALGORITHMS
 from ..algorithms.build import Setup
 from ..algorithms.build import build as build_learner
 from ..algorithms.workers import ALONE, Workers
+from ..datasets.errors import DataError, listed
 from ..datasets.tasks import Episode, EpisodeStream, Shape, Split, TaskSource
 from ..datasets.trials import Trials, TrialSource, TrialStream
 from .config.experiment import Experiment, Test, Train, Validation
@@ -116,12 +117,19 @@ def _refuse_misfits(experiment: Experiment, source: Any) -> None:
 
 
 def _check_sizes(experiment: Experiment, source: TaskSource, only: Split | None) -> None:
-    """Raise DataError if a split holds too few classes or images."""
-    if not only:
-        source.check("train", training_shape(experiment))
+    """Raise DataError, with all of them, if splits hold too few classes or images."""
+    shapes: dict[Split, Shape] = {} if only else {"train": training_shape(experiment)}
     if not only and experiment.validation:
-        source.check("val", validation_shape(experiment))
-    source.check(only or "test", shape_of(experiment.test))
+        shapes["val"] = validation_shape(experiment)
+    shapes[only or "test"] = shape_of(experiment.test)
+    too_few = []
+    for split, shape in shapes.items():
+        try:
+            source.check(split, shape)
+        except DataError as error:
+            too_few.append(str(error))
+    if too_few:
+        raise DataError(listed(f"{source.name} has too few classes or images", too_few))
 
 
 def shape_of(section: Train | Test) -> Shape:

@@ -11,10 +11,11 @@ import errno
 import fcntl
 import hashlib
 import json
+import math
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -36,7 +37,7 @@ class Prepared(NamedTuple):
     images: Iterable[np.ndarray]  # N x [H, W, C] uint8, taken one by one: all of them need not fit in memory
     counts: np.ndarray  # [classes] images of each class
     names: tuple[str, ...]  # one per class
-    facts: dict[str, Any]  # JSON-able
+    facts: dict[str, Any] | Callable[[], dict[str, Any]]  # JSON-able; a function is called after the last image
 
 
 class Stored(NamedTuple):
@@ -58,8 +59,13 @@ def folder() -> Path:
     return Path(pooch.os_cache("metarun"))
 
 
-def load(name: str, prepare: Callable[[], Prepared]) -> Stored:
+def load(name: str, prepare: Callable[[], Prepared], unfinished: str = "") -> Stored:
     """Return the prepared dataset `name` from the cache; fill the cache with `prepare()` first if it is absent.
+
+    Args:
+        name: The name of the dataset.
+        prepare: Called under a lock, by one process at a time.
+        unfinished: The name under which a preparation that fails or is stopped is kept; "": it is lost.
 
     Raises:
         DataError: The cache cannot be written or locked, or `prepare` raises it.
@@ -69,7 +75,7 @@ def load(name: str, prepare: Callable[[], Prepared]) -> Stored:
     with locked(name):
         found = read(name)  # another process may have been faster
         if found is None:
-            store(name, prepare())
+            store(name, prepare(), unfinished)
             found = read(name)
     if found is None:
         raise DataError(f"{array_path(name)} cannot be read back after writing: check the disk")
@@ -85,9 +91,7 @@ def read(name: str) -> Stored | None:
         record = json.loads(description.read_text(encoding="utf-8"))
         if record["format"] != FORMAT:
             return None
-        if array.stat().st_size != record["bytes"]:
-            raise ValueError(f"{array.stat().st_size} bytes instead of {record['bytes']}")
-        images = np.load(array, mmap_mode="r", allow_pickle=False)
+        images = _mapped(array, record["bytes"])
         counts = np.asarray(record["counts"], np.int64)
         if images.dtype != np.uint8 or images.ndim != 4 or len(images) != counts.sum():
             raise ValueError("the array does not match its description")
@@ -97,8 +101,28 @@ def read(name: str) -> Stored | None:
     return Stored(images, counts, tuple(record["names"]), record["facts"], record["digest"])
 
 
-def store(name: str, prepared: Prepared) -> None:
+def _mapped(array: Path, size: int) -> np.memmap:
+    """Return a file of `size` bytes as a memory map.
+
+    A shared lock on the file tells `discard` that it is in use. The map keeps the file open, and so the lock, until no
+    array looks at it.
+    """
+    with open(array, "rb") as file:
+        with suppress(OSError):  # some file systems have no locks
+            fcntl.flock(file, fcntl.LOCK_SH)
+        if not _is_at(file.fileno(), array):  # discarded before the lock was held
+            raise FileNotFoundError(f"{array} is gone")
+        if os.fstat(file.fileno()).st_size != size:
+            raise ValueError(f"{os.fstat(file.fileno()).st_size} bytes instead of {size}")
+        np.lib.format.read_magic(file)
+        shape, _, kind = np.lib.format.read_array_header_1_0(file)
+        return np.memmap(file, kind, "r", file.tell(), shape)
+
+
+def store(name: str, prepared: Prepared, unfinished: str = "") -> None:
     """Write a prepared dataset into the cache.
+
+    If `prepared.images` raises an error, what it had given is kept under the name `unfinished`, the other rows are 0.
 
     Raises:
         DataError: The disk is full, or the cache cannot be written.
@@ -111,22 +135,37 @@ def store(name: str, prepared: Prepared) -> None:
         temporary = array.with_name(f".{array.name}.{os.getpid()}")
         try:
             digest = _write(temporary, prepared.images, int(prepared.counts.sum()))
-            record = {
-                "format": FORMAT,
-                "bytes": temporary.stat().st_size,
-                "digest": digest,
-                "counts": prepared.counts.tolist(),
-                "names": list(prepared.names),
-                "facts": prepared.facts,
-            }
-            temporary.replace(array)
+            _publish(temporary, name, prepared, digest)
+        except OSError:
+            raise
+        except BaseException:
+            if unfinished and temporary.exists():
+                _publish(temporary, unfinished, prepared, digest="")
+            raise
         finally:
             temporary.unlink(missing_ok=True)
-        text = description_path(name).with_name(f".{name}.json.{os.getpid()}")
-        text.write_text(json.dumps(record), encoding="utf-8")
-        text.replace(description_path(name))
     except OSError as error:
         raise DataError(disk_message(error)) from None
+
+
+def _publish(temporary: Path, name: str, prepared: Prepared, digest: str) -> None:
+    """Give a file of images its name, and write its description."""
+    record = {
+        "format": FORMAT,
+        "bytes": temporary.stat().st_size,
+        "digest": digest,
+        "counts": prepared.counts.tolist(),
+        "names": list(prepared.names),
+        "facts": prepared.facts() if callable(prepared.facts) else prepared.facts,
+    }
+    temporary.replace(array_path(name))
+    _describe(name, record)
+
+
+def _describe(name: str, record: dict[str, Any]) -> None:
+    text = description_path(name).with_name(f".{name}.json.{os.getpid()}")
+    text.write_text(json.dumps(record), encoding="utf-8")
+    text.replace(description_path(name))
 
 
 def _write(path: Path, images: Iterable[np.ndarray], number: int) -> str:
@@ -140,13 +179,36 @@ def _write(path: Path, images: Iterable[np.ndarray], number: int) -> str:
     digest = _digest_of(shape)
     with open(path, "wb") as file:
         np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
-        for image in chain([first], images):
-            pixels = image.astype(np.uint8, casting="equiv").tobytes()
-            file.write(pixels)
-            digest.update(pixels)
-        file.flush()
+        size = file.tell() + math.prod(shape)
+        try:
+            for image in chain([first], images):
+                pixels = image.astype(np.uint8, casting="equiv").tobytes()
+                file.write(pixels)
+                digest.update(pixels)
+        finally:
+            file.truncate(size)
+            file.flush()
         os.fsync(file.fileno())
     return digest.hexdigest()
+
+
+def described(prefix: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield name and description of each prepared dataset whose name begins with `prefix`."""
+    for path in sorted(folder().glob(f"{prefix}*.json")):
+        try:
+            record = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        if isinstance(record, dict) and isinstance(record.get("facts"), dict):
+            yield path.stem, record
+
+
+def note(name: str, **facts: Any) -> None:
+    """Write more facts into the description of a prepared dataset, if the cache can be written."""
+    with suppress(OSError, ValueError):
+        record = json.loads(description_path(name).read_text(encoding="utf-8"))
+        record["facts"] |= facts
+        _describe(name, record)
 
 
 def verify(name: str, found: Stored | None, report: Callable[[int], object] = bool) -> str:
@@ -166,6 +228,18 @@ def remove(name: str) -> None:
     """Remove a prepared dataset from the cache."""
     description_path(name).unlink(missing_ok=True)
     array_path(name).unlink(missing_ok=True)
+
+
+def discard(name: str) -> bool:
+    """Remove a prepared dataset, unless a process reads or prepares it; return whether it was removed."""
+    try:
+        with locked(name, wait=False), open(array_path(name), "r+b") as file:  # NFS locks what is open for writing
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            remove(name)
+            lock_path(name).unlink(missing_ok=True)
+    except (DataError, OSError):
+        return False
+    return True
 
 
 def rename(name: str, to: str) -> None:
@@ -199,24 +273,51 @@ def description_path(name: str) -> Path:
     return folder() / f"{name}.json"
 
 
+def lock_path(name: str) -> Path:
+    """Return the path of the lock file of a dataset."""
+    return folder() / f".{name}.lock"
+
+
 @contextmanager
-def locked(name: str) -> Iterator[None]:
-    """Hold the lock of a dataset, so that one process at a time prepares it."""
-    path = folder() / f".{name}.lock"
+def locked(name: str, wait: bool = True) -> Iterator[None]:
+    """Hold the lock of a dataset, so that one process at a time prepares it.
+
+    Raises:
+        DataError: The lock cannot be made, or, without `wait`, another process holds it.
+    """
+    path = lock_path(name)
+    handle = -1
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(path, os.O_CREAT | os.O_RDWR, 0o666)
-    except OSError as error:
-        raise DataError(disk_message(error)) from None
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        except OSError as error:  # some file systems have no locks
-            reason = f"{path} cannot be locked ({error.strerror}): set METARUN_CACHE to a folder on a disk with locks"
-            raise DataError(reason) from None
+        while handle < 0:
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                handle = os.open(path, os.O_CREAT | os.O_RDWR, 0o666)
+                with suppress(OSError):  # another user's
+                    os.fchmod(handle, 0o666)  # whatever the umask is: the members of a group share a cache
+            except OSError as error:
+                raise DataError(disk_message(error)) from None
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise DataError(f"{name} is being prepared by another process") from None
+            except OSError as error:  # some file systems have no locks
+                raise DataError(
+                    f"{path} cannot be locked ({error.strerror}): set METARUN_CACHE to a folder on a disk with locks"
+                ) from None
+            if not _is_at(handle, path):  # `discard` removed it meanwhile
+                os.close(handle)
+                handle = -1
         yield
     finally:
-        os.close(handle)
+        if handle >= 0:
+            os.close(handle)
+
+
+def _is_at(handle: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(handle), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def disk_message(error: OSError) -> str:

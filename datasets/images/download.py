@@ -11,6 +11,20 @@ from pathlib import Path
 from ..errors import DataError
 from . import cache
 
+YES, NO = ("1", "true", "yes", "on", "y", "t"), ("", "0", "false", "no", "off", "n", "f")
+
+
+def offline() -> bool:
+    """Return whether METARUN_OFFLINE forbids downloads.
+
+    Raises:
+        DataError: Its value is neither a yes nor a no.
+    """
+    value = os.environ.get("METARUN_OFFLINE", "").strip()
+    if value.lower() not in YES + NO:
+        raise DataError(f"METARUN_OFFLINE is {value!r}: set it to 1 (download nothing) or to 0")
+    return value.lower() in YES
+
 
 def download(address: str, archives: Mapping[str, str]) -> list[Path]:
     """Download archives into the cache and check them; good copies that are there stay.
@@ -32,7 +46,7 @@ def download(address: str, archives: Mapping[str, str]) -> list[Path]:
     def good(name: str) -> bool:
         return (folder / name).is_file() and pooch.file_hash(str(folder / name), "md5") == archives[name]
 
-    if os.environ.get("METARUN_OFFLINE") and (missing := [name for name in archives if not good(name)]):
+    if offline() and (missing := [name for name in archives if not good(name)]):
         raise DataError(
             f"{folder} has no good copy of {', '.join(missing)} and this run is offline: `metarun data fetch` on a "
             "machine with internet and the same METARUN_CACHE"

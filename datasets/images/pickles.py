@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import DataError
+from ..errors import DataError, KnownError
 
 
 class _PlainType:
@@ -90,6 +90,8 @@ def load_arrays(path: Path) -> dict[str, Any]:
     try:
         with open(path, "rb") as file:
             content = _ArrayUnpickler(file, encoding="latin1").load()
+    except KnownError:
+        raise  # such as a request to stop
     except Exception as error:  # a malformed pickle raises almost anything
         raise DataError(f"{path} is not a pickle of plain arrays ({error}): nothing in it was run") from None
     if not isinstance(content, dict):

@@ -19,6 +19,7 @@ from ..tasks import Episode, Shape, Split, TaskSource
 
 Rotations = Literal["none", "classes", "per-task"]
 DEVICE_BYTES = 4 * 2**30  # "auto": a pool up to this size is held in memory as one tensor
+TOO_FEW_SHOWN = 20  # classes that an error names
 
 
 class ClassPool(NamedTuple):
@@ -105,11 +106,13 @@ class ImageSource(TaskSource):
                 f"{self.name}: {split} has {counted(self.classes(split), 'class', 'classes')}, "
                 f"fewer than way {shape.way}: lower way, or add classes"
             )
-        fewest = int(np.argmin(pool.counts))
-        if pool.counts[fewest] < need:
+        if len(few := np.flatnonzero(pool.counts < need)):
+            shown = ", ".join(f"{pool.names[number]} {pool.counts[number]}" for number in few[:TOO_FEW_SHOWN])
+            more = f" and {len(few) - TOO_FEW_SHOWN} more" if len(few) > TOO_FEW_SHOWN else ""
+            classes = f"{split} class has" if len(few) == 1 else f"{split} classes have"
             raise DataError(
-                f"{self.name}: {split} class {pool.names[fewest]} has {counted(pool.counts[fewest], 'image')}, "
-                f"fewer than shot + query = {shape.shot} + {shape.query}: lower them, or add images"
+                f"{self.name}: {len(few)} {classes} fewer images than shot + query = {shape.shot} + {shape.query}: "
+                f"{shown}{more}; lower them, or add images"
             )
 
     def sample(self, split: Split, index: tf.Tensor | int, tasks: int, shape: Shape, seed: int) -> Episode:

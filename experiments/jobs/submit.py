@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ...datasets.availability import absent, needs
+from ...datasets.availability import absent, needs, unusable
 from ...datasets.errors import DataError, counted
 from ..config.checks import unshareable
 from ..config.experiment import Cluster, Experiment
@@ -97,9 +97,14 @@ def submit(
 
 
 def preview(runs: Sequence[Run], out: Path, executor: str, settings: Mapping[str, Any], fresh: bool = False) -> Preview:
-    """Return what `submit` would do. Raises SpecError, as it would, for settings that contradict the specs."""
+    """Return what `submit` would do.
+
+    Raises:
+        SpecError, DataError: as `submit` would, for settings that contradict the specs and folders without images.
+    """
     clusters = clusters_of(runs, executor, settings)
     missing, alive = todo(runs, out, fresh)
+    refuse_missing_data(missing, folders_alone=True)
     words = {run.directory.path: "to do" for run in missing} | {
         run.directory.path: "queued or running" for run in alive
     }
@@ -200,8 +205,11 @@ def devices_for(runs: int, clusters: Collection[Cluster], settings: Mapping[str,
     return devices(runs, most, settings.get("gpus", 0))
 
 
-def refuse_missing_data(runs: Sequence[Run]) -> None:
-    """Raise DataError if the data of a run are not on this machine."""
-    for experiment in {run.experiment.dataset.model_dump_json(): run.experiment for run in runs}.values():
-        if absent(experiment.dataset):
-            raise DataError(f"before submitting: {needs(experiment.dataset)}")
+def refuse_missing_data(runs: Sequence[Run], folders_alone: bool = False) -> None:
+    """Raise DataError if the data of a run are not on this machine, or only if its image folder cannot be used."""
+    for dataset in {run.experiment.dataset.model_dump_json(): run.experiment.dataset for run in runs}.values():
+        unread = unusable(dataset)
+        if absent(dataset) and (unread or not folders_alone):
+            raise DataError(f"before submitting: {needs(dataset)}")
+        if unread:
+            raise DataError(f"before submitting: {unread}")

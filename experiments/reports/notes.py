@@ -68,6 +68,8 @@ def note_on_few(few: Iterable[str], all_of_them: bool) -> list[str]:
 
 def notes_on_diverged(lines: DataFrame) -> list[str]:
     """Return a note for each of the lines of `averaged` in which test tasks diverged."""
+    if "diverged" not in lines:
+        return []
     return [
         f"{line['experiment']}: {line['diverged']} of {line['seeds'] * line['episodes']} {line['split']} tasks "
         "diverged: their outputs are not finite and count as wrong answers"

@@ -8,10 +8,12 @@ import tracemalloc
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from pictures import png
 from PIL import Image
 
-from metarun.datasets import miniimagenet
+from metarun.cli.data import command as data_verb
+from metarun.datasets import miniimagenet, ravi_split
 from metarun.datasets.errors import DataError
 from metarun.datasets.images import cache
 from metarun.datasets.options import MiniImagenetOptions
@@ -50,6 +52,18 @@ class TestMiniImagenet:
                         f"n{number}{each}_{image}.png",
                         png(50 * number + 10 * each + image),
                     )
+
+    WNIDS = {  # the first classes of each split
+        "n00": "n01532829", "n01": "n01558993", "n02": "n01704323", "n10": "n01855672", "n11": "n02091244",
+        "n20": "n01930112", "n21": "n01981276"
+    }  # fmt: skip
+
+    def named(self, root, **other):
+        """Write folders whose classes have their WordNet numbers, but for those in `other`."""
+        self.folders(root)
+        for own, name in (self.WNIDS | other).items():
+            (folder,) = root.glob(f"*/{own}")
+            folder.rename(folder.with_name(name))
 
     def folders(self, root):
         for split, name, file, data in self.entries():
@@ -224,3 +238,103 @@ class TestMiniImagenet:
         (tmp_path / "train.csv").write_text("filename,label\n../secret.png,n0\n")
         with pytest.raises(DataError, match=r"names 'secret\.png', which is not in"):
             miniimagenet.import_from([tmp_path])
+
+    def test_fault_03_names_of_classes_are_compared(self, tmp_path, capsys):
+        """Validation and test are classes of training. Rejected: "ready", since the numbers of classes are right."""
+        self.named(tmp_path / "good")
+        miniimagenet.import_from([tmp_path / "good"])
+        assert "warning" not in capsys.readouterr().err
+        before = miniimagenet.build(MiniImagenetOptions()).content_digest
+        self.named(tmp_path / "bad", n10="n01749939", n21="n02091244")
+        told = r"val has 1 classes of train: n01749939; test has 1 classes of val: n02091244"
+        with pytest.raises(DataError, match=told):
+            miniimagenet.import_from([tmp_path / "bad"])
+        self.named(tmp_path / "foreign", n00="n01440764")
+        with pytest.raises(DataError, match="train has 1 classes that are not of miniImageNet: n01440764"):
+            miniimagenet.import_from([tmp_path / "foreign"])
+        assert miniimagenet.build(MiniImagenetOptions()).content_digest == before
+
+    def test_fault_03_names_that_cannot_be_compared_are_told(self, tmp_path, capsys):
+        self.folders(tmp_path)
+        miniimagenet.import_from([tmp_path])
+        told = "7 of 7 class names (n00, n01, n02 and 4 more) are no WordNet numbers"
+        assert told in capsys.readouterr().err
+        assert told in CliRunner().invoke(data_verb, ["list"]).output
+        assert told in CliRunner().invoke(data_verb, ["verify", "miniimagenet"]).output
+        (tmp_path / "test" / "n20").rename(tmp_path / "test" / "n11")
+        with pytest.raises(DataError, match="1 classes are in two splits: n11"):
+            miniimagenet.import_from([tmp_path])
+
+    @pytest.mark.parametrize("named", [True, False])
+    def test_fault_03_an_image_in_two_splits_is_refused(self, tmp_path, named):
+        """The pixels tell, not the names of files. Rejected: an import of whatever has the right numbers."""
+        (self.named if named else self.folders)(tmp_path)
+        one, other = next((tmp_path / "train").glob("*/*")), next((tmp_path / "test").glob("*/*"))
+        with Image.open(one) as image:
+            image.save(other.with_suffix(".bmp"))
+        other.unlink()
+        with pytest.raises(DataError, match="1 image is in several classes, 1 of them in several splits"):
+            miniimagenet.import_from([tmp_path])
+
+    def test_fault_03_the_equal_images_of_the_original_are_none(self, tmp_path):
+        """Six images of it are in training and validation."""
+        self.named(tmp_path, n00="n03888605", n10="n03535780")
+        pairs = zip(
+            *(sorted((tmp_path / name).iterdir()) for name in ("train/n03888605", "val/n03535780")), strict=True
+        )
+        for one, other in pairs:
+            other.write_bytes(one.read_bytes())
+        miniimagenet.import_from([tmp_path])
+
+    def test_fault_03_copies_within_a_split_are_refused(self, tmp_path):
+        self.named(tmp_path)
+        for name in ("n01532829", "n01558993", "n01704323"):
+            first, *rest = sorted((tmp_path / "train" / name).iterdir())
+            for each in rest:
+                each.write_bytes(first.read_bytes())
+        with pytest.raises(DataError, match="9 images are copies of another one in their split"):
+            miniimagenet.import_from([tmp_path])
+
+    def test_fault_03_an_older_import_is_checked_when_it_is_read(self, tmp_path, monkeypatch):
+        """An older version imported anything of the right counts. Rejected: its copy is read, and verify says good."""
+        self.named(tmp_path)
+        other = next((tmp_path / "val").glob("*/*"))
+        other.write_bytes(next((tmp_path / "train").glob("*/*")).read_bytes())
+        with monkeypatch.context() as patch:
+            patch.setattr(ravi_split, "problems", lambda parts: ())
+            miniimagenet.import_from([tmp_path])
+        cache.note("miniimagenet-train", checked="")
+        with pytest.raises(DataError, match="1 of them in several splits.*import it again"):
+            miniimagenet.build(MiniImagenetOptions())
+        done = CliRunner().invoke(data_verb, ["verify"])
+        assert isinstance(done.exception, DataError) and "in several splits" in str(done.exception)
+        assert "miniimagenet-val    wrong" in done.output and "good" not in done.output
+        other.write_bytes(png(255))
+        miniimagenet.import_from([tmp_path])
+        cache.note("miniimagenet-train", checked="")
+        miniimagenet.build(MiniImagenetOptions())
+        assert len(cache.read("miniimagenet-train").facts["checked"]) == 64, "not looked at again"
+
+    def test_fault_24_all_damaged_images_are_told(self, tmp_path):
+        self.folders(tmp_path)
+        names = [
+            f"{split}/{name}/{name}_{n}.png"
+            for split, name, n in (("train", "n00", 0), ("train", "n02", 1), ("val", "n11", 3))
+        ]
+        for name in names:
+            (tmp_path / name).write_bytes(b"nothing")
+        with pytest.raises(DataError) as caught:
+            miniimagenet.import_from([tmp_path])
+        assert all(name in str(caught.value) for name in names)
+
+
+def test_fault_03_the_known_classes_are_64_16_and_20():
+    classes = ravi_split.classes()
+    assert [list(classes.values()).count(split) for split in SPLITS] == [64, 16, 20]
+    assert classes["n01532829"] == "train" and classes["n09256479"] == "val" and classes["n07613480"] == "test"
+
+
+@pytest.mark.slow
+def test_fault_03_the_real_images_are_imported(real_data):
+    miniimagenet.import_from([real_data / "miniimagenet"])
+    assert miniimagenet.build(MiniImagenetOptions()).pools["test"].images.shape == (12000, 84, 84, 3)

@@ -122,6 +122,15 @@ class TestOmniglot:
             omniglot.prepare([tmp_path / "y.zip"])
         assert sorted(path.name for path in tmp_path.rglob("*.png")) == []
 
+    def test_fault_24_all_damaged_images_are_told(self, tmp_path):
+        with zipfile.ZipFile(tmp_path / "z.zip", "w") as archive:
+            for number in (1, 2, 3):
+                whole = png(0, (105, 105), "1")
+                archive.writestr(f"A/character01/{number:04}_01.png", whole if number == 2 else whole[:40])
+        with pytest.raises(DataError, match="2 images cannot be read") as caught:
+            omniglot.prepare([tmp_path / "z.zip"])
+        assert "0001_01.png" in str(caught.value) and "0003_01.png" in str(caught.value)
+
     def test_pixels_and_numbers_decide_not_the_names_of_folders(self, tmp_path, monkeypatch):
         monkeypatch.setattr(omniglot, "DRAWERS", 1)  # 20 times fewer images
         with zipfile.ZipFile(tmp_path / "z.zip", "w") as archive:
@@ -178,6 +187,25 @@ class TestFetch:
         with pytest.raises(DataError, match="has no good copy of a.zip and this run is offline"):
             download(address, {"a.zip": good})
         assert path.read_bytes() == b"conten"
+
+    @pytest.mark.parametrize("value", ["0", "false", "No", "OFF", "", " 0 "])
+    def test_fault_27_a_no_is_not_offline(self, address, monkeypatch, value):
+        """Rejected: every text that is not empty means yes."""
+        monkeypatch.setenv("no_proxy", "127.0.0.1")
+        monkeypatch.setenv("METARUN_OFFLINE", value)
+        (path,) = download(address, {"a.zip": hashlib.md5(b"content").hexdigest()})
+        assert path.read_bytes() == b"content"
+
+    @pytest.mark.parametrize("value", ["1", "true", "Yes", "ON"])
+    def test_fault_27_a_yes_is_offline(self, monkeypatch, value):
+        monkeypatch.setenv("METARUN_OFFLINE", value)
+        with pytest.raises(DataError, match="this run is offline"):
+            download("http://127.0.0.1:9/", {"a.zip": "0" * 32})
+
+    def test_a_value_that_is_neither_is_refused(self, monkeypatch):
+        monkeypatch.setenv("METARUN_OFFLINE", "perhaps")
+        with pytest.raises(DataError, match="METARUN_OFFLINE is 'perhaps': set it to 1 .* or to 0"):
+            download("http://127.0.0.1:9/", {"a.zip": "0" * 32})
 
     def test_no_network_is_one_line(self, monkeypatch):
         monkeypatch.setenv("no_proxy", "127.0.0.1")

@@ -1,9 +1,12 @@
 """Threefry against its published known answers, and the draws built on it."""
 
+import math
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from metarun.datasets import random
 from metarun.datasets.random import PURPOSES, STREAMS, TaskKeys, threefry
 
 KNOWN = [  # key, counter, output: Random123's known-answer file, threefry2x32 with 20 rounds
@@ -66,6 +69,31 @@ def test_counts_lower_the_bound_of_each_draw():
     assert sorted(drawn[0, 0]) == [0, 1, 2]
     everything = TaskKeys.of_stream(0, "train", 0, 200).distinct("images", 8, 3, 2, counts=tf.tile(counts, (200, 1)))
     assert everything.numpy()[:, 0].max() == 2 and everything.numpy()[:, 1].max() == 7
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("among", [3000, 3001])
+def test_fault_27_a_large_class_changes_no_draw_and_costs_the_others_nothing(monkeypatch, among, compiled):
+    """The draws are those of before, bit for bit. Rejected: a key for every image of the largest class."""
+    generator = np.random.default_rng(0)
+    for largest in (40, among):
+        counts = tf.constant(generator.integers(7, largest, (4, 5), endpoint=True), tf.int32)
+        drawn = []
+        for at_once in (1024, 10_000):
+            monkeypatch.setattr(random, "KEYS_AT_ONCE", at_once)
+
+            def draw(counts=counts):
+                return TaskKeys.of_stream(3, "test", 8, 4).distinct("images", among, 6, 5, counts=counts)
+
+            drawn.append(tf.function(draw, jit_compile=True)() if compiled else draw())
+        np.testing.assert_array_equal(*drawn)
+    words, original = [], random.threefry
+    monkeypatch.setattr(
+        random, "threefry", lambda key, counter: words.append(counter[0].shape) or original(key, counter)
+    )
+    monkeypatch.setattr(random, "KEYS_AT_ONCE", 1024)
+    TaskKeys.of_stream(3, "test", 8, 4).distinct("images", 1_000_000, 6, 5, counts=tf.fill((4, 5), 900))
+    assert sum(math.prod(shape) for shape in words[1:]) == 5 * 1024
 
 
 def test_normal_numbers_have_mean_0_variance_1_and_normal_tails():

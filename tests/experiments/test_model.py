@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from metarun import datasets
+from metarun.datasets.errors import DataError
 from metarun.datasets.options import BanditsOptions, GlyphsOptions, SinusoidOptions
 from metarun.datasets.tasks import EpisodeStream, Shape, TaskSource
 from metarun.datasets.trials import TrialStream
@@ -82,3 +83,11 @@ def test_a_model_has_three_streams(cache_folder):
     assert [(stream.split, stream.seed) for stream in streams] == [("train", 7), ("val", 5), ("train", 5)]
     assert streams[0].shape.way == 6 and streams[2].shape.way == 5
     assert isinstance(experiment.dataset, GlyphsOptions)
+
+
+def test_fault_24_splits_with_too_few_images_are_told_at_once(cache_folder):
+    """Rejected: the second is told once the first is mended."""
+    experiment = load("quickstart/protonet", ["train.query=200", "test.query=100"]).experiment
+    with pytest.raises(DataError) as caught:
+        build(experiment, 0)
+    assert all(f"{split} classes have fewer images" in str(caught.value) for split in ("train", "val", "test"))

@@ -1,17 +1,23 @@
 """The dataset cache: prepared once however many want it, whole or not there, damage found."""
 
+import gc
 import json
 import os
+import shutil
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from pictures import png
 
+from metarun.cli.data import command as data
 from metarun.cli.data import fetch
+from metarun.datasets import imagefolder
 from metarun.datasets.errors import DataError
-from metarun.datasets.images import cache
+from metarun.datasets.images import cache, leftovers
+from metarun.datasets.options import ImageFolderOptions
 
 
 @pytest.fixture(autouse=True)
@@ -146,3 +152,79 @@ def test_a_full_disk_is_named_and_leaves_nothing(monkeypatch):
     with pytest.raises(DataError, match="the disk is full"):
         cache.load("x", prepared)
     assert not [path for path in cache.folder().iterdir() if not path.name.endswith(".lock")]
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """Write an image folder beside the cache; return its path."""
+    for name in "abc":
+        (tmp_path / "imgs" / name).mkdir(parents=True)
+        for number in range(2):
+            (tmp_path / "imgs" / name / f"{number}.png").write_bytes(png(10 * ord(name) % 256 + number, (8, 8)))
+    return tmp_path / "imgs"
+
+
+def touched(pictures, times=1):
+    """Prepare a folder, and again after each of so many changes."""
+    for number in range(times + 1):
+        source = imagefolder.build(ImageFolderOptions(path=pictures, image_size=8))
+        os.utime(pictures / "a" / "0.png", ns=(number, number))
+    return source
+
+
+def test_fault_27_copies_of_image_folders_are_listed_and_cleaned(folder, pictures, capsys):
+    """Every touched image leaves a copy of the whole folder. Rejected: nothing shows and nothing removes them."""
+    touched(pictures, 2)
+    imagefolder.build(ImageFolderOptions(path=pictures, image_size=8))  # the folder as it is
+    (folder / ".imagefolder-x.npy.1").write_bytes(bytes(1000))
+    (folder / "glyphs-old.npy").write_bytes(b"")
+    (folder / "glyphs-old.json").write_text('{"facts": {}}')
+    (folder / "foreign.json").write_text('{"facts": {}}')
+    listed = CliRunner().invoke(data, ["list"]).output
+    assert listed.count(f" MB, {pictures}: 3 classes, 6 images of 8x8x3") == 4
+    before = sorted(folder.iterdir())
+    told = CliRunner().invoke(data, ["clean", "--dry-run"]).output
+    assert told.count(f"{pictures}: 3 classes, 6 images of 8x8x3: the folder has changed") == 3
+    assert "drawn with another version" in told and "left by a process that was killed" in told
+    assert CliRunner().invoke(data, ["clean"], input="n\n").exit_code == 1
+    assert sorted(folder.iterdir()) == before
+    assert "removed" in CliRunner().invoke(data, ["clean"], input="y\n").output
+    left = [path.name for path in folder.glob("*.npy")]
+    assert len(left) == 1 and (folder / "foreign.json").exists() and not list(folder.glob(".*.npy*"))
+    assert CliRunner().invoke(data, ["clean", "--yes"]).output.startswith("nothing in ")
+    shutil.rmtree(pictures)
+    assert "the folder is not on this machine" in CliRunner().invoke(data, ["clean", "--yes"]).output
+    assert not list(folder.glob("imagefolder-*"))
+
+
+def test_fault_27_what_a_process_reads_is_left(folder, pictures):
+    """A map of a file that is gone may end the process on a disk of another machine."""
+    source = touched(pictures)
+    program = "import sys; from metarun.datasets.images import cache; print(cache.discard(sys.argv[1]))"
+    (name,) = [path.stem for path in folder.glob("imagefolder-*.npy")][:1] or [""]
+    names = [path.stem for path in folder.glob("imagefolder-*.npy")]
+    used = [each for each in names if not cache.discard(each)]
+    assert len(names) == 2 and len(used) == 1 and name in names
+    run = lambda: subprocess.run([sys.executable, "-c", program, used[0]], capture_output=True, text=True).stdout  # noqa: E731
+    assert run() == "False\n" and source.pools["train"].images.any()
+    del source
+    gc.collect()
+    assert run() == "True\n" and not list(folder.glob("imagefolder-*"))
+
+
+def test_what_is_being_prepared_is_left(folder):
+    (folder / ".imagefolder-x.npy.1").write_bytes(b"half")
+    with cache.locked("imagefolder-x"):
+        (found,) = leftovers.stale()
+        assert not leftovers.discard(found)
+    assert leftovers.discard(found) and not list(leftovers.stale())
+
+
+def test_members_of_a_group_share_the_locks(folder):
+    before = os.umask(0o077)
+    try:
+        with cache.locked("x"):
+            pass
+    finally:
+        os.umask(before)
+    assert (folder / ".x.lock").stat().st_mode & 0o777 == 0o666

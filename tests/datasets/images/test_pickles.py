@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from metarun.datasets.errors import DataError
+from metarun.datasets.errors import DataError, KnownError
 from metarun.datasets.images import pickles
 
 
@@ -110,4 +110,18 @@ def test_pickles_that_are_no_dict_of_arrays(tmp_path, data):
     path = tmp_path / "x.pkl"
     path.write_bytes(data)
     with pytest.raises(DataError, match=r"x\.pkl"):
+        pickles.load_arrays(path)
+
+
+def test_a_request_to_stop_is_not_told_as_a_bad_pickle(tmp_path, monkeypatch):
+    class Stopped(KnownError):
+        pass
+
+    def stop(self):
+        raise Stopped("stopped")
+
+    monkeypatch.setattr(pickles._ArrayUnpickler, "load", stop)
+    path = tmp_path / "x.pkl"
+    path.write_bytes(pickle.dumps({}))
+    with pytest.raises(Stopped):
         pickles.load_arrays(path)

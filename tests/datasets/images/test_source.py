@@ -135,7 +135,7 @@ def test_streaming_draws_the_same_tasks_as_memory(make_source):
 def test_too_few_classes_or_images_are_named(make_source):
     with pytest.raises(DataError, match="fake: train has 12 classes, fewer than way 13"):
         make_source().check("train", Shape(13, 1, 1))
-    with pytest.raises(DataError, match=r"fake: val class class 0 has 6 images, fewer than shot \+ query = 5 \+ 2"):
+    with pytest.raises(DataError, match=r"12 val classes have fewer images than shot \+ query = 5 \+ 2: class 0 6"):
         make_source().check("val", Shape(5, 5, 2))
     make_source().check("val", Shape(5, 5, 1))
 

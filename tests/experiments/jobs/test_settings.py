@@ -2,14 +2,20 @@
 
 import errno
 import fcntl
+from pathlib import Path
 
 import pytest
 import slurm_jobs
+from click.testing import CliRunner
 
+from metarun.cli.validate import command as validate
+from metarun.datasets.errors import DataError
 from metarun.experiments.config.experiment import Cluster
-from metarun.experiments.errors import RunError
+from metarun.experiments.errors import RunError, SpecError
 from metarun.experiments.jobs.arrays import for_table, options
+from metarun.experiments.jobs.submit import preview
 from metarun.experiments.runs.rows import merge
+from metarun.experiments.runs.sweep import grid
 from metarun.experiments.system import lock
 
 
@@ -42,3 +48,22 @@ def test_images_that_are_not_there_are_told_before_the_queue(tmp_path):
     (tmp_path / "images.yaml").write_text(spec)
     told = slurm_jobs.metarun(tmp_path, "submit", "images.yaml", "--executor", "local", code=1)
     assert f"before submitting: imagefolder, not here: {tmp_path / 'nowhere'} is not a folder" in told
+
+
+def test_fault_27_a_preview_and_validate_refuse_a_folder_that_is_not_there(tmp_path, monkeypatch):
+    """A dataset that is to be downloaded is no mistake. Rejected: ok, and an error once the run starts."""
+    spec = slurm_jobs.SPEC.replace("{name: sinusoid}", "{name: imagefolder, path: nowhere}")
+    spec = spec.replace("{name: maml, inner_lr: 0.01}", "{name: protonet}").replace("way: 1", "way: 2")
+    (tmp_path / "images.yaml").write_text(spec)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("METARUN_CACHE", str(tmp_path / "empty"))
+    nowhere, out = tmp_path / "nowhere", Path("runs")
+    for told in (f"{nowhere} is not a folder", f"{nowhere} has no class folders with images"):
+        with pytest.raises(DataError, match=f"before submitting: .*{told}"):
+            preview(grid(["images.yaml"], (), [], out), out, "local", {})
+        error = CliRunner().invoke(validate, ["images.yaml"]).exception
+        assert isinstance(error, SpecError) and str(error).startswith(f"images.yaml:5: dataset.path: {told}")
+        nowhere.mkdir(exist_ok=True)
+    (tmp_path / "images.yaml").write_text(spec.replace("imagefolder, path: nowhere", "omniglot"))
+    assert CliRunner().invoke(validate, ["images.yaml"]).output.startswith("images.yaml: ok")
+    preview(grid(["images.yaml"], (), [], out), out, "local", {})
