@@ -23,11 +23,9 @@ from ..runs.run import Run
 from ..system import lock
 from ..system.provenance import cores
 from ..system.signals import StopSignal
-from .job import work
+from .job import plainly, work
+from .slurm import of_outer_job
 from .submission import Submission, new_submission
-
-# variables of a job around this process
-OUTER = ("SLURM_JOB_ID", "SLURM_ARRAY_TASK_ID", "SLURM_STEP_NUM_TASKS", "TF_CONFIG")
 
 
 def devices(runs: int, most: int | None, gpus: int) -> list[str | None]:
@@ -107,8 +105,8 @@ def run_here(
 
 def _work(path: str, tests: Sequence[dict], threads: int, gpu: str | None) -> None:
     """Train a run in this new process, with its output in the log of the run."""
-    for name in OUTER:
-        os.environ.pop(name, None)
+    for name in of_outer_job(os.environ):
+        del os.environ[name]
     log = RunDirectory(Path(path)).log
     if log.is_symlink():  # to the log of a Slurm job, which stays where it is, or is gone
         log.unlink()
@@ -117,7 +115,7 @@ def _work(path: str, tests: Sequence[dict], threads: int, gpu: str | None) -> No
         os.dup2(file, stream)
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
-    work(path, tests, threads)
+    plainly(work, path, tests, threads)
     sys.stdout.flush()
 
 

@@ -46,6 +46,11 @@ class Submission:
         return self.folder.name
 
     @property
+    def of_table(self) -> str:
+        """Return the name of the job that merges the results."""
+        return f"{self.name}-table"
+
+    @property
     def local(self) -> bool:
         """Return whether its runs are started by a process of this machine, not by Slurm."""
         return self.lock.exists()
@@ -54,6 +59,11 @@ class Submission:
     def lock(self) -> Path:
         """Return the path of the lock that a process holds while it starts the runs on this machine."""
         return self.folder / ".lock"
+
+    @property
+    def outcome(self) -> Path:
+        """Return the path of the file in which the job that writes the table says that it did, or why not."""
+        return self.folder / "table.txt"
 
     def write(self) -> None:
         """Write runs.json."""
@@ -146,7 +156,7 @@ def cancel(folder: Path) -> int:
 
     alive = {path: job for path, job in live(submissions).items() if inside(path)}
     whole = [one for one in submissions if all(map(inside, one.runs))]
-    names = {name for one in whole if not one.local for name in (one.name, f"{one.name}-table")}
+    names = {name for one in whole if not one.local for name in (one.name, one.of_table)}
     arrays = {job.partition("_")[0] for job, *_ in squeue(names)}
     single = {each.job for each in alive.values() if not each.submission.local and each.submission not in whole}
     if arrays or single:
