@@ -21,7 +21,7 @@ from ..errors import Interrupted, RunError
 from ..runs.directory import RunDirectory
 from ..runs.run import Run
 from ..system import lock
-from ..system.provenance import cores
+from ..system.processors import cores
 from ..system.signals import StopSignal
 from .job import plainly, work
 from .slurm import of_outer_job

@@ -8,6 +8,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from .processors import limited_threads
+
 
 def fast_kernels() -> dict[str, str]:
     """Return the environment variables that switch on oneDNN's kernels and are not set yet.
@@ -25,7 +27,7 @@ def import_tensorflow() -> None:
 
     Without -v, messages that its libraries print while they load are dropped. Errors still raise.
     """
-    os.environ.update(fast_kernels())
+    os.environ.update(fast_kernels() | limited_threads())
     os.environ["KERAS_BACKEND"] = "tensorflow"  # whatever backend the user has set for Keras
     if os.environ.get("TF_CPP_MIN_LOG_LEVEL", "0") == "0":
         import tensorflow
