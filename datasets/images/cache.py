@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..errors import DataError
+from ..sharing import share
 
 FORMAT = 1
 PARTS = {  # dataset -> names of its prepared parts
@@ -205,7 +206,13 @@ def locked(name: str) -> Iterator[None]:
     path = folder() / f".{name}.lock"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(path, os.O_CREAT | os.O_RDWR, 0o666)
+        try:
+            handle = os.open(path, os.O_CREAT | os.O_RDWR, 0o666)
+            share(path)
+        except PermissionError:  # another user made it, and nobody else may write it
+            if not path.exists():
+                raise
+            handle = os.open(path, os.O_RDONLY)
     except OSError as error:
         raise DataError(disk_message(error)) from None
     try:
@@ -222,5 +229,6 @@ def locked(name: str) -> Iterator[None]:
 def disk_message(error: OSError) -> str:
     """Return the message for an error of the disk."""
     full = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the quota is used up"}
+    full[errno.EFBIG] = "a file may not be so large (`ulimit -f`)"
     reason = full.get(error.errno or 0) or error.strerror or error
     return f"cannot write to the cache {folder()}: {reason}; set METARUN_CACHE to a folder with free space"

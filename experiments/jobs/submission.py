@@ -14,7 +14,6 @@ import secrets
 import signal
 import socket
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -180,8 +179,12 @@ def _end(holder: str) -> None:
     match = re.fullmatch(r"process (\d+) on (.+)", holder)
     if not match or match[2] != socket.gethostname():
         raise RunError(f"{holder} is not on this machine: run `metarun cancel` there")
-    with suppress(ProcessLookupError):
+    try:
         os.kill(int(match[1]), signal.SIGTERM)
+    except ProcessLookupError:
+        pass
+    except PermissionError:
+        raise RunError(f"{holder} belongs to another user, who alone can stop it") from None
 
 
 def new_submission(runs: Sequence[Run], out: Path) -> Submission:

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 import tensorflow as tf
 
 from ..errors import RunError
-from ..system.atomic import write_text_atomic
+from ..system.atomic import naming, write_text_atomic
 from .directory import RunDirectory
 
 FIXED = ("step", "split")
@@ -61,7 +61,7 @@ class MetricsLog:
         """
         numbers = {**values, "seconds": round(seconds, 1), "tasks_per_second": round(tasks_per_second, 1)}
         row = {"step": str(step), "split": split} | {name: f"{number:.9g}" for name, number in numbers.items()}
-        with open(self.path, "a", encoding="utf-8", newline="") as file:
+        with naming(self.path), open(self.path, "a", encoding="utf-8", newline="") as file:
             file.write(self._lines([row]))
             file.flush()
             os.fsync(file.fileno())

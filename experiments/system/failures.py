@@ -36,6 +36,8 @@ def explain(error: Exception) -> tuple[str, int]:
         return error.text, error.code
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return _no_space(error.filename), 1
+    if isinstance(error, OSError) and error.errno == errno.EFBIG:
+        return _too_large(error.filename), 1
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
         return f"error: {where}{error.strerror or error}", 1
@@ -56,6 +58,14 @@ def explain(error: Exception) -> tuple[str, int]:
     return (
         f"internal error, please report it: {name}: {' '.join(str(error).split())[:300]} (`metarun -v` shows where)",
         1,
+    )
+
+
+def _too_large(path: str | None) -> str:
+    where = path or "a file"
+    return (
+        f"error: {where} would be larger than a file may be: raise the limit of this shell (`ulimit -f unlimited`), or "
+        "choose a folder on a disk that holds such files; then run the same command"
     )
 
 
