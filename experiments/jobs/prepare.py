@@ -47,7 +47,7 @@ def _put_back(aside: Path, path: Path) -> None:
 
 
 def _restore(before: Mapping[Path, bytes | None], folder: Path) -> None:
-    """Restore files of a run's folder, and remove the folder if there was none before."""
+    """Write files of a run's folder back, and remove the folder if there was none before."""
     for path, content in before.items():
         if content is None:
             path.unlink(missing_ok=True)
