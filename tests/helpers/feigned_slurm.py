@@ -42,7 +42,7 @@ class FeignedSlurm:
         (self.folder / "refusal").write_text("".join(f"{line}\n" for line in lines))
 
     def accept(self) -> None:
-        """Accept all further submissions."""
+        """Take all further submissions."""
         (self.folder / "refusal").unlink()
 
     def queue(self, *jobs: str) -> None:

@@ -1,4 +1,4 @@
-"""What reaches sbatch, and what is left where it refuses: with a feigned Slurm."""
+"""Submissions to a feigned sbatch: what reaches it, and what is left where it refuses."""
 
 import json
 import os

@@ -4,6 +4,7 @@ import errno
 import os
 
 import pytest
+import tensorflow
 
 from metarun.experiments.runs.directory import RunDirectory
 from metarun.experiments.system import atomic, lock
@@ -50,3 +51,15 @@ def test_fault_31_the_reason_of_a_failure_names_the_file(tmp_path):
     with pytest.raises(OSError) as full, lock.locked(run.lock):
         raise OSError(errno.ENOSPC, "No space left on device")
     assert full.value.filename is None  # it is not the lock's
+
+
+def test_fault_31_an_error_of_tensorflows_writers_names_the_file():
+    """Rejected: an "internal error" for a limit, or for a folder of another user."""
+    for kind, number in (("OutOfRange", errno.EFBIG), ("PermissionDenied", errno.EACCES), ("Unknown", errno.EIO)):
+        raised = getattr(tensorflow.errors, f"{kind}Error")
+        error = raised(
+            None, None, f"{{{{function_node f}}}} runs/a b/events.out; {os.strerror(number)}\n\tFailed to flush"
+        )
+        assert explain(error) == explain(OSError(number, os.strerror(number), "runs/a b/events.out"))
+    told = explain(tensorflow.errors.OutOfRangeError(None, None, "End of sequence"))[0]
+    assert told.startswith("internal error, ")

@@ -70,7 +70,7 @@ def shared():
 
 @contextmanager
 def member(number: int):
-    """Act as a member of the group in the block."""
+    """Let the block act as a member of the group."""
     os.setegid(4000)
     os.seteuid(number)
     try:

@@ -58,7 +58,7 @@ def test_fault_22_the_quota_of_version_1(process):
 
 @pytest.mark.parametrize("path", ["/docker/1", "/docker/1/", "/", "/../../elsewhere"])
 def test_fault_22_a_container_sees_a_part_of_the_hierarchy(process, path):
-    """Its own group is the root of the mount, whatever the name of that is outside."""
+    """The own group is the root of the mount, whatever the name of that is outside."""
     assert quota(process(f"0::{path}\n", V2, {"": {"cpu.max": "70000 100000"}}, root="/docker/1")) == 0.7
 
 
