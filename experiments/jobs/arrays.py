@@ -6,7 +6,7 @@ import io
 import os
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr
+from contextlib import contextmanager, redirect_stderr, suppress
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ from ..errors import RunError, warn
 from ..runs.run import Run
 from .job import Paper, plainly, work, write_table
 from .prepare import prepared
-from .slurm import largest_array, minutes, outside_of_jobs
+from .slurm import largest_array, minutes, outside_of_jobs, slurm
 from .submission import Submission, find_submissions, live, new_submission
 
 if TYPE_CHECKING:
@@ -174,12 +174,26 @@ def _sbatch(submission: Submission, before: Sequence[Submission]) -> Iterator[No
     try:
         with outside_of_jobs(), redirect_stderr(io.StringIO()):  # submitit prints what sbatch says
             yield
+    except KeyboardInterrupt:
+        _forget(submission, before)
+        raise
     except (FailedJobError, FailedSubmissionError) as error:
-        if submission not in before:
+        if isinstance(error, FailedSubmissionError):  # it accepts, in words that are not understood
+            _forget(submission, before)
+        elif submission not in before:
             shutil.rmtree(submission.folder)
         reason = " ".join(str(error).replace("sbatch: error: ", "").split())
         stays = f"; {sum(len(one.runs) for one in before)} runs are submitted already and stay" if before else ""
         raise RunError(f"sbatch refuses: {reason}{stays}") from None
+
+
+def _forget(submission: Submission, before: Sequence[Submission]) -> None:
+    """Cancel jobs of a submission whose numbers are not known, and delete its record if it is not one of `before`."""
+    known = submission in before
+    with suppress(RunError):
+        slurm("scancel", f"--name={submission.of_table if known else submission.name}")
+    if not known:
+        shutil.rmtree(submission.folder)
 
 
 def _link(log: Path, target: Path) -> None:

@@ -17,6 +17,7 @@ from itertools import takewhile
 from multiprocessing.connection import wait
 from pathlib import Path
 
+from ...datasets.sharing import share
 from ..errors import Interrupted, RunError
 from ..runs.directory import RunDirectory
 from ..runs.run import Run
@@ -110,7 +111,12 @@ def _work(path: str, tests: Sequence[dict], threads: int, gpu: str | None) -> No
     log = RunDirectory(Path(path)).log
     if log.is_symlink():  # to the log of a Slurm job, which stays where it is, or is gone
         log.unlink()
-    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    try:
+        file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    except PermissionError:  # of another member of the group
+        log.replace(log.with_name(f"{log.name}~"))
+        file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    share(log)
     for stream in (1, 2):
         os.dup2(file, stream)
     if gpu is not None:

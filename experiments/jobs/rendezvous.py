@@ -151,9 +151,13 @@ def _from_slurm(environment: Mapping[str, str]) -> Rendezvous:
         hosts = [node for node, count in zip(nodes, counts, strict=True) for _ in range(count)]
         own = environment.get("SLURMD_NODENAME", hosts[rank])
     except (KeyError, ValueError, IndexError) as error:
-        raise RunError(f"srun's environment cannot be read ({error!r}): set TF_CONFIG for each task") from None
+        alone = "or unset SLURM_STEP_NUM_TASKS to train alone"
+        raise RunError(f"srun's environment cannot be read ({error!r}): set TF_CONFIG for each task, {alone}") from None
     if own != hosts[rank]:
-        raise RunError(f"task {rank} runs on {own}, not on {hosts[rank]}: start it with srun --distribution=block")
+        raise RunError(
+            f"task {rank} runs on {own}, not on {hosts[rank]}: start it with srun --distribution=block, or unset "
+            "SLURM_STEP_NUM_TASKS to train alone"
+        )
     first = PORTS_PER_STEP * (job + 7 * step)
     reached = {host: reach(host) for host in dict.fromkeys(hosts)} if len(hosts) > 1 else {}
     ports = [FIRST_PORT + (first + number) % PORTS for number in range(len(hosts))]

@@ -122,7 +122,10 @@ def reach(node: str) -> str:
         record = slurm("scontrol", "show", "node", node, timeout=60)
         if (found := re.search(r"\bNodeAddr=(\S+)", record)) and found[1] != node:
             return found[1]
-    raise RunError(f"node {node} has no address in this network: set TF_CONFIG for each task")
+    raise RunError(
+        f"node {node} has no address in this network: set TF_CONFIG for each task, or unset SLURM_STEP_NUM_TASKS to "
+        "train alone"
+    )
 
 
 def expand(names: str) -> list[str]:

@@ -1,7 +1,8 @@
 """Record which runs were submitted together, find those that are still alive, and cancel them. No TensorFlow.
 
 A submission is a folder OUT/.jobs/NAME. Its `runs.json`, written before anything starts, lists the runs in the order of
-the job array. Beside it are the files of submitit, or the lock of the process that starts the runs on this machine.
+the job array. Beside it are the files of submitit and `table.txt`, the outcome of the job that writes the table, or the
+lock of the process that starts the runs on this machine.
 NAME is also the name of the jobs, so they can be found in the queue even if their numbers were not written.
 """
 

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 
 import tensorflow as tf
 
+from ...datasets.sharing import make_folder
 from ..errors import RunError
 from ..system.atomic import naming, write_text_atomic
 from .directory import RunDirectory
@@ -43,6 +44,8 @@ class MetricsLog:
         kept = [row for row in self._read() if int(row["step"]) <= step]
         write_text_atomic(self.path, self._lines(kept, header=True))
         shutil.rmtree(directory.tensorboard, ignore_errors=True)
+        for split in SPLITS:
+            make_folder(directory.tensorboard / split)
         self.writers = {split: tf.summary.create_file_writer(str(directory.tensorboard / split)) for split in SPLITS}
         for row in kept:
             self._summarise(row)

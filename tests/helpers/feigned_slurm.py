@@ -9,6 +9,7 @@ BEGIN = '#!/bin/bash\nscript=$(realpath "$1" 2>/dev/null)\ncd "$(dirname "$0")"\
 COMMANDS = {
     "sbatch": """
         if [ -e refusal ]; then cat refusal >&2; exit 1; fi
+        if [ -e answer ]; then cat answer; exit; fi
         number=$((100 + $(ls | grep -c script)))
         cat "$script" > script.$number
         env -0 > environment.$number
@@ -20,7 +21,7 @@ COMMANDS = {
         [ ! -e queue ] || awk -F'|' -v names="$names" 'index(names, "," $2 ",")' queue
     """,
     "scontrol": "",
-    "scancel": "",
+    "scancel": 'echo "$@" >> cancelled',
     "srun": "",
 }
 

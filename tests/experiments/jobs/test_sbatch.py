@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import slurm_jobs
+import submitit  # noqa: F401  before CliRunner replaces the streams that its logger keeps
 from click.testing import CliRunner
 from feigned_slurm import FeignedSlurm
 from rows import ROW
@@ -95,9 +96,12 @@ def test_fault_19_status_shows_the_job_of_the_table(feigned):
     assert status() == f"table: not written: its job ended before it started{lost}"
     (submission.folder / f"{submission.table}_0_log.out").write_text("slurmstepd: error: no memory\n\n")
     assert status() == f"table: not written: its job ended early; its log ends with: slurmstepd: error: no memory{lost}"
+    Path("runs/.results.lock").unlink(missing_ok=True)
+    Path("runs/.results.lock").mkdir()
     with pytest.raises(SystemExit):
-        job.plainly(job.write_table, "nowhere", None, str(submission.outcome))
-    assert status() == f"table: not written: nowhere/.results.lock: No such file or directory{lost}"
+        job.plainly(job.write_table, "runs", None, str(submission.outcome))
+    assert status() == f"table: not written: runs/.results.lock: Is a directory{lost}"
+    Path("runs/.results.lock").rmdir()
     job.write_table("runs", None, str(submission.outcome))
     assert status() == f"table: written (job {submission.table})"
     submission.table = None
@@ -186,3 +190,12 @@ def test_fault_31_the_error_of_sbatch_is_printed_once(feigned, capfd):
     told = metarun("submit", "tiny.yaml", raises=RunError)
     assert told == "sbatch refuses: Batch job submission failed: Invalid account"
     assert "Invalid account" not in "".join(capfd.readouterr())
+
+
+def test_jobs_that_were_taken_in_unknown_words_are_cancelled(feigned):
+    """Rejected: jobs in the queue that no record has, of runs that are told to be refused."""
+    (feigned.folder / "answer").write_text("thank you\n")
+    told = metarun("submit", "tiny.yaml", raises=RunError)
+    assert told.startswith("sbatch refuses: Could not make sense of sbatch output")
+    assert (feigned.folder / "cancelled").read_text().startswith("--name=metarun-")
+    assert not list(Path("runs").glob(".jobs/metarun-*")) and not Path("runs/tiny").exists()

@@ -15,6 +15,7 @@ import pytest
 from metarun.datasets.images import cache
 from metarun.experiments.errors import RunError
 from metarun.experiments.runs.directory import RunDirectory
+from metarun.experiments.runs.metrics_log import MetricsLog
 from metarun.experiments.system import lock
 from metarun.experiments.system.failures import noted
 
@@ -121,6 +122,10 @@ def test_fault_27_the_second_member_of_a_group_is_not_shut_out(shared, monkeypat
             assert lock.holder(path) == f"process {os.getpid()} on {socket.gethostname()}"
         with lock.waited(path), lock.locked(shared / "other/.lock"), cache.locked("omniglot"):
             pass
+    run = RunDirectory(shared / "tiny" / "seed-0")
+    for number in (4001, 4002):
+        with member(number), run.locked():
+            MetricsLog(run, ["loss"], 0).write(1, "train", {"loss": 1.0}, 1.0, 1.0)
     shared.chmod(0o755)
     with member(4001):
         (shared / "third").touch(mode=0o644)
