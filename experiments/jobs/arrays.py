@@ -174,9 +174,6 @@ def _sbatch(submission: Submission, before: Sequence[Submission]) -> Iterator[No
     try:
         with outside_of_jobs(), redirect_stderr(io.StringIO()):  # submitit prints what sbatch says
             yield
-    except KeyboardInterrupt:
-        _forget(submission, before)
-        raise
     except (FailedJobError, FailedSubmissionError) as error:
         if isinstance(error, FailedSubmissionError):  # it accepts, in words that are not understood
             _forget(submission, before)
@@ -185,6 +182,9 @@ def _sbatch(submission: Submission, before: Sequence[Submission]) -> Iterator[No
         reason = " ".join(str(error).replace("sbatch: error: ", "").split())
         stays = f"; {sum(len(one.runs) for one in before)} runs are submitted already and stay" if before else ""
         raise RunError(f"sbatch refuses: {reason}{stays}") from None
+    except BaseException:  # Ctrl-C, or a full disk, perhaps after sbatch has accepted
+        _forget(submission, before)
+        raise
 
 
 def _forget(submission: Submission, before: Sequence[Submission]) -> None:

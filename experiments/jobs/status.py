@@ -85,7 +85,7 @@ def _outcome(one: Submission) -> str:
         words = f"its job ended early; its log ends with: {said[-1][:200]}" if said else words
     if words == WRITTEN:
         return words
-    return f"not written: {words}; `metarun table` prints it"
+    return f"not written: {words}; print it with `metarun table`, or `metarun reproduce` for a paper's"
 
 
 def _status(run: RunDirectory, job: Live | None, submitted: bool) -> Status:

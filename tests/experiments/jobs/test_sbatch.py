@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 import slurm_jobs
-import submitit  # noqa: F401  before CliRunner replaces the streams that its logger keeps
 from click.testing import CliRunner
 from feigned_slurm import FeignedSlurm
 from rows import ROW
+from submitit.core.utils import CommandFunction  # here, before CliRunner replaces the streams that its logger keeps
 
 from metarun.cli.main import metarun as group
 from metarun.experiments.errors import RunError, SpecError
@@ -92,7 +92,7 @@ def test_fault_19_status_shows_the_job_of_the_table(feigned):
     feigned.queue(f"{table}|RUNNING|None")
     assert status() == f"table: being written (job {submission.table})"
     feigned.queue()
-    lost = f"; `metarun table` prints it (job {submission.table})"
+    lost = f"; print it with `metarun table`, or `metarun reproduce` for a paper's (job {submission.table})"
     assert status() == f"table: not written: its job ended before it started{lost}"
     (submission.folder / f"{submission.table}_0_log.out").write_text("slurmstepd: error: no memory\n\n")
     assert status() == f"table: not written: its job ended early; its log ends with: slurmstepd: error: no memory{lost}"
@@ -107,8 +107,8 @@ def test_fault_19_status_shows_the_job_of_the_table(feigned):
     submission.table = None
     submission.outcome.unlink()
     submission.write()
-    assert metarun("status", ".").splitlines()[-1] == (
-        "table of runs: not written: no job for it was submitted; `metarun table` prints it"
+    assert metarun("status", ".").splitlines()[-1].startswith(
+        "table of runs: not written: no job for it was submitted; print it with `metarun table`"
     )
 
 
@@ -190,6 +190,19 @@ def test_fault_31_the_error_of_sbatch_is_printed_once(feigned, capfd):
     told = metarun("submit", "tiny.yaml", raises=RunError)
     assert told == "sbatch refuses: Batch job submission failed: Invalid account"
     assert "Invalid account" not in "".join(capfd.readouterr())
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
+def test_a_submission_that_is_interrupted_leaves_no_trace(feigned, monkeypatch, error):
+    """Rejected: a record of runs that wait for no job, and jobs of runs that were put back."""
+
+    def interrupted(*arguments):
+        raise error
+
+    monkeypatch.setattr(CommandFunction, "__call__", interrupted)
+    done = CliRunner().invoke(group, ["submit", "tiny.yaml"], standalone_mode=False)
+    assert done.exit_code == 1 and (feigned.folder / "cancelled").read_text().startswith("--name=metarun-")
+    assert not list(Path("runs").glob(".jobs/metarun-*")) and not Path("runs/tiny").exists()
 
 
 def test_jobs_that_were_taken_in_unknown_words_are_cancelled(feigned):
