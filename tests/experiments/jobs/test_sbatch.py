@@ -107,9 +107,8 @@ def test_fault_19_status_shows_the_job_of_the_table(feigned):
     submission.table = None
     submission.outcome.unlink()
     submission.write()
-    assert metarun("status", ".").splitlines()[-1].startswith(
-        "table of runs: not written: no job for it was submitted; print it with `metarun table`"
-    )
+    last = metarun("status", ".").splitlines()[-1]
+    assert last.startswith("table of runs: not written: no job for it was submitted; print it with `metarun table`")
 
 
 @pytest.mark.parametrize("name", ["50%acc", "100%", "a%%b", "a\\b", "a\nb", "a\tb", "\udcff"])
