@@ -152,7 +152,8 @@ class Cluster(Options):
     )
     slurm: dict[Annotated[str, AfterValidator(_option_of_sbatch)], ForSbatch | int | bool] = Field(
         default={},
-        description="Other options of sbatch by their long names, for example {qos: low, exclusive: true}.",
+        description="Other options of sbatch by their long names, for example {qos: low, exclusive: true}; not those "
+        "that metarun sets itself, such as output and job-name.",
         examples=[{"qos": "low"}],
     )
 
