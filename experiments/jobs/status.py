@@ -60,7 +60,7 @@ def tables(folder: Path) -> Iterator[str]:
     jobs = {name: (job, state, reason) for job, name, state, reason in squeue([one.of_table for one in here.values()])}
     for out, one in here.items():
         job, state, reason = jobs.get(one.of_table, (one.table, "", ""))
-        if state:
+        if state and not (state == "COMPLETING" and one.outcome.is_file()):  # so it is for a while after its end
             words = f"waiting for {reason}" if state == "PENDING" else "being written"
         elif lock.holder(out / JOBS / ".lock"):
             words = "being submitted"

@@ -103,7 +103,9 @@ def test_fault_19_status_shows_the_job_of_the_table(feigned):
     assert status() == f"table: not written: runs/.results.lock: Is a directory{lost}"
     Path("runs/.results.lock").rmdir()
     job.write_table("runs", None, str(submission.outcome))
+    feigned.queue(f"{table}|COMPLETING|None")
     assert status() == f"table: written (job {submission.table})"
+    feigned.queue()
     submission.table = None
     submission.outcome.unlink()
     submission.write()
