@@ -33,7 +33,7 @@ import tensorflow as tf
 from works import WORKS, Metarun, TrialsWork, Work, side
 
 from metarun.algorithms.options import MAMLOptions, OptimizerOptions, PrototypicalNetworkOptions, ReptileOptions
-from metarun.experiments.system.provenance import cores
+from metarun.experiments.system.processors import cores
 from metarun.experiments.training.benchmark import matrix_rate
 
 SECONDS_A_TURN = 1.0

@@ -28,6 +28,12 @@ def formats(*names: str) -> Callable[[Any], Any]:
     return click.option("--format", "form", type=click.Choice(names), default=names[0], show_default=True)
 
 
+def quoted(path: Path) -> str:
+    """Return a path as it is typed in a shell, for a command in a message. It is not taken for an option."""
+    text = str(path)
+    return shlex.quote(f"./{text}" if text.startswith("-") else text)
+
+
 def examples(*lines: str) -> str:
     """Return the end of a `--help`: commands that can be copied, without the name `metarun`."""
     return "\n".join(["\b", "Examples:", *(f"  metarun {line}" for line in lines)])

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .errors import report
-from .options import Seeds, cluster_options, examples, formats, offline, out_folder
+from .options import Seeds, cluster_options, examples, formats, offline, out_folder, quoted
 
 if TYPE_CHECKING:
     from ..experiments.config.experiment import Experiment
@@ -173,7 +173,7 @@ def _without_queued(chosen: list[Planned], alive: Mapping[Path, Live], out: Path
     queued = [one for one in chosen if one.directory.path.resolve() in alive]
     if queued:
         names = ", ".join(dict.fromkeys(one.cell.name for one in queued))
-        click.echo(f"queued or running, so skipped here: {names}; see `metarun status {out}`", err=True)
+        click.echo(f"queued or running, so skipped here: {names}; see `metarun status {quoted(out)}`", err=True)
     return [one for one in chosen if one not in queued]
 
 

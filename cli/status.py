@@ -15,9 +15,9 @@ def command(folder: Path) -> None:
     """Print one line per run below DIR, read from the folders of the runs and from Slurm.
 
     A run is waiting, running (with step, rate and time left), finished (with its result), failed (with the reason),
-    interrupted, unreadable (a folder of another user) or missing.
+    interrupted, unreadable (a folder of another user) or missing. The last line is about the job that writes the table.
     """
-    from ..experiments.jobs.status import lines, statuses
+    from ..experiments.jobs.status import lines, statuses, tables
 
-    for line in lines(statuses(folder), folder):
+    for line in (*lines(statuses(folder), folder), *tables(folder)):
         click.echo(line)

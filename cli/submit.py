@@ -28,7 +28,7 @@ from .submitting import submit
     is_flag=True,
     help="Train again what is there; it is renamed to seed-<n>~1, never lost. Without it a stopped run is resumed.",
 )
-@out_folder("Folder of the runs, of results.csv and of the table; all nodes must see it.")
+@out_folder("Folder of the runs, of results.csv and of the table; all nodes must see it. Slurm takes no % in its path.")
 def command(
     specs: tuple[str, ...],
     overrides: tuple[str, ...],

@@ -11,7 +11,7 @@ import click
 
 from ..datasets.errors import counted
 from .errors import resuming
-from .options import typed
+from .options import quoted, typed
 
 if TYPE_CHECKING:
     from ..experiments.jobs.job import Paper
@@ -68,7 +68,7 @@ def _report(done: Submitted, out: Path) -> None:
         click.echo(
             f"submitted {counted(len(done.missing), 'run')} as job {', '.join(f'{each.job}' for each in done.jobs)}"
             f"{beside and f' ({beside})'}, then the table as job {done.jobs[-1].table}; follow with "
-            f"`metarun status {out}`, end with `metarun cancel {out}`"
+            f"`metarun status {quoted(out)}`, end with `metarun cancel {quoted(out)}`"
         )
 
 
@@ -87,7 +87,7 @@ def _report_failures(failed: Sequence[Path]) -> None:
     for path in failed:
         reason = RunDirectory(path).failure
         if reason.exists():
-            click.echo(f"{path} failed: see {reason} and `metarun logs {path}`", err=True)
+            click.echo(f"{path} failed: see {reason} and `metarun logs {quoted(path)}`", err=True)
         else:
             click.echo(resuming(f"{path} was stopped or killed: the same command resumes it"), err=True)
 

@@ -31,7 +31,17 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Start again; what is there is renamed to seed-<n>~1, never lost. Without it a stopped run is resumed.",
 )
-def command(specs: tuple[str, ...], overrides: tuple[str, ...], seeds: list[int], out: Path, fresh: bool) -> None:
+@click.option(
+    "--wait",
+    type=click.FloatRange(min=0, min_open=True),
+    default=10.0,
+    show_default=True,
+    metavar="MINUTES",
+    help="How long to wait for the other workers of a run that several processes train.",
+)
+def command(
+    specs: tuple[str, ...], overrides: tuple[str, ...], seeds: list[int], out: Path, fresh: bool, wait: float
+) -> None:
     """Train and test each SPEC once per seed. A SPEC is a YAML file, or the name of a spec that ships.
 
     To begin a spec of your own, copy one that ships: `metarun show quickstart/maml > my.yaml`.
@@ -43,7 +53,7 @@ def command(specs: tuple[str, ...], overrides: tuple[str, ...], seeds: list[int]
     of every meta-batch. A run that fails then ends the command.
     """
     from ..experiments.errors import Interrupted
-    from ..experiments.jobs.rendezvous import find
+    from ..experiments.jobs.rendezvous import find, gather
     from ..experiments.runs.sweep import grid, refuse_unshareable
 
     _refuse_sweep(overrides)
@@ -59,6 +69,8 @@ def command(specs: tuple[str, ...], overrides: tuple[str, ...], seeds: list[int]
     from ..algorithms.workers import ALONE, join
     from ..experiments.training.session import follow_all, train_all
 
+    if cluster:
+        gather(cluster, wait)
     workers = join(cluster.addresses, cluster.index) if cluster else ALONE
     if workers.index > 0:
         try:

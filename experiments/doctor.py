@@ -17,7 +17,8 @@ from ..datasets.images import cache
 from ..datasets.plugins import installed_version
 from .jobs.slurm import slurm
 from .system import gpus, lock
-from .system.provenance import PACKAGES, cores, git_commit, processor
+from .system.processors import cores
+from .system.provenance import PACKAGES, git_commit, processor
 
 GIB = 2**30
 SETTINGS = re.compile(r"(METARUN|TF(?!_CPP)|XLA|KERAS|CUDA|HIP|ROCR|NVIDIA|OMP|SLURM|SBATCH|LD_LIBRARY)_")

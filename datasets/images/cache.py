@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..errors import DataError
+from ..sharing import make_folder, share
 
 FORMAT = 1
 PARTS = {  # dataset -> names of its prepared parts
@@ -290,10 +291,8 @@ def locked(name: str, wait: bool = True) -> Iterator[None]:
     try:
         while handle < 0:
             try:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                handle = os.open(path, os.O_CREAT | os.O_RDWR, 0o666)
-                with suppress(OSError):  # another user's
-                    os.fchmod(handle, 0o666)  # whatever the umask is: the members of a group share a cache
+                make_folder(path.parent)
+                handle = _opened(path)
             except OSError as error:
                 raise DataError(disk_message(error)) from None
             try:
@@ -313,6 +312,18 @@ def locked(name: str, wait: bool = True) -> Iterator[None]:
             os.close(handle)
 
 
+def _opened(path: Path) -> int:
+    """Open a lock file, also one that another user made and nobody else may write."""
+    try:
+        handle = os.open(path, os.O_CREAT | os.O_RDWR, 0o666)
+        share(path)
+        return handle
+    except PermissionError:
+        if not path.exists():
+            raise
+        return os.open(path, os.O_RDONLY)
+
+
 def _is_at(handle: int, path: Path) -> bool:
     try:
         return os.path.samestat(os.fstat(handle), path.stat())
@@ -323,5 +334,6 @@ def _is_at(handle: int, path: Path) -> bool:
 def disk_message(error: OSError) -> str:
     """Return the message for an error of the disk."""
     full = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the quota is used up"}
+    full[errno.EFBIG] = "a file may not be so large (`ulimit -f`)"
     reason = full.get(error.errno or 0) or error.strerror or error
     return f"cannot write to the cache {folder()}: {reason}; set METARUN_CACHE to a folder with free space"

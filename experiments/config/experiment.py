@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
 
@@ -27,6 +28,10 @@ if not TYPE_CHECKING:  # with those of other packages
 STEPS_THAT_REPAY_COMPILING = {"conv4": 30, "mlp": 1000, "gru": 1}
 NOT_IN_DIGEST = {"name", "description", "seeds", "published", "cluster", "device"}  # keys that cannot change a result
 Protocol = Literal["transductive", "inductive"]
+
+# options of sbatch that metarun sets, or after which it cannot find its jobs
+OF_METARUN = ("array", "clusters", "error", "help", "job-name", "open-mode", "output", "parsable", "quiet")
+OF_METARUN += ("test-only", "usage", "version", "wait", "wrap")
 
 
 class Train(Options):
@@ -84,11 +89,33 @@ def _above_zero(time: str) -> str:
     return time
 
 
+def _value_for_sbatch(text: str) -> str:
+    """Refuse a value with a character that cannot stand in the header of a script, or that sbatch drops."""
+    if re.search(r"[\\\x00-\x1f\x7f]", text):
+        raise PydanticCustomError(
+            "for_sbatch", "a backslash, a line break or a control character is no value for sbatch"
+        )
+    return text
+
+
+def _option_of_sbatch(name: str) -> str:
+    """Refuse a name that is no long option of sbatch, and one that metarun sets itself."""
+    dashed = name.replace("_", "-")
+    if not re.fullmatch(r"[a-z][a-z0-9-]+", dashed):
+        raise PydanticCustomError("for_sbatch", "expected the long name of an option of sbatch")
+    if any(option.startswith(dashed) for option in OF_METARUN):  # sbatch takes abbreviations
+        raise PydanticCustomError("for_sbatch", "metarun itself sets this option of sbatch: leave it out")
+    return name
+
+
+ForSbatch = Annotated[str, AfterValidator(_value_for_sbatch)]
+
+
 class Cluster(Options):
     """Resources of a run on a cluster. Keys that the spec leaves out are taken from the file that METARUN_CLUSTER
     names, or from ~/.config/metarun/cluster.yaml."""
 
-    partition: str | None = Field(
+    partition: ForSbatch | None = Field(
         default=None, description="Partition in which jobs wait; default: the cluster's own.", examples=["gpu"]
     )
     time: Annotated[
@@ -110,7 +137,7 @@ class Cluster(Options):
     memory: str | None = Field(
         default=None, pattern=r"^\d+[KMGT]?$", description="Memory on each node, for example 8G.", examples=["8G"]
     )
-    account: str | None = Field(default=None, description="Account that is charged.", examples=["project"])
+    account: ForSbatch | None = Field(default=None, description="Account that is charged.", examples=["project"])
     signal: str = Field(
         default="USR2@90",
         pattern=r"^(INT|TERM|USR1|USR2)@\d+$",
@@ -124,9 +151,10 @@ class Cluster(Options):
         description="Shell lines before the run, such as `module load cuda`.",
         examples=[["module load cuda"]],
     )
-    slurm: dict[str, str | int | bool] = Field(
+    slurm: dict[Annotated[str, AfterValidator(_option_of_sbatch)], ForSbatch | int | bool] = Field(
         default={},
-        description="Other options of sbatch by their long names, for example {qos: low, exclusive: true}.",
+        description="Other options of sbatch by their long names, for example {qos: low, exclusive: true}; not those "
+        "that metarun sets itself, such as output and job-name.",
         examples=[{"qos": "low"}],
     )
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import RunError
+from ..system.atomic import naming
 from .curves import adaptation, learning, optimal, regret, reliability
 from .finished import FinishedRun
 from .style import own_style
@@ -77,5 +78,6 @@ NUMBERS = {
 
 
 def _written(figure: Any, path: Path) -> Path:
-    figure.savefig(path, dpi=200, metadata={"Date": None} if path.suffix == ".svg" else None)
+    with naming(path):
+        figure.savefig(path, dpi=200, metadata={"Date": None} if path.suffix == ".svg" else None)
     return path

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, suppress
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 from ...datasets.errors import counted
 from ...datasets.images.cache import folder
 from ..config.experiment import Cluster
-from ..errors import RunError
+from ..errors import RunError, warn
 from ..runs.run import Run
-from .job import Paper, work, write_table
-from .slurm import largest_array, minutes
+from .job import Paper, plainly, work, write_table
+from .prepare import prepared
+from .slurm import largest_array, minutes, outside_of_jobs, slurm
 from .submission import Submission, find_submissions, live, new_submission
 
 if TYPE_CHECKING:
@@ -51,20 +53,25 @@ def arrays(runs: Sequence[tuple[Run, Cluster]]) -> list[tuple[Cluster, list[Run]
     ]
 
 
-def to_slurm(runs: Sequence[tuple[Run, Cluster]], out: Path, paper: Paper | None = None) -> list[Submission]:
-    """Submit the job arrays, and the job that writes the table when they are over.
+def to_slurm(
+    runs: Sequence[tuple[Run, Cluster]], out: Path, paper: Paper | None = None, fresh: bool = False
+) -> list[Submission]:
+    """Prepare the folders of the runs and submit the job arrays, then the job that writes the table at the end.
 
     Args:
         runs: the runs, each with its settings.
         out: the folder of the runs.
         paper: the paper's table to write; default: the table of all runs.
+        fresh: set aside what the folders of the runs hold.
 
     Returns:
         One submission for each array.
 
     Raises:
-        RunError: sbatch refuses. Arrays that were submitted before stay.
+        RunError: sbatch refuses. Arrays that were submitted before stay; the folders of other runs are as before.
     """
+    if ignored := sorted(name for name in os.environ if name.startswith("SBATCH_")):
+        warn(f"{', '.join(ignored)} of this shell: not used; give options of metarun, or write them into cluster.yaml")
     planned = arrays(runs)
     # stated, because some sites export no variables to jobs
     environment = {"METARUN_OFFLINE": "1", "METARUN_CACHE": str(folder().absolute())}
@@ -73,9 +80,11 @@ def to_slurm(runs: Sequence[tuple[Run, Cluster]], out: Path, paper: Paper | None
         one = new_submission(some, out)
         executor = _executor(one, cluster)
         executor.update_parameters(array_parallelism=at_once)
-        with _sbatch(one, submissions), executor.batch():
+        with _sbatch(one, submissions), prepared(some, fresh), executor.batch():
             jobs = [
-                executor.submit(work, str(path), run.tests, cluster.cpus, environment, needs_gpu=cluster.gpus > 0)
+                executor.submit(
+                    plainly, work, str(path), run.tests, cluster.cpus, environment, needs_gpu=cluster.gpus > 0
+                )
                 for run, path in zip(some, one.runs, strict=True)
             ]
         one.job = jobs[0].job_id.partition("_")[0]
@@ -92,10 +101,11 @@ def to_slurm(runs: Sequence[tuple[Run, Cluster]], out: Path, paper: Paper | None
     small, whole = for_table(planned[-1][0])
     for cluster in (small, whole):
         executor = _executor(last, cluster)
-        executor.update_parameters(job_name=f"{last.name}-table", dependency="afterany:" + ":".join(numbers))
+        executor.update_parameters(job_name=last.of_table, dependency="afterany:" + ":".join(numbers))
         try:
             with _sbatch(last, submissions):
-                last.table = executor.submit(write_table, str(out.resolve()), paper).job_id
+                table = executor.submit(plainly, write_table, str(out.resolve()), paper, str(last.outcome))
+                last.table = table.job_id
             break
         except RunError:
             if cluster is whole:
@@ -156,6 +166,8 @@ def _executor(submission: Submission, cluster: Cluster) -> submitit.SlurmExecuto
 def _sbatch(submission: Submission, before: Sequence[Submission]) -> Iterator[None]:
     """Raise RunError if sbatch refuses in the block, and delete the record of the submission.
 
+    Variables of a job around this process are hidden in the block.
+
     Args:
         submission: the submission of this block; it is kept if it is one of those before.
         before: the submissions that sbatch has accepted.
@@ -163,15 +175,30 @@ def _sbatch(submission: Submission, before: Sequence[Submission]) -> Iterator[No
     from submitit.core.utils import FailedJobError, FailedSubmissionError
 
     try:
-        yield
+        with outside_of_jobs(), redirect_stderr(io.StringIO()):  # submitit prints what sbatch says
+            yield
     except (FailedJobError, FailedSubmissionError) as error:
-        if submission not in before:
+        if isinstance(error, FailedSubmissionError):  # it accepts, in words that are not understood
+            _forget(submission, before)
+        elif submission not in before:
             shutil.rmtree(submission.folder)
         reason = " ".join(str(error).replace("sbatch: error: ", "").split())
         submitted = sum(len(one.runs) for one in before)
         verbs = "is submitted already and stays" if submitted == 1 else "are submitted already and stay"
         stays = f"; {counted(submitted, 'run')} {verbs}" if before else ""
         raise RunError(f"sbatch refuses: {reason}{stays}") from None
+    except BaseException:  # Ctrl-C, or a full disk, perhaps after sbatch has accepted
+        _forget(submission, before)
+        raise
+
+
+def _forget(submission: Submission, before: Sequence[Submission]) -> None:
+    """Cancel jobs of a submission whose numbers are not known, and delete its record if it is not one of `before`."""
+    known = submission in before
+    with suppress(RunError):
+        slurm("scancel", f"--name={submission.of_table if known else submission.name}")
+    if not known:
+        shutil.rmtree(submission.folder)
 
 
 def _link(log: Path, target: Path) -> None:

@@ -10,7 +10,7 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from types import MappingProxyType
@@ -30,10 +30,12 @@ from ..runs.run import Run
 from ..system.atomic import write_json_atomic, write_text_atomic
 from ..system.failures import explain, noted
 from ..system.signals import StopSignal
-from .rendezvous import find
+from .rendezvous import find, gather
 from .slurm import slurm
 
 Paper = tuple[str, Sequence[int], float]  # table, seeds (none: those of the specs), budget
+
+WRITTEN = "written"  # the outcome of a job that has written its table
 
 MOST_RESTARTS = 5  # at the same step
 PATIENCE = (0, 3, 10)  # seconds before each attempt to be requeued: jobs that are stopped together all ask at once
@@ -83,6 +85,8 @@ def work(
                     from ..training.followers import follow
                     from ..training.train import train
                 stop.check()
+                if rendezvous:
+                    gather(rendezvous)
                 workers = join(rendezvous.addresses, rendezvous.index) if rendezvous else ALONE
                 if follows:
                     follow(run, workers)
@@ -105,6 +109,28 @@ def work(
                 if requeued():
                     print("requeued", file=sys.stderr)
             raise SystemExit(stopped.code) from None
+
+
+def plainly(function: Callable[..., None], *arguments: Any, **options: Any) -> None:
+    """Call the function of a job. An error that the user can mend is printed as one line, without a traceback.
+
+    Args:
+        function: the function.
+        arguments: its arguments.
+        options: its arguments by name.
+
+    Raises:
+        SystemExit: with the exit code of such an error.
+        Exception: any other error.
+    """
+    try:
+        function(*arguments, **options)
+    except Exception as error:
+        message, code = explain(error)
+        if message.startswith(("internal error", "error: in the code of")):
+            raise
+        print(message, file=sys.stderr, flush=True)
+        raise SystemExit(code) from None
 
 
 def count_restarts(directory: RunDirectory) -> None:
@@ -148,23 +174,27 @@ def requeued() -> bool:
     return False
 
 
-def write_table(out: str, paper: Paper | None) -> None:
+def write_table(out: str, paper: Paper | None, outcome: str | None = None) -> None:
     """Write OUT/results.csv anew, and the table of all runs or of a paper as .csv, .md and .tex.
 
     Args:
         out: the folder of the runs.
         paper: table, seeds and budget of a paper's table; None for the table of all runs.
+        outcome: a file for `metarun status` that gets WRITTEN, or the reason of a failure; default: none.
     """
     folder = Path(out)
-    merge(folder)
-    if paper:
-        table, seeds, budget = paper
-        planned = plan(load_table(table), folder, seeds, budget)
-        papers_render.write(planned, folder / f"{Path(table).stem}{suffix(budget)}")
-    elif find_rows([folder]):
-        rows, notes = results_and_notes(folder)
-        lines = lines_of(rows)
-        for note in [*notes_on_seeds(lines), *notes]:
-            warn(note)
-        for ending, form in (("csv", "csv"), ("md", "markdown"), ("tex", "latex"), ("txt", "text")):
-            write_text_atomic(folder / f"table.{ending}", render(lines, form, notes=notes) + "\n")
+    with noted(Path(outcome)) if outcome else nullcontext():
+        merge(folder)
+        if paper:
+            table, seeds, budget = paper
+            planned = plan(load_table(table), folder, seeds, budget)
+            papers_render.write(planned, folder / f"{Path(table).stem}{suffix(budget)}")
+        elif find_rows([folder]):
+            rows, notes = results_and_notes(folder)
+            lines = lines_of(rows)
+            for note in [*notes_on_seeds(lines), *notes]:
+                warn(note)
+            for ending, form in (("csv", "csv"), ("md", "markdown"), ("tex", "latex"), ("txt", "text")):
+                write_text_atomic(folder / f"table.{ending}", render(lines, form, notes=notes) + "\n")
+    if outcome:
+        write_text_atomic(Path(outcome), f"{WRITTEN}\n")

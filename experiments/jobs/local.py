@@ -14,18 +14,17 @@ from itertools import takewhile
 from multiprocessing.connection import wait
 from pathlib import Path
 
+from ...datasets.sharing import share
 from ..errors import Interrupted, RunError
 from ..runs.directory import RunDirectory
 from ..runs.run import Run
 from ..system import lock
 from ..system.gpus import nvidia_gpus
-from ..system.provenance import cores
+from ..system.processors import cores
 from ..system.signals import StopSignal
-from .job import work
+from .job import plainly, work
+from .slurm import of_outer_job
 from .submission import Submission, new_submission
-
-# variables of a job around this process
-OUTER = ("SLURM_JOB_ID", "SLURM_ARRAY_TASK_ID", "SLURM_STEP_NUM_TASKS", "TF_CONFIG")
 
 
 def devices(runs: int, most: int | None, gpus: int) -> list[str | None]:
@@ -105,17 +104,22 @@ def run_here(
 
 def _work(path: str, tests: Sequence[dict], threads: int, gpu: str | None) -> None:
     """Train a run in this new process, with its output in the log of the run."""
-    for name in OUTER:
-        os.environ.pop(name, None)
+    for name in of_outer_job(os.environ):
+        del os.environ[name]
     log = RunDirectory(Path(path)).log
     if log.is_symlink():  # to the log of a Slurm job, which stays where it is, or is gone
         log.unlink()
-    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    try:
+        file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    except PermissionError:  # of another member of the group
+        log.replace(log.with_name(f"{log.name}~"))
+        file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    share(log)
     for stream in (1, 2):
         os.dup2(file, stream)
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
-    work(path, tests, threads, needs_gpu=gpu is not None)
+    plainly(work, path, tests, threads, needs_gpu=gpu is not None)
     sys.stdout.flush()
 
 

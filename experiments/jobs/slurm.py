@@ -1,17 +1,55 @@
-"""Call Slurm, and read its queue, its limits, its short forms and the addresses of its nodes."""
+"""Call Slurm, and read its queue, its limits, its short forms and the addresses of its nodes.
+
+Slurm's commands, and the jobs that sbatch starts, read variables of the environment. Those that a job, a step or an
+allocation around this process has set describe that one, and those that change the defaults of a command (SBATCH_*,
+SQUEUE_*, ...) override what metarun asks for. Neither reaches Slurm from here.
+"""
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import socket
 import subprocess
-from collections.abc import Collection
-from contextlib import suppress
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
 
 from ..errors import RunError
 
+OF_A_JOB = ("SLURM", "SBATCH_", "SRUN_", "SALLOC_", "SQUEUE_", "SCANCEL_", "SCONTROL_", "SINFO_")  # Slurm's own
+OF_LAUNCHERS = ("PMI", "OMPI_", "PRTE_", "PALS_", "SUBMITIT_")  # PMI*: those of PMI, PMI2 and PMIx
+OF_THE_CLUSTER = ("SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_JWT")  # where Slurm is, and who asks
+OF_GPUS = ("CUDA_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
+
 MINUTES = (1 / 60, 1, 60, 1440)  # in a second, a minute, an hour, a day
+
+
+def of_outer_job(environment: Mapping[str, str]) -> set[str]:
+    """Return the names of the variables that belong to a job, a step or an allocation around this process.
+
+    TF_CONFIG, which names the workers of a run, is among them. GPUs are not.
+    """
+    begins = (*OF_A_JOB, *OF_LAUNCHERS)
+    return {
+        name for name in environment if name == "TF_CONFIG" or (name.startswith(begins) and name not in OF_THE_CLUSTER)
+    }
+
+
+@contextmanager
+def outside_of_jobs() -> Iterator[None]:
+    """Hide the variables of an outer job from the block and from the processes that it starts.
+
+    In an allocation the numbers of its GPUs are hidden too: those of another job are others.
+    """
+    hidden = of_outer_job(os.environ)
+    if "SLURM_JOB_ID" in hidden:
+        hidden |= set(OF_GPUS) & os.environ.keys()
+    saved = {name: os.environ.pop(name) for name in hidden}
+    try:
+        yield
+    finally:
+        os.environ.update(saved)
 
 
 def largest_array() -> int:
@@ -40,7 +78,7 @@ def squeue(names: Collection[str]) -> list[tuple[str, str, str, str]]:
 
 
 def slurm(*command: str, timeout: float = 120) -> str:
-    """Run a command of Slurm and return what it prints.
+    """Run a command of Slurm, without the variables of an outer job, and return what it prints.
 
     Args:
         command: the command and its arguments.
@@ -49,8 +87,10 @@ def slurm(*command: str, timeout: float = 120) -> str:
     Raises:
         RunError: the command fails or does not answer. The message has the command's own error.
     """
+    outer = of_outer_job(os.environ)
+    environment = {name: value for name, value in os.environ.items() if name not in outer}
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=environment)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise RunError(f"{command[0]} did not answer: {error}") from None
     if done.returncode:
@@ -82,7 +122,10 @@ def reach(node: str) -> str:
         record = slurm("scontrol", "show", "node", node, timeout=60)
         if (found := re.search(r"\bNodeAddr=(\S+)", record)) and found[1] != node:
             return found[1]
-    raise RunError(f"node {node} has no address in this network: set TF_CONFIG for each task")
+    raise RunError(
+        f"node {node} has no address in this network: set TF_CONFIG for each task, or unset SLURM_STEP_NUM_TASKS to "
+        "train alone"
+    )
 
 
 def expand(names: str) -> list[str]:

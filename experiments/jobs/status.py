@@ -17,7 +17,9 @@ from ..runs.directory import RunDirectory, unreadable
 from ..runs.rows import read_row
 from ..stats import FEW
 from ..system import lock
-from .submission import Live, find_runs, find_submissions, live
+from .job import WRITTEN
+from .slurm import squeue
+from .submission import JOBS, Live, Submission, find_runs, find_submissions, live
 
 STATES = ("running", "waiting", "finished", "interrupted", "failed", "unreadable", "missing")
 
@@ -47,6 +49,45 @@ def lines(found: Sequence[Status], folder: Path) -> Iterator[str]:
         yield f"{name:<{width}}  {one.state:<11}  {one.words}".rstrip()
     counts = Counter(one.state for one in found)
     yield f"{counted(len(found), 'run')}: " + ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
+
+
+def tables(folder: Path) -> Iterator[str]:
+    """Yield one line for each folder of runs, `folder` or below it, whose table is written by a job of Slurm.
+
+    It has the state of the job that was submitted last, and why the table was not written.
+    """
+    whole = folder.resolve()
+    newest = {one.folder.parents[1]: one for one in find_submissions(folder)}
+    here = {out: one for out, one in newest.items() if not one.local and out.is_relative_to(whole)}
+    jobs = {name: (job, state, reason) for job, name, state, reason in squeue([one.of_table for one in here.values()])}
+    for out, one in here.items():
+        job, state, reason = jobs.get(one.of_table, (one.table, "", ""))
+        if state and not (state == "COMPLETING" and one.outcome.is_file()):  # so it is for a while after its end
+            words = f"waiting for {reason}" if state == "PENDING" else "being written"
+        elif lock.holder(out / JOBS / ".lock"):
+            words = "being submitted"
+        else:
+            words = _outcome(one)
+        if words:
+            name = "table" if out == whole else f"table of {out.relative_to(whole)}"
+            yield f"{name}: {words}{f' (job {job})' if job else ''}"
+
+
+def _outcome(one: Submission) -> str:
+    """Return what became of the table of a submission whose job is over; "" for a job that does not say it."""
+    try:
+        words = one.outcome.read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        if one.table and (one.folder / f"{one.table}_0_result.pkl").exists():  # of an earlier version
+            return ""
+        log = one.folder / f"{one.table}_0_log.out"
+        said = log.read_text(encoding="utf-8", errors="replace").split("\n") if log.is_file() else []
+        said = [line.strip() for line in said if line.strip()]
+        words = "no job for it was submitted" if not one.table else "its job ended before it started"
+        words = f"its job ended early; its log ends with: {said[-1][:200]}" if said else words
+    if words == WRITTEN:
+        return words
+    return f"not written: {words}; print it with `metarun table`, or `metarun reproduce` for a paper's"
 
 
 def _status(run: RunDirectory, job: Live | None, submitted: bool) -> Status:

@@ -1,7 +1,8 @@
 """Record which runs were submitted together, find those that are still alive, and cancel them. No TensorFlow.
 
 A submission is a folder OUT/.jobs/NAME. Its `runs.json`, written before anything starts, lists the runs in the order of
-the job array. Beside it are the files of submitit, or the lock of the process that starts the runs on this machine.
+the job array. Beside it are the files of submitit and `table.txt`, the outcome of the job that writes the table, or the
+lock of the process that starts the runs on this machine.
 NAME is also the name of the jobs, so they can be found in the queue even if their numbers were not written.
 """
 
@@ -14,7 +15,6 @@ import secrets
 import signal
 import socket
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -46,6 +46,11 @@ class Submission:
         return self.folder.name
 
     @property
+    def of_table(self) -> str:
+        """Return the name of the job that merges the results."""
+        return f"{self.name}-table"
+
+    @property
     def local(self) -> bool:
         """Return whether its runs are started by a process of this machine, not by Slurm."""
         return self.lock.exists()
@@ -54,6 +59,11 @@ class Submission:
     def lock(self) -> Path:
         """Return the path of the lock that a process holds while it starts the runs on this machine."""
         return self.folder / ".lock"
+
+    @property
+    def outcome(self) -> Path:
+        """Return the path of the file in which the job that writes the table says that it did, or why not."""
+        return self.folder / "table.txt"
 
     def write(self) -> None:
         """Write runs.json."""
@@ -150,7 +160,7 @@ def cancel(folder: Path) -> int:
 
     alive = {path: job for path, job in live(submissions).items() if inside(path)}
     whole = [one for one in submissions if all(map(inside, one.runs))]
-    names = {name for one in whole if not one.local for name in (one.name, f"{one.name}-table")}
+    names = {name for one in whole if not one.local for name in (one.name, one.of_table)}
     arrays = {job.partition("_")[0] for job, *_ in squeue(names)}
     single = {each.job for each in alive.values() if not each.submission.local and each.submission not in whole}
     if arrays or single:
@@ -174,8 +184,12 @@ def _end(holder: str) -> None:
     match = re.fullmatch(r"process (\d+) on (.+)", holder)
     if not match or match[2] != socket.gethostname():
         raise RunError(f"{holder} is not on this machine: run `metarun cancel` there")
-    with suppress(ProcessLookupError):
+    try:
         os.kill(int(match[1]), signal.SIGTERM)
+    except ProcessLookupError:
+        pass
+    except PermissionError:
+        raise RunError(f"{holder} belongs to another user, who alone can stop it") from None
 
 
 def new_submission(runs: Sequence[Run], out: Path) -> Submission:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -19,6 +20,7 @@ from ..system import lock
 from .arrays import arrays, options, to_slurm
 from .job import Paper, write_table
 from .local import devices, run_here, submitted_here
+from .prepare import prepared
 from .settings import settled
 from .submission import JOBS, Submission, find_submissions, live
 
@@ -75,6 +77,7 @@ def submit(
     """
     clusters = clusters_of(runs, executor, settings)
     if executor == "slurm":
+        refuse_path(out)
         refuse_without_slurm()
     made, failed, submission = [], [], None
     with ExitStack() as held:
@@ -82,12 +85,12 @@ def submit(
             missing, alive = todo(runs, out, fresh)
             refuse_missing_data(missing)
             free = devices_for(len(missing), clusters.values(), settings) if missing and executor == "local" else []
-            prepare(missing, fresh)
             os.environ["METARUN_OFFLINE"] = "1"  # otherwise hundreds of jobs download at once
             if missing and executor == "slurm":
-                made = to_slurm([(run, clusters[run.experiment.name]) for run in missing], out, paper)
+                made = to_slurm([(run, clusters[run.experiment.name]) for run in missing], out, paper, fresh)
             elif missing:  # before another command may look
-                submission = held.enter_context(submitted_here(missing, out))
+                with prepared(missing, fresh):
+                    submission = held.enter_context(submitted_here(missing, out))
         if submission:
             failed = run_here(missing, submission, free, report)
     has_table = executor == "local" or not missing and not alive
@@ -103,6 +106,8 @@ def preview(runs: Sequence[Run], out: Path, executor: str, settings: Mapping[str
         SpecError, DataError: as `submit` would, for settings that contradict the specs and folders without images.
     """
     clusters = clusters_of(runs, executor, settings)
+    if executor == "slurm":
+        refuse_path(out)
     missing, alive = todo(runs, out, fresh)
     refuse_missing_data(missing, folders_alone=True)
     words = {run.directory.path: "to do" for run in missing} | {
@@ -160,19 +165,6 @@ def alone(out: Path) -> Iterator[None]:
         raise RunError(f"{holder} is submitting to {out}: wait for it") from None
 
 
-def prepare(runs: Sequence[Run], fresh: bool = False) -> None:
-    """Write the spec of each run for its job, and remove the notes about failures of earlier jobs."""
-    for run in runs:
-        if fresh and run.directory.path.exists():
-            with run.directory.locked():
-                run.directory.set_aside()
-        run.write_spec()
-        if fresh:
-            run.directory.afresh.touch()
-        for path in (run.directory.failure, run.directory.restarts):
-            path.unlink(missing_ok=True)
-
-
 def refuse_unshareable(experiments: Mapping[str, Experiment], clusters: Mapping[str, Cluster]) -> None:
     """Raise SpecError for every experiment that asks for more workers than it has tasks, or than it has GPUs.
 
@@ -191,6 +183,19 @@ def refuse_unshareable(experiments: Mapping[str, Experiment], clusters: Mapping[
             problems.append(f"{name}: {reason}")
     if problems:
         raise SpecError(problems)
+
+
+def refuse_path(out: Path) -> None:
+    """Raise RunError for a folder with a character that sbatch and submitit do not take as it is in the path of a log.
+
+    They replace % and drop backslashes; a line break ends the header of the script.
+    """
+    path = str(out.resolve())
+    if wrong := re.findall(r"[%\\\x00-\x1f\x7f\ud800-\udfff]", path):
+        named = ", ".join(dict.fromkeys(map(ascii, wrong)))
+        raise RunError(
+            f"{ascii(path)}: Slurm cannot write logs below a folder with {named} in its path: choose another --out"
+        )
 
 
 def refuse_without_slurm() -> None:

@@ -14,8 +14,9 @@ from collections.abc import Mapping, Sequence
 
 import tensorflow as tf
 
+from ...datasets.sharing import make_folder
 from ..errors import RunError
-from ..system.atomic import write_text_atomic
+from ..system.atomic import naming, write_text_atomic
 from .directory import RunDirectory
 
 FIXED = ("step", "split")
@@ -44,6 +45,8 @@ class MetricsLog:
         kept = [row for row in self._read() if int(row["step"]) <= step]
         write_text_atomic(self.path, self._lines(kept, header=True))
         shutil.rmtree(directory.tensorboard, ignore_errors=True)
+        for split in SPLITS:
+            make_folder(directory.tensorboard / split)
         self.writers = {split: tf.summary.create_file_writer(str(directory.tensorboard / split)) for split in SPLITS}
         for row in kept:
             self._summarise(row)
@@ -62,7 +65,7 @@ class MetricsLog:
         """
         numbers = {**values, "seconds": round(seconds, 1), "tasks_per_second": round(tasks_per_second, 1)}
         row = {"step": str(step), "split": split} | {name: f"{number:.9g}" for name, number in numbers.items()}
-        with open(self.path, "a", encoding="utf-8", newline="") as file:
+        with naming(self.path), open(self.path, "a", encoding="utf-8", newline="") as file:
             file.write(self._lines([row]))
             file.flush()
             os.fsync(file.fileno())

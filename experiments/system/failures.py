@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +15,9 @@ from ..errors import Interrupted, InUse
 from .atomic import write_text_atomic
 
 LOST = re.compile(r"Collective ops is aborted.*?/task:(\d+)", re.DOTALL)  # as TensorFlow's collectives say it
-NO_SPACE = re.compile(r"([^\n{}]*); (?:No space left on device|Disk quota exceeded)")  # as TensorFlow says it
+DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.ESTALE)
+REASONS = {os.strerror(number): number for number in DISK}
+OF_THE_DISK = re.compile(rf"([^\n{{}}]*); ({'|'.join(map(re.escape, REASONS))})")  # as TensorFlow says it: path; reason
 
 
 @contextmanager
@@ -41,13 +44,15 @@ def explain(error: Exception) -> tuple[str, int]:
         return error.text, error.code
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return _no_space(error.filename), 1
+    if isinstance(error, OSError) and error.errno == errno.EFBIG:
+        return _too_large(error.filename), 1
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
         return f"error: {where}{error.strerror or error}", 1
+    if type(error).__module__.startswith("tensorflow.") and (disk := OF_THE_DISK.search(str(error))):
+        return explain(OSError(REASONS[disk[2]], disk[2], disk[1].strip()))
     name = type(error).__name__
     exhausted = name == "ResourceExhaustedError"  # TensorFlow's, which is not imported for its class
-    if exhausted and (full := NO_SPACE.search(str(error))):
-        return _no_space(full[1].strip()), 1
     if "Could not start gRPC server" in str(error):
         return "error: this worker's port (see TF_CONFIG) is in use, or its address is not of this host", 1
     if lost := LOST.search(str(error)):
@@ -62,6 +67,14 @@ def explain(error: Exception) -> tuple[str, int]:
     if package := to_blame(error):
         return f"error: in the code of {package}: {said}", 1
     return f"internal error, please report it: {said}", 1
+
+
+def _too_large(path: str | None) -> str:
+    where = path or "a file"
+    return (
+        f"error: {where} would be larger than a file may be: raise the limit of this shell (`ulimit -f unlimited`), or "
+        "choose a folder on a disk that holds such files; then run the same command"
+    )
 
 
 def _no_space(path: str | None) -> str:

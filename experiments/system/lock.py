@@ -6,6 +6,7 @@ A lock ends with the process that holds it, so a killed process leaves none behi
 from __future__ import annotations
 
 import fcntl
+import math
 import os
 import socket
 import time
@@ -14,7 +15,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
+from ...datasets.sharing import make_folder, share
 from ..errors import RunError
+from .atomic import naming
 
 PATIENCE = 1.0  # seconds to wait: `holder` takes the lock briefly to test it
 
@@ -31,36 +34,14 @@ def locked(path: Path) -> Iterator[None]:
 
     Raises:
         Held: another process holds the lock.
-        RunError: the disk has no locks.
+        RunError: the disk has no locks, or the file is another user's who shares the folder with nobody.
     """
-    with _opened(path) as file:
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}")
-        file.flush()
+    with _opened(path, PATIENCE) as file:
+        with naming(path):
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()}")
+            file.flush()
         yield
-
-
-def _opened(path: Path) -> TextIO:
-    """Return the open, locked file at `path`.
-
-    A lock does not count if its folder was renamed meanwhile: the file that is now at `path` is opened instead.
-    """
-    give_up = time.monotonic() + PATIENCE
-    while True:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = open(path, "a+", encoding="utf-8")  # noqa: SIM115
-        try:
-            while not _taken(file, fcntl.LOCK_EX):
-                if time.monotonic() > give_up:
-                    file.seek(0)
-                    raise Held(file.read().strip() or "another process")
-                time.sleep(0.05)
-            if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
-                return file
-        except BaseException:
-            file.close()
-            raise
-        file.close()
 
 
 @contextmanager
@@ -68,11 +49,53 @@ def waited(path: Path) -> Iterator[None]:
     """Hold the lock file at `path` inside the block; wait while another process holds it.
 
     Raises:
-        RunError: the disk has no locks.
+        RunError: the disk has no locks, or the file is another user's who shares the folder with nobody.
     """
-    with open(path, "a", encoding="utf-8") as file:
-        _flock(file, fcntl.LOCK_EX)
+    with _opened(path, math.inf):
         yield
+
+
+def _opened(path: Path, patience: float) -> TextIO:
+    """Return the open, locked file at `path`, after at most `patience` seconds.
+
+    A lock does not count if its folder was renamed meanwhile: the file that is now at `path` is opened instead. One
+    that only another member of the group may write is replaced, once it is locked.
+    """
+    give_up = time.monotonic() + patience
+    while True:
+        make_folder(path.parent)
+        file = _file(path)
+        try:
+            if patience == math.inf:
+                _flock(file, fcntl.LOCK_EX)
+            while not _taken(file, fcntl.LOCK_EX):
+                if time.monotonic() > give_up:
+                    file.seek(0)
+                    raise Held(file.read().strip() or "another process")
+                time.sleep(0.05)
+            if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                if file.writable():
+                    return file
+                path.unlink()
+        except PermissionError:
+            file.close()
+            raise RunError(f"{path} belongs to another user: let the group write its folder (chmod g+w)") from None
+        except BaseException:
+            file.close()
+            raise
+        file.close()
+
+
+def _file(path: Path) -> TextIO:
+    """Open a lock file, for reading alone if another user made it and nobody else may write it."""
+    try:
+        file = open(path, "a+", encoding="utf-8")  # noqa: SIM115
+    except PermissionError:
+        if not path.exists():  # the folder is that of another user
+            raise
+        return open(path, encoding="utf-8")
+    share(path)
+    return file
 
 
 def holder(path: Path) -> str | None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ...datasets.plugins import installed_version
+from .processors import cores
 
 PACKAGES = ("metarun", "tensorflow", "keras", "numpy", "pillow", "matplotlib")
 INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16")
@@ -65,11 +66,6 @@ def processor(description: Path = Path("/proc/cpuinfo")) -> str:
     facts = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
     has = set(facts.get("flags", "").split())
     return " ".join([facts.get("model name", platform.machine()), *(one for one in INSTRUCTIONS if one in has)])
-
-
-def cores() -> int:
-    """Return the number of processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def device_name() -> str:

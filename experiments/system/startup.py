@@ -13,6 +13,7 @@ from typing import NoReturn
 from ...datasets.errors import KnownError
 from ..errors import RunError
 from . import gpus
+from .processors import limited_threads
 
 LIVES = b"\0still running\0"
 ENDED = (
@@ -44,7 +45,7 @@ def import_tensorflow(needs_gpu: bool | None = False) -> None:
     Raises:
         RunError: TensorFlow cannot be imported, or lists no GPU and one is needed.
     """
-    os.environ.update(fast_kernels())
+    os.environ.update(fast_kernels() | limited_threads())
     os.environ["KERAS_BACKEND"] = "tensorflow"  # whatever backend the user has set for Keras
     shown = os.environ.get("TF_CPP_MIN_LOG_LEVEL", "0") == "0"
     try:

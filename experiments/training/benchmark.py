@@ -22,7 +22,8 @@ from ..errors import RunError
 from ..evaluation.measure import test_of
 from ..evaluation.tuning import trials_of
 from ..model import Model, build, training_shape
-from ..system.provenance import cores, device_name
+from ..system.processors import cores
+from ..system.provenance import device_name
 from .steps import CALL_SECONDS, TrainingSteps
 
 CALLS = 16  # measured, of training steps

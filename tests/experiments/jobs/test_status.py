@@ -10,9 +10,10 @@ from rows import ROW
 
 from metarun.datasets.errors import counted
 from metarun.experiments.errors import RunError
+from metarun.experiments.jobs.prepare import prepared
 from metarun.experiments.jobs.status import lines, statuses
 from metarun.experiments.jobs.submission import cancel, new_submission
-from metarun.experiments.jobs.submit import prepare, todo
+from metarun.experiments.jobs.submit import todo
 from metarun.experiments.runs.rows import Row
 from metarun.experiments.runs.sweep import grid
 from metarun.experiments.system import lock
@@ -42,7 +43,8 @@ def finish(run):
 def test_further_tests_of_a_finished_run_are_shown_and_cancelled():
     """Rejected: "finished", and "no run is queued or running", while its job waits, tests or has failed."""
     (run,) = runs = grid(["tiny.yaml"], [], [0], Path("runs"))
-    prepare(runs)
+    with prepared(runs):
+        pass
     submission = new_submission(runs, Path("runs"))
     finish(run)
     assert state() == ("finished", "accuracy % 50.00 ± 1.00")
@@ -58,9 +60,11 @@ def test_further_tests_of_a_finished_run_are_shown_and_cancelled():
 def test_fault_31_one_run_is_no_plural():
     """Rejected: "1 runs"."""
     runs = grid(["tiny.yaml"], [], [0, 1], Path("runs"))
-    prepare(runs[:1])
+    with prepared(runs[:1]):
+        pass
     assert [*lines(statuses(Path("runs")), Path("runs"))][-1] == "1 run: 1 missing"
-    prepare(runs[1:])
+    with prepared(runs[1:]):
+        pass
     assert [*lines(statuses(Path("runs")), Path("runs"))][-1] == "2 runs: 2 missing"
     assert counted(1, "class", "classes") == "1 class" and counted(0, "class", "classes") == "0 classes"
 
@@ -68,7 +72,8 @@ def test_fault_31_one_run_is_no_plural():
 def test_the_log_of_an_earlier_job_says_nothing_of_a_later_start():
     """Rejected: "failed", by the log of a job that was killed before the run was started by hand."""
     (run,) = runs = grid(["tiny.yaml"], [], [0], Path("runs"))
-    prepare(runs)
+    with prepared(runs):
+        pass
     new_submission(runs, Path("runs"))
     run.directory.log.write_text("slurmstepd: error: Detected 1 oom_kill event\n")
     run.directory.environment.write_text("{}")
@@ -85,7 +90,8 @@ def test_jobs_of_a_folder_behind_a_link_are_found_from_there(tmp_path):
     Path("runs").mkdir()
     Path("runs/tiny").symlink_to(tmp_path / "scratch")
     runs = grid(["tiny.yaml"], [], [0], Path("runs"))
-    prepare(runs)
+    with prepared(runs):
+        pass
     with lock.locked(new_submission(runs, Path("runs")).lock):
         assert [state(folder)[0] for folder in ("runs", "runs/tiny", "runs/tiny/seed-0")] == ["waiting"] * 3
         assert cancel(Path("runs/tiny")) == 1
@@ -94,12 +100,14 @@ def test_jobs_of_a_folder_behind_a_link_are_found_from_there(tmp_path):
 def test_another_spec_is_not_taken_for_the_one_in_the_queue():
     """Rejected: "nothing to submit: 1 queued or running" of a changed spec that is to be trained afresh."""
     old, new = (grid(["tiny.yaml"], [f"train.steps={steps}"], [0], Path("runs")) for steps in (40, 41))
-    prepare(old)
+    with prepared(old):
+        pass
     with lock.locked(new_submission(old, Path("runs")).lock):
         assert [len(some) for some in todo(old, Path("runs"), fresh=True)] == [0, 1]
         with pytest.raises(RunError, match="queued or running with another spec: `metarun cancel` it first"):
             todo(new, Path("runs"), fresh=True)
     assert [len(some) for some in todo(new, Path("runs"), fresh=True)] == [1, 0]
     assert not old[0].directory.afresh.exists()
-    prepare(new, fresh=True)
+    with prepared(new, fresh=True):
+        pass
     assert new[0].directory.afresh.exists()

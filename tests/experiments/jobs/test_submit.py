@@ -19,11 +19,12 @@ from metarun.experiments.jobs import job
 from metarun.experiments.jobs.arrays import arrays
 from metarun.experiments.jobs.job import MOST_RESTARTS, count_restarts
 from metarun.experiments.jobs.local import devices
+from metarun.experiments.jobs.prepare import prepared
 from metarun.experiments.jobs.settings import settled
 from metarun.experiments.jobs.slurm import minutes
 from metarun.experiments.jobs.status import statuses
 from metarun.experiments.jobs.submission import Submission, cancel, find_runs, find_submissions, live, new_submission
-from metarun.experiments.jobs.submit import prepare, todo
+from metarun.experiments.jobs.submit import todo
 from metarun.experiments.runs.directory import RunDirectory
 from metarun.experiments.runs.sweep import grid
 from metarun.experiments.system import lock
@@ -153,7 +154,8 @@ def test_runs_behind_a_link_are_those_that_were_submitted(tmp_path, monkeypatch)
     Path("runs").mkdir()
     Path("runs/tiny").symlink_to(tmp_path / "scratch")
     runs = grid(["tiny.yaml"], [], [0], Path("runs"))
-    prepare(runs)
+    with prepared(runs):
+        pass
     submission = new_submission(runs, Path("runs"))
     ((path, state, _),) = statuses(Path("runs"))
     assert state == "missing"
@@ -170,11 +172,11 @@ def test_a_local_run_does_not_take_itself_for_the_job_around_it(tmp_path):
     (tmp_path / "job.log").symlink_to(tmp_path / "gone" / "1.log")
     code = (
         "import os, sys\nfrom metarun.experiments.jobs import local\n"
-        "local.work = lambda *_, **__: print({name: os.environ.get(name) for name in local.OUTER})\n"
+        "local.work = lambda *_, **__: print({name: os.environ.get(name) for name in sys.argv[2:]})\n"
         "local._work(sys.argv[1], [], 1, None)"
     )
     outer = {"SLURM_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "1", "SLURM_STEP_NUM_TASKS": "2", "TF_CONFIG": "{}"}
-    subprocess.run([sys.executable, "-c", code, tmp_path], env={**os.environ, **outer}, check=True)
+    subprocess.run([sys.executable, "-c", code, tmp_path, *outer], env={**os.environ, **outer}, check=True)
     assert (tmp_path / "job.log").read_text() == f"{dict.fromkeys(outer)}\n"
 
 

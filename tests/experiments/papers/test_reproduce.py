@@ -17,8 +17,8 @@ from metarun.cli.main import metarun
 from metarun.experiments.config.load import load, resolved_yaml
 from metarun.experiments.config.variants import within_budget
 from metarun.experiments.errors import Interrupted, RunError, SpecError
+from metarun.experiments.jobs.prepare import prepared
 from metarun.experiments.jobs.submission import new_submission
-from metarun.experiments.jobs.submit import prepare
 from metarun.experiments.papers import reproduce as acting
 from metarun.experiments.papers.definition import load_table
 from metarun.experiments.papers.filled import collect
@@ -330,7 +330,8 @@ def test_cells_in_the_queue_are_left_alone(table, tmp_path, monkeypatch):
     monkeypatch.setattr(acting, "train", lambda *_: pytest.fail("trained beside its job"))
     out = tmp_path / "runs"
     runs = trainings(plan(load_table(str(table)), out))
-    prepare(runs)
+    with prepared(runs):
+        pass
     with lock.locked(new_submission(runs, out).lock):
         told = reproduce(table, "--out", out, "--dry-run").output
         assert told.count("queued or running") == 3 and "interrupted" not in told

@@ -1,0 +1,58 @@
+"""Prepare the folders of runs for their jobs, and put them back if the jobs are refused. No TensorFlow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+from ..runs.run import Run
+from ..system.atomic import write_bytes_atomic
+
+
+@contextmanager
+def prepared(runs: Sequence[Run], fresh: bool = False) -> Iterator[None]:
+    """Write the spec of each run, and remove the notes about failures of earlier jobs; then submit in the block.
+
+    If the block raises, all folders are as they were before.
+
+    Args:
+        runs: the runs that the block submits.
+        fresh: set aside the folders that exist, so that the runs start again.
+
+    Raises:
+        InUse: a folder that is to be set aside is in use.
+    """
+    with ExitStack() as undo:
+        for run in runs:
+            directory = run.directory
+            if fresh and directory.path.exists():
+                with directory.locked():
+                    undo.callback(_put_back, directory.set_aside(), directory.path)
+            changed = (directory.spec, directory.afresh, directory.failure, directory.restarts)
+            before = {path: path.read_bytes() if path.is_file() else None for path in changed}
+            undo.callback(_restore, before, directory.path)
+            run.write_spec()
+            if fresh:
+                directory.afresh.touch()
+            for path in (directory.failure, directory.restarts):
+                path.unlink(missing_ok=True)
+        yield
+        undo.pop_all()
+
+
+def _put_back(aside: Path, path: Path) -> None:
+    if not path.exists():
+        aside.rename(path)
+
+
+def _restore(before: Mapping[Path, bytes | None], folder: Path) -> None:
+    """Write files of a run's folder back, and remove the folder if there was none before."""
+    for path, content in before.items():
+        if content is None:
+            path.unlink(missing_ok=True)
+        else:
+            write_bytes_atomic(path, content)
+    with suppress(OSError):  # it has other files
+        folder.rmdir()
+        folder.parent.rmdir()
