@@ -12,6 +12,7 @@ from .. import datasets
 from ..algorithms import ALGORITHMS
 from ..algorithms.build import Setup
 from ..algorithms.build import build as build_learner
+from ..algorithms.programs import free_graphs
 from ..algorithms.workers import ALONE, Workers
 from ..datasets.tasks import Episode, EpisodeStream, Shape, Split, TaskSource
 from ..datasets.trials import Trials, TrialSource, TrialStream
@@ -86,6 +87,7 @@ def build(experiment: Experiment, seed: int, only: Split | None = None, workers:
 
 def deterministic(seed: int) -> None:
     """Set TensorFlow and Keras so that equal work gives equal bits, and clear the models built before."""
+    free_graphs()
     keras.utils.clear_session()
     keras.utils.set_random_seed(seed)
     if tf.config.list_physical_devices("GPU"):  # CPU kernels are deterministic as they are
