@@ -31,6 +31,7 @@ from pathlib import Path
 from ..config.experiment import Experiment
 from ..errors import InUse
 from ..system import lock
+from ..system.atomic import drop_unfinished
 
 KEPT_CHECKPOINTS = 2
 
@@ -109,9 +110,8 @@ class RunDirectory:
         return max((file.stat().st_mtime_ns for file in files if file.exists()), default=0)
 
     def drop_old_checkpoints(self) -> None:
-        """Delete all but the newest step checkpoints, and temporary files that were not written to their end."""
-        killed = self.checkpoints.glob(".*.npz.*")  # left by a process that was killed while it wrote: see `atomic`
-        for path in (*self.newest_checkpoints()[KEPT_CHECKPOINTS:], *killed):
+        """Delete all but the newest step checkpoints."""
+        for path in self.newest_checkpoints()[KEPT_CHECKPOINTS:]:
             path.unlink(missing_ok=True)
 
     def set_checkpoint_aside(self, path: Path) -> Path:
@@ -128,12 +128,14 @@ class RunDirectory:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the lock of the run inside the block.
+        """Hold the lock of the run inside the block, and delete temporary files that a killed process has left.
 
         Raises InUse if another process, on this host or on one that shares the disk, holds it.
         """
         try:
             with lock.locked(self.lock):
+                for folder in (self.path, self.checkpoints, self.evaluations):
+                    drop_unfinished(folder)
                 yield
         except lock.Held as holder:
             raise InUse(f"{self.path} is in use by {holder}: wait for it, or choose another --out") from None
