@@ -19,6 +19,7 @@ from ..datasets.trials import Trials, TrialSource, TrialStream
 from .config.experiment import Experiment, Test, Train, Validation
 from .errors import RunError
 from .runs.directory import RunDirectory
+from .system import signals
 
 Source = TaskSource | TrialSource
 Stream = EpisodeStream | TrialStream  # numbered tasks, drawn, counted and named alike
@@ -61,11 +62,13 @@ def build(experiment: Experiment, seed: int, only: Split | None = None, workers:
     Raises:
         RunError: source and algorithm do not fit together, or the source lacks something.
         DataError: the data are missing, damaged or too few.
+        Interrupted: a signal came while the data were read.
     """
     deterministic(seed)
-    source: Any = datasets.build(
-        experiment.dataset, "float32" if experiment.precision == "bfloat16" else experiment.precision
-    )
+    with signals.at_once():
+        source: Any = datasets.build(
+            experiment.dataset, "float32" if experiment.precision == "bfloat16" else experiment.precision
+        )
     _refuse_misfits(experiment, source)
     if not experiment.kind.plays_trials:
         _check_sizes(experiment, source, only)

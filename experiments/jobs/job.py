@@ -68,14 +68,14 @@ def work(
                     count_restarts(directory)
                 experiment = load(directory.spec).experiment
                 run = Run(experiment, experiment.seeds[0], directory)
-                with stop.held():  # an interrupted import cannot be repeated
-                    from ..system.startup import import_tensorflow
+                from ..system.startup import import_tensorflow
 
-                    import_tensorflow()
-                    from ...algorithms.workers import ALONE, join
-                    from ..evaluation.retest import evaluate
-                    from ..training.followers import follow
-                    from ..training.train import train
+                import_tensorflow()
+                from ...algorithms.workers import ALONE, join
+                from ..evaluation.retest import evaluate
+                from ..training.followers import follow
+                from ..training.train import train
+
                 stop.check()
                 workers = join(rendezvous.addresses, rendezvous.index) if rendezvous else ALONE
                 if follows:

@@ -8,6 +8,9 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from . import signals
+from .streams import text_stream
+
 
 def fast_kernels() -> dict[str, str]:
     """Return the environment variables that switch on oneDNN's kernels and are not set yet.
@@ -23,24 +26,29 @@ def fast_kernels() -> dict[str, str]:
 def import_tensorflow() -> None:
     """Import TensorFlow.
 
-    Without -v, messages that its libraries print while they load are dropped. Errors still raise.
+    Without -v, messages that its libraries print while they load are dropped. Errors still raise. From here on signals
+    are looked at with `signals.check` alone.
+
+    Raises Interrupted if a signal came during the import.
     """
+    signals.check_from_now_on()
     os.environ.update(fast_kernels())
     os.environ["KERAS_BACKEND"] = "tensorflow"  # whatever backend the user has set for Keras
-    if os.environ.get("TF_CPP_MIN_LOG_LEVEL", "0") == "0":
-        import tensorflow
+    with signals.nothing_begun():
+        if os.environ.get("TF_CPP_MIN_LOG_LEVEL", "0") == "0":
+            import tensorflow
 
-        return
-    with _silent_standard_error():
-        import tensorflow
-    tensorflow.get_logger().setLevel("ERROR")
+            return
+        with _silent_standard_error():
+            import tensorflow
+        tensorflow.get_logger().setLevel("ERROR")
 
 
 def silence_libraries() -> None:
     """Hide all later messages of the C++ libraries, unless -v is given. sys.stderr still prints."""
     if os.environ.get("TF_CPP_MIN_LOG_LEVEL", "0") == "0":
         return
-    sys.stderr = os.fdopen(os.dup(2), "w", buffering=1, errors="backslashreplace")
+    sys.stderr = text_stream(os.dup(2))
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
 

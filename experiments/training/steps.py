@@ -16,6 +16,7 @@ from ...datasets.tasks import task_number
 from ..config.experiment import Experiment
 from ..errors import RunError
 from ..model import Model, Tasks
+from ..system import signals
 
 CALL_SECONDS = 0.5  # of training steps in one call; progress and requests to stop are checked between calls
 
@@ -51,7 +52,11 @@ class TrainingSteps:
         self._drawn: Iterator[Tasks] | None = None
 
     def take(self, count: int) -> dict[str, np.ndarray]:
-        """Run the next `count` meta-updates, and return the values of each metric, `[count]`."""
+        """Run the next `count` meta-updates, and return the values of each metric, `[count]`.
+
+        Raises Interrupted if a signal came before, unless signals are held.
+        """
+        signals.check()
         if self.source.in_memory:
             metrics = self._loop(task_number(self.number), task_number(self.number + count))
         else:
