@@ -14,15 +14,43 @@ meta-gradients need, is a third program. Third derivatives are not supported.
 from __future__ import annotations
 
 import functools
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import tensorflow as tf
+from tensorflow.python.framework.ops import gradient_registry
 
 program = functools.partial(tf.function, autograph=False)
 untouched = tf.autograph.experimental.do_not_convert  # for functions that tf.data traces
 Function = Callable[..., Any]
 ZERO = tf.UnconnectedGradients.ZERO
+
+
+class GradientRegistry(type(gradient_registry)):
+    """TensorFlow's registry of gradients, which lets a graph be freed that has custom gradients.
+
+    Each use of tf.custom_gradient in a graph is entered under a name of its own, with a function that holds the graph,
+    and TensorFlow never removes it. Here the graph holds the function, and the registry refers to it weakly.
+    """
+
+    __slots__ = ()
+
+    def register(self, candidate: Any, name: str | None = None) -> None:
+        """Store the gradient `candidate` under `name`; a custom one until the graph that is being built is freed."""
+        if not (name and name.startswith("CustomGradient-") and callable(candidate)):
+            return super().register(candidate, name)
+        entries, graph = self._registry, tf.compat.v1.get_default_graph()
+        if not hasattr(graph, "_custom_gradients"):
+            graph._custom_gradients = []
+        graph._custom_gradients.append(candidate)
+        reference = weakref.ref(candidate, lambda _: entries.pop(name, None))
+        return super().register(lambda *arguments: reference()(*arguments), name)  # pyright: ignore[reportOptionalCall]
+
+
+def free_graphs() -> None:
+    """Let graphs with custom gradients be freed from now on, in the whole process; see GradientRegistry."""
+    gradient_registry.__class__ = GradientRegistry
 
 
 def compiled(function: Function, by_library: Function | None = None) -> Function:

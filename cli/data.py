@@ -37,10 +37,12 @@ def fetch(name: str) -> None:
 
     import_tensorflow(needs_gpu=None)
     from ..datasets import omniglot
+    from ..experiments.system import signals
 
     cache.remove(name)
     click.echo(f"downloading {name} from {omniglot.ADDRESS}", err=True)
-    cache.load(name, lambda: omniglot.prepare(omniglot.download(omniglot.ADDRESS, omniglot.ARCHIVES)))
+    with signals.at_once():
+        cache.load(name, lambda: omniglot.prepare(omniglot.download(omniglot.ADDRESS, omniglot.ARCHIVES)))
     click.echo(f"{name} is ready in {cache.folder()}")
 
 
@@ -68,9 +70,11 @@ def import_(name: str, paths: tuple[Path, ...]) -> None:
     import_tensorflow(needs_gpu=None)
     from ..datasets import miniimagenet, omniglot
     from ..datasets.images import cache
+    from ..experiments.system import signals
 
     click.echo(f"preparing {name} from {', '.join(map(str, paths))}", err=True)
-    {"omniglot": omniglot, "miniimagenet": miniimagenet}[name].import_from(paths)
+    with signals.at_once():
+        {"omniglot": omniglot, "miniimagenet": miniimagenet}[name].import_from(paths)
     click.echo(f"{name} is ready in {cache.folder()}")
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import io
 import os
 import sys
 from importlib import import_module
 from importlib.metadata import version
+from typing import Any
 
 import click
 
-from ..experiments.errors import suggest
+from ..datasets.errors import KnownError
+from ..experiments.errors import Interrupted, suggest
+from ..experiments.system import signals, streams
 from .errors import report
 from .options import examples
 
@@ -35,6 +37,7 @@ COMMANDS = {  # verb -> module, short help
     "check-plugin": ("check_plugin", "Check an algorithm, network or dataset of another package."),
     "doctor": ("doctor", "Print what this machine has, and what cannot be used."),
 }
+WORKING = ("train", "submit", "cancel", "evaluate", "benchmark", "reproduce", "plot", "data")  # without a reader, too
 QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "GRPC_VERBOSITY": "ERROR", "TF_CPP_MAX_VLOG_LEVEL": "0"}
 
 
@@ -51,6 +54,14 @@ class LazyGroup(click.Group):
             return None
         module = import_module(f".{COMMANDS[cmd_name][0]}", __package__)
         return module.command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Call the verb. A signal stops it at once, until it imports TensorFlow."""
+        try:
+            with signals.at_once():
+                return super().invoke(ctx)
+        except KeyboardInterrupt:  # click would print an empty line
+            raise Interrupted(signals.stopped() or "interrupted") from None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the verbs and their short help, without importing them."""
@@ -82,25 +93,38 @@ def metarun(verbose: bool) -> None:
 def main() -> None:
     """Run the command line and exit.
 
-    Exit codes: 0 done, 1 failure, 2 bad usage or spec, 130 interrupted.
+    Exit codes: 0 done, 1 failure, 2 bad usage or spec, 130 stopped by a signal.
     """
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # file names need not be UTF-8
+    streams.open_closed()
+    signals.begin()
+    verb = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
+    if verb in WORKING:
+        streams.drop_what_cannot_be_written()
+    else:
+        streams.end_without_reader()
+    code = _run()
+    if not code and (stopped := signals.stopped()):  # in the last moments
+        click.echo(stopped, err=True)
+        code = Interrupted.code
+    sys.exit(code)
+
+
+def _run() -> int:
+    """Run the command line, print its error if there is one, and return the exit code."""
     try:
-        sys.exit(metarun.main(standalone_mode=False) or 0)
+        return metarun.main(standalone_mode=False) or 0
     except click.ClickException as error:
         error.show()
-        code = error.exit_code
+        return error.exit_code
+    except SystemExit as error:
+        return error.code if isinstance(error.code, int) else int(error.code is not None)
     except (KeyboardInterrupt, click.Abort):
-        click.echo("interrupted", err=True)
-        code = 130
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 1
+        click.echo(signals.stopped() or "interrupted", err=True)
+        return Interrupted.code
     except Exception as error:
-        code = report(error)
-    sys.exit(code)
+        if not isinstance(error, KnownError) and (stopped := signals.stopped()):  # which broke what was going on
+            error = Interrupted(stopped)
+        return report(error)
 
 
 if __name__ == "__main__":

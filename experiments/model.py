@@ -12,6 +12,7 @@ from .. import datasets
 from ..algorithms import ALGORITHMS
 from ..algorithms.build import Setup
 from ..algorithms.build import build as build_learner
+from ..algorithms.programs import free_graphs
 from ..algorithms.workers import ALONE, Workers
 from ..datasets.errors import DataError, listed
 from ..datasets.tasks import Episode, EpisodeStream, Shape, Split, TaskSource
@@ -19,7 +20,7 @@ from ..datasets.trials import Trials, TrialSource, TrialStream
 from .config.experiment import Experiment, Test, Train, Validation
 from .errors import RunError
 from .runs.directory import RunDirectory
-from .system import gpus
+from .system import gpus, signals
 
 Source = TaskSource | TrialSource
 Stream = EpisodeStream | TrialStream  # numbered tasks, drawn, counted and named alike
@@ -63,13 +64,15 @@ def build(experiment: Experiment, seed: int, only: Split | None = None, workers:
         RunError: source and algorithm do not fit together, the source lacks something, or a GPU is required and
             TensorFlow lists none.
         DataError: the data are missing, damaged or too few.
+        Interrupted: a signal came while the data were read.
     """
     if experiment.device == "gpu":
         gpus.require()
     deterministic(seed)
-    source: Any = datasets.build(
-        experiment.dataset, "float32" if experiment.precision == "bfloat16" else experiment.precision
-    )
+    with signals.at_once():
+        source: Any = datasets.build(
+            experiment.dataset, "float32" if experiment.precision == "bfloat16" else experiment.precision
+        )
     _refuse_misfits(experiment, source)
     if not experiment.kind.plays_trials:
         _check_sizes(experiment, source, only)
@@ -91,6 +94,7 @@ def build(experiment: Experiment, seed: int, only: Split | None = None, workers:
 
 def deterministic(seed: int) -> None:
     """Set TensorFlow and Keras so that equal work gives equal bits, and clear the models built before."""
+    free_graphs()
     keras.utils.clear_session()
     keras.utils.set_random_seed(seed)
     if tf.config.list_physical_devices("GPU"):  # CPU kernels are deterministic as they are

@@ -1,7 +1,9 @@
 """Settings and fixtures that tests share: quiet TensorFlow, the folder of real data, small sources."""
 
+import gc
 import importlib.util
 import os
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -114,3 +116,14 @@ def folder(tmp_path):
     """Make a folder with the spec of `slurm_jobs`."""
     (tmp_path / "tiny.yaml").write_text(slurm_jobs.SPEC)
     return tmp_path
+
+
+@pytest.fixture(autouse=True, scope="module")
+def graphs_are_freed():
+    """Let a process of tests forget the programs of each file; it would hold those of all files otherwise."""
+    if "tensorflow" in sys.modules:
+        from metarun.algorithms.programs import free_graphs
+
+        free_graphs()
+    yield
+    gc.collect()

@@ -21,6 +21,7 @@ from ...datasets.tasks import Split, task_number
 from ..errors import Interrupted
 from ..model import Model, Stream
 from ..stats import ci95_of_columns, exact_sum, expected_calibration_error, mean_and_ci95
+from ..system import signals
 from ..system.atomic import write_text_atomic
 from ..system.progress import Progress
 from .partial import PartialTest
@@ -146,6 +147,9 @@ class Evaluation:
         Args:
             label: text in front of the progress bar.
             partial: the file of a test by one worker. Tasks that it holds are not measured again.
+
+        Raises:
+            Interrupted: a signal came between two batches. The tasks so far are in `partial`.
         """
         metrics, drawn = self._outputs()
         values = {name: np.zeros((self.calls, *value.shape)) for name, value in metrics.items()}
@@ -156,6 +160,7 @@ class Evaluation:
         try:
             with Progress(label, self.episodes, min(calls * self.batch, self.episodes), unit="episode") as progress:
                 for number, task in zip(left, self.batches(left), strict=True):
+                    signals.check()
                     metrics, drawn = self.step(task)
                     for name, value in metrics.items():
                         values[name][number] = value
@@ -195,6 +200,7 @@ class Evaluation:
         """Return the seconds per task, timed on one call after a first one that compiles it."""
         first, seconds = next(iter(self.batches(self.own))), 0.0
         for _ in range(2):
+            signals.check()
             started = time.perf_counter()
             metrics, _ = self.step(first)
             next(iter(metrics.values())).numpy()

@@ -14,6 +14,7 @@ from ..errors import Interrupted
 from ..model import Model
 from ..runs.directory import RunDirectory
 from ..stats import mean_and_ci95
+from ..system import signals
 from ..system.atomic import write_text_atomic
 from ..system.progress import Progress
 from .partial import PartialTest
@@ -62,6 +63,7 @@ def total_rewards(model: Model, partial: PartialTest | None = None) -> np.ndarra
     try:
         with Progress(f"tuning {learner.options.parameter}", episodes * values, done, unit="trial") as progress:
             for call in range(calls, rewards.shape[0] * values):
+                signals.check()
                 number, value = divmod(call, values)
                 if value == 0 or trials is None:
                     trials = sample(tf.constant(number * batch, tf.int64))

@@ -23,6 +23,7 @@ from ..errors import RunError
 from ..evaluation.retest import restored
 from ..model import Model
 from ..runs.run import spec_of
+from ..system import signals
 from .finished import FinishedRun
 from .style import COLORS, STYLES, plain
 
@@ -50,6 +51,7 @@ def figures(run: FinishedRun, kinds: Sequence[str], number: int) -> Iterator[tup
         "attention": (isinstance(model.learner, MatchingNetwork), attention),
     }
     for kind in kinds:
+        signals.check()
         fitting, draw_one = draws[kind]
         if fitting:
             figure = draw_one(model, number)

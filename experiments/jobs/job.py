@@ -76,14 +76,14 @@ def work(
                     count_restarts(directory)
                 experiment = load(directory.spec).experiment
                 run = Run(experiment, experiment.seeds[0], directory)
-                with stop.held():  # an interrupted import cannot be repeated
-                    from ..system.startup import import_tensorflow
+                from ..system.startup import import_tensorflow
 
-                    import_tensorflow(needs_gpu)
-                    from ...algorithms.workers import ALONE, join
-                    from ..evaluation.retest import evaluate
-                    from ..training.followers import follow
-                    from ..training.train import train
+                import_tensorflow(needs_gpu)
+                from ...algorithms.workers import ALONE, join
+                from ..evaluation.retest import evaluate
+                from ..training.followers import follow
+                from ..training.train import train
+
                 stop.check()
                 if rendezvous:
                     gather(rendezvous)

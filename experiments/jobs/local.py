@@ -21,7 +21,8 @@ from ..runs.run import Run
 from ..system import lock
 from ..system.gpus import nvidia_gpus
 from ..system.processors import cores
-from ..system.signals import StopSignal
+from ..system.signals import StopSignal, begin, postponed
+from ..system.streams import drop_what_cannot_be_written
 from .job import plainly, work
 from .slurm import of_outer_job
 from .submission import Submission, new_submission
@@ -80,7 +81,8 @@ def run_here(
             while waiting and free and not stop.requested:
                 run, gpu = waiting.pop(0), free.pop(0)
                 process = spawn.Process(target=_work, args=(str(run.directory.path), run.tests, threads, gpu))
-                process.start()
+                with postponed():  # until the new process notes signals itself
+                    process.start()
                 running[process.sentinel] = run, process, gpu
             for sentinel in wait(list(running), timeout=0.2):
                 run, process, gpu = running.pop(sentinel)  # pyright: ignore[reportArgumentType]
@@ -117,6 +119,8 @@ def _work(path: str, tests: Sequence[dict], threads: int, gpu: str | None) -> No
     share(log)
     for stream in (1, 2):
         os.dup2(file, stream)
+    begin()
+    drop_what_cannot_be_written()
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
     plainly(work, path, tests, threads, needs_gpu=gpu is not None)

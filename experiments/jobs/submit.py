@@ -17,6 +17,7 @@ from ..config.experiment import Cluster, Experiment
 from ..errors import RunError, SpecError
 from ..runs.run import Run
 from ..system import lock
+from ..system.signals import StopSignal
 from .arrays import arrays, options, to_slurm
 from .job import Paper, write_table
 from .local import devices, run_here, submitted_here
@@ -87,7 +88,8 @@ def submit(
             free = devices_for(len(missing), clusters.values(), settings) if missing and executor == "local" else []
             os.environ["METARUN_OFFLINE"] = "1"  # otherwise hundreds of jobs download at once
             if missing and executor == "slurm":
-                made = to_slurm([(run, clusters[run.experiment.name]) for run in missing], out, paper, fresh)
+                with StopSignal("") as stop, stop.held():  # what sbatch has taken is written down
+                    made = to_slurm([(run, clusters[run.experiment.name]) for run in missing], out, paper, fresh)
             elif missing:  # before another command may look
                 with prepared(missing, fresh):
                     submission = held.enter_context(submitted_here(missing, out))

@@ -25,28 +25,36 @@ def reproduce(planned: Sequence[Planned], out: Path, failed: Callable[[str, Exce
     Raises:
         Interrupted: the process was stopped, after a checkpoint. Finished cells keep their rows.
     """
-    for cells in by_model(planned).values():
-        first = cells[0]
-        if all(one.finished for one in cells):
-            continue
-        try:
-            train(first.run)
-            merge(out)  # now: the tests that follow may be stopped
-        except Interrupted:
-            raise
-        except Exception as error:
-            failed(", ".join(one.cell.name for one in cells) + f", seed {first.seed}", error)
-            with suppress(OSError):  # results.csv says of the other seeds that this one failed
-                merge(out)
-            continue
-        for one in cells:
-            if not one.finished:
-                try:
-                    with StopSignal("with the tasks that are left"):
-                        evaluate(one.directory.path, "test", one.cell.changes)
-                except Interrupted:
+    with StopSignal() as stop:
+        for cells in by_model(planned).values():
+            stop.check()
+            first = cells[0]
+            if all(one.finished for one in cells):
+                continue
+            try:
+                train(first.run)
+                merge(out)  # now: the tests that follow may be stopped
+            except Interrupted:
+                raise
+            except Exception as error:
+                failed(", ".join(one.cell.name for one in cells) + f", seed {first.seed}", error)
+                with suppress(OSError):  # results.csv says of the other seeds that this one failed
                     merge(out)
+                continue
+            _test([one for one in cells if not one.finished], out, failed)
+
+
+def _test(cells: Sequence[Planned], out: Path, failed: Callable[[str, Exception], object]) -> None:
+    """Test a trained model for the cells, and rebuild results.csv, also if a signal stops this."""
+    try:
+        with StopSignal("with the tasks that are left") as stop:
+            for one in cells:
+                stop.check()
+                try:
+                    evaluate(one.directory.path, "test", one.cell.changes)
+                except Interrupted:
                     raise
                 except Exception as error:
                     failed(f"{one.cell.name}, seed {one.seed}", error)
+    finally:
         merge(out)

@@ -32,6 +32,7 @@ from pathlib import Path
 from ..config.experiment import Experiment
 from ..errors import InUse, warn_once
 from ..system import lock
+from ..system.atomic import drop_unfinished
 
 KEPT_CHECKPOINTS = 2
 SEED = re.compile(r"seed-\d+")  # the name of a run's folder
@@ -152,9 +153,8 @@ class RunDirectory:
         return max((file.stat().st_mtime_ns for file in files if file.exists()), default=0)
 
     def drop_old_checkpoints(self) -> None:
-        """Delete all but the newest step checkpoints, and temporary files that were not written to their end."""
-        killed = self.checkpoints.glob(".*.npz.*")  # left by a process that was killed while it wrote: see `atomic`
-        for path in (*self.newest_checkpoints()[KEPT_CHECKPOINTS:], *killed):
+        """Delete all but the newest step checkpoints."""
+        for path in self.newest_checkpoints()[KEPT_CHECKPOINTS:]:
             path.unlink(missing_ok=True)
 
     def set_checkpoint_aside(self, path: Path) -> Path:
@@ -171,12 +171,14 @@ class RunDirectory:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the lock of the run inside the block.
+        """Hold the lock of the run inside the block, and delete temporary files that a killed process has left.
 
         Raises InUse if another process, on this host or on one that shares the disk, holds it.
         """
         try:
             with lock.locked(self.lock):
+                for folder in (self.path, self.checkpoints, self.evaluations):
+                    drop_unfinished(folder)
                 yield
         except lock.Held as holder:
             raise InUse(f"{self.path} is in use by {holder}: wait for it, or choose another --out") from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -57,6 +58,13 @@ def write_text_atomic(path: Path, text: str) -> None:
 def write_json_atomic(path: Path, value: Any) -> None:
     """Write `value` as indented JSON with `write_bytes_atomic`. Raises ValueError for NaN and infinities."""
     write_text_atomic(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def drop_unfinished(folder: Path) -> None:
+    """Delete temporary files in the folder that a process left which was killed while it wrote. None may write now."""
+    for path in folder.glob(".*"):
+        if re.fullmatch(r"\..+\.(json|csv|npz|yaml|txt)\.[a-z0-9_]{8}", path.name):
+            path.unlink(missing_ok=True)
 
 
 def _umask() -> int:

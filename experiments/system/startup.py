@@ -12,8 +12,9 @@ from typing import NoReturn
 
 from ...datasets.errors import KnownError
 from ..errors import RunError
-from . import gpus
+from . import gpus, signals
 from .processors import limited_threads
+from .streams import text_stream
 
 LIVES = b"\0still running\0"
 ENDED = (
@@ -37,19 +38,22 @@ def fast_kernels() -> dict[str, str]:
 def import_tensorflow(needs_gpu: bool | None = False) -> None:
     """Import TensorFlow, and warn of a GPU that it does not see.
 
-    Without -v, messages that its libraries print while they load are dropped, unless they end the process.
+    Without -v, messages that its libraries print while they load are dropped, unless they end the process. From here on
+    signals are looked at with `signals.check` alone.
 
     Args:
         needs_gpu: to work on the CPU instead is an error; None: GPUs do not matter, and nothing is said of them.
 
     Raises:
         RunError: TensorFlow cannot be imported, or lists no GPU and one is needed.
+        Interrupted: a signal came during the import.
     """
+    signals.check_from_now_on()
     os.environ.update(fast_kernels() | limited_threads())
     os.environ["KERAS_BACKEND"] = "tensorflow"  # whatever backend the user has set for Keras
     shown = os.environ.get("TF_CPP_MIN_LOG_LEVEL", "0") == "0"
     try:
-        with nullcontext() if shown else _only_last_words():
+        with signals.nothing_begun(), nullcontext() if shown else _only_last_words():
             import tensorflow
     except KnownError:
         raise
@@ -70,7 +74,7 @@ def silence_libraries() -> None:
     """Hide all later messages of the C++ libraries, unless -v is given. sys.stderr still prints."""
     if os.environ.get("TF_CPP_MIN_LOG_LEVEL", "0") == "0":
         return
-    sys.stderr = os.fdopen(os.dup(2), "w", buffering=1, errors="backslashreplace")
+    sys.stderr = text_stream(os.dup(2))
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
 
@@ -82,10 +86,13 @@ def _only_last_words() -> Iterator[None]:
     them if this one ends inside the block.
     """
     reader, writer = os.pipe()
-    if (watcher := os.fork()) == 0:
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, signals.STOPPING)
+    if (watcher := os.fork()) == 0:  # where signals stay blocked: they are meant for this process
         os.close(writer)
         _print_last_words(reader)
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     os.close(reader)
+    signals.say_before_end(lambda: os.write(writer, LIVES))
     saved = os.dup(2)
     os.dup2(writer, 2)
     try:
@@ -93,6 +100,7 @@ def _only_last_words() -> Iterator[None]:
     finally:
         os.dup2(saved, 2)
         os.close(saved)
+        signals.say_before_end(None)
         os.write(writer, LIVES)
         os.close(writer)
         os.waitpid(watcher, 0)
@@ -101,8 +109,6 @@ def _only_last_words() -> Iterator[None]:
 def _print_last_words(reader: int) -> NoReturn:
     """Read messages up to `LIVES`, or up to the end of the process that writes them, which is told. Does not return."""
     try:
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
-            signal.signal(number, signal.SIG_IGN)  # meant for the process that is watched, and sent to all of a group
         words = b""
         while not words.endswith(LIVES) and (more := os.read(reader, 4096)):
             words = (words + more)[-2000:]

@@ -12,6 +12,7 @@ from ...algorithms.workers import ALONE, Workers
 from ..errors import Interrupted
 from ..runs.rows import Row, merge
 from ..runs.run import Run
+from ..system import signals
 from .followers import follow
 from .train import train
 
@@ -45,6 +46,7 @@ def train_all(runs: Sequence[Run], out: Path, fresh: bool = False, workers: Work
         for run in runs:
             run.refuse_another_spec()  # now, not after the hours of the runs before it
     for run in runs:
+        signals.check()
         skipped = run.directory.finished and not fresh
         try:
             row = train(run, fresh, workers)

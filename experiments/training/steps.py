@@ -16,6 +16,7 @@ from ...datasets.tasks import task_number
 from ..config.experiment import Experiment
 from ..errors import RunError
 from ..model import Model, Tasks
+from ..system import signals
 
 CALL_SECONDS = 0.5  # of training steps in one call; progress and requests to stop are checked between calls
 
@@ -54,7 +55,10 @@ class TrainingSteps:
         """Run the next `count` meta-updates, and return the values of each metric, `[count]`.
 
         The metrics are those of the learner, and the learning rate that each update was made with.
+
+        Raises Interrupted if a signal came before, unless signals are held.
         """
+        signals.check()
         if self.source.in_memory:
             metrics = self._loop(task_number(self.number), task_number(self.number + count))
         else:

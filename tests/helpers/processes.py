@@ -103,6 +103,22 @@ def counting_traces() -> None:
         print(f"traced: {len(traces)}")
 
 
+def unheard() -> None:
+    """Run `metarun` with standard streams that cannot be written, in the way that HOW says."""
+    from metarun.cli.main import main
+
+    if os.environ["HOW"] == "closed streams":
+        os.close(1), os.close(2)
+        sys.stdout = sys.stderr = None  # as Python has it then  # pyright: ignore[reportAttributeAccessIssue]
+    elif os.environ["HOW"] == "full disk":
+        os.dup2(os.open("/dev/full", os.O_WRONLY), 1), os.dup2(1, 2)
+    else:
+        reader, writer = os.pipe()
+        os.dup2(writer, 1), os.dup2(writer, 2)
+        os.close(reader), os.close(writer)
+    main()
+
+
 def _main(
     arguments: list[str],
     program: Callable[[], object] | None,

@@ -1,24 +1,31 @@
-"""The estimate of memory before a run, and what it says."""
+"""The estimate of memory before a run and what it says; what a run leaves in memory."""
 
+import gc
 import sys
+import weakref
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from few_shot import learner
+from tensorflow.python.framework.func_graph import FuncGraph
+from tensorflow.python.framework.ops import gradient_registry
 
 from metarun.algorithms import adaptation
 from metarun.algorithms.networks.options import MLPOptions
 from metarun.algorithms.options import MAMLOptions, ReptileOptions
+from metarun.algorithms.programs import free_graphs, program
 from metarun.datasets.tasks import Episode
 from metarun.experiments.config.load import load
 from metarun.experiments.errors import RunError
+from metarun.experiments.evaluation.measure import test_of as evaluation_of
 from metarun.experiments.model import build
 from metarun.experiments.runs.directory import RunDirectory
 from metarun.experiments.system.signals import StopSignal
 from metarun.experiments.training import memory
 from metarun.experiments.training.loop import Training
 from metarun.experiments.training.memory import foresee, peak_bytes
+from metarun.experiments.training.steps import TrainingSteps
 
 MIB = 2**20
 
@@ -140,3 +147,66 @@ def test_fault_23_queries_beside_supports_are_predicted_in_parts(monkeypatch, na
     for part in outputs[1:]:
         np.testing.assert_allclose(part, outputs[0], rtol=1e-4, atol=1e-5)
     assert peaks[1] < peaks[0] / 3 and peaks[2] < peaks[0] / 5
+
+
+SMALL = ["network.filters=4", "train.way=5", "train.query=1", "test.query=1", "validation=null", "test.episodes=4"]
+SPECS = {
+    "protonet": ("quickstart/protonet", SMALL),
+    "maml": (
+        "quickstart/maml",
+        ["network={name: mlp, hidden: [8]}", "protocol=inductive", "test.episodes=4", "jit=off"],
+    ),
+    "matchingnet": ("quickstart/matchingnet", SMALL),
+    "maml of images": ("quickstart/maml", [*SMALL, "train.meta_batch=2"]),
+    "rl2": ("duan2016/bandits-rl2", ["train.meta_batch=20", "algorithm.minibatch=10", "network.units=4"]),
+}
+
+
+@pytest.mark.parametrize("name", ["protonet", *(pytest.param(name, marks=pytest.mark.slow) for name in [*SPECS][1:])])
+def test_fault_29_a_run_leaves_no_graph_behind(name, cache_folder):
+    """Small programs of the first run are kept. Rejected: TensorFlow's registry, which keeps every custom gradient for
+    ever and with it the graph around it, and programs that are kept by more than their learner."""
+    spec, overrides = SPECS[name]
+    experiment = load(spec, overrides).experiment
+
+    def run() -> list[weakref.ref]:
+        model = build(experiment, 0)
+        steps = TrainingSteps(model)
+        steps.trace()
+        evaluation_of(model).names()
+        return [
+            weakref.ref(each) for each in (model.learner, steps, steps.traced_update(), steps.traced_update().graph)
+        ]
+
+    def left() -> tuple[int, int]:
+        gc.collect()
+        graphs = sum(isinstance(each, FuncGraph) for each in gc.get_objects())
+        return graphs, sum(name.startswith("CustomGradient") for name in gradient_registry.list())
+
+    run()
+    before = left()
+    of_second = run()
+    assert left() == before
+    assert [reference() for reference in of_second] == [None] * 4
+
+
+def test_custom_gradients_live_as_long_as_their_graph():
+    """Rejected: gradients that are gone when a program that was traced before is differentiated."""
+    free_graphs()
+
+    @tf.custom_gradient
+    def tripled(x):
+        return x, lambda upstream: 3.0 * upstream
+
+    inner = program(lambda x: tripled(x) ** 2)
+    inner.get_concrete_function(tf.TensorSpec(()))
+    gc.collect()
+
+    @program
+    def gradient(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = inner(x)
+        return tape.gradient(y, x)
+
+    assert gradient(tf.constant(2.0)) == 12.0

@@ -268,11 +268,13 @@ def test_what_a_killed_process_left_of_a_checkpoint_is_cleared_away(tmp_path):
     directory.checkpoints.mkdir(parents=True)
     for name in ("step-1.npz", "step-2.npz", "step-3.npz", "best.npz", "step-1.npz.unusable"):
         (directory.checkpoints / name).touch()
-    for name in (".step-4.npz.abcd1234", ".best.npz.abcd1234"):
+    for name in (".step-4.npz.abcd1234", ".best.npz.abcd1234", "../.progress.json.abcd123_", "../.gitignore"):
         (directory.checkpoints / name).touch()
-    directory.drop_old_checkpoints()
-    left = {path.name for path in directory.checkpoints.iterdir()}
-    assert left == {"step-2.npz", "step-3.npz", "best.npz", "step-1.npz.unusable"}
+    with directory.locked():
+        directory.drop_old_checkpoints()
+        left = {path.name for path in directory.checkpoints.iterdir()}
+        assert left == {"step-2.npz", "step-3.npz", "best.npz", "step-1.npz.unusable"}
+        assert {path.name for path in directory.path.iterdir()} == {"checkpoints", ".gitignore", directory.lock.name}
 
 
 def test_checkpoints_come_back_exactly_and_foreign_ones_change_nothing(tmp_path, monkeypatch):
