@@ -18,15 +18,19 @@ import sys
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
 from .images import cache
-from .images.source import ClassPool, ImageSource
 from .options import GlyphsOptions
-from .tasks import Split
+from .sizes import Sizes
+
+if TYPE_CHECKING:
+    from .images.source import ImageSource
+    from .tasks import Split
 
 SAMPLES, SIZE, OVERSAMPLING, FONT_SIZE = 20, 28, 4, 84
 CANVAS, MARGIN = SIZE * OVERSAMPLING, 4
@@ -38,6 +42,8 @@ ONE = 1 << 16  # 1.0 in the fixed-point numbers of the jitter
 
 def build(options: GlyphsOptions, dtype: str = "float32") -> ImageSource:
     """Build the source of a spec; the first call draws the letters and stores them in the cache."""
+    from .images.source import ClassPool, ImageSource
+
     prepared = cache.load(f"glyphs-{_version()}", draw_all)
     splits = np.asarray(prepared.facts["splits"])
     pools: dict[Split, ClassPool] = {}
@@ -48,6 +54,13 @@ def build(options: GlyphsOptions, dtype: str = "float32") -> ImageSource:
         pools[split] = ClassPool(prepared.images[rows], prepared.counts[chosen], names)
     digest = prepared.digest
     return ImageSource("glyphs", pools, in_memory=options.in_memory, content_digest=digest, dtype=dtype)
+
+
+def sizes(options: GlyphsOptions) -> dict[Split, Sizes]:
+    """Return the size of each split; how many classes there are is known once they are drawn."""
+    drawn = cache.read(f"glyphs-{_version()}")
+    splits = drawn.facts["splits"] if drawn else ()
+    return {split: Sizes(splits.count(split) if splits else None, SAMPLES, "") for split in SPLITS}
 
 
 def draw_all() -> cache.Prepared:

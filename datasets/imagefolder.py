@@ -16,15 +16,19 @@ import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from tqdm import tqdm
 
 from .errors import DataError
 from .images import cache, decode
-from .images.source import ClassPool, ImageSource
 from .options import ImageFolderOptions
-from .tasks import Split
+from .sizes import Sizes
+
+if TYPE_CHECKING:
+    from .images.source import ClassPool, ImageSource
+    from .tasks import Split
 
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 DECODER = 3  # changes where the same files give other pixels than before
@@ -46,6 +50,8 @@ def build(options: ImageFolderOptions, dtype: str = "float32") -> ImageSource:
         _tell_shared(options.path, divided)
     everything = [each for split in SPLITS for each in divided.get(split, [])]
     stored = cache.load(f"imagefolder-{_digest(options, everything)}", lambda: _prepare(options, everything))
+    from .images.source import ClassPool, ImageSource
+
     pools: dict[Split, ClassPool] = {}
     classes = rows = 0
     for split in SPLITS:
@@ -63,6 +69,24 @@ def build(options: ImageFolderOptions, dtype: str = "float32") -> ImageSource:
         content_digest=hashlib.sha256(os.fsencode(stored.digest + division)).hexdigest(),
         dtype=dtype,
     )
+
+
+def sizes(options: ImageFolderOptions) -> dict[Split, Sizes]:
+    """Return the size of each split, by the names of the files.
+
+    Raises:
+        DataError: As `build` does.
+    """
+    divided = find_classes(options.path)
+    if "all" in divided:
+        divided = divide(divided["all"], options.split, options.split_seed)
+    else:
+        _refuse_division(options)
+    return {
+        split: Sizes.of([len(files) for _, files in classes], [name for name, _ in classes])
+        for split in SPLITS
+        if (classes := divided.get(split))
+    }
 
 
 def _refuse_division(options: ImageFolderOptions) -> None:

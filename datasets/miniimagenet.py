@@ -19,16 +19,19 @@ import warnings
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from tqdm import tqdm
 
 from .errors import DataError
 from .images import cache, decode, pickles
-from .images.source import ClassPool, ImageSource
 from .options import MiniImagenetOptions
-from .tasks import Split
+from .sizes import Sizes
+
+if TYPE_CHECKING:
+    from .images.source import ClassPool, ImageSource
+    from .tasks import Split
 
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 CLASSES: dict[Split, int] = {"train": 64, "val": 16, "test": 20}
@@ -44,6 +47,8 @@ def build(options: MiniImagenetOptions, dtype: str = "float32") -> ImageSource:
     Raises:
         DataError: The data have not been imported.
     """
+    from .images.source import ClassPool, ImageSource
+
     prepared: dict[Split, cache.Stored | None] = {split: cache.read(_cached(split)) for split in SPLITS}
     pools: dict[Split, ClassPool] = {}
     for split, found in prepared.items():
@@ -58,6 +63,11 @@ def build(options: MiniImagenetOptions, dtype: str = "float32") -> ImageSource:
     return ImageSource(
         "miniimagenet", pools, mean=mean, std=std, in_memory=options.in_memory, content_digest=digest, dtype=dtype
     )
+
+
+def sizes(options: MiniImagenetOptions) -> dict[Split, Sizes]:
+    """Return the size of each split."""
+    return {split: Sizes(classes, IMAGES, "") for split, classes in CLASSES.items()}
 
 
 def import_from(paths: Sequence[Path]) -> None:

@@ -18,6 +18,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from importlib.resources import files
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
@@ -26,9 +27,12 @@ from tqdm import tqdm
 from .errors import DataError
 from .images import cache
 from .images.download import download
-from .images.source import ClassPool, ImageSource, Rotations
 from .options import OmniglotOptions
-from .tasks import Split
+from .sizes import Sizes
+
+if TYPE_CHECKING:
+    from .images.source import ClassPool, ImageSource, Rotations
+    from .tasks import Split
 
 ADDRESS = "https://raw.githubusercontent.com/brendenlake/omniglot/master/python/"
 ARCHIVES = {
@@ -54,6 +58,8 @@ def build(options: OmniglotOptions, dtype: str = "float32") -> ImageSource:
     Raises:
         DataError: The data are missing and cannot be downloaded.
     """
+    from .images.source import ImageSource
+
     stored = cache.load("omniglot", lambda: prepare(download(ADDRESS, ARCHIVES)))
     rotations: dict[Split, Rotations] = dict(zip(SPLITS, ROTATIONS[options.rotations], strict=True))
     pools: dict[Split, ClassPool] = {
@@ -69,6 +75,16 @@ def build(options: OmniglotOptions, dtype: str = "float32") -> ImageSource:
         in_memory=options.in_memory,
         dtype=dtype,
     )
+
+
+def sizes(options: OmniglotOptions) -> dict[Split, Sizes]:
+    """Return the size of each split."""
+    modes = dict(zip(SPLITS, ROTATIONS[options.rotations], strict=True))
+    return {
+        split: Sizes((4 if modes[split] == "classes" else 1) * len(members), DRAWERS, "")
+        for split, members in divide(options.split).items()
+        if members
+    }
 
 
 def prepare(paths: Sequence[Path]) -> cache.Prepared:
@@ -146,6 +162,8 @@ def characters() -> tuple[tuple[str, ...], tuple[Split, ...]]:
 
 
 def _pool(stored: cache.Stored, classes: list[int]) -> ClassPool:
+    from .images.source import ClassPool
+
     rows = (np.asarray(classes)[:, None] * DRAWERS + np.arange(DRAWERS)).ravel()
     return ClassPool(stored.images[rows], stored.counts[classes], tuple(stored.names[number] for number in classes))
 

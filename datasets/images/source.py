@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from ..errors import DataError
 from ..random import TaskKeys
+from ..sizes import Sizes
 from ..tasks import Episode, Shape, Split, TaskSource
 
 Rotations = Literal["none", "classes", "per-task"]
@@ -93,6 +94,11 @@ class ImageSource(TaskSource):
         """Return the number of classes to draw from, including turns that are classes."""
         turns = 4 if self.rotations[split] == "classes" else 1
         return turns * len(self.pools[split].counts)
+
+    def sizes(self) -> dict[Split, Sizes]:
+        """Return the size of each split."""
+        turns = {split: 4 if mode == "classes" else 1 for split, mode in self.rotations.items()}
+        return {split: Sizes.of(pool.counts, pool.names, turns[split]) for split, pool in self.pools.items()}
 
     def check(self, split: Split, shape: Shape) -> None:
         """Raise DataError unless `split` has enough classes, and every class enough images."""

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ..config.checks import unshareable
 from ..config.load import labelled, load
-from ..errors import SpecError
+from ..errors import SpecError, warn
 from .run import Run
 
 LARGEST = 100_000  # runs; more is a mistyped range
@@ -29,18 +29,20 @@ def grid(specs: Sequence[str], overrides: Sequence[str], seeds: Sequence[int], o
     Raises:
         SpecError: lists all mistakes of all specs, and experiments that share a name.
     """
-    choices = [values_of(override) for override in overrides]
+    choices = _choices(overrides)
     if len(specs) * len(seeds or "1") * math.prod(map(len, choices)) > LARGEST:
         raise SpecError([f"more than {LARGEST} runs: submit them in parts"])
     keys = [override.partition("=")[0].strip() for override in overrides]
     varied = [number for number, values in enumerate(choices) if len(values) > 1]
     short = _short([keys[number] for number in varied])
-    experiments, problems = [], []
+    experiments, problems, warnings = [], [], []
     for spec in specs:
         for values in itertools.product(*choices):
             values_given = [f"{key}={value}" for key, value in zip(keys, values, strict=True)]
             try:
-                experiment = load(spec, values_given).experiment
+                loaded = load(spec, values_given)
+                warnings += loaded.warnings
+                experiment = loaded.experiment
                 parts = [f"-{key}-{_safe(values[number])}" for key, number in zip(short, varied, strict=True)]
                 experiment = experiment.model_copy(update={"name": experiment.name + "".join(parts)})
                 if len(experiment.name) > 100:
@@ -54,6 +56,8 @@ def grid(specs: Sequence[str], overrides: Sequence[str], seeds: Sequence[int], o
     problems += [f"two experiments have the name {name}: rename a spec, or leave one out" for name in twice]
     if problems:
         raise SpecError(list(dict.fromkeys(problems)))
+    for warning in dict.fromkeys(warnings):
+        warn(warning)
     return [Run.at(out, each, seed) for each in experiments for seed in dict.fromkeys(seeds) or each.seeds]
 
 
@@ -76,6 +80,19 @@ def parse_seeds(text: str) -> list[int]:
             raise ValueError(f"{part.strip()} is no range of at most {LARGEST} seeds below 2^31")
         seeds += range(first, last + 1)
     return list(dict.fromkeys(seeds))
+
+
+def _choices(overrides: Sequence[str]) -> list[list[str]]:
+    """Return the values of each override; raises SpecError with all that are malformed."""
+    choices, problems = [], []
+    for override in overrides:
+        try:
+            choices.append(values_of(override))
+        except SpecError as error:
+            problems += error.problems
+    if problems:
+        raise SpecError(problems)
+    return choices
 
 
 def values_of(override: str) -> list[str]:

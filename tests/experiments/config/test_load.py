@@ -76,7 +76,7 @@ def test_the_good_one_is_good(write):
         ("learning_rate: 1e-3", "schedule: cosine\n  final_learning_rate: 1e-3", 9, "schedule: cosine has no"),
         ("learning_rate: 1e-3", "decay_every: 5", 9, "optimizer.decay_every: has no effect with schedule: constant"),
         ("learning_rate: 1e-3", "schedule: step", 8, "optimizer.decay_every: is missing"),
-        ("meta_batch: 4", "meta_batch: 4\n  way: 3", 1, "test.way: is 5: the last layer of maml has train.way = 3"),
+        ("meta_batch: 4", "meta_batch: 4\n  way: 3\ntest: {way: 5}", 14, "test.way: is 5: the last layer of maml has "),
         ("meta_batch: 4", "meta_batch: 4\n  way: 1", 13, "train.way: is 1: there is nothing to choose from"),
         ("inner_lr: 0.4", "inner_lr: 0.4\n  inner_steps: 0\n  first_order: true", 6, "no effect with inner_steps: 0"),
         ("{name: omniglot}", "{name: sinusoid}", 5, "network.name: conv4 reads images; sinusoid has numbers: use mlp"),

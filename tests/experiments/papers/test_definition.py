@@ -31,15 +31,21 @@ def test_shipped_tables_are_right(name):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (("name: k5,", "name: k5, colour: red,"), "paper.yaml:4: cells.0.colour: unknown key"),
-        (("test: {inner_steps: 3}", "test: {inner_step: 3}"), "paper.yaml:6: cells.2.test.inner_step: unknown key"),
-        (("method: MAML,", ""), "paper.yaml:4: cells.0.method: is missing"),
-        (("shot: 10", "shot: ten"), "paper.yaml:5: cells.1.test.shot: expected a whole number, got 'ten'"),
-        (("test: {inner_steps: 3}", ""), "paper.yaml:6: cells.2: k5-more is the same cell as k5"),
-        (("name: k10", "name: k5"), "paper.yaml:5: cells.1: k5 is the same cell as k5"),
+        (
+            ("name: k5,", "name: k5, colour: red,"),
+            "paper.yaml:4: cells.k5.colour: unknown key; did you mean column?",
+        ),
+        (
+            ("test: {inner_steps: 3}", "test: {inner_step: 3}"),
+            "paper.yaml:6: cells.k5-more.test.inner_step: unknown key; did you mean inner_steps?",
+        ),
+        (("method: MAML,", ""), "paper.yaml:4: cells.k5.method: is missing"),
+        (("shot: 10", "shot: ten"), "paper.yaml:5: cells.k10.test.shot: expected a whole number, got 'ten'"),
+        (("test: {inner_steps: 3}", ""), "paper.yaml:6: cells.k5-more: is the same cell as k5"),
+        (("name: k10", "name: k5"), "paper.yaml:5: cells.k5: is the same cell as k5"),
         (
             ("method: MAML,", "method: MAML, overrides: [train.steps=20],"),
-            "paper.yaml:4: cells.0.overrides: name=... is missing",
+            "paper.yaml:4: cells.k5.overrides: name=... is missing",
         ),
     ],
 )
@@ -80,10 +86,10 @@ def test_files_that_a_table_names_are_beside_it(table, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (("K = 10", "K = 11"), "part.yaml:4: columns.0: {table} has no such column"),
-        (("{k10:", "{k5:"), "part.yaml:5: overrides.k5: these columns of {table} have no such cell"),
+        (("K = 10", "K = 11"), "part.yaml:4: columns: {table} has no column 'K = 11'; did you mean K = 10?"),
+        (("{k10:", "{k5:"), "part.yaml:5: overrides.k5: these columns of {table} have no such cell; they have k10"),
         (("name=short, ", ""), "part.yaml:5: overrides.k10: name=... is missing"),
-        (("columns:", "column:"), "part.yaml:4: column: unknown key"),
+        (("columns:", "column:"), "part.yaml:4: column: unknown key; did you mean columns?"),
         (("TABLE", "part.yaml"), "part.yaml:3: part_of: part.yaml is itself a part of another table"),
     ],
 )
@@ -158,11 +164,11 @@ def test_overrides_of_a_part_are_added_to_a_cell_of_methods_and_columns(crossed,
     [
         (('"k10-*"', '"k11-*"'), "crossed.yaml:9: overrides.k11-*: no cell has such a name; the first is k5-maml"),
         (("[0.4, 0.3]", "[0.4]"), "crossed.yaml:11: published.maml: has 1 numbers for 2 columns"),
-        (("{maml: [", "{mamel: ["), "crossed.yaml:11: published.mamel: is no method of this table: maml, more"),
+        (("{maml: [", "{mamel: ["), "crossed.yaml:11: published.mamel: is no method of this table; did you mean maml?"),
         (("[0.4, 0.3]", "[0.4, high]"), "crossed.yaml:11: published.maml.1: "),
         (("k5: K", "K5: K"), "crossed.yaml:6: columns.K5"),
         (("source: a paper\n", ""), "crossed.yaml:1: source: is missing"),
-        (("specs:", "spec:"), "crossed.yaml:4: spec: unknown key"),
+        (("specs:", "spec:"), "crossed.yaml:4: spec: unknown key; did you mean specs?"),
         (("k10: K = 10}", "k5-maml: K, k5: L}"), "crossed.yaml:6: columns.k5: is given twice"),
     ],
 )
