@@ -189,9 +189,10 @@ def _shortage(experiment: Experiment, section: str, split: str, size: Sizes | No
         way_out = "write `validation: null`, or add classes" if section == "validation" else "add classes"
         yield section, f"the dataset has no {split} classes: {way_out}"
         return
-    way, shot, query = (_in_effect(experiment, section, option) for option in ("way", "shot", "query"))
+    way = _in_effect(experiment, section, "way")
     if size.classes is not None and way[0] > size.classes:
         yield f"{section}.way", f"is {way[0]}{way[1]}: at most {size.classes} here, the classes of {split}"
+    shot, query = (_in_effect(experiment, section, option) for option in ("shot", "query"))
     asks = section != "train" or experiment.entry.trains_on_queries
     where = f"class {size.smallest} of {split} has" if size.smallest else f"the classes of {split} have"
     where += f" {size.images} images"

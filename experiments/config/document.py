@@ -39,6 +39,17 @@ class Document:
         where = place or self.place(key)
         self.problems.append(f"{where}: {'.'.join(map(str, key))}{': ' if key else ''}{message}")
 
+    @property
+    def in_order(self) -> list[str]:
+        """Return the problems by line: those of this file first, then those of its parents, then those of no file."""
+
+        def position(line: str) -> tuple[bool, str, int]:
+            match = re.match(r"([^:]*):(\d+): ", line)
+            file = "" if match and match[1] == self.name else match[1] if match else ""
+            return (not match, file, int(match[2]) if match else 0)
+
+        return sorted(dict.fromkeys(self.problems), key=position)
+
     def place(self, key: Key) -> str:
         """Return the place, FILE:LINE, of `key`, or of the innermost enclosing key that the file contains."""
         while key and key not in self.places:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import math
 import os
-import re
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -181,7 +180,7 @@ def _validate(document: Document, with_data: bool) -> Experiment:
     for key, message in () if document.is_incomplete else problems(experiment, partial, with_data):
         document.complain(tuple(key.split(".")), message)
     if document.problems:
-        raise SpecError(_in_order(document.problems, document.name))
+        raise SpecError(document.in_order)
     return experiment
 
 
@@ -252,14 +251,3 @@ def _settled(experiment: Experiment) -> Experiment:
     if experiment.validation is None:
         return experiment.model_copy(update={"test": experiment.test.model_copy(update={"checkpoint": "last"})})
     return experiment
-
-
-def _in_order(lines: Sequence[str], name: str) -> list[str]:
-    """Sort problems by line: those of the file `name` first, then those of its parents, then those of no file."""
-
-    def position(line: str) -> tuple[bool, str, int]:
-        match = re.match(r"([^:]*):(\d+): ", line)
-        file = "" if match and match[1] == name else match[1] if match else ""
-        return (not match, file, int(match[2]) if match else 0)
-
-    return sorted(dict.fromkeys(lines), key=position)

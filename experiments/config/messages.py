@@ -42,14 +42,19 @@ BOUNDS = {
 
 
 def mistakes(error: ValidationError, values: Mapping[str, Any]) -> Iterator[tuple[tuple[str | int, ...], str]]:
-    """Yield (key, message) for each mistake that pydantic found in `values`, at most one per key."""
-    seen: set[tuple[str | int, ...]] = set()
+    """Yield (key, message) for each mistake that pydantic found in `values`, at most one per key.
+
+    A value that may be of several types has the mistakes of all of them, which become one.
+    """
+    found: dict[tuple[str | int, ...], list[str]] = {}
     for detail in error.errors(include_url=False):
         key = _key(detail["loc"], values) + (("name",) if detail["type"] == "union_tag_invalid" else ())
-        message = _message(detail, key, values)
-        if key not in seen:
-            seen.add(key)
-            yield key, message
+        found.setdefault(key, []).append(_message(detail, key, values))
+    for key, (first, *others) in found.items():
+        expected, _, given = first.partition(", got ")
+        types = [each.removesuffix(f", got {given}").removeprefix("expected ") for each in others]
+        same = given and all(each == f"expected {kind}, got {given}" for each, kind in zip(others, types, strict=True))
+        yield key, f"{' or '.join(dict.fromkeys([expected, *types]))}, got {given}" if same else first
 
 
 def _key(location: tuple[str | int, ...], values: Mapping[str, Any]) -> tuple[str | int, ...]:

@@ -62,7 +62,7 @@ def read_settings(path: Path) -> dict[str, Any]:
         if key not in document.unreadable:
             document.complain(key, message)
     if document.problems:
-        raise SpecError(document.problems)
+        raise SpecError(document.in_order)
     return document.values
 
 

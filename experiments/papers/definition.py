@@ -171,10 +171,10 @@ def load_table(name: str) -> PaperTable:
     except SpecError as error:
         for problem in error.problems:
             document.complain(("part_of",), problem)
-        raise SpecError(document.problems) from None
+        raise SpecError(document.in_order) from None
     if "part_of" in other.values:
         document.complain(("part_of",), f"{part.part_of} is itself a part of another table: name that one")
-        raise SpecError(document.problems)
+        raise SpecError(document.in_order)
     whole = _whole(other, path.parent)
     cells = {cell.name: cell for cell in whole.cells if cell.column in part.columns}
     columns = dict.fromkeys(cell.column for cell in whole.cells)
@@ -188,7 +188,7 @@ def load_table(name: str) -> PaperTable:
             hint = suggest(cell, cells, f"they have {', '.join(cells)}")
             document.complain(("overrides", cell), f"these columns of {part.part_of} have no such cell; {hint}")
     if document.problems:
-        raise SpecError(document.problems)
+        raise SpecError(document.in_order)
     for name, overrides in part.overrides.items():
         cells[name] = cells[name].model_copy(update={"overrides": overrides})
     places = {name: document.place(("overrides", name)) for name in part.overrides}
@@ -230,7 +230,7 @@ def _whole(document: Document, folder: Path) -> PaperTable:
         places = {cell.name: document.place(("cells", number)) for number, cell in enumerate(table.cells)}
     _report_duplicates(document, table, places)
     if document.problems:
-        raise SpecError(document.problems)
+        raise SpecError(document.in_order)
     return _beside_the_file(_placed(table, places), folder)
 
 
@@ -261,7 +261,7 @@ def _validated(document: Document, kind: type[Kind]) -> Kind:
             continue  # its members have mistakes, and do not count
         if key not in document.unreadable:
             document.complain(_with_names(key, values), _message(detail, kind), document.place(key))
-    raise TableError(document.problems, _good_cells(document) if kind is PaperTable else None)
+    raise TableError(document.in_order, _good_cells(document) if kind is PaperTable else None)
 
 
 def _good_cells(document: Document) -> PaperTable | None:

@@ -176,6 +176,7 @@ def plan(table: PaperTable, out: Path, seeds: Sequence[int] = (), budget: float 
     names: dict[str, tuple[str, str]] = {}  # of experiments -> digest, cell
     planned, problems = [], []
     for cell in table.cells:
+        place = f"{table.places[cell.name]}: " if cell.name in table.places else ""
         try:
             model = cell.spec, cell.overrides, cell.variant
             if model not in specs:
@@ -183,12 +184,11 @@ def plan(table: PaperTable, out: Path, seeds: Sequence[int] = (), budget: float 
             experiment, full = specs[model]
             with_test(experiment, cell.changes)
         except SpecError as error:
-            place = f"{table.places[cell.name]}: " if cell.name in table.places else ""
             problems += [f"{place}{cell.name}: {problem}" for problem in error.problems]
             continue
         digest, first = names.setdefault(experiment.name, (experiment.digest, cell.name))
         if digest != experiment.digest:
-            problems.append(f"{first} and {cell.name} are two models of one name, {experiment.name}: rename one")
+            problems.append(f"{place}{first} and {cell.name} are two models of one name, {experiment.name}: rename one")
         seeded = experiment.kind.is_trained  # otherwise no seed changes its result
         for seed in seeds if seeded and seeds else experiment.seeds:
             planned.append(Planned(cell, Run.at(out, experiment, seed), full))

@@ -3,11 +3,15 @@
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from sines import write_table
 
+from metarun.cli.main import metarun as group
+from metarun.experiments.config.load import load
 from metarun.experiments.errors import SpecError
+from metarun.experiments.jobs.settings import read_settings
 from metarun.experiments.papers.definition import load_table, shipped_tables
-from metarun.experiments.papers.plan import plan
+from metarun.experiments.papers.plan import plan, plan_of
 
 
 @pytest.fixture
@@ -54,6 +58,70 @@ def test_a_mistake_in_a_table_is_one_line(table, change, message):
     with pytest.raises(SpecError) as told:
         load_table(str(table))
     assert message in "\n".join(told.value.problems)
+
+
+def test_fault_31_all_mistakes_of_a_table_and_its_specs_at_once(table, tmp_path):
+    """With the line and the name of each cell. Rejected: `cells.0`; the specs only once the table has no mistake."""
+    text = table.read_text().replace("name: k5,", "name: k5, colour: red,", 1).replace("title", "titel")
+    text = text.replace("{shot: 10, query: 10}", "{way: 3}").replace("{inner_steps: 3}", "{inner_step: 3}")
+    text += "  - {column: x, method: y, spec: z}\n"
+    table.write_text(text)
+    with pytest.raises(SpecError) as told:
+        plan_of(str(table), tmp_path)
+    shown = [
+        "paper.yaml:1: title: is missing",
+        "paper.yaml:2: titel: unknown key; did you mean title?",
+        "paper.yaml:4: cells.k5.colour: unknown key; did you mean column?",
+        "paper.yaml:6: cells.k5-more.test.inner_step: unknown key; did you mean inner_steps?",
+        "paper.yaml:7: cells.#4.name: is missing",
+        "paper.yaml:5: k10: test.way: is 3; a regression task has way: 1",
+        "paper.yaml:5: k10: test.way: is 3: the last layer of maml has train.way = 1 outputs, so train and test have "
+        "the same way",
+    ]
+    assert told.value.problems == shown
+
+
+def test_fault_31_files_of_another_kind_are_called_what_they_are(table, tmp_path, monkeypatch):
+    """By the verbs that do not take them, whether a file or what ships; `validate` checks each as what it is."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "cluster.yaml").write_text("partition: gpu\ntime: 60\n")
+    (tmp_path / "part.yaml").write_text(PART.replace("TABLE", "sines.yaml"))
+    (tmp_path / "child.yaml").write_text("extends: paper.yaml\nname: child\n")
+    for name in ("sines.yaml", "quickstart/maml"):
+        with pytest.raises(SpecError, match=f"^{name} is a spec: `metarun train {name}`"):
+            load_table(name)
+    for name in ("paper.yaml", "finn2017-omniglot"):
+        with pytest.raises(SpecError, match=f"^{name} is a table: `metarun reproduce {name}`"):
+            load(name)
+    for read in (load, load_table):
+        with pytest.raises(SpecError, match=r"^cluster.yaml is a file of cluster settings: METARUN_CLUSTER"):
+            read("cluster.yaml")
+    with pytest.raises(SpecError, match=r"^paper.yaml is a table"):
+        read_settings(Path("paper.yaml"))
+    with pytest.raises(SpecError, match=r"^child.yaml:1: extends: paper.yaml is a table"):
+        load("child.yaml")
+    with pytest.raises(SpecError, match=r"^part.yaml:3: part_of: sines.yaml is a spec"):
+        load_table("part.yaml")
+    names = ["sines.yaml", "paper.yaml", "cluster.yaml", "finn2017-omniglot", "quickstart/maml"]
+    told = CliRunner().invoke(group, ["validate", *names]).output.splitlines()
+    assert [line.partition(" ok, ")[2].rstrip("0123456789abcdef") for line in told] == [
+        "digest ",
+        "a table of 3 cells, 1 models",
+        "cluster settings",
+        "a table of 5 cells, 5 models",
+        "digest ",
+    ]
+
+
+def test_fault_31_mistakes_in_cluster_files_have_lines_and_suggestions(tmp_path):
+    path = tmp_path / "cluster.yaml"
+    path.write_text("partition: gpu\nslurm:\n  qos: [1]\ntme: 60\n")
+    with pytest.raises(SpecError) as told:
+        read_settings(path)
+    assert told.value.problems == [
+        "cluster.yaml:3: slurm.qos: expected text or a whole number or true or false, got [1]",
+        "cluster.yaml:4: tme: unknown key; did you mean time?",
+    ]
 
 
 PART = """
