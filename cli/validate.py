@@ -24,15 +24,15 @@ def command(specs: tuple[str, ...], overrides: tuple[str, ...]) -> None:
     problems = []
     for spec in specs:
         try:
-            click.echo(f"{spec}: ok, {_check(spec, overrides)}")
+            click.echo(f"{spec}: ok, {check(spec, overrides)}")
         except SpecError as error:
             problems.extend(labelled(spec, error.problems, specs))
     if problems:
         raise SpecError(problems)
 
 
-def _check(name: str, overrides: tuple[str, ...]) -> str:
-    """Return what is in a file without mistakes."""
+def check(name: str, overrides: tuple[str, ...]) -> str:
+    """Return what is in a spec, a table or a cluster file without mistakes. Raises SpecError with all of them."""
     from ..experiments.config.document import read
     from ..experiments.config.kinds import kind_of, shipped_tables
     from ..experiments.config.load import find, load

@@ -24,8 +24,13 @@ class SpecError(KnownError):
     title: ClassVar = ""
 
     def __init__(self, problems: Sequence[str]):
-        super().__init__("\n".join(problems))
-        self.problems = list(problems)
+        self.problems = [_on_one_line(each) for each in problems]
+        super().__init__("\n".join(self.problems))
+
+
+def _on_one_line(text: str) -> str:
+    """Return the text with escapes in place of line ends and of other characters that cannot be printed."""
+    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
 
 
 class RunError(KnownError):
