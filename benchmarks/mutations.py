@@ -266,13 +266,28 @@ def _add(where: Any, whole: Tree, chance: random.Random) -> None:
 
 
 def _scale(where: Any, whole: Tree, chance: random.Random) -> None:
-    key = _key(where, chance)
-    if isinstance(where[key], int | float):
-        where[key] *= chance.choice((0, -1, 2, 1000, 10**12, 0.5))
+    """Change the numbers of a list or mapping in a way that is often allowed."""
+    for key in where if isinstance(where, dict) else range(len(where)):
+        if isinstance(where[key], int | float) and not isinstance(where[key], bool) and chance.random() < 0.5:
+            where[key] *= chance.choice((0, -1, 2, 1000, 10**12, 0.5))
 
 
 CHANGES: tuple[Callable[[Any, Tree, random.Random], None], ...] = (
-    *(_delete, _replace, _replace, _replace, _misspell, _misspell, _misspell_value, _nest, _move, _add, _scale),
+    *(
+        _delete,
+        _replace,
+        _replace,
+        _replace,
+        _misspell,
+        _misspell,
+        _misspell_value,
+        _nest,
+        _move,
+        _add,
+        _scale,
+        _scale,
+        _scale,
+    ),
 )
 KEYS = (
     *(

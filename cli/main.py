@@ -11,6 +11,7 @@ from importlib.metadata import version
 import click
 
 from ..experiments.errors import suggest
+from ..experiments.system.startup import ignore_settings_of_libraries
 from .errors import report
 from .options import examples
 
@@ -85,6 +86,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # file names need not be UTF-8
+    ignore_settings_of_libraries()
     try:
         sys.exit(metarun.main(standalone_mode=False) or 0)
     except click.ClickException as error:

@@ -9,6 +9,8 @@ from typing import ClassVar
 
 from ..datasets.errors import KnownError
 
+LONGEST = 3000  # characters of a line of a message
+
 
 class Interrupted(KnownError):
     """A run that was asked to stop and has written its checkpoint."""
@@ -29,8 +31,9 @@ class SpecError(KnownError):
 
 
 def _on_one_line(text: str) -> str:
-    """Return the text with escapes in place of line ends and of other characters that cannot be printed."""
-    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
+    """Return the text with escapes for line ends and for what cannot be printed; a very long one is cut."""
+    shown = "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
+    return shown if len(shown) <= LONGEST else f"{shown[: LONGEST - 3]}..."
 
 
 class RunError(KnownError):

@@ -87,8 +87,15 @@ def build(experiment: Experiment, seed: int, only: Split | None = None, workers:
 
 
 def deterministic(seed: int) -> None:
-    """Set TensorFlow and Keras so that equal work gives equal bits, and clear the models built before."""
+    """Set TensorFlow and Keras so that equal work gives equal bits, and clear the models built before.
+
+    What the user has set in keras.json, or in this process, does not count.
+    """
     keras.utils.clear_session()
+    keras.config.set_floatx("float32")
+    keras.config.set_dtype_policy("float32")
+    keras.config.set_epsilon(1e-7)
+    keras.config.set_image_data_format("channels_last")
     keras.utils.set_random_seed(seed)
     if tf.config.list_physical_devices("GPU"):  # CPU kernels are deterministic as they are
         tf.config.experimental.enable_op_determinism()

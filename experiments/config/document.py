@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -161,6 +162,7 @@ def _compose(path: Path, name: str) -> yaml.Node | None:
     return _parse(text, name)
 
 
+@lru_cache(maxsize=256)  # a table loads its specs many times
 def _parse(text: str, name: str) -> yaml.Node | None:
     depth = 0
     try:

@@ -12,7 +12,7 @@ from ..errors import RunError
 from ..reports.compare import Compared, best, difference_of_tasks, seed_mean, with_episodes
 from ..reports.formats import digits_of, records
 from ..reports.table import averaged
-from ..runs.rows import Row, as_column, as_frame, published_columns, read_frame, read_row
+from ..runs.rows import Row, as_column, as_csv, as_frame, published_columns, read_frame, read_row
 from .plan import Planned, by_cell
 
 if TYPE_CHECKING:
@@ -180,4 +180,4 @@ def read_table(path: Path) -> DataFrame:
 def table_as_csv(cells: DataFrame) -> str:
     """Return the text of TABLE.csv."""
     words = as_column([str(best).lower() for best in cells["best"]], "string")
-    return cells.assign(best=words).to_csv(index=False, lineterminator="\n")
+    return as_csv(cells.assign(best=words))

@@ -137,7 +137,15 @@ def merge(root: Path) -> None:
 
 def rows_as_csv(rows: Collection[Row]) -> str:
     """Return the text of results.csv: all columns, full precision."""
-    return as_frame(rows).to_csv(index=False, lineterminator="\n")
+    return as_csv(as_frame(rows))
+
+
+def as_csv(frame: DataFrame) -> str:
+    """Return a DataFrame as CSV, in full precision whatever NumPy's print options are."""
+    from numpy import printoptions
+
+    with printoptions(legacy=False):
+        return frame.to_csv(index=False, lineterminator="\n")
 
 
 def as_frame(rows: Collection[Row]) -> DataFrame:

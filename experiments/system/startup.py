@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 import platform
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+from ..errors import RunError
 
 
 def fast_kernels() -> dict[str, str]:
@@ -24,16 +27,45 @@ def import_tensorflow() -> None:
     """Import TensorFlow.
 
     Without -v, messages that its libraries print while they load are dropped. Errors still raise.
+
+    Raises RunError where a file of the user's keeps Keras from being imported.
     """
     os.environ.update(fast_kernels())
-    os.environ["KERAS_BACKEND"] = "tensorflow"  # whatever backend the user has set for Keras
+    ignore_settings_of_libraries()
     if os.environ.get("TF_CPP_MIN_LOG_LEVEL", "0") == "0":
         import tensorflow
 
+        _import_keras()
         return
     with _silent_standard_error():
         import tensorflow
+
+        _import_keras()
     tensorflow.get_logger().setLevel("ERROR")
+
+
+def _import_keras() -> None:
+    try:
+        import keras  # noqa: F401
+    except ValueError as error:  # Keras does not start with a keras.json that has other values than it knows
+        folder = os.environ.get("KERAS_HOME", "~/.keras")
+        raise RunError(f"Keras cannot be imported: {error} Mend or remove {folder}/keras.json") from None
+
+
+def ignore_settings_of_libraries() -> None:
+    """Change the environment so that what a user has set for other programs decides nothing here.
+
+    The files of these libraries, matplotlibrc and keras.json, are overruled where they would count: in
+    `figures/style.py` and in `model.py`.
+    """
+    os.environ |= {"KERAS_BACKEND": "tensorflow", "MPLBACKEND": "agg"}  # one that is not installed ends the import
+    for name in ("TF_USE_LEGACY_KERAS", "TF2_BEHAVIOR", "PYTHONWARNINGS"):
+        os.environ.pop(name, None)
+    if sys.warnoptions:  # such as "error"; from here on as Python does by itself
+        warnings.resetwarnings()
+        for category in (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning):
+            warnings.simplefilter("ignore", category)
+        sys.warnoptions.clear()
 
 
 def silence_libraries() -> None:
