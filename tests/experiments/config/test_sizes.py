@@ -41,7 +41,7 @@ def problems(spec, *overrides):
 
 
 def test_fault_31_splits_that_are_too_small_are_told_at_once_with_their_keys(spec):
-    """By `validate`, and by training in the same words. Rejected: one split at a time, without the key."""
+    """Validation and training say the same. Rejected: one split at a time, without the key."""
     told = [
         f"{section}.query: is 15 ({query}): at most 3 here; the classes of {split} have 4 images, and "
         f"{section}.shot is 1 ({shot})"

@@ -61,7 +61,7 @@ def test_a_mistake_in_a_table_is_one_line(table, change, message):
 
 
 def test_fault_31_all_mistakes_of_a_table_and_its_specs_at_once(table, tmp_path):
-    """With the line and the name of each cell. Rejected: `cells.0`; the specs only once the table has no mistake."""
+    """Lines and names of cells are given. Rejected: `cells.0`; the specs only once the table has no mistake."""
     text = table.read_text().replace("name: k5,", "name: k5, colour: red,", 1).replace("title", "titel")
     text = text.replace("{shot: 10, query: 10}", "{way: 3}").replace("{inner_steps: 3}", "{inner_step: 3}")
     text += "  - {column: x, method: y, spec: z}\n"
@@ -82,7 +82,7 @@ def test_fault_31_all_mistakes_of_a_table_and_its_specs_at_once(table, tmp_path)
 
 
 def test_fault_31_files_of_another_kind_are_called_what_they_are(table, tmp_path, monkeypatch):
-    """By the verbs that do not take them, whether a file or what ships; `validate` checks each as what it is."""
+    """Verbs that do not take a file, or what ships, say so; `validate` checks each as what it is."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "cluster.yaml").write_text("partition: gpu\ntime: 60\n")
     (tmp_path / "part.yaml").write_text(PART.replace("TABLE", "sines.yaml"))

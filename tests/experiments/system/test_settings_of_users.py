@@ -1,4 +1,4 @@
-"""What a user has set for matplotlib, Keras, pandas, NumPy and the terminal decides no result, figure or message."""
+"""Settings for matplotlib, Keras, pandas, NumPy and the terminal decide no result, figure or message."""
 
 import json
 import os
@@ -60,7 +60,7 @@ def shown(folder):
 
 @pytest.fixture
 def odd(monkeypatch):
-    """Set what a user may have set in this process; afterwards everything is as before."""
+    """Set many such settings in this process; afterwards everything is as before."""
     known = keras.config.floatx(), keras.config.epsilon(), keras.config.image_data_format()
     options = [each for pair in PANDAS.items() for each in pair]
     with (
@@ -104,7 +104,7 @@ def test_fault_14_settings_of_libraries_decide_no_number_no_table_and_no_figure(
 
 
 def test_fault_14_files_and_variables_of_the_user_decide_nothing(plain, tmp_path):
-    """Of a process of its own. Rejected: an unknown backend that ends the command, warnings that are errors."""
+    """A process of its own reads them. Rejected: an unknown backend that ends the command, warnings that are errors."""
     (tmp_path / "matplotlibrc").write_text(MATPLOTLIB)
     told = {"MPLBACKEND": "nothing", "PYTHONWARNINGS": "error", "COLUMNS": "1", "TERM": "dumb", "FORCE_COLOR": "1"}
     told |= {"LC_ALL": "C", "PYTHONUTF8": "0", "PANDAS_FUTURE_INFER_STRING": "1"}
