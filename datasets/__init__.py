@@ -18,8 +18,7 @@ from .options import (
 from .plugins import misnamed, plugins
 
 if TYPE_CHECKING:
-    from .sizes import Sizes
-    from .tasks import Split, TaskSource
+    from .tasks import TaskSource
     from .trials import TrialSource
 
 BUILT_IN: dict[str, type[Options]] = {
@@ -41,22 +40,6 @@ def _problem(name: str, loaded: Any) -> str | None:
 
 
 DATASETS = BUILT_IN | plugins("metarun.datasets", BUILT_IN, _problem)
-
-
-def sizes_of(options: Any) -> dict[Split, Sizes] | None:
-    """Return the size of each split of a dataset; None where it is not known, or not without building it.
-
-    Nothing is prepared, and no image is read.
-
-    Args:
-        options: The section `dataset` of the spec.
-
-    Raises:
-        DataError: Data are missing, or do not have the form that they need.
-    """
-    if type(options) in BUILT_IN.values() and options.has_images:
-        return import_module(f".{options.name}", __name__).sizes(options)
-    return None
 
 
 def build(options: Any, dtype: str = "float32") -> TaskSource | TrialSource:

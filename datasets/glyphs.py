@@ -26,7 +26,6 @@ from tqdm import tqdm
 
 from .images import cache
 from .options import GlyphsOptions
-from .sizes import Sizes
 
 if TYPE_CHECKING:
     from .images.source import ImageSource
@@ -44,7 +43,7 @@ def build(options: GlyphsOptions, dtype: str = "float32") -> ImageSource:
     """Build the source of a spec; the first call draws the letters and stores them in the cache."""
     from .images.source import ClassPool, ImageSource
 
-    prepared = cache.load(f"glyphs-{_version()}", draw_all)
+    prepared = cache.load(cache_name(), draw_all)
     splits = np.asarray(prepared.facts["splits"])
     pools: dict[Split, ClassPool] = {}
     for split in SPLITS:
@@ -54,13 +53,6 @@ def build(options: GlyphsOptions, dtype: str = "float32") -> ImageSource:
         pools[split] = ClassPool(prepared.images[rows], prepared.counts[chosen], names)
     digest = prepared.digest
     return ImageSource("glyphs", pools, in_memory=options.in_memory, content_digest=digest, dtype=dtype)
-
-
-def sizes(options: GlyphsOptions) -> dict[Split, Sizes]:
-    """Return the size of each split; how many classes there are is known once they are drawn."""
-    drawn = cache.read(f"glyphs-{_version()}")
-    splits = drawn.facts["splits"] if drawn else ()
-    return {split: Sizes(splits.count(split) if splits else None, SAMPLES, "") for split in SPLITS}
 
 
 def draw_all() -> cache.Prepared:
@@ -177,8 +169,8 @@ def _split(characters: Sequence[str]) -> Split:
     return min(scripts, key=SPLITS.index)
 
 
-def _version() -> str:
-    """Return the versions of fonts and renderer for the cache's file name; another version draws again."""
+def cache_name() -> str:
+    """Return the name in the cache, which has the versions of fonts and renderer: another version draws again."""
     from importlib.metadata import version
 
-    return f"matplotlib{version('matplotlib')}-pillow{version('pillow')}"
+    return f"glyphs-matplotlib{version('matplotlib')}-pillow{version('pillow')}"

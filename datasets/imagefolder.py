@@ -13,10 +13,10 @@ import itertools
 import os
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from tqdm import tqdm
@@ -24,7 +24,6 @@ from tqdm import tqdm
 from .errors import DataError
 from .images import cache, decode
 from .options import ImageFolderOptions
-from .sizes import Sizes
 
 if TYPE_CHECKING:
     from .images.source import ClassPool, ImageSource
@@ -42,20 +41,16 @@ def build(options: ImageFolderOptions, dtype: str = "float32") -> ImageSource:
     Raises:
         DataError: The folder has no classes, lacks a split, or is divided already and the spec divides it again.
     """
-    divided = find_classes(options.path)
-    if "all" in divided:
-        divided = divide(divided["all"], options.split, options.split_seed)
-    else:
-        _refuse_division(options)
-        _tell_shared(options.path, divided)
-    everything = [each for split in SPLITS for each in divided.get(split, [])]
+    splits = divided(options)
+    _tell_shared(options.path, splits)
+    everything = [each for split in SPLITS for each in splits.get(split, [])]
     stored = cache.load(f"imagefolder-{_digest(options, everything)}", lambda: _prepare(options, everything))
     from .images.source import ClassPool, ImageSource
 
     pools: dict[Split, ClassPool] = {}
     classes = rows = 0
     for split in SPLITS:
-        if own := len(divided.get(split, [])):
+        if own := len(splits.get(split, [])):
             counts = stored.counts[classes : classes + own]
             images = stored.images[rows : rows + counts.sum()]  # of the memory map, not a copy
             pools[split] = ClassPool(images, counts, stored.names[classes : classes + own])
@@ -71,22 +66,17 @@ def build(options: ImageFolderOptions, dtype: str = "float32") -> ImageSource:
     )
 
 
-def sizes(options: ImageFolderOptions) -> dict[Split, Sizes]:
-    """Return the size of each split, by the names of the files.
+def divided(options: ImageFolderOptions) -> dict[Split, Classes]:
+    """Return the classes of each split, in the folders train, val and test or as the spec divides them.
 
     Raises:
         DataError: As `build` does.
     """
-    divided = find_classes(options.path)
-    if "all" in divided:
-        divided = divide(divided["all"], options.split, options.split_seed)
-    else:
-        _refuse_division(options)
-    return {
-        split: Sizes.of([len(files) for _, files in classes], [name for name, _ in classes])
-        for split in SPLITS
-        if (classes := divided.get(split))
-    }
+    found: Any = find_classes(options.path)
+    if "all" in found:
+        return divide(found["all"], options.split, options.split_seed)
+    _refuse_division(options)
+    return found
 
 
 def _refuse_division(options: ImageFolderOptions) -> None:
@@ -98,7 +88,7 @@ def _refuse_division(options: ImageFolderOptions) -> None:
             )
 
 
-def _tell_shared(folder: Path, divided: dict[str, Classes]) -> None:
+def _tell_shared(folder: Path, divided: Mapping[Split, Classes]) -> None:
     """Warn of class names in two splits: accuracy on classes of the training is not few-shot accuracy."""
     names = {split: {name.removeprefix(f"{split}/") for name, _ in classes} for split, classes in divided.items()}
     for one, other in itertools.combinations(names, 2):
@@ -136,7 +126,7 @@ def find_classes(folder: Path) -> dict[str, Classes]:
     return {"all": classes}
 
 
-def divide(classes: Classes, shares: Sequence[float], seed: int) -> dict[str, Classes]:
+def divide(classes: Classes, shares: Sequence[float], seed: int) -> dict[Split, Classes]:
     """Divide the classes into splits by shares, in a random order of the names; the rounding goes to training."""
     order = sorted(classes, key=lambda each: hashlib.sha256(os.fsencode(f"{seed}/{each[0]}")).digest())
     val = round(shares[1] * len(order))

@@ -27,7 +27,6 @@ from tqdm import tqdm
 from .errors import DataError
 from .images import cache, decode, pickles
 from .options import MiniImagenetOptions
-from .sizes import Sizes
 
 if TYPE_CHECKING:
     from .images.source import ClassPool, ImageSource
@@ -63,11 +62,6 @@ def build(options: MiniImagenetOptions, dtype: str = "float32") -> ImageSource:
     return ImageSource(
         "miniimagenet", pools, mean=mean, std=std, in_memory=options.in_memory, content_digest=digest, dtype=dtype
     )
-
-
-def sizes(options: MiniImagenetOptions) -> dict[Split, Sizes]:
-    """Return the size of each split."""
-    return {split: Sizes(classes, IMAGES, "") for split, classes in CLASSES.items()}
 
 
 def import_from(paths: Sequence[Path]) -> None:

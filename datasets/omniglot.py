@@ -28,7 +28,6 @@ from .errors import DataError
 from .images import cache
 from .images.download import download
 from .options import OmniglotOptions
-from .sizes import Sizes
 
 if TYPE_CHECKING:
     from .images.source import ClassPool, ImageSource, Rotations
@@ -75,16 +74,6 @@ def build(options: OmniglotOptions, dtype: str = "float32") -> ImageSource:
         in_memory=options.in_memory,
         dtype=dtype,
     )
-
-
-def sizes(options: OmniglotOptions) -> dict[Split, Sizes]:
-    """Return the size of each split."""
-    modes = dict(zip(SPLITS, ROTATIONS[options.rotations], strict=True))
-    return {
-        split: Sizes((4 if modes[split] == "classes" else 1) * len(members), DRAWERS, "")
-        for split, members in divide(options.split).items()
-        if members
-    }
 
 
 def prepare(paths: Sequence[Path]) -> cache.Prepared:

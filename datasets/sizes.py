@@ -1,11 +1,14 @@
-"""The numbers of classes and images in a split, which bound the tasks that can be drawn from it. No TensorFlow."""
+"""The numbers of classes and images in each split, which bound the tasks that can be drawn from it. No TensorFlow."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
+
+from .images import cache
+from .options import GlyphsOptions, ImageFolderOptions, MiniImagenetOptions, OmniglotOptions
 
 
 class Sizes(NamedTuple):
@@ -21,3 +24,61 @@ class Sizes(NamedTuple):
         fewest = int(np.argmin(counts))
         every = min(counts) == max(counts)
         return cls(turns * len(counts), int(counts[fewest]), "" if every else names[fewest])
+
+
+def sizes_of(options: Any) -> dict[str, Sizes]:
+    """Return the size of each split of a dataset, by train, val and test; {} where only building it would tell.
+
+    Nothing is prepared, and no image is read.
+
+    Args:
+        options: The section `dataset` of the spec.
+
+    Raises:
+        DataError: The user's folder is missing, or does not have the form that it needs.
+    """
+    known = KNOWN.get(type(options))
+    return known(options) if known else {}
+
+
+def _glyphs(options: GlyphsOptions) -> dict[str, Sizes]:
+    from .glyphs import SAMPLES, SPLITS, cache_name
+
+    drawn = cache.read(cache_name())
+    splits = drawn.facts["splits"] if drawn else ()
+    return {split: Sizes(splits.count(split) if splits else None, SAMPLES, "") for split in SPLITS}
+
+
+def _omniglot(options: OmniglotOptions) -> dict[str, Sizes]:
+    from .omniglot import DRAWERS, ROTATIONS, SPLITS, divide
+
+    modes = dict(zip(SPLITS, ROTATIONS[options.rotations], strict=True))
+    return {
+        split: Sizes((4 if modes[split] == "classes" else 1) * len(members), DRAWERS, "")
+        for split, members in divide(options.split).items()
+        if members
+    }
+
+
+def _miniimagenet(options: MiniImagenetOptions) -> dict[str, Sizes]:
+    from .miniimagenet import CLASSES, IMAGES
+
+    return {split: Sizes(classes, IMAGES, "") for split, classes in CLASSES.items()}
+
+
+def _imagefolder(options: ImageFolderOptions) -> dict[str, Sizes]:
+    from .imagefolder import divided
+
+    return {
+        split: Sizes.of([len(files) for _, files in classes], [name for name, _ in classes])
+        for split, classes in divided(options).items()
+        if classes
+    }
+
+
+KNOWN: dict[type, Callable[[Any], dict[str, Sizes]]] = {
+    GlyphsOptions: _glyphs,
+    OmniglotOptions: _omniglot,
+    MiniImagenetOptions: _miniimagenet,
+    ImageFolderOptions: _imagefolder,
+}

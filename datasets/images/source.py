@@ -95,10 +95,12 @@ class ImageSource(TaskSource):
         turns = 4 if self.rotations[split] == "classes" else 1
         return turns * len(self.pools[split].counts)
 
-    def sizes(self) -> dict[Split, Sizes]:
+    def sizes(self) -> dict[str, Sizes]:
         """Return the size of each split."""
-        turns = {split: 4 if mode == "classes" else 1 for split, mode in self.rotations.items()}
-        return {split: Sizes.of(pool.counts, pool.names, turns[split]) for split, pool in self.pools.items()}
+        return {
+            split: Sizes.of(pool.counts, pool.names, 4 if self.rotations[split] == "classes" else 1)
+            for split, pool in self.pools.items()
+        }
 
     def check(self, split: Split, shape: Shape) -> None:
         """Raise DataError unless `split` has enough classes, and every class enough images."""

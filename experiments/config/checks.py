@@ -8,12 +8,10 @@ train.log_every, optimizer.decay_every) are no mistakes, so that `-s train.steps
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
 
 from ...algorithms import KINDS, Kind
-from ...datasets import sizes_of
 from ...datasets.errors import DataError
-from ...datasets.sizes import Sizes
+from ...datasets.sizes import Sizes, sizes_of
 from .experiment import Experiment
 
 Mistake = tuple[str, str]
@@ -167,7 +165,7 @@ def too_small(experiment: Experiment) -> Iterator[Mistake]:
         yield from shortages(experiment, sizes) if sizes else ()
 
 
-def shortages(experiment: Experiment, sizes: Mapping[Any, Sizes], only: str | None = None) -> Iterator[Mistake]:
+def shortages(experiment: Experiment, sizes: Mapping[str, Sizes], only: str | None = None) -> Iterator[Mistake]:
     """Yield the settings of training, validation and test that ask for more classes or images than there are.
 
     Args:
