@@ -41,6 +41,14 @@ def sizes_of(options: Any) -> dict[str, Sizes]:
     return known(options) if known else {}
 
 
+def sizes_in(source: Any) -> dict[str, Sizes]:
+    """Return the size of each split of an `ImageSource`; {} for a source that is none."""
+    return {
+        split: Sizes.of(pool.counts, pool.names, 4 if source.rotations[split] == "classes" else 1)
+        for split, pool in getattr(source, "pools", {}).items()
+    }
+
+
 def _glyphs(options: GlyphsOptions) -> dict[str, Sizes]:
     from .glyphs import SAMPLES, SPLITS, cache_name
 

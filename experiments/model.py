@@ -14,6 +14,7 @@ from ..algorithms.build import Setup
 from ..algorithms.build import build as build_learner
 from ..algorithms.workers import ALONE, Workers
 from ..datasets.errors import DataError
+from ..datasets.sizes import sizes_in
 from ..datasets.tasks import Episode, EpisodeStream, Shape, Split, TaskSource
 from ..datasets.trials import Trials, TrialSource, TrialStream
 from .config.checks import shortages
@@ -122,10 +123,10 @@ def _refuse_misfits(experiment: Experiment, source: Any) -> None:
 
 def _check_sizes(experiment: Experiment, source: TaskSource, only: Split | None) -> None:
     """Raise DataError for all splits that hold too few classes or images."""
-    if sizes := getattr(source, "sizes", None):
-        problems = [f"{key} {message}" for key, message in shortages(experiment, sizes(), only)]
-        if problems:
-            raise DataError(f"{source.name}: {'; '.join(problems)}")
+    sizes = sizes_in(source)
+    problems = [f"{key} {message}" for key, message in shortages(experiment, sizes, only)] if sizes else []
+    if problems:
+        raise DataError(f"{source.name}: {'; '.join(problems)}")
     if not only:
         source.check("train", training_shape(experiment))
     if not only and experiment.validation:

@@ -15,7 +15,6 @@ import tensorflow as tf
 
 from ..errors import DataError
 from ..random import TaskKeys
-from ..sizes import Sizes
 from ..tasks import Episode, Shape, Split, TaskSource
 
 Rotations = Literal["none", "classes", "per-task"]
@@ -94,13 +93,6 @@ class ImageSource(TaskSource):
         """Return the number of classes to draw from, including turns that are classes."""
         turns = 4 if self.rotations[split] == "classes" else 1
         return turns * len(self.pools[split].counts)
-
-    def sizes(self) -> dict[str, Sizes]:
-        """Return the size of each split."""
-        return {
-            split: Sizes.of(pool.counts, pool.names, 4 if self.rotations[split] == "classes" else 1)
-            for split, pool in self.pools.items()
-        }
 
     def check(self, split: Split, shape: Shape) -> None:
         """Raise DataError unless `split` has enough classes, and every class enough images."""

@@ -7,7 +7,7 @@ from pictures import png
 from metarun import datasets
 from metarun.cli.main import metarun as group
 from metarun.datasets.errors import DataError
-from metarun.datasets.sizes import sizes_of
+from metarun.datasets.sizes import sizes_in, sizes_of
 from metarun.experiments.config.load import load
 from metarun.experiments.errors import SpecError
 from metarun.experiments.model import build
@@ -121,4 +121,4 @@ def test_what_ships_is_counted_without_its_data(name, overrides, words, cache_fo
 def test_counts_are_those_of_the_sources(spec, cache_folder):
     """Rejected: counts that are written down beside the data and differ from them."""
     for options in (load(spec).experiment.dataset, datasets.DATASETS["glyphs"]()):
-        assert datasets.build(options).sizes() == sizes_of(options)
+        assert sizes_in(datasets.build(options)) == sizes_of(options)
