@@ -34,6 +34,7 @@ class Document:
     unreadable: set[Key] = field(default_factory=set)  # reported as mistakes, and None in `values`
     parents: dict[str, Path] = field(default_factory=dict)  # names of the files that this one extends -> their folders
     is_incomplete: bool = False  # a file that it extends cannot be read
+    alike: set[str] = field(default_factory=set)  # options that a file that it extends has alike in train and test
 
     def complain(self, key: Key, message: str, place: str | None = None) -> None:
         """Add a mistake, with its file and line."""

@@ -18,7 +18,7 @@ from ...algorithms.options import OptimizerOptions
 from ..errors import SpecError, suggest
 from .checks import problems
 from .document import Document, Dumper, Key, override_value, read
-from .experiment import CHOICES, TAKEN, Experiment, effective, section_model
+from .experiment import CHOICES, Experiment, effective, section_model
 from .kinds import USE, refuse_other, shipped_specs, shipped_tables
 from .messages import mistakes, show
 
@@ -32,15 +32,15 @@ class Loaded:
     experiment: Experiment
     origins: Mapping[str, str]  # dotted key -> "spec.yaml:12", "command line", "train.shot"; a key left out: default
     path: Path
-    left: tuple[str, ...] = ()  # options of the test that were training's, until an override changed training's alone
+    left: tuple[str, ...] = ()  # options of the test that were training's, until training's alone was changed
 
     @property
     def warnings(self) -> list[str]:
-        """Return a line for each option of the test that an override of the training did not move."""
+        """Return a line for each option of the test that a change of the training, in a child or by -s, left."""
         test, origins = self.experiment.test, self.origins
         return [
-            f"-s train.{option} changes the training alone: test.{option} is {getattr(test, option)} "
-            f"({origins[f'test.{option}']}); with -s test.{option}=null the test takes training's"
+            f"train.{option} ({origins.get(f'train.{option}', 'default')}) changes the training alone: test.{option} is "
+            f"{getattr(test, option)} ({origins[f'test.{option}']}); with test.{option}=null the test takes training's"
             for option in self.left
         ]
 
@@ -61,7 +61,7 @@ def load(
     """
     path = find(spec)
     document = _with_parents(path)
-    alike = [option for option in TAKEN if _are_alike(document.values, option)]
+    alike = _alike(document)
     for override in overrides:
         override_value(document, override, given)
     try:
@@ -70,14 +70,17 @@ def load(
         raise SpecError(_blamed(error.problems, path, given, with_data) if overrides else error.problems) from None
     origins = {".".join(map(str, key)): place for key, place in document.places.items() if key}
     origins |= {f"test.{option}": f"train.{option}" for option in experiment.taken}
-    left = [option for option in alike if getattr(experiment.train, option) != getattr(experiment.test, option)]
-    return Loaded(_settled(experiment), origins, path, tuple(each for each in left if origins[f"test.{each}"] != given))
+    left = [option for option in sorted(alike) if getattr(experiment.train, option) != getattr(experiment.test, option)]
+    return Loaded(
+        _settled(experiment), origins, path, tuple(each for each in left if origins.get(f"test.{each}") != given)
+    )
 
 
-def _are_alike(values: Mapping[str, Any], option: str) -> bool:
-    """Return whether training and test state the same value."""
-    train, test = values.get("train"), values.get("test")
-    return isinstance(train, dict) and isinstance(test, dict) and train.get(option) == test.get(option, ...)
+def _alike(document: Document) -> set[str]:
+    """Return which of shot and query training and test have alike, here or in a file that it extends."""
+    train, test = document.values.get("train"), document.values.get("test")
+    both = isinstance(train, dict) and isinstance(test, dict)
+    return document.alike | {each for each in ("shot", "query") if both and train.get(each) == test.get(each, ...)}
 
 
 def _blamed(problems: Sequence[str], path: Path, given: str, with_data: bool) -> list[str]:
@@ -142,6 +145,8 @@ def _with_parents(path: Path) -> Document:
     *children, document = chain.values()
     for child in reversed(children):
         document.values.pop("name", None)  # two specs of one name would share a folder
+        own = child.values.get("test")
+        child.alike |= {each for each in _alike(document) if not isinstance(own, dict) or each not in own}
         child.inherit(document, {"optimizer": OptimizerOptions.model_fields["name"].default})
         document = child
     document.places.pop(("extends",), None)

@@ -313,10 +313,9 @@ def test_fault_31_a_sweep_moves_the_test_or_says_that_it_does_not(write, tmp_pat
     assert [run.experiment.test.shot for run in free] == [1, 3] and not capsys.readouterr().err
     stated = write(PROTONET + "test: {shot: 5, query: 9}\n")
     assert [run.experiment.test.shot for run in grid([str(stated)], ["train.shot=1,3"], [0], tmp_path)] == [5, 5]
-    warning = (
-        "warning: -s train.shot changes the training alone: test.shot is 5 (spec.yaml:14); with -s test.shot=null "
-    )
+    warning = "warning: train.shot (command line) changes the training alone: test.shot is 5 (spec.yaml:14); with "
     assert capsys.readouterr().err.count(warning) == 1  # once for all values
+    assert len(load(stated, ["train={steps: 3}"]).warnings) == 1  # 1 by default
     both = ["train.shot=1,3", "test.shot=null"]
     assert [run.experiment.test.shot for run in grid([str(stated)], both, [0], tmp_path)] == [1, 3]
     for overrides in (
@@ -325,6 +324,23 @@ def test_fault_31_a_sweep_moves_the_test_or_says_that_it_does_not(write, tmp_pat
         ["train.steps=3"],
     ):  # they differed, or are said
         assert not load(stated, overrides).warnings
+
+
+def test_fault_31_a_child_that_changes_the_training_alone_is_told(write, tmp_path):
+    """Rejected: silence where the other spec states both; a warning where the child states both, or changes neither."""
+    write(PROTONET + "test: {shot: 5, query: 9}\n")
+    child = tmp_path / "child.yaml"
+    for text, told in (
+        ("train: {shot: 1}", ["train.shot (child.yaml:3) changes the training alone: test.shot is 5 (spec.yaml:14)"]),
+        ("train: {shot: 1}\ntest: {shot: null}", []),
+        ("train: {shot: 1}\ntest: {shot: 5}", []),
+        ("train: {query: 1}", []),  # it differed before
+        ("train: {steps: 1}", []),
+        ("train: {way: 20}", []),  # ways are often other ones
+    ):
+        child.write_text(f"extends: spec.yaml\nname: child\n{text}\n")
+        assert [each.partition(";")[0] for each in load(child).warnings] == told
+    assert not any(load(name).warnings for name in SHIPPED)
 
 
 @pytest.mark.parametrize("name", ONE_OF_EACH.values())
