@@ -37,12 +37,14 @@ class Loaded:
     @property
     def warnings(self) -> list[str]:
         """Return a line for each option of the test that a change of the training, in a child or by -s, left."""
-        test, origins = self.experiment.test, self.origins
-        return [
-            f"train.{option} ({origins.get(f'train.{option}', 'default')}) changes the training alone: test.{option} is "
-            f"{getattr(test, option)} ({origins[f'test.{option}']}); with test.{option}=null the test takes training's"
-            for option in self.left
-        ]
+        found = []
+        for option in self.left:
+            train, test = (self.origins.get(f"{section}.{option}", "default") for section in ("train", "test"))
+            found.append(
+                f"train.{option} ({train}) changes the training alone: test.{option} is "
+                f"{getattr(self.experiment.test, option)} ({test}); with test.{option}=null the test takes training's"
+            )
+        return found
 
 
 def load(
@@ -71,16 +73,16 @@ def load(
     origins = {".".join(map(str, key)): place for key, place in document.places.items() if key}
     origins |= {f"test.{option}": f"train.{option}" for option in experiment.taken}
     left = [option for option in sorted(alike) if getattr(experiment.train, option) != getattr(experiment.test, option)]
-    return Loaded(
-        _settled(experiment), origins, path, tuple(each for each in left if origins.get(f"test.{each}") != given)
-    )
+    left = [option for option in left if origins.get(f"test.{option}") != given]
+    return Loaded(_settled(experiment), origins, path, tuple(left))
 
 
 def _alike(document: Document) -> set[str]:
     """Return which of shot and query training and test have alike, here or in a file that it extends."""
     train, test = document.values.get("train"), document.values.get("test")
-    both = isinstance(train, dict) and isinstance(test, dict)
-    return document.alike | {each for each in ("shot", "query") if both and train.get(each) == test.get(each, ...)}
+    if not isinstance(train, dict) or not isinstance(test, dict):
+        return document.alike
+    return document.alike | {each for each in ("shot", "query") if train.get(each) == test.get(each, ...)}
 
 
 def _blamed(problems: Sequence[str], path: Path, given: str, with_data: bool) -> list[str]:
