@@ -64,14 +64,14 @@ class MAMLOptions(Options):
             yield "algorithm.recompute_inner", "has no effect with first_order: true, which keeps nothing of a step"
         if self.inner_steps == 0 and self.recompute_inner:
             yield "algorithm.recompute_inner", "has no effect with inner_steps: 0"
+        if self.adapt == "all" and not getattr(experiment.network, "batch_norm", True):
+            yield "algorithm.adapt", "all is the same as weights with batch_norm: false"
         chunk, meta_batch = self.tasks_per_chunk, experiment.train.meta_batch
         if chunk and meta_batch % chunk:
             yield "algorithm.tasks_per_chunk", f"is {chunk}, which does not divide train.meta_batch: {meta_batch}"
         if chunk == meta_batch:
             yield "algorithm.tasks_per_chunk", f"has no effect: it is train.meta_batch, {meta_batch}"
         yield from _sum_of_one_task(self.task_reduction, meta_batch)
-        if self.adapt == "all" and not getattr(experiment.network, "batch_norm", True):
-            yield "algorithm.adapt", "all is the same as weights with batch_norm: false"
 
     def less_memory(self, train: Any, share: float) -> Iterator[str]:
         chunk = self.tasks_per_chunk or train.meta_batch
@@ -249,6 +249,8 @@ class OptimizerOptions(Options):
     clip_norm: float | None = Field(default=None, gt=0, description="Clip the global norm of the meta-gradient.")
 
     def conflicts(self, experiment: Any) -> Iterator[tuple[str, str]]:
+        if self.clip_value is not None and self.clip_norm is not None:
+            yield "optimizer.clip_norm", "clip_value is given too: choose one"
         gliding = self.schedule in ("linear", "cosine")
         if self.is_changed("final_learning_rate") and not gliding:
             yield "optimizer.final_learning_rate", f"has no effect with schedule: {self.schedule}"
@@ -259,8 +261,6 @@ class OptimizerOptions(Options):
                 yield f"optimizer.{option}", f"has no effect with schedule: {self.schedule}"
         if self.schedule == "step" and self.decay_every is None:
             yield "optimizer.decay_every", "is missing: schedule step needs the steps between two decays"
-        if self.clip_value is not None and self.clip_norm is not None:
-            yield "optimizer.clip_norm", "clip_value is given too: choose one"
 
     @property
     def depends_on_length(self) -> bool:

@@ -27,7 +27,7 @@ def command(name: str) -> None:
     from ..experiments.config.reference import page
 
     found = page(name)
-    width = min(shutil.get_terminal_size().columns, 110)
+    width = max(60, min(shutil.get_terminal_size().columns, 110))  # below, a long name leaves no room for its text
     if found.text:
         click.echo(textwrap.fill(f"{name}: {found.text}", width) + "\n")
     for heading, entries in found.lists.items():

@@ -13,6 +13,7 @@ import click
 from ..datasets.errors import KnownError
 from ..experiments.errors import Interrupted, suggest
 from ..experiments.system import signals, streams
+from ..experiments.system.startup import ignore_settings_of_libraries
 from .errors import report
 from .options import examples
 
@@ -97,6 +98,7 @@ def main() -> None:
     """
     streams.open_closed()
     signals.begin()
+    ignore_settings_of_libraries()
     verb = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
     if verb in WORKING:
         streams.drop_what_cannot_be_written()

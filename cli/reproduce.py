@@ -93,10 +93,10 @@ def command(
 
     With --executor the runs go to a cluster, or to parallel processes of this machine, as with `metarun submit`.
     """
-    from ..experiments.papers.definition import load_table, shipped_tables
-    from ..experiments.papers.plan import choose, plan
+    from ..experiments.papers.definition import shipped_tables
+    from ..experiments.papers.plan import choose, plan_of
 
-    planned = plan(load_table(table), out, seeds, budget)
+    planned = plan_of(table, out, seeds, budget)
     path = _path_of(table, out, budget)
     chosen = choose(planned, cells)
     if settings and not executor:

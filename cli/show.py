@@ -9,7 +9,7 @@ import click
 from .options import examples, overrides
 
 
-@click.command(name="show", epilog=examples("show quickstart/maml > my.yaml", "show omniglot/maml -s train.shot=5"))
+@click.command(name="show", epilog=examples("show quickstart/maml > my.yaml", "show omniglot/maml -s train.steps=100"))
 @click.argument("spec")
 @overrides
 def command(spec: str, overrides: tuple[str, ...]) -> None:
@@ -18,8 +18,11 @@ def command(spec: str, overrides: tuple[str, ...]) -> None:
     The output is itself a spec. To begin one of your own: `metarun show quickstart/maml > my.yaml`.
     """
     from ..experiments.config.load import load, resolved_yaml
+    from ..experiments.errors import warn
 
     loaded = load(spec, overrides)
+    for warning in loaded.warnings:
+        warn(warning)
     lines = [
         (line, loaded.origins.get(key, "default") if key else "")
         for line, key in _with_keys(resolved_yaml(loaded.experiment))

@@ -7,23 +7,49 @@ import click
 from .options import examples, overrides
 
 
-@click.command(name="validate", epilog=examples("validate my.yaml", "validate omniglot/maml -s train.shot=5"))
+@click.command(
+    name="validate",
+    epilog=examples("validate my.yaml", "validate omniglot/maml -s train.steps=100"),
+)
 @click.argument("specs", nargs=-1, required=True, metavar="SPEC...")
 @overrides
 def command(specs: tuple[str, ...], overrides: tuple[str, ...]) -> None:
-    """Check each SPEC and print every mistake with its file, line and key; so for a folder of images. Runs nothing."""
-    from ..datasets.availability import unusable
-    from ..experiments.config.load import labelled, load
+    """Check each SPEC and print every mistake with its file, line and key. Runs nothing.
+
+    A table for `reproduce`, and a file of cluster settings, are checked as what they are.
+    """
+    from ..experiments.config.load import labelled
     from ..experiments.errors import SpecError
 
     problems = []
     for spec in specs:
         try:
-            loaded = load(spec, overrides)
-            if unread := unusable(loaded.experiment.dataset):
-                raise SpecError([f"{loaded.origins.get('dataset.path', spec)}: dataset.path: {unread}"])
-            click.echo(f"{spec}: ok, digest {loaded.experiment.digest}")
+            click.echo(f"{spec}: ok, {check(spec, overrides)}")
         except SpecError as error:
             problems.extend(labelled(spec, error.problems, specs))
     if problems:
         raise SpecError(problems)
+
+
+def check(name: str, overrides: tuple[str, ...]) -> str:
+    """Return what is in a spec, a table or a cluster file without mistakes. Raises SpecError with all of them."""
+    from ..experiments.config.document import read
+    from ..experiments.config.kinds import kind_of, shipped_tables
+    from ..experiments.config.load import find, load
+    from ..experiments.errors import SpecError, warn
+    from ..experiments.jobs.settings import read_settings
+    from ..experiments.papers.plan import check
+
+    kind = "table" if name in shipped_tables() else kind_of(read(find(name)).values)
+    if overrides and kind != "spec":
+        raise SpecError([f"{name} is no spec, so -s has nothing to override in it"])
+    if kind == "cluster":
+        read_settings(find(name))
+        return "cluster settings"
+    if kind == "table":
+        cells, models = check(name)
+        return f"a table of {cells} cells, {models} models"
+    loaded = load(name, overrides, with_data=True)
+    for warning in loaded.warnings:
+        warn(warning)
+    return f"digest {loaded.experiment.digest}"

@@ -18,6 +18,7 @@ import sys
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -25,9 +26,11 @@ from tqdm import tqdm
 
 from .images import cache
 from .images.leftovers import glyphs_name
-from .images.source import ClassPool, ImageSource
 from .options import GlyphsOptions
-from .tasks import Split
+
+if TYPE_CHECKING:
+    from .images.source import ImageSource
+    from .tasks import Split
 
 SAMPLES, SIZE, OVERSAMPLING, FONT_SIZE = 20, 28, 4, 84
 CANVAS, MARGIN = SIZE * OVERSAMPLING, 4
@@ -39,6 +42,8 @@ ONE = 1 << 16  # 1.0 in the fixed-point numbers of the jitter
 
 def build(options: GlyphsOptions, dtype: str = "float32") -> ImageSource:
     """Build the source of a spec; the first call draws the letters and stores them in the cache."""
+    from .images.source import ClassPool, ImageSource
+
     prepared = cache.load(glyphs_name(), draw_all)
     splits = np.asarray(prepared.facts["splits"])
     pools: dict[Split, ClassPool] = {}

@@ -20,7 +20,7 @@ import warnings
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from tqdm import tqdm
@@ -28,9 +28,11 @@ from tqdm import tqdm
 from . import ravi_split
 from .errors import DataError, listed
 from .images import cache, decode, pickles
-from .images.source import ClassPool, ImageSource
 from .options import MiniImagenetOptions
-from .tasks import Split
+
+if TYPE_CHECKING:
+    from .images.source import ClassPool, ImageSource
+    from .tasks import Split
 
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 CLASSES: dict[Split, int] = {"train": 64, "val": 16, "test": 20}
@@ -46,6 +48,8 @@ def build(options: MiniImagenetOptions, dtype: str = "float32") -> ImageSource:
     Raises:
         DataError: The data have not been imported.
     """
+    from .images.source import ClassPool, ImageSource
+
     prepared = _read_all(_cached)
     if prepared is None:
         raise DataError(

@@ -18,6 +18,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from importlib.resources import files
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
@@ -26,9 +27,11 @@ from tqdm import tqdm
 from .errors import DataError, counted, listed
 from .images import cache
 from .images.download import download
-from .images.source import ClassPool, ImageSource, Rotations
 from .options import OmniglotOptions
-from .tasks import Split
+
+if TYPE_CHECKING:
+    from .images.source import ClassPool, ImageSource, Rotations
+    from .tasks import Split
 
 ADDRESS = "https://raw.githubusercontent.com/brendenlake/omniglot/master/python/"
 ARCHIVES = {
@@ -54,6 +57,8 @@ def build(options: OmniglotOptions, dtype: str = "float32") -> ImageSource:
     Raises:
         DataError: The data are missing and cannot be downloaded.
     """
+    from .images.source import ImageSource
+
     stored = cache.load("omniglot", lambda: prepare(download(ADDRESS, ARCHIVES)))
     rotations: dict[Split, Rotations] = dict(zip(SPLITS, ROTATIONS[options.rotations], strict=True))
     pools: dict[Split, ClassPool] = {
@@ -153,6 +158,8 @@ def characters() -> tuple[tuple[str, ...], tuple[Split, ...]]:
 
 
 def _pool(stored: cache.Stored, classes: list[int]) -> ClassPool:
+    from .images.source import ClassPool
+
     rows = (np.asarray(classes)[:, None] * DRAWERS + np.arange(DRAWERS)).ravel()
     return ClassPool(stored.images[rows], stored.counts[classes], tuple(stored.names[number] for number in classes))
 

@@ -55,9 +55,9 @@ class Options(BaseModel):
         return self
 
     def is_changed(self, option: str) -> bool:
-        """Return whether the spec gives `option` a value other than its default."""
+        """Return whether the spec gives `option` a value other than its default; False for one that is not valid."""
         default = type(self).model_fields[option].default
-        return option in self.model_fields_set and getattr(self, option) != default
+        return option in self.model_fields_set and getattr(self, option, default) != default
 
 
 class ImageOptions(Options):

@@ -10,6 +10,8 @@ from typing import ClassVar
 
 from ..datasets.errors import KnownError
 
+LONGEST = 3000  # characters of a line of a message
+
 
 class Interrupted(KnownError):
     """A run that was asked to stop and has written its checkpoint."""
@@ -25,8 +27,14 @@ class SpecError(KnownError):
     title: ClassVar = ""
 
     def __init__(self, problems: Sequence[str]):
-        super().__init__("\n".join(problems))
-        self.problems = list(problems)
+        self.problems = [_on_one_line(each) for each in problems]
+        super().__init__("\n".join(self.problems))
+
+
+def _on_one_line(text: str) -> str:
+    """Return the text with escapes for line ends and for what cannot be printed; a very long one is cut."""
+    shown = "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
+    return shown if len(shown) <= LONGEST else f"{shown[: LONGEST - 3]}..."
 
 
 class RunError(KnownError):

@@ -15,8 +15,10 @@ from ..algorithms.build import build as build_learner
 from ..algorithms.programs import free_graphs
 from ..algorithms.workers import ALONE, Workers
 from ..datasets.errors import DataError, listed
+from ..datasets.sizes import sizes_in
 from ..datasets.tasks import Episode, EpisodeStream, Shape, Split, TaskSource
 from ..datasets.trials import Trials, TrialSource, TrialStream
+from .config.checks import shortages
 from .config.experiment import Experiment, Test, Train, Validation
 from .errors import RunError
 from .runs.directory import RunDirectory
@@ -93,9 +95,16 @@ def build(experiment: Experiment, seed: int, only: Split | None = None, workers:
 
 
 def deterministic(seed: int) -> None:
-    """Set TensorFlow and Keras so that equal work gives equal bits, and clear the models built before."""
+    """Set TensorFlow and Keras so that equal work gives equal bits, and clear the models built before.
+
+    What the user has set in keras.json, or in this process, does not count.
+    """
     free_graphs()
     keras.utils.clear_session()
+    keras.config.set_floatx("float32")
+    keras.config.set_dtype_policy("float32")
+    keras.config.set_epsilon(1e-7)
+    keras.config.set_image_data_format("channels_last")
     keras.utils.set_random_seed(seed)
     if tf.config.list_physical_devices("GPU"):  # CPU kernels are deterministic as they are
         tf.config.experimental.enable_op_determinism()
@@ -122,6 +131,9 @@ def _refuse_misfits(experiment: Experiment, source: Any) -> None:
 
 def _check_sizes(experiment: Experiment, source: TaskSource, only: Split | None) -> None:
     """Raise DataError, with all of them, if splits hold too few classes or images."""
+    sizes = sizes_in(source)
+    if problems := [f"{key} {message}" for key, message in shortages(experiment, sizes, only)] if sizes else []:
+        raise DataError(listed(f"{source.name} has too few classes or images", problems))
     shapes: dict[Split, Shape] = {} if only else {"train": training_shape(experiment)}
     if not only and experiment.validation:
         shapes["val"] = validation_shape(experiment)

@@ -8,21 +8,27 @@ train.log_every, optimizer.decay_every) are no mistakes, so that `-s train.steps
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
-from ...algorithms import Kind
+from ...algorithms import KINDS, Kind
+from ...datasets.errors import DataError
+from ...datasets.sizes import Sizes, sizes_of
 from .experiment import Experiment, Published
 
 Mistake = tuple[str, str]
 Check = Callable[[Experiment], Iterator[Mistake]]
 QUERIES_OF_PAPERS = 75  # per test episode, usually: 5 classes of 15
 MOST_EPISODES = 20_000  # of which an interval in a paper may be; papers test on 600 to 10,000
+SPLITS = {"train": "train", "validation": "val", "test": "test"}  # section -> the split that its tasks are drawn from
 
 
-def problems(experiment: Experiment, partial: bool = False) -> Iterator[Mistake]:
+def problems(experiment: Experiment, partial: bool = False, with_data: bool = False) -> Iterator[Mistake]:
     """Yield contradictions between settings that are valid one by one.
 
-    With `partial`, invalid settings are missing from `experiment`, and checks that need them are skipped.
+    Args:
+        experiment: the experiment; the path of its dataset is absolute.
+        partial: invalid settings are missing from `experiment`; checks that need them are skipped.
+        with_data: also yield splits that are too small, see `shortages`.
     """
     checks = [
         _sections,
@@ -35,6 +41,7 @@ def problems(experiment: Experiment, partial: bool = False) -> Iterator[Mistake]
     ]
     if not partial or "algorithm" in vars(experiment):
         checks += _of_kind(experiment.kind)
+        checks += [too_small] if with_data else []
     for check in checks:
         try:
             yield from check(experiment)
@@ -64,16 +71,22 @@ def _options(section: str) -> Check:
 
 def _sections(experiment: Experiment) -> Iterator[Mistake]:
     """Yield sections that are missing: all but classical methods need a network, a protocol and a training."""
-    if not experiment.kind.is_trained:
+    there = vars(experiment)
+    if "algorithm" in there:
+        name, kind = experiment.algorithm.name, experiment.kind
+    elif experiment.dataset.has_trials is False:
+        name, kind = "a few-shot learner", KINDS["few-shot"]
+    else:
         return
-    name, there = experiment.algorithm.name, vars(experiment)
+    if not kind.is_trained:
+        return
     if there.get("network", ...) is None:
         yield "network", f"is missing: {name} has a network"
-    if not experiment.kind.plays_trials and there.get("protocol", ...) is None:
+    if not kind.plays_trials and there.get("protocol", ...) is None:
         yield "protocol", f"is missing: {Experiment.model_fields['protocol'].description}"
     if "train" not in experiment.model_fields_set:
         yield "train", f"is missing: {name} learns by training"
-    elif experiment.train.steps == 0:
+    elif "train" in there and experiment.train.steps == 0:
         yield "train.steps", f"is 0: {name} learns by training"
 
 
@@ -131,7 +144,7 @@ def _ways(experiment: Experiment) -> Iterator[Mistake]:
         return
     way, name = experiment.train.way, experiment.algorithm.name
     reason = f"the last layer of {name} has train.way = {way} outputs, so train and test have the same way"
-    if experiment.test.way != way:
+    if getattr(experiment.test, "way", way) != way:
         yield "test.way", f"is {experiment.test.way}: {reason}"
     if experiment.validation and experiment.validation.way not in (None, way):
         yield "validation.way", f"is {experiment.validation.way}: {reason}"
@@ -178,6 +191,67 @@ def published_mistakes(published: Published | None, experiment: Experiment) -> I
         yield "ci95", f"is {ci95:g}: an accuracy is between 0 and 100 percent"
     elif 0 < ci95 < 1 and 100 * ci95 <= 50 and 2 * spread / ci95 > math.sqrt(MOST_EPISODES):
         yield "ci95", f"is {ci95:g}, and accuracies are in percent: {100 * ci95:.6g}?"
+
+
+def too_small(experiment: Experiment) -> Iterator[Mistake]:
+    """Yield the settings that ask for more classes or images than the dataset has, if it can be counted now."""
+    if experiment.kind.plays_trials:
+        return
+    try:
+        sizes = sizes_of(experiment.dataset)
+    except DataError as error:
+        yield "dataset.path", str(error)  # of a folder of images: other data have a form of their own
+    else:
+        yield from shortages(experiment, sizes) if sizes else ()
+
+
+def shortages(experiment: Experiment, sizes: Mapping[str, Sizes], only: str | None = None) -> Iterator[Mistake]:
+    """Yield the settings of training, validation and test that ask for more classes or images than there are.
+
+    Args:
+        experiment: a few-shot experiment. Where a setting is invalid and missing, that section is skipped.
+        sizes: the size of each split of its dataset.
+        only: the split of a test without training.
+    """
+    for section, split in {"test": only}.items() if only else SPLITS.items():
+        try:
+            yield from _shortage(experiment, section, split, sizes.get(split))
+        except AttributeError:  # of a setting that is missing
+            continue
+
+
+def _shortage(experiment: Experiment, section: str, split: str, size: Sizes | None) -> Iterator[Mistake]:
+    if getattr(experiment, section) is None:
+        return
+    if size is None:
+        way_out = "write `validation: null`, or add classes" if section == "validation" else "add classes"
+        yield section, f"the dataset has no {split} classes: {way_out}"
+        return
+    way = _in_effect(experiment, section, "way")
+    if size.classes is not None and way[0] > size.classes:
+        yield f"{section}.way", f"is {way[0]}{way[1]}: at most {size.classes} here, the classes of {split}"
+    shot, query = (_in_effect(experiment, section, option) for option in ("shot", "query"))
+    asks = section != "train" or experiment.entry.trains_on_queries
+    where = f"class {size.smallest} of {split} has" if size.smallest else f"the classes of {split} have"
+    where += f" {size.images} images"
+    if asks and shot[0] < size.images < shot[0] + query[0]:
+        rest = f"{where}, and {section}.shot is {shot[0]}{shot[1]}"
+        yield f"{section}.query", f"is {query[0]}{query[1]}: at most {size.images - shot[0]} here; {rest}"
+    elif shot[0] + asks > size.images:
+        rest = f"{where}, and a query needs one" if asks else where
+        yield f"{section}.shot", f"is {shot[0]}{shot[1]}: at most {size.images - asks} here; {rest}"
+
+
+def _in_effect(experiment: Experiment, section: str, option: str) -> tuple[int, str]:
+    """Return the value of way, shot or query in a section, and in words where it is from unless the spec says it."""
+    value, source = getattr(getattr(experiment, section), option), ""
+    if section == "validation" and value is None:
+        return getattr(experiment.test, option), f" (as test.{option})"
+    if section == "test" and option in experiment.taken:
+        source = f" (as train.{option})"
+    elif option not in getattr(experiment, section).model_fields_set:
+        source = " (default)"
+    return value, source
 
 
 def unshareable(experiment: Experiment, workers: int) -> str | None:

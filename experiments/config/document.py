@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +33,24 @@ class Document:
     problems: list[str] = field(default_factory=list)
     unreadable: set[Key] = field(default_factory=set)  # reported as mistakes, and None in `values`
     parents: dict[str, Path] = field(default_factory=dict)  # names of the files that this one extends -> their folders
+    is_incomplete: bool = False  # a file that it extends cannot be read
+    alike: set[str] = field(default_factory=set)  # options that a file that it extends has alike in train and test
 
     def complain(self, key: Key, message: str, place: str | None = None) -> None:
         """Add a mistake, with its file and line."""
         where = place or self.place(key)
         self.problems.append(f"{where}: {'.'.join(map(str, key))}{': ' if key else ''}{message}")
+
+    @property
+    def in_order(self) -> list[str]:
+        """Return the problems by line: those of this file first, then those of its parents, then those of no file."""
+
+        def position(line: str) -> tuple[bool, str, int]:
+            match = re.match(r"([^:]*):(\d+): ", line)
+            file = "" if match and match[1] == self.name else match[1] if match else ""
+            return (not match, file, int(match[2]) if match else 0)
+
+        return sorted(dict.fromkeys(self.problems), key=position)
 
     def place(self, key: Key) -> str:
         """Return the place, FILE:LINE, of `key`, or of the innermost enclosing key that the file contains."""
@@ -55,6 +69,7 @@ class Document:
         `default_names` has the names of sections that need not give one.
         """
         self.problems += parent.problems
+        self.is_incomplete |= parent.is_incomplete
         self.parents |= {parent.name: parent.folder, **parent.parents}
         for key, theirs in parent.values.items():
             own = self.values.get(key)
@@ -131,7 +146,7 @@ def read(path: Path, may_be_empty: bool = False, name: str = "") -> Document:
     if node is None and may_be_empty:
         return document
     if not isinstance(node, yaml.MappingNode):
-        raise SpecError([f"{path}: a spec is a mapping, `key: value`; this file is {_kind(node)}"])
+        raise SpecError([f"{path}: expected `key: value` lines; this file is {_kind(node)}"])
     document.values = _construct(document, node, ())
     return document
 
@@ -148,15 +163,16 @@ def _compose(path: Path, name: str) -> yaml.Node | None:
     return _parse(text, name)
 
 
+@lru_cache(maxsize=256)  # a table loads its specs many times
 def _parse(text: str, name: str) -> yaml.Node | None:
     depth = 0
     try:
         for token in yaml.scan(text, Loader=_Loader):
             if isinstance(token, yaml.AliasToken):
-                raise SpecError([f"{name}: YAML aliases (*name) are not understood in specs: write the values out"])
+                raise SpecError([f"{name}: YAML aliases (*name) are not understood here: write the values out"])
             depth += isinstance(token, OPENING) - isinstance(token, CLOSING)
             if depth > DEEPEST:  # the next levels cost PyYAML seconds, and then minutes
-                raise SpecError([f"{name}:{token.start_mark.line + 1}: nested too deeply for a spec"])
+                raise SpecError([f"{name}:{token.start_mark.line + 1}: nested too deeply"])
         return yaml.compose(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
@@ -169,8 +185,7 @@ def _construct(document: Document, node: yaml.Node, key: Key, place: str | None 
     """Return the plain data of a node, and add the place of each key, and mistakes in keys, to the document."""
     if isinstance(node, yaml.SequenceNode):
         for number, each in enumerate(node.value):
-            if isinstance(each, yaml.MappingNode):
-                document.places[(*key, number)] = place or f"{document.name}:{each.start_mark.line + 1}"
+            document.places[(*key, number)] = place or f"{document.name}:{each.start_mark.line + 1}"
         return [_construct(document, each, (*key, number), place) for number, each in enumerate(node.value)]
     if isinstance(node, yaml.ScalarNode):
         try:
@@ -209,9 +224,10 @@ def override_value(document: Document, override: str, given: str) -> None:
         document.problems.append(f"{place}: only a file can extend another: give the other spec in its place")
         return
     section = document.values
-    for part in key[:-1]:
+    for depth, part in enumerate(key[:-1], 1):
         if section.get(part) is None:
             section[part] = {}
+            document.places[key[:depth]] = given
         section = section[part]
         if not isinstance(section, dict):
             document.problems.append(f"{place}: {part} is a value, it has no keys in it")

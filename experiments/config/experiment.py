@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from ...algorithms import ALGORITHMS, KINDS, Algorithm, Kind
@@ -32,6 +32,20 @@ Protocol = Literal["transductive", "inductive"]
 # options of sbatch that metarun sets, or after which it cannot find its jobs
 OF_METARUN = ("array", "clusters", "error", "help", "job-name", "open-mode", "output", "parsable", "quiet")
 OF_METARUN += ("test-only", "usage", "version", "wait", "wrap")
+
+
+TAKEN = (
+    "way",
+    "shot",
+    "query",
+)  # a test takes these from the training where it says nothing; way if the learner has a head
+
+
+def _or_null(schema: dict[str, Any]) -> None:
+    """Change the JSON Schema of a number whose default is not its own: null stands for the default."""
+    number = {key: schema.pop(key) for key in ("type", "minimum", "maximum")}
+    del schema["default"]
+    schema["anyOf"] = [number, {"type": "null"}]
 
 
 class Train(Options):
@@ -60,9 +74,28 @@ class Validation(Options):
 class Test(Options):
     """The final test, on fixed tasks of the test split: the same for every method and seed."""
 
-    way: int = Field(default=5, ge=1, le=1000, description="Classes per task; 1 in regression.")
-    shot: int = Field(default=1, ge=1, le=1000, description="Support images per class (regression: points per task).")
-    query: int = Field(default=15, ge=1, le=1000, description="Query images per class (regression: points per task).")
+    way: int = Field(
+        default=5,
+        ge=1,
+        le=1000,
+        json_schema_extra=_or_null,
+        description="Classes per task; 1 in regression. Default: train.way for learners whose last layer has that many "
+        "outputs (maml, reptile), 5 for others.",
+    )
+    shot: int = Field(
+        default=1,
+        ge=1,
+        le=1000,
+        json_schema_extra=_or_null,
+        description="Support images per class (regression: points per task). Default: train.shot.",
+    )
+    query: int = Field(
+        default=15,
+        ge=1,
+        le=1000,
+        json_schema_extra=_or_null,
+        description="Query images per class (regression: points per task). Default: train.query.",
+    )
     episodes: int = Field(default=600, ge=2, le=10_000_000, description="Number of tasks.")
     checkpoint: Literal["best", "last"] = Field(
         default="best", description="best: highest validation score; last: the final step."
@@ -70,6 +103,14 @@ class Test(Options):
     episode_seed: int = Field(
         default=0, ge=0, lt=2**31, description="Seed of the validation and test tasks. Keep it equal to compare runs."
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, values: Any) -> Any:
+        """Remove what is null: it has its default, as where the spec says nothing."""
+        if not isinstance(values, Mapping):
+            return values
+        return {key: value for key, value in values.items() if value is not None or key not in TAKEN}
 
 
 class Published(Options):
@@ -245,6 +286,12 @@ class Experiment(Options):
         """Return the other packages whose code it runs: "dataset NAME VERSION DIGEST; ..."; "" if there are none."""
         used = {section: package_of(getattr(self, section)) for section in CHOICES}
         return "; ".join(f"{section} {package}" for section, package in used.items() if package)
+
+    @property
+    def taken(self) -> tuple[str, ...]:
+        """Return the options of the test that are those of the training, because the test says nothing of them."""
+        options = () if self.kind.plays_trials else TAKEN if self.entry.has_head else TAKEN[1:]
+        return tuple(option for option in options if option not in self.test.model_fields_set)
 
     @property
     def digest(self) -> str:

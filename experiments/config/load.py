@@ -5,11 +5,9 @@ from __future__ import annotations
 import difflib
 import math
 import os
-import re
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +18,8 @@ from ...algorithms.options import OptimizerOptions
 from ..errors import SpecError, suggest
 from .checks import problems
 from .document import Document, Dumper, Key, override_value, read
-from .experiment import Experiment, effective, section_model
+from .experiment import CHOICES, Experiment, effective, section_model
+from .kinds import USE, refuse_other, shipped_specs, shipped_tables
 from .messages import mistakes, show
 
 LONGEST = 10  # files of which each extends the next
@@ -31,28 +30,70 @@ class Loaded:
     """A valid spec, and where each value came from."""
 
     experiment: Experiment
-    origins: Mapping[str, str]  # dotted key -> "spec.yaml:12", "command line"; a key that is left out has its default
+    origins: Mapping[str, str]  # dotted key -> "spec.yaml:12", "command line", "train.shot"; a key left out: default
     path: Path
+    left: tuple[str, ...] = ()  # options of the test that were training's, until training's alone was changed
+
+    @property
+    def warnings(self) -> list[str]:
+        """Return a line for each option of the test that a change of the training, in a child or by -s, left."""
+        found = []
+        for option in self.left:
+            train, test = (self.origins.get(f"{section}.{option}", "default") for section in ("train", "test"))
+            found.append(
+                f"train.{option} ({train}) changes the training alone: test.{option} is "
+                f"{getattr(self.experiment.test, option)} ({test}); with test.{option}=null the test takes training's"
+            )
+        return found
 
 
-def load(spec: str | Path, overrides: Sequence[str] = (), given: str = "command line") -> Loaded:
+def load(
+    spec: str | Path, overrides: Sequence[str] = (), given: str = "command line", with_data: bool = False
+) -> Loaded:
     """Load a spec.
 
     Args:
         spec: path of a file, or name of a spec that ships.
         overrides: `key=value` each.
         given: place of the overrides in messages.
+        with_data: look at the dataset too, where it can be counted without reading images: are its splits large enough?
 
     Raises:
-        SpecError: lists all mistakes.
+        SpecError: lists all mistakes. One that a file has only with the overrides begins with their place.
     """
     path = find(spec)
     document = _with_parents(path)
+    alike = _alike(document)
     for override in overrides:
         override_value(document, override, given)
-    experiment = _settled(_validate(document), document.folder_of(("dataset", "path")))
+    try:
+        experiment = _validate(document, with_data)
+    except SpecError as error:
+        raise SpecError(_blamed(error.problems, path, given, with_data) if overrides else error.problems) from None
     origins = {".".join(map(str, key)): place for key, place in document.places.items() if key}
-    return Loaded(experiment, origins, path)
+    origins |= {f"test.{option}": f"train.{option}" for option in experiment.taken}
+    left = [option for option in sorted(alike) if getattr(experiment.train, option) != getattr(experiment.test, option)]
+    left = [option for option in left if origins.get(f"test.{option}") != given]
+    return Loaded(_settled(experiment), origins, path, tuple(left))
+
+
+def _alike(document: Document) -> set[str]:
+    """Return which of shot and query training and test have alike, here or in a file that it extends."""
+    train, test = document.values.get("train"), document.values.get("test")
+    if not isinstance(train, dict) or not isinstance(test, dict):
+        return document.alike
+    return document.alike | {each for each in ("shot", "query") if train.get(each) == test.get(each, ...)}
+
+
+def _blamed(problems: Sequence[str], path: Path, given: str, with_data: bool) -> list[str]:
+    """Return the problems of a spec with overrides; those that the file does not have by itself begin with `given`."""
+    try:
+        load(path, with_data=with_data)
+        known: set[str] = set()
+    except SpecError as error:
+        known = set(error.problems)
+    begins = (given, "-s ")
+    return [each if each in known or each.startswith(begins) else f"{given}, {each}" for each in problems]
 
 
 def labelled(spec: str | Path, problems: Sequence[str], specs: Sequence[str | Path]) -> list[str]:
@@ -76,20 +117,16 @@ def find(spec: str | Path, folder: Path = Path()) -> Path:
             raise SpecError([f"{spec} is a folder: give a spec file, or the name of a spec that ships"])
     except OSError as error:
         raise SpecError([f"{spec}: {error.strerror}"]) from None
+    if str(spec) in shipped_tables():
+        raise SpecError([f"{spec} is {USE['table'].format(spec)}"])
     hint = suggest(str(spec), shipped, "`metarun list specs` shows those that ship", most=3)
     raise SpecError([f"{spec}: no such file, and no spec that ships has this name; {hint}"])
 
 
-@cache
-def shipped_specs() -> Mapping[str, Path]:
-    """Return the files of the specs in the package by their names."""
-    root = Path(str(files("metarun.experiments") / "specs"))
-    return {path.relative_to(root).with_suffix("").as_posix(): path for path in sorted(root.rglob("*.yaml"))}
-
-
 def _with_parents(path: Path) -> Document:
-    """Read a spec and the files that it extends, merged; SpecError for a missing file, a circle or a long chain."""
+    """Read a spec and the files that it extends, merged. Its mistakes may be a missing file, a circle, a long chain."""
     child = read(path)
+    refuse_other(child.values, "spec", path)
     chain = {path.resolve(): child}
     while (extended := child.values.pop("extends", None)) is not None:
         try:
@@ -99,13 +136,19 @@ def _with_parents(path: Path) -> Document:
                 raise SpecError([f"a circle: {circle} extends {chain[parent.resolve()].name}"])
             if len(chain) == LONGEST:
                 raise SpecError([f"{LONGEST} files extend one another already: write the values into fewer"])
-            child = chain[parent.resolve()] = read(parent, name=name)
+            document = read(parent, name=name)
+            refuse_other(document.values, "spec", name)
+            child = chain[parent.resolve()] = document
         except SpecError as error:
-            place = child.place(("extends",))
-            raise SpecError([f"{place}: extends: {problem}" for problem in error.problems]) from None
+            for problem in error.problems:
+                child.complain(("extends",), problem)
+            child.is_incomplete = True
+            break
     *children, document = chain.values()
     for child in reversed(children):
         document.values.pop("name", None)  # two specs of one name would share a folder
+        own = child.values.get("test")
+        child.alike |= {each for each in _alike(document) if not isinstance(own, dict) or each not in own}
         child.inherit(document, {"optimizer": OptimizerOptions.model_fields["name"].default})
         document = child
     document.places.pop(("extends",), None)
@@ -127,20 +170,47 @@ def resolved_yaml(experiment: Experiment) -> str:
     return yaml.dump(effective(experiment), Dumper=Dumper, sort_keys=False, allow_unicode=True, width=math.inf)
 
 
-def _validate(document: Document) -> Experiment:
-    try:
-        experiment, wrong = Experiment.model_validate(document.values), {}
-    except ValidationError as error:
-        wrong = dict(mistakes(error, document.values))
-        experiment = _right_part(document.values, wrong)
+def _validate(document: Document, with_data: bool) -> Experiment:
+    values = document.values
+    wrong = _found(values)
+    values, misnamed = _with_known_names(values)
+    if misnamed:
+        wrong = _found(values) | wrong  # also the mistakes of the sections whose names were wrong
+    if document.is_incomplete:
+        wrong = {key: message for key, message in wrong.items() if not message.startswith("is missing")}
     for key, message in wrong.items():
         if key not in document.unreadable:
             document.complain(key, message)
-    for key, message in problems(experiment, partial=bool(wrong)):
+    partial = bool(wrong) or document.is_incomplete
+    experiment = _right_part(values, wrong.keys() - misnamed) if partial else Experiment.model_validate(values)
+    experiment = _completed(experiment, document.folder_of(("dataset", "path")))
+    for key, message in () if document.is_incomplete else problems(experiment, partial, with_data):
         document.complain(tuple(key.split(".")), message)
     if document.problems:
-        raise SpecError(_in_order(document.problems, document.name))
+        raise SpecError(document.in_order)
     return experiment
+
+
+def _found(values: Mapping[str, Any]) -> dict[Key, str]:
+    """Return the mistakes in single values, by their keys."""
+    try:
+        Experiment.model_validate(values)
+    except ValidationError as error:
+        return dict(mistakes(error, values))
+    return {}
+
+
+def _with_known_names(values: Mapping[str, Any]) -> tuple[dict[str, Any], set[Key]]:
+    """Return the values with the nearest name for each unknown algorithm, network and dataset, and these keys."""
+    changed, misnamed = dict(values), set()
+    for section, known in CHOICES.items():
+        if not isinstance(options := values.get(section), dict):
+            continue
+        name = options.get("name")
+        if isinstance(name, str) and name not in known and (near := difflib.get_close_matches(name, known, n=1)):
+            changed[section] = {**options, "name": near[0]}
+            misnamed.add((section, "name"))
+    return changed, misnamed
 
 
 def _right_part(values: Mapping[str, Any], wrong: Collection[Key]) -> Experiment:
@@ -165,23 +235,26 @@ def _right_part(values: Mapping[str, Any], wrong: Collection[Key]) -> Experiment
     return part(Experiment, {**values, **sections}, lost)
 
 
-def _settled(experiment: Experiment, folder: Path) -> Experiment:
-    """Return the experiment with the values that a spec may leave open.
+def _completed(experiment: Experiment, folder: Path) -> Experiment:
+    """Return the experiment with the values that a spec may leave open, as far as the valid part says them.
 
-    A relative path of the dataset begins at `folder`. Without validation the last checkpoint is tested.
+    A relative path of the dataset begins at `folder`. Where the test says nothing, it takes what the training has.
     """
-    changes: dict[str, Any] = {"dataset": experiment.dataset.resolved(folder)}
-    if experiment.validation is None:
-        changes["test"] = experiment.test.model_copy(update={"checkpoint": "last"})
+    there, changes = vars(experiment), {}
+    with suppress(AttributeError, RuntimeError, ValueError, OSError):  # where its path is not valid, or is no path
+        changes["dataset"] = experiment.dataset.resolved(folder)
+    if {"algorithm", "train", "test"} <= there.keys() and "name" in vars(experiment.algorithm):
+        train, taken = vars(experiment.train), experiment.taken
+        test = experiment.test.model_copy(update={option: train.get(option) for option in taken})
+        test.model_fields_set.difference_update(taken)
+        for option in set(taken) - train.keys():
+            del vars(test)[option]
+        changes["test"] = test
     return experiment.model_copy(update=changes)
 
 
-def _in_order(lines: Sequence[str], name: str) -> list[str]:
-    """Sort problems by line: those of the file `name` first, then those of its parents, then those of no file."""
-
-    def position(line: str) -> tuple[bool, str, int]:
-        match = re.match(r"([^:]*):(\d+): ", line)
-        file = "" if match and match[1] == name else match[1] if match else ""
-        return (not match, file, int(match[2]) if match else 0)
-
-    return sorted(dict.fromkeys(lines), key=position)
+def _settled(experiment: Experiment) -> Experiment:
+    """Return the experiment with the last checkpoint as the tested one, if it has no validation."""
+    if experiment.validation is None:
+        return experiment.model_copy(update={"test": experiment.test.model_copy(update={"checkpoint": "last"})})
+    return experiment

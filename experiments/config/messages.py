@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from ...datasets.errors import counted
 from ..errors import suggest
@@ -42,14 +43,19 @@ BOUNDS = {
 
 
 def mistakes(error: ValidationError, values: Mapping[str, Any]) -> Iterator[tuple[tuple[str | int, ...], str]]:
-    """Yield (key, message) for each mistake that pydantic found in `values`, at most one per key."""
-    seen: set[tuple[str | int, ...]] = set()
+    """Yield (key, message) for each mistake that pydantic found in `values`, at most one per key.
+
+    A value that may be of several types has the mistakes of all of them, which become one.
+    """
+    found: dict[tuple[str | int, ...], list[str]] = {}
     for detail in error.errors(include_url=False):
         key = _key(detail["loc"], values) + (("name",) if detail["type"] == "union_tag_invalid" else ())
-        message = _message(detail, key, values)
-        if key not in seen:
-            seen.add(key)
-            yield key, message
+        found.setdefault(key, []).append(_message(detail, key, values))
+    for key, (first, *others) in found.items():
+        expected, _, given = first.partition(", got ")
+        types = [each.removesuffix(f", got {given}").removeprefix("expected ") for each in others]
+        same = given and all(each == f"expected {kind}, got {given}" for each, kind in zip(others, types, strict=True))
+        yield key, f"{' or '.join(dict.fromkeys([expected, *types]))}, got {given}" if same else first
 
 
 def _key(location: tuple[str | int, ...], values: Mapping[str, Any]) -> tuple[str | int, ...]:
@@ -77,8 +83,18 @@ def _message(detail: Any, key: tuple[str | int, ...], values: Mapping[str, Any])
     if kind == "union_tag_not_found":
         return f"has no name: expected `name:` with one of {', '.join(CHOICES[str(key[0])])}"
     if kind == "union_tag_invalid":
-        nearest = _nearest(context["tag"], CHOICES[str(key[0])])
-        return f"unknown {key[0]} {show(context['tag'])}; {nearest} (or the package that has it is not installed here)"
+        near = nearest(context["tag"], CHOICES[str(key[0])])
+        return f"unknown {key[0]} {show(context['tag'])}; {near} (or the package that has it is not installed here)"
+    if kind == "string_pattern_mismatch" and key[0] == "cluster":
+        return f"expected {PATTERNS[str(key[-1])]}, got {given}"
+    if kind == "string_pattern_mismatch":
+        return f"expected letters, digits, '.', '_' and '-', at most 100, got {given}"
+    return plain_message(detail)
+
+
+def plain_message(detail: Any) -> str:
+    """Return the message for a wrong value, whatever the file: what was expected, and what is given."""
+    kind, context, given = detail["type"], detail.get("ctx", {}), show(detail["input"])
     if kind == "literal_error":
         return f"expected {context['expected'].replace(chr(39), '')}, got {given}"
     if kind in BOUNDS:
@@ -90,27 +106,47 @@ def _message(detail: Any, key: tuple[str | int, ...], values: Mapping[str, Any])
         length = context.get("actual_length")
         values = "the wrong number of values" if length is None else counted(length, "value")
         return f"has {values}: {detail['msg'].lower()}"
-    if kind == "string_pattern_mismatch" and key[0] == "cluster":
-        return f"expected {PATTERNS[str(key[-1])]}, got {given}"
+    if kind == "string_too_short":
+        return f"expected at least {context['min_length']} letters, got {given}"
     if kind == "string_pattern_mismatch":
-        return f"expected letters, digits, '.', '_' and '-', at most 100, got {given}"
+        return f"expected small letters, digits, '.' and '-', got {given}"
     return f"{detail['msg'][0].lower()}{detail['msg'][1:]}, got {given}"
 
 
 def _unknown(key: tuple[str | int, ...], values: Mapping[str, Any]) -> str:
     name, section = str(key[-1]), str(key[0])
     if len(key) == 1:
-        return f"unknown key; {_nearest(name, Experiment.model_fields)}"
+        return f"unknown key; {_probable(name, values[name])}"
     if section in CHOICES:
         chosen = str(values[section].get("name"))
         owners = [other for other, model in CHOICES[section].items() if name in model.model_fields]
         if owners:
             return f"has no effect: {chosen} has no option {name}; it belongs to {', '.join(owners)}"
-        return f"unknown key of {chosen}; {_nearest(name, CHOICES[section][chosen].model_fields)}"
-    return f"unknown key; {_nearest(name, SECTIONS[section].model_fields)}"
+        return f"unknown key of {chosen}; {nearest(name, CHOICES[section][chosen].model_fields)}"
+    return f"unknown key; {nearest(name, SECTIONS[section].model_fields)}"
 
 
-def _nearest(name: Any, known: Mapping[str, Any]) -> str:
+def _probable(name: str, value: Any) -> str:
+    """Return the key that was probably meant by an unknown one of the whole spec, which may belong into a section."""
+    known = {
+        f"{section}.{key}": None
+        for section, models in ({name: [model] for name, model in SECTIONS.items()} | _models_of_choices()).items()
+        for model in models
+        for key in model.model_fields
+        if key != "name"
+    }
+    inner = next(iter(value), "") if isinstance(value, Mapping) else ""
+    if not difflib.get_close_matches(name, Experiment.model_fields) and any(key.endswith(f".{inner}") for key in known):
+        return suggest(str(inner), known, "")
+    return suggest(name, [*Experiment.model_fields, *known], f"expected one of {', '.join(Experiment.model_fields)}")
+
+
+def _models_of_choices() -> dict[str, list[type[BaseModel]]]:
+    return {section: list(models.values()) for section, models in CHOICES.items()}
+
+
+def nearest(name: Any, known: Mapping[str, Any]) -> str:
+    """Return which of the known keys was probably meant; if none is near, all of them."""
     return suggest(str(name), known, f"expected one of {', '.join(known)}")
 
 

@@ -120,8 +120,10 @@ def _options(model: type[BaseModel], only: str = "") -> list[Option]:
     found = []
     for key, field in model.model_fields.items():
         if only in ("", key):
-            default = "required" if field.is_required() else f"default {_shown(_default(field))}"
-            found.append(Option(key, _type(schema["properties"][key]), default, _described(model, key)))
+            own = schema["properties"][key]
+            default = f"default {_shown(_default(field))}" if "default" in own else "default: see below"
+            default = "required" if field.is_required() else default
+            found.append(Option(key, _type(own), default, _described(model, key)))
     return found
 
 

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from ..config.document import read
 from ..config.experiment import Cluster, Section
+from ..config.kinds import refuse_other
 from ..config.messages import mistakes
 from ..errors import SpecError
 
@@ -40,14 +41,9 @@ def settled(spec: Cluster | None, given: Mapping[str, Any]) -> Cluster:
         SpecError: the settings have mistakes. It lists them with file and line.
     """
     path = user_file()
-    values: dict[str, Any] = {}
+    values = {}
     if path and path.is_file():
-        document = read(path, may_be_empty=True)  # empty: all its lines are commented out
-        values = document.values
-        for key, message in _mistakes(values):
-            document.complain(key, message)
-        if document.problems:
-            raise SpecError(document.problems)
+        values = read_settings(path)
     elif os.environ.get("METARUN_CLUSTER"):
         raise SpecError([f"METARUN_CLUSTER: there is no file {path}"])
     inner = spec.model_dump(mode="json", exclude_unset=True) if spec else {}
@@ -56,6 +52,18 @@ def settled(spec: Cluster | None, given: Mapping[str, Any]) -> Cluster:
     if wrong := _mistakes(merged):
         raise SpecError([f"--{'.'.join(map(str, key))}: {message}" for key, message in wrong])
     return Cluster.model_validate(merged)
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """Return the values of a file of cluster settings. Raises SpecError, which lists all mistakes."""
+    document = read(path, may_be_empty=True)  # empty: all its lines are commented out
+    refuse_other(document.values, "cluster", path)
+    for key, message in _mistakes(document.values):
+        if key not in document.unreadable:
+            document.complain(key, message)
+    if document.problems:
+        raise SpecError(document.in_order)
+    return document.values
 
 
 def _mistakes(values: Mapping[str, Any]) -> list[tuple[tuple[str | int, ...], str]]:

@@ -8,19 +8,20 @@ other. A table with each method in each column may list methods and columns inst
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterator
-from importlib.resources import files
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, Field, PrivateAttr, ValidationError
 from pydantic_core import PydanticCustomError
 
 from ...datasets.errors import counted
 from ...datasets.options import Options
-from ..config.document import Document, read
+from ..config.document import Document, Key, read
 from ..config.experiment import Protocol, Published
-from ..config.messages import EXPECTED, show
+from ..config.kinds import USE, refuse_other, shipped_specs, shipped_tables
+from ..config.messages import nearest, plain_message, show
 from ..errors import SpecError, suggest
 
 
@@ -69,6 +70,12 @@ class PaperTable(Options):
 
     title: str = Field(min_length=3)
     cells: tuple[Cell, ...] = Field(strict=False, min_length=1)
+    _places: dict[str, str] = PrivateAttr(default={})
+
+    @property
+    def places(self) -> Mapping[str, str]:
+        """Return the place, FILE:LINE, of each cell by its name, for messages."""
+        return self._places
 
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")]
@@ -118,10 +125,11 @@ class CrossTable(Options):
         names = [cell.name for cell in self.cells]
         for pattern in self.overrides:
             if not any(fnmatch.fnmatchcase(name, pattern) for name in names):
-                yield ("overrides", pattern), f"no cell has such a name; the first is {names[0]}"
+                hint = suggest(pattern, names, f"the first is {names[0]}")
+                yield ("overrides", pattern), f"no cell has such a name; {hint}"
         for method, numbers in self.published.items():
             if method not in self.methods:
-                yield ("published", method), f"is no method of this table: {', '.join(self.methods)}"
+                yield ("published", method), f"is no method of this table; {nearest(method, self.methods)}"
             elif len(numbers) != len(self.columns):
                 yield (
                     ("published", method),
@@ -138,10 +146,12 @@ class PartOfTable(Options):
     overrides: dict[str, Overrides] = {}
 
 
-def shipped_tables() -> dict[str, Path]:
-    """Return the files of the tables in the package by their names."""
-    root = Path(str(files("metarun.experiments") / "tables"))
-    return {path.stem: path for path in sorted(root.glob("*.yaml"))}
+class TableError(SpecError):
+    """A table with mistakes, and the part of it that has none."""
+
+    def __init__(self, problems: Sequence[str], part: PaperTable | None = None):
+        super().__init__(problems)
+        self.part = part
 
 
 def load_table(name: str) -> PaperTable:
@@ -150,46 +160,66 @@ def load_table(name: str) -> PaperTable:
     Files that it names are looked for in its folder first.
 
     Raises:
-        SpecError: lists all mistakes.
+        SpecError: lists all mistakes. It is a TableError if some cells have none.
     """
     path = _find(name)
     document = read(path)
+    refuse_other(document.values, "table", name)
     if "part_of" not in document.values:
         return _whole(document, path.parent)
     part = _validated(document, PartOfTable)
-    path = _find(_beside(part.part_of, path.parent))
-    other = read(path)
+    try:
+        path = _find(_beside(part.part_of, path.parent))
+        other = read(path)
+        refuse_other(other.values, "table", part.part_of)
+    except SpecError as error:
+        for problem in error.problems:
+            document.complain(("part_of",), problem)
+        raise SpecError(document.in_order) from None
     if "part_of" in other.values:
         document.complain(("part_of",), f"{part.part_of} is itself a part of another table: name that one")
-        raise SpecError(document.problems)
+        raise SpecError(document.in_order)
     whole = _whole(other, path.parent)
     cells = {cell.name: cell for cell in whole.cells if cell.column in part.columns}
+    columns = dict.fromkeys(cell.column for cell in whole.cells)
     for number, column in enumerate(part.columns):
-        if column not in {cell.column for cell in whole.cells}:
-            document.complain(("columns", number), f"{part.part_of} has no such column")
+        if column not in columns:
+            hint = suggest(column, columns, f"its columns are {', '.join(columns)}")
+            place = document.place(("columns", number))
+            document.complain(("columns",), f"{part.part_of} has no column {show(column)}; {hint}", place)
     for cell in part.overrides:
         if cell not in cells:
-            document.complain(("overrides", cell), f"these columns of {part.part_of} have no such cell")
+            hint = suggest(cell, cells, f"they have {', '.join(cells)}")
+            document.complain(("overrides", cell), f"these columns of {part.part_of} have no such cell; {hint}")
     if document.problems:
-        raise SpecError(document.problems)
+        raise SpecError(document.in_order)
     for name, overrides in part.overrides.items():
         cells[name] = cells[name].model_copy(update={"overrides": overrides})
-    return PaperTable(title=part.title, cells=tuple(cells.values()))
+    places = {name: document.place(("overrides", name)) for name in part.overrides}
+    return _placed(PaperTable(title=part.title, cells=tuple(cells.values())), {**whole.places, **places})
 
 
 def _find(name: str) -> Path:
     shipped = shipped_tables()
     path = shipped.get(name, Path(name))
-    if not path.is_file():
-        hint = suggest(name, shipped, f"the tables are {', '.join(shipped)}")
-        raise SpecError([f"no table {name}; {hint}"])
-    return path
+    try:
+        if path.is_file():
+            return path
+    except OSError as error:
+        raise SpecError([f"{name}: {error.strerror}"]) from None
+    if name in shipped_specs():
+        raise SpecError([f"{name} is {USE['spec'].format(name)}"])
+    hint = suggest(name, shipped, f"the tables are {', '.join(shipped)}")
+    raise SpecError([f"no table {name}; {hint}"])
 
 
 def _beside(name: str, folder: Path) -> str:
     """Return the file of this name in the folder; the name itself if there is none."""
     path = folder / name
-    return str(path) if path.is_file() else name
+    try:
+        return str(path) if path.is_file() else name
+    except OSError:  # a name that is too long for a file
+        return name
 
 
 def _whole(document: Document, folder: Path) -> PaperTable:
@@ -198,45 +228,98 @@ def _whole(document: Document, folder: Path) -> PaperTable:
         for key, message in crossed.mistakes():
             document.complain(key, message)
         table = PaperTable(title=crossed.title, cells=tuple(crossed.cells))
+        places = {cell.name: document.place(("specs",)) for cell in table.cells}
     else:
         table = _validated(document, PaperTable)
-    _report_duplicates(document, table)
+        places = {cell.name: document.place(("cells", number)) for number, cell in enumerate(table.cells)}
+    _report_duplicates(document, table, places)
     if document.problems:
-        raise SpecError(document.problems)
+        raise SpecError(document.in_order)
+    return _beside_the_file(_placed(table, places), folder)
+
+
+def _beside_the_file(table: PaperTable, folder: Path) -> PaperTable:
+    """Return the table with the paths of the specs in its folder."""
     cells = (cell.model_copy(update={"spec": _beside(cell.spec, folder)}) for cell in table.cells)
     return table.model_copy(update={"cells": tuple(cells)})
+
+
+def _placed(table: PaperTable, places: Mapping[str, str]) -> PaperTable:
+    """Return the table, which now knows the place of each cell."""
+    table._places = dict(places)
+    return table
 
 
 Kind = TypeVar("Kind", bound=Options)
 
 
 def _validated(document: Document, kind: type[Kind]) -> Kind:
+    values = document.values
     try:
-        return kind.model_validate(document.values)
+        return kind.model_validate(values)
     except ValidationError as error:
         details = error.errors(include_url=False)
-        for detail in details:
-            if detail["type"] == "too_short" and any(len(other["loc"]) > len(detail["loc"]) for other in details):
-                continue  # its members have mistakes, and do not count
-            document.complain(detail["loc"], _message(detail))
-        raise SpecError(document.problems) from None
+    for detail in details:
+        key = tuple(part for part in detail["loc"] if part != "[key]")
+        if detail["type"] == "too_short" and any(len(other["loc"]) > len(key) for other in details):
+            continue  # its members have mistakes, and do not count
+        if key not in document.unreadable:
+            document.complain(_with_names(key, values), _message(detail, kind), document.place(key))
+    raise TableError(document.in_order, _good_cells(document) if kind is PaperTable else None)
 
 
-def _report_duplicates(document: Document, table: PaperTable) -> None:
+def _good_cells(document: Document) -> PaperTable | None:
+    """Return a table of the cells without mistakes; None if there is none."""
+    good, places = [], {}
+    listed = document.values.get("cells")
+    for number, cell in enumerate(listed if isinstance(listed, list) else ()):
+        with suppress(ValidationError):
+            good.append(Cell.model_validate(cell))
+            places[good[-1].name] = document.place(("cells", number))
+    if not good:
+        return None
+    return _beside_the_file(_placed(PaperTable(title="its good part", cells=tuple(good)), places), document.folder)
+
+
+def _with_names(key: Key, values: Mapping[str, Any]) -> Key:
+    """Return a key with a cell's name in place of its number; `#3` for the third cell if it has no name."""
+    if key[:1] != ("cells",) or len(key) < 2 or not isinstance(values["cells"], list):
+        return key
+    cell, number = values["cells"][int(key[1])], int(key[1])
+    name = cell.get("name") if isinstance(cell, dict) else None
+    return ("cells", name if isinstance(name, str) and name else f"#{number + 1}", *key[2:])
+
+
+def _report_duplicates(document: Document, table: PaperTable, places: Mapping[str, str]) -> None:
     """Add a mistake for each two cells that share a name, or a test of one model."""
     names: dict[Any, str] = {}
     for number, cell in enumerate(table.cells):
         for key in (cell.name, (cell.spec, cell.variant, cell.overrides, cell.test)):
             if key in names:
-                document.complain(("cells", number), f"{cell.name} is the same cell as {names[key]}")
+                place = document.place(("cells", number)) if "cells" in document.values else places[cell.name]
+                document.complain(("cells", cell.name), f"is the same cell as {names[key]}", place)
             names.setdefault(key, cell.name)
 
 
-def _message(detail: Any) -> str:
+def _message(detail: Any, kind: type[Options]) -> str:
     if detail["type"] == "extra_forbidden":
-        return "unknown key"
+        *parents, name = detail["loc"]
+        return f"unknown key; {nearest(name, _model_at(kind, parents).model_fields)}"
     if detail["type"] == "missing":
         return "is missing"
-    if detail["type"] in EXPECTED:
-        return f"expected {EXPECTED[detail['type']]}, got {show(detail['input'])}"
-    return f"{detail['msg'][0].lower()}{detail['msg'][1:]}, got {show(detail['input'])}"
+    return plain_message(detail)
+
+
+def _model_at(model: type[BaseModel], key: Sequence[str | int]) -> type[BaseModel]:
+    """Return the model of the section at `key`, which may lead through lists."""
+    for part in key:
+        if isinstance(part, str):
+            model = next(_models_in(model.model_fields[part].annotation))
+    return model
+
+
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for each in get_args(annotation):
+        yield from _models_in(each)

@@ -13,7 +13,7 @@ from ..reports.compare import Compared, best, difference_of_tasks, seed_mean, wi
 from ..reports.formats import digits_of, records
 from ..reports.notes import seeds_note
 from ..reports.table import averaged
-from ..runs.rows import Row, as_column, as_frame, published_columns, read_frame, read_row
+from ..runs.rows import Row, as_column, as_csv, as_frame, published_columns, read_frame, read_row
 from ..runs.unfinished import as_text, reason_of, reason_untested
 from .plan import Planned, Stage, by_cell
 
@@ -210,4 +210,4 @@ def table_as_csv(cells: DataFrame) -> str:
     cells = cells.assign(best=words)
     if cells["left_out"].isna().all():
         cells = cells.drop(columns="left_out")
-    return cells.to_csv(index=False, lineterminator="\n")
+    return as_csv(cells)

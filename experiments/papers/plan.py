@@ -9,7 +9,7 @@ from enum import Enum
 from functools import cached_property
 from pathlib import Path
 
-from ..config.checks import published_mistakes
+from ..config.checks import published_mistakes, too_small
 from ..config.experiment import Experiment
 from ..config.variants import with_test, within_budget
 from ..errors import RunError, SpecError
@@ -18,7 +18,7 @@ from ..runs.directory import RunDirectory
 from ..runs.rows import Row, read_row
 from ..runs.run import Run
 from ..system import lock
-from .definition import Cell, PaperTable
+from .definition import Cell, PaperTable, TableError, load_table
 
 
 class Stage(Enum):
@@ -127,6 +127,39 @@ class Planned:
         return self.experiment.train.steps * self.experiment.train.meta_batch / whole if whole else None
 
 
+def plan_of(name: str, out: Path, seeds: Sequence[int] = (), budget: float = 1.0) -> list[Planned]:
+    """Load a table and plan it, see `load_table` and `plan`.
+
+    Raises:
+        SpecError: lists all mistakes, those of the table and those of its cells that can be read.
+    """
+    try:
+        return plan(load_table(name), out, seeds, budget)
+    except TableError as error:
+        problems = error.problems
+        try:
+            plan(error.part, out, seeds, budget) if error.part else ()
+        except SpecError as more:
+            problems += more.problems
+        raise SpecError(problems) from None
+
+
+def check(name: str) -> tuple[int, int]:
+    """Return the numbers of cells and of trained models of a table.
+
+    Raises:
+        SpecError: lists all mistakes, and all settings that ask for more classes or images than there are.
+    """
+    planned = plan_of(name, Path())
+    problems = []
+    for one in planned:
+        changed = with_test(one.experiment, one.cell.changes)
+        problems += [f"{one.cell.name}: {key}: {message}" for key, message in too_small(changed)]
+    if problems:
+        raise SpecError(list(dict.fromkeys(problems)))
+    return len(by_cell(planned)), len({one.experiment.name for one in planned})
+
+
 def plan(table: PaperTable, out: Path, seeds: Sequence[int] = (), budget: float = 1.0) -> list[Planned]:
     """Return every cell and seed, in the table's order.
 
@@ -143,6 +176,7 @@ def plan(table: PaperTable, out: Path, seeds: Sequence[int] = (), budget: float 
     names: dict[str, tuple[str, str]] = {}  # of experiments -> digest, cell
     planned, problems = [], []
     for cell in table.cells:
+        place = f"{table.places[cell.name]}: " if cell.name in table.places else ""
         try:
             model = cell.spec, cell.overrides, cell.variant
             if model not in specs:
@@ -152,11 +186,11 @@ def plan(table: PaperTable, out: Path, seeds: Sequence[int] = (), budget: float 
             wrong = published_mistakes(cell.published, tested)
             problems += [f"{cell.name}: published.{key}: {message}" for key, message in wrong]
         except SpecError as error:
-            problems += [f"{cell.name}: {problem}" for problem in error.problems]
+            problems += [f"{place}{cell.name}: {problem}" for problem in error.problems]
             continue
         digest, first = names.setdefault(experiment.name, (experiment.digest, cell.name))
         if digest != experiment.digest:
-            problems.append(f"{first} and {cell.name} are two models of one name, {experiment.name}: rename one")
+            problems.append(f"{place}{first} and {cell.name} are two models of one name, {experiment.name}: rename one")
         seeded = experiment.kind.is_trained  # otherwise no seed changes its result
         for seed in seeds if seeded and seeds else experiment.seeds:
             planned.append(Planned(cell, Run.at(out, experiment, seed), full))

@@ -9,6 +9,8 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ..runs.rows import as_csv
+
 if TYPE_CHECKING:
     from pandas import DataFrame, Series
 
@@ -32,7 +34,7 @@ def render_cells(cells: DataFrame, form: str, right: Collection[str] = RIGHT, bo
     cells = cells.reset_index(drop=True)
     best = [False] * len(cells) if bold is None else list(bold)
     if form == "csv":
-        return cells.to_csv(index=False, lineterminator="\n").rstrip("\n")
+        return as_csv(cells).rstrip("\n")
     if form == "latex":
         return _latex(cells, right, best)
     if any(best):

@@ -148,9 +148,17 @@ def left_out_of(rows: Mapping[Path, Row], folders: Sequence[Path]) -> LeftOut:
     return left_out({path: (row.seed, row.spec_digest) for path, row in rows.items()}, folders)
 
 
+def as_csv(frame: DataFrame) -> str:
+    """Return a DataFrame as CSV, in full precision whatever NumPy's print options are."""
+    from numpy import printoptions
+
+    with printoptions(legacy=False):
+        return frame.to_csv(index=False, lineterminator="\n")
+
+
 def rows_as_csv(rows: Collection[Row], beside: Sequence[str] = ()) -> str:
     """Return the text of results.csv: all columns, full precision; `left_out` has the seeds beside each row."""
-    return as_frame(rows, beside).to_csv(index=False, lineterminator="\n")
+    return as_csv(as_frame(rows, beside))
 
 
 def as_frame(rows: Collection[Row], beside: Sequence[str] = ()) -> DataFrame:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ..config.checks import unshareable
 from ..config.load import labelled, load
-from ..errors import SpecError
+from ..errors import SpecError, warn
 from .run import Run
 
 LARGEST = 100_000  # runs; more is a mistyped range
@@ -29,7 +29,7 @@ def grid(specs: Sequence[str], overrides: Sequence[str], seeds: Sequence[int], o
     Raises:
         SpecError: lists all mistakes of all specs, and experiments that share a name.
     """
-    choices = [values_of(override) for override in overrides]
+    choices = _choices(overrides)
     if len(specs) * len(seeds or "1") * math.prod(map(len, choices)) > LARGEST:
         raise SpecError([f"more than {LARGEST} runs: submit them in parts"])
     keys = [override.partition("=")[0].strip() for override in overrides]
@@ -37,13 +37,15 @@ def grid(specs: Sequence[str], overrides: Sequence[str], seeds: Sequence[int], o
     short = _short([keys[number] for number in varied])
     problems = [f"-s {key}=... is given twice: keep one" for key in _repeated(keys)]
     problems += [f"{spec} is given twice: leave one out" for spec in _repeated(specs)]
-    experiments = []
+    experiments, warnings = [], []
     for spec in dict.fromkeys(specs):
         same: dict[str, tuple[str, ...]] = {}  # content of each experiment of this spec -> its values
         for values in itertools.product(*choices):
             values_given = [f"{key}={value}" for key, value in zip(keys, values, strict=True)]
             try:
-                experiment = load(spec, values_given).experiment
+                loaded = load(spec, values_given)
+                warnings += loaded.warnings
+                experiment = loaded.experiment
                 first = same.setdefault(experiment.model_dump_json(), values)
                 if first is not values:
                     pairs = zip(keys, first, values, strict=True)
@@ -61,6 +63,8 @@ def grid(specs: Sequence[str], overrides: Sequence[str], seeds: Sequence[int], o
     problems += [f"two experiments have the name {name}: rename a spec, or leave one out" for name in twice]
     if problems:
         raise SpecError(list(dict.fromkeys(problems)))
+    for warning in dict.fromkeys(warnings):
+        warn(warning)
     return [Run.at(out, each, seed) for each in experiments for seed in dict.fromkeys(seeds) or each.seeds]
 
 
@@ -87,6 +91,19 @@ def parse_seeds(text: str) -> list[int]:
             raise ValueError(f"{part.strip()} is no range of at most {LARGEST} seeds below 2^31")
         seeds += range(first, last + 1)
     return list(dict.fromkeys(seeds))
+
+
+def _choices(overrides: Sequence[str]) -> list[list[str]]:
+    """Return the values of each override; raises SpecError with all that are malformed."""
+    choices, problems = [], []
+    for override in overrides:
+        try:
+            choices.append(values_of(override))
+        except SpecError as error:
+            problems += error.problems
+    if problems:
+        raise SpecError(problems)
+    return choices
 
 
 def values_of(override: str) -> list[str]:

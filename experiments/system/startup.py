@@ -6,6 +6,7 @@ import os
 import platform
 import signal
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import NoReturn
@@ -45,16 +46,18 @@ def import_tensorflow(needs_gpu: bool | None = False) -> None:
         needs_gpu: to work on the CPU instead is an error; None: GPUs do not matter, and nothing is said of them.
 
     Raises:
-        RunError: TensorFlow cannot be imported, or lists no GPU and one is needed.
+        RunError: TensorFlow or Keras cannot be imported, or TensorFlow lists no GPU and one is needed.
         Interrupted: a signal came during the import.
     """
     signals.check_from_now_on()
     os.environ.update(fast_kernels() | limited_threads())
-    os.environ["KERAS_BACKEND"] = "tensorflow"  # whatever backend the user has set for Keras
+    ignore_settings_of_libraries()
     shown = os.environ.get("TF_CPP_MIN_LOG_LEVEL", "0") == "0"
     try:
         with signals.nothing_begun(), nullcontext() if shown else _only_last_words():
             import tensorflow
+
+            _import_keras()
     except KnownError:
         raise
     except Exception as error:  # a package that is missing, a library that cannot be loaded or is of another version
@@ -68,6 +71,30 @@ def import_tensorflow(needs_gpu: bool | None = False) -> None:
         gpus.require()
     elif needs_gpu is not None:
         gpus.warn_of_unused()
+
+
+def _import_keras() -> None:
+    try:
+        import keras  # noqa: F401
+    except ValueError as error:  # Keras does not start with a keras.json that has other values than it knows
+        folder = os.environ.get("KERAS_HOME", "~/.keras")
+        raise RunError(f"Keras cannot be imported: {error} Mend or remove {folder}/keras.json") from None
+
+
+def ignore_settings_of_libraries() -> None:
+    """Change the environment so that what a user has set for other programs decides nothing here.
+
+    The files of these libraries, matplotlibrc and keras.json, are overruled where they would count: in
+    `figures/style.py` and in `model.py`.
+    """
+    os.environ |= {"KERAS_BACKEND": "tensorflow", "MPLBACKEND": "agg"}  # one that is not installed ends the import
+    for name in ("TF_USE_LEGACY_KERAS", "TF2_BEHAVIOR", "PYTHONWARNINGS"):
+        os.environ.pop(name, None)
+    if sys.warnoptions:  # such as "error"; from here on as Python does by itself
+        warnings.resetwarnings()
+        for category in (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning):
+            warnings.simplefilter("ignore", category)
+        sys.warnoptions.clear()
 
 
 def silence_libraries() -> None:

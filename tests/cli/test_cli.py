@@ -27,7 +27,7 @@ QUICK = [
     ["list", "datasets"],
     ["list", "specs"],
     ["list", "tables"],
-    ["validate", "quickstart/protonet", "omniglot/maml"],
+    ["validate", "quickstart/protonet", "omniglot/maml", "finn2017-omniglot"],
     ["show", "omniglot/maml", "-s", "train.steps=5"],
     ["describe"],
     ["describe", "algorithm.inner_lr"],

@@ -163,7 +163,7 @@ def test_mistakes_have_the_line_of_their_own_file(write):
         ("{name: maml}", "got a section"),
         (".", ". is a folder"),
         ("/dev/zero", "/dev/zero is no file"),
-        ("../../../../../../../../../etc/passwd", "etc/passwd: a spec is a mapping"),
+        ("../../../../../../../../../etc/passwd", "etc/passwd: expected `key: value` lines"),
         ("parant.yaml", "parant.yaml: no such file"),
         ("quickstart/mamel", "did you mean quickstart/maml"),
         ("large.yaml", "is larger than"),

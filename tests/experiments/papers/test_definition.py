@@ -4,11 +4,15 @@ import re
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from sines import write_table
 
+from metarun.cli.main import metarun as group
+from metarun.experiments.config.load import load
 from metarun.experiments.errors import SpecError
+from metarun.experiments.jobs.settings import read_settings
 from metarun.experiments.papers.definition import load_table, shipped_tables
-from metarun.experiments.papers.plan import plan
+from metarun.experiments.papers.plan import plan, plan_of
 
 
 @pytest.fixture
@@ -32,15 +36,21 @@ def test_shipped_tables_are_right(name):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (("name: k5,", "name: k5, colour: red,"), "paper.yaml:4: cells.0.colour: unknown key"),
-        (("test: {inner_steps: 3}", "test: {inner_step: 3}"), "paper.yaml:6: cells.2.test.inner_step: unknown key"),
-        (("method: MAML,", ""), "paper.yaml:4: cells.0.method: is missing"),
-        (("shot: 10", "shot: ten"), "paper.yaml:5: cells.1.test.shot: expected a whole number, got 'ten'"),
-        (("test: {inner_steps: 3}", ""), "paper.yaml:6: cells.2: k5-more is the same cell as k5"),
-        (("name: k10", "name: k5"), "paper.yaml:5: cells.1: k5 is the same cell as k5"),
+        (
+            ("name: k5,", "name: k5, colour: red,"),
+            "paper.yaml:4: cells.k5.colour: unknown key; did you mean column?",
+        ),
+        (
+            ("test: {inner_steps: 3}", "test: {inner_step: 3}"),
+            "paper.yaml:6: cells.k5-more.test.inner_step: unknown key; did you mean inner_steps?",
+        ),
+        (("method: MAML,", ""), "paper.yaml:4: cells.k5.method: is missing"),
+        (("shot: 10", "shot: ten"), "paper.yaml:5: cells.k10.test.shot: expected a whole number, got 'ten'"),
+        (("test: {inner_steps: 3}", ""), "paper.yaml:6: cells.k5-more: is the same cell as k5"),
+        (("name: k10", "name: k5"), "paper.yaml:5: cells.k5: is the same cell as k5"),
         (
             ("method: MAML,", "method: MAML, overrides: [train.steps=20],"),
-            "paper.yaml:4: cells.0.overrides: name=... is missing",
+            "paper.yaml:4: cells.k5.overrides: name=... is missing",
         ),
     ],
 )
@@ -49,6 +59,70 @@ def test_a_mistake_in_a_table_is_one_line(table, change, message):
     with pytest.raises(SpecError) as told:
         load_table(str(table))
     assert message in "\n".join(told.value.problems)
+
+
+def test_fault_31_all_mistakes_of_a_table_and_its_specs_at_once(table, tmp_path):
+    """Lines and names of cells are given. Rejected: `cells.0`; the specs only once the table has no mistake."""
+    text = table.read_text().replace("name: k5,", "name: k5, colour: red,", 1).replace("title", "titel")
+    text = text.replace("{shot: 10, query: 10}", "{way: 3}").replace("{inner_steps: 3}", "{inner_step: 3}")
+    text += "  - {column: x, method: y, spec: z}\n"
+    table.write_text(text)
+    with pytest.raises(SpecError) as told:
+        plan_of(str(table), tmp_path)
+    shown = [
+        "paper.yaml:1: title: is missing",
+        "paper.yaml:2: titel: unknown key; did you mean title?",
+        "paper.yaml:4: cells.k5.colour: unknown key; did you mean column?",
+        "paper.yaml:6: cells.k5-more.test.inner_step: unknown key; did you mean inner_steps?",
+        "paper.yaml:7: cells.#4.name: is missing",
+        "paper.yaml:5: k10: test.way: is 3; a regression task has way: 1",
+        "paper.yaml:5: k10: test.way: is 3: the last layer of maml has train.way = 1 outputs, so train and test have "
+        "the same way",
+    ]
+    assert told.value.problems == shown
+
+
+def test_fault_31_files_of_another_kind_are_called_what_they_are(table, tmp_path, monkeypatch):
+    """Verbs that do not take a file, or what ships, say so; `validate` checks each as what it is."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "cluster.yaml").write_text("partition: gpu\ntime: 60\n")
+    (tmp_path / "part.yaml").write_text(PART.replace("TABLE", "sines.yaml"))
+    (tmp_path / "child.yaml").write_text("extends: paper.yaml\nname: child\n")
+    for name in ("sines.yaml", "quickstart/maml"):
+        with pytest.raises(SpecError, match=f"^{name} is a spec: `metarun train {name}`"):
+            load_table(name)
+    for name in ("paper.yaml", "finn2017-omniglot"):
+        with pytest.raises(SpecError, match=f"^{name} is a table: `metarun reproduce {name}`"):
+            load(name)
+    for read in (load, load_table):
+        with pytest.raises(SpecError, match=r"^cluster.yaml is a file of cluster settings: METARUN_CLUSTER"):
+            read("cluster.yaml")
+    with pytest.raises(SpecError, match=r"^paper.yaml is a table"):
+        read_settings(Path("paper.yaml"))
+    with pytest.raises(SpecError, match=r"^child.yaml:1: extends: paper.yaml is a table"):
+        load("child.yaml")
+    with pytest.raises(SpecError, match=r"^part.yaml:3: part_of: sines.yaml is a spec"):
+        load_table("part.yaml")
+    names = ["sines.yaml", "paper.yaml", "cluster.yaml", "finn2017-omniglot", "quickstart/maml"]
+    told = CliRunner().invoke(group, ["validate", *names]).output.splitlines()
+    assert [line.partition(" ok, ")[2].rstrip("0123456789abcdef") for line in told] == [
+        "digest ",
+        "a table of 3 cells, 1 models",
+        "cluster settings",
+        "a table of 5 cells, 5 models",
+        "digest ",
+    ]
+
+
+def test_fault_31_mistakes_in_cluster_files_have_lines_and_suggestions(tmp_path):
+    path = tmp_path / "cluster.yaml"
+    path.write_text("partition: gpu\nslurm:\n  qos: [1]\ntme: 60\n")
+    with pytest.raises(SpecError) as told:
+        read_settings(path)
+    assert told.value.problems == [
+        "cluster.yaml:3: slurm.qos: expected text or a whole number or true or false, got [1]",
+        "cluster.yaml:4: tme: unknown key; did you mean time?",
+    ]
 
 
 PART = """
@@ -81,10 +155,10 @@ def test_files_that_a_table_names_are_beside_it(table, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (("K = 10", "K = 11"), "part.yaml:4: columns.0: {table} has no such column"),
-        (("{k10:", "{k5:"), "part.yaml:5: overrides.k5: these columns of {table} have no such cell"),
+        (("K = 10", "K = 11"), "part.yaml:4: columns: {table} has no column 'K = 11'; did you mean K = 10?"),
+        (("{k10:", "{k5:"), "part.yaml:5: overrides.k5: these columns of {table} have no such cell; they have k10"),
         (("name=short, ", ""), "part.yaml:5: overrides.k10: name=... is missing"),
-        (("columns:", "column:"), "part.yaml:4: column: unknown key"),
+        (("columns:", "column:"), "part.yaml:4: column: unknown key; did you mean columns?"),
         (("TABLE", "part.yaml"), "part.yaml:3: part_of: part.yaml is itself a part of another table"),
     ],
 )
@@ -159,11 +233,11 @@ def test_overrides_of_a_part_are_added_to_a_cell_of_methods_and_columns(crossed,
     [
         (('"k10-*"', '"k11-*"'), "crossed.yaml:9: overrides.k11-*: no cell has such a name; the first is k5-maml"),
         (("[0.4, 0.3]", "[0.4]"), "crossed.yaml:11: published.maml: has 1 numbers for 2 columns"),
-        (("{maml: [", "{mamel: ["), "crossed.yaml:11: published.mamel: is no method of this table: maml, more"),
+        (("{maml: [", "{mamel: ["), "crossed.yaml:11: published.mamel: is no method of this table; did you mean maml?"),
         (("[0.4, 0.3]", "[0.4, high]"), "crossed.yaml:11: published.maml.1: "),
         (("k5: K", "K5: K"), "crossed.yaml:6: columns.K5"),
         (("source: a paper\n", ""), "crossed.yaml:1: source: is missing"),
-        (("specs:", "spec:"), "crossed.yaml:4: spec: unknown key"),
+        (("specs:", "spec:"), "crossed.yaml:4: spec: unknown key; did you mean specs?"),
         (("k10: K = 10}", "k5-maml: K, k5: L}"), "crossed.yaml:6: columns.k5: is given twice"),
     ],
 )

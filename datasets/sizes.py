@@ -1,0 +1,93 @@
+"""The numbers of classes and images in each split, which bound the tasks that can be drawn from it. No TensorFlow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .images import cache
+from .options import GlyphsOptions, ImageFolderOptions, MiniImagenetOptions, OmniglotOptions
+
+
+class Sizes(NamedTuple):
+    """The size of a split."""
+
+    classes: int | None  # to draw from, with turns that are classes; None: not known before the data are prepared
+    images: int  # of the smallest class
+    smallest: str  # its name; "" where all classes have so many
+
+    @classmethod
+    def of(cls, counts: Sequence[int] | np.ndarray, names: Sequence[str], turns: int = 1) -> Sizes:
+        """Return the size of a split from the images of each class, and the names of the classes."""
+        fewest = int(np.argmin(counts))
+        every = min(counts) == max(counts)
+        return cls(turns * len(counts), int(counts[fewest]), "" if every else names[fewest])
+
+
+def sizes_of(options: Any) -> dict[str, Sizes]:
+    """Return the size of each split of a dataset, by train, val and test; {} where only building it would tell.
+
+    Nothing is prepared, and no image is read.
+
+    Args:
+        options: The section `dataset` of the spec.
+
+    Raises:
+        DataError: The user's folder is missing, or does not have the form that it needs.
+    """
+    known = KNOWN.get(type(options))
+    return known(options) if known else {}
+
+
+def sizes_in(source: Any) -> dict[str, Sizes]:
+    """Return the size of each split of an `ImageSource`; {} for a source that is none."""
+    return {
+        split: Sizes.of(pool.counts, pool.names, 4 if source.rotations[split] == "classes" else 1)
+        for split, pool in getattr(source, "pools", {}).items()
+    }
+
+
+def _glyphs(options: GlyphsOptions) -> dict[str, Sizes]:
+    from .glyphs import SAMPLES, SPLITS
+    from .images.leftovers import glyphs_name
+
+    drawn = cache.read(glyphs_name())
+    splits = drawn.facts["splits"] if drawn else ()
+    return {split: Sizes(splits.count(split) if splits else None, SAMPLES, "") for split in SPLITS}
+
+
+def _omniglot(options: OmniglotOptions) -> dict[str, Sizes]:
+    from .omniglot import DRAWERS, ROTATIONS, SPLITS, divide
+
+    modes = dict(zip(SPLITS, ROTATIONS[options.rotations], strict=True))
+    return {
+        split: Sizes((4 if modes[split] == "classes" else 1) * len(members), DRAWERS, "")
+        for split, members in divide(options.split).items()
+        if members
+    }
+
+
+def _miniimagenet(options: MiniImagenetOptions) -> dict[str, Sizes]:
+    from .miniimagenet import CLASSES, IMAGES
+
+    return {split: Sizes(classes, IMAGES, "") for split, classes in CLASSES.items()}
+
+
+def _imagefolder(options: ImageFolderOptions) -> dict[str, Sizes]:
+    from .images.folders import divided
+
+    return {
+        split: Sizes.of([len(files) for _, files in classes], [name for name, _ in classes])
+        for split, classes in divided(options)[0].items()
+        if classes
+    }
+
+
+KNOWN: dict[type, Callable[[Any], dict[str, Sizes]]] = {
+    GlyphsOptions: _glyphs,
+    OmniglotOptions: _omniglot,
+    MiniImagenetOptions: _miniimagenet,
+    ImageFolderOptions: _imagefolder,
+}
