@@ -14,7 +14,8 @@ from ...datasets.errors import DataError
 from ..config.checks import unshareable
 from ..config.experiment import Cluster, Experiment
 from ..errors import RunError, SpecError
-from ..runs.run import Run
+from ..runs.continuation import label_checkpoints
+from ..runs.run import Run, keep_validation
 from ..system import lock
 from .arrays import arrays, options, to_slurm
 from .job import Paper, write_table
@@ -139,8 +140,11 @@ def todo(runs: Sequence[Run], out: Path, fresh: bool = False) -> tuple[list[Run]
         if run.finished and not fresh:
             continue
         busy = run.directory.path.resolve() in queued or lock.holder(run.directory.lock)
-        if busy and fresh and (found := run.stored()) and found[0] != run.experiment.digest:
-            raise RunError(f"{run.directory.path} is queued or running with another spec: `metarun cancel` it first")
+        if busy and fresh and (found := run.stored()) and found.digest != run.experiment.digest:
+            raise RunError(
+                f"{run.directory.path} is queued or running with another spec, {run.changes_from(found)}: `metarun "
+                "cancel` it first, or give this one a name of its own (-s name=...)"
+            )
         (alive if busy else missing).append(run)
     return missing, alive
 
@@ -158,9 +162,11 @@ def alone(out: Path) -> Iterator[None]:
 def prepare(runs: Sequence[Run], fresh: bool = False) -> None:
     """Write the spec of each run for its job, and remove the notes about failures of earlier jobs."""
     for run in runs:
-        if fresh and run.directory.path.exists():
+        run = run if fresh else keep_validation(run)
+        if run.directory.path.exists() and (fresh or run.replaces_failure()):
             with run.directory.locked():
                 run.directory.set_aside()
+        label_checkpoints(run)
         run.write_spec()
         if fresh:
             run.directory.afresh.touch()

@@ -12,7 +12,9 @@ from ..errors import RunError
 from ..reports.compare import Compared, best, difference_of_tasks, seed_mean, with_episodes
 from ..reports.formats import digits_of, records
 from ..reports.table import averaged
+from ..runs.directory import RunDirectory
 from ..runs.rows import Row, as_column, as_frame, published_columns, read_frame, read_row
+from ..runs.run import digest_of
 from .plan import Planned, by_cell
 
 if TYPE_CHECKING:
@@ -97,12 +99,14 @@ def _further_seeds(seeds: Sequence[Planned]) -> list[int]:
     """Return the seeds of a cell that have a row, but were not asked for."""
     first, asked = seeds[0], {one.seed for one in seeds}
     found = []
-    for path in first.directory.path.parent.glob(f"seed-*/{first.row_path.relative_to(first.directory.path)}"):
+    relative = first.row_path.relative_to(first.directory.path)
+    for path in first.directory.path.parent.glob(f"seed-*/{relative}"):
         try:
             row = read_row(path)
         except RunError:
             continue
-        if row.spec_digest == first.experiment.digest and row.seed not in asked:
+        directory = RunDirectory(path.parents[len(relative.parts) - 1])
+        if row.seed not in asked and digest_of(directory, row) == first.experiment.digest:
             found.append(row.seed)
     return sorted(found)
 

@@ -16,13 +16,15 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import RunError, SpecError, suggest, warn
 from ..runs.directory import RunDirectory
-from ..runs.rows import DTYPES, as_column, as_frame, read_frame, read_rows
+from ..runs.rows import DTYPES, Row, as_column, as_frame, read_frame, read_rows
+from ..runs.run import digest_of
 from ..stats import exact_sum
 from .formats import RIGHT, digits_of, number, records, render_cells, results, scale_of, unit_of
 from .sweep import swept, validation
 
 if TYPE_CHECKING:
     from pandas import DataFrame
+    from pandas.api.extensions import ExtensionArray
 
 GROUPED = (
     "experiment", "algorithm", "dataset", "split", "way", "shot", "query", "trial", "protocol", "metric", "checkpoint",
@@ -82,14 +84,28 @@ def _rows_below(folders: Sequence[Path]) -> DataFrame:
     rows = read_rows(folders)
     runs = [RunDirectory(path.parent if path.name == "result.json" else path.parent.parent) for path in rows]
     frame = as_frame(rows.values())
+    frame["spec_digest"] = _digests(frame, runs, list(rows.values()))
     validations = [validation(run, row) for run, row in zip(runs, rows.values(), strict=True)]
     frame["run"] = as_column([run.path for run in runs], OF_RUNS["run"])
     frame["validation"] = as_column([value for value, _ in validations], OF_RUNS["validation"])
     frame["validation_step"] = as_column([step for _, step in validations], OF_RUNS["validation_step"])
-    one_spec = ["experiment", "spec_digest"]
+    one_spec = ["experiment", "spec_digest", "content_digest"]
     specs = frame.drop_duplicates(one_spec)
-    keys = swept([runs[number].spec for number in specs.index]).set_index(specs.index)
+    contents = list(specs["content_digest"].fillna(""))
+    keys = swept([runs[number].spec for number in specs.index], contents).set_index(specs.index)
     return frame.merge(specs.loc[:, one_spec].join(keys), how="left", on=one_spec)
+
+
+def _digests(frame: DataFrame, runs: Sequence[RunDirectory], rows: Sequence[Row]) -> ExtensionArray:
+    """Return the digest of each row's spec as this version computes it, where rows of older versions may be among them.
+
+    Only rows of one experiment and the same data that have several digests are looked at: it takes reading the specs.
+    """
+    several = frame.groupby(["experiment", "content_digest"])["spec_digest"].transform("nunique").gt(1)
+    digests = [
+        digest_of(run, row) if more else row.spec_digest for run, row, more in zip(runs, rows, several, strict=True)
+    ]
+    return as_column(digests, DTYPES["spec_digest"])
 
 
 def lines_of(rows: DataFrame) -> DataFrame:
