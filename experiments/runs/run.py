@@ -75,8 +75,12 @@ class Run:
 
         A folder without a checkpoint and without a row holds no training, so the run is returned as it is.
         """
-        spec = readable_spec(self.directory) if self.directory.step or self.directory.finished else None
-        return replace(self, experiment=with_validation_of(spec, self.experiment)) if spec else self
+        finished = self.directory.finished
+        spec = readable_spec(self.directory) if finished or self.directory.step else None
+        experiment = with_validation_of(spec, self.experiment) if spec else self.experiment
+        if finished and spec and experiment.digest != spec.digest:  # of another test
+            return self
+        return replace(self, experiment=experiment)
 
     @property
     def is_moved(self) -> bool:
