@@ -48,11 +48,15 @@ def command(
     """
     if columns and pivot:
         raise click.UsageError("--columns and --pivot exclude each other")
+    from ..experiments.errors import warn
+    from ..experiments.reports.mixed import notes_on_origins
     from ..experiments.reports.pivot import render_pivot
     from ..experiments.reports.table import lines_of, read_results, render
     from ..experiments.system.atomic import write_text_atomic
 
     lines = lines_of(read_results(*folders))
+    for note in notes_on_origins(lines):
+        warn(note)
     text = render_pivot(lines, pivot[0], pivot[1], form) if pivot else render(lines, form, columns)
     if out:
         write_text_atomic(out, text + "\n")

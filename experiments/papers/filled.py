@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import RunError
 from ..reports.compare import Compared, best, difference_of_tasks, seed_mean, with_episodes
 from ..reports.formats import digits_of, records
+from ..reports.mixed import notes_on_origins
 from ..reports.table import averaged
 from ..runs.directory import RunDirectory
 from ..runs.rows import Row, as_column, as_frame, published_columns, read_frame, read_row
@@ -62,7 +63,8 @@ def collect(planned: Sequence[Planned]) -> tuple[DataFrame, list[str]]:
         if more := _further_seeds(seeds):
             notes.append(f"{name}: seed {', '.join(map(str, more))} finished too, see --seeds")
     marks = _best_of_columns({name: filled[name].cell.column for name in tested}, tested, unknown, notes)
-    return _filled(averaged(as_frame(rows).assign(cell=names), ["cell"]), filled, marks), notes
+    lines = averaged(as_frame(rows).assign(cell=names), ["cell"])
+    return _filled(lines, filled, marks), [*notes, *notes_on_origins(lines, "cell")]
 
 
 def _measured(seeds: Sequence[Planned], notes: list[str]) -> list[tuple[Planned, Row]]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import SpecError
 from .formats import records, render_cells, results, unit_of, with_notes
+from .mixed import notes_on_origins
 from .table import GROUPED, HEADINGS, column_of, keys_of, text_of
 
 if TYPE_CHECKING:
@@ -40,7 +41,8 @@ def render_pivot(lines: DataFrame, down: str, across: str, form: str) -> str:
     table = table.astype(object).where(table.notna(), "").rename_axis(columns=None)
     table.columns = table.columns.astype(object)
     shown = render_cells(table.reset_index().astype(str), form, right=list(table))
-    return with_notes(shown, [f"{unit_of(metrics[0])}, with its 95% interval over the test episodes"], form)
+    unit = f"{unit_of(metrics[0])}, with its 95% interval over the test episodes"
+    return with_notes(shown, [unit, *notes_on_origins(lines)], form)
 
 
 def _refuse_several(lines: DataFrame, names: dict[str, str]) -> None:

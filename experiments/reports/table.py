@@ -19,7 +19,8 @@ from ..runs.directory import RunDirectory
 from ..runs.rows import DTYPES, Row, as_column, as_frame, read_frame, read_rows
 from ..runs.run import digest_of
 from ..stats import exact_sum
-from .formats import RIGHT, digits_of, number, records, render_cells, results, scale_of, unit_of
+from .formats import RIGHT, digits_of, number, records, render_cells, results, scale_of, unit_of, with_notes
+from .mixed import notes_on_origins, origins_of
 from .sweep import swept, validation
 
 if TYPE_CHECKING:
@@ -130,8 +131,8 @@ def averaged(rows: DataFrame, by: Sequence[str]) -> DataFrame:
     """Return one line per group of rows that differ in nothing but the seed, in the order of their first rows.
 
     A line has the columns of its rows, and: `seeds` (how many), `result`, `ci95`, `seed_std`, `difference`
-    (reproduced minus published), `minutes` (of training, per seed). All that is measured is the mean over the seeds,
-    and missing where it is missing for one of them. What else differs between the seeds, such as `seed`, is missing;
+    (reproduced minus published), `minutes` (of training, per seed), `mixed` (origins in which the seeds differ).
+    All that is measured is the mean over the seeds, and missing where it is missing for one of them. What else differs between the seeds, such as `seed`, is missing;
     the published number is that of the first row. Accuracies and calibration errors are in percent.
     """
     group = rows.groupby(list(by), sort=False, dropna=False).ngroup().to_numpy()
@@ -155,6 +156,9 @@ def averaged(rows: DataFrame, by: Sequence[str]) -> DataFrame:
         **{name: lines[name].where(alike[name]) for name in others},
         **{name: as_column(values, "Float64") for name, values in measured.items()},
         seeds=as_column(map(len, places.values()), "Int64"),
+        mixed=as_column(
+            [origins_of(rows.iloc[seeds]) if len(seeds) > 1 else None for seeds in places.values()], "string"
+        ),
     )
     return lines.assign(difference=lines["result"] - lines["published"], minutes=lines["seconds"] / 60)
 
@@ -197,7 +201,7 @@ def render(lines: DataFrame, form: str, columns: Sequence[str] = ()) -> str:
     cells = cells.assign(**{heading: [text_of(value) for value in lines[column]] for heading, column in others.items()})
     cells = cells.loc[:, list(names)] if names else _without_needless(cells, lines, form)
     numeric = {heading for heading, name in (keys_of(lines) | others).items() if is_numeric_dtype(lines[name])}
-    return render_cells(cells, form, RIGHT | numeric)
+    return with_notes(render_cells(cells, form, RIGHT | numeric), notes_on_origins(lines), form)
 
 
 def _cells(lines: DataFrame, form: str) -> DataFrame:

@@ -74,7 +74,7 @@ def label_checkpoints(run: Run) -> None:
 
 
 def continue_shorter_run(experiment: Experiment, directory: RunDirectory, content_digest: str) -> None:
-    """Copy metrics and checkpoints of a shorter training on the same images, the newest checkpoint last, and say so.
+    """Copy the files of a shorter training on the same images, the newest checkpoint last, and say so.
 
     Args:
         experiment: the longer training.
@@ -93,7 +93,7 @@ def continue_shorter_run(experiment: Experiment, directory: RunDirectory, conten
             former = () if experiment.dataset.located else ("",)  # older versions wrote "" for glyphs
             if state.get("content_digest") not in (*former, content_digest):
                 return
-            paths = [path for path in (other.best, other.metrics) if path.is_file()]
+            paths = [path for path in (other.best, other.metrics, other.environment) if path.is_file()]
             files = [(path.relative_to(other.path), path.read_bytes()) for path in paths]
     except (RunError, OSError) as error:
         warn(f"not continuing from {other.path}: {error}")

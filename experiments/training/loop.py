@@ -15,7 +15,7 @@ from ..evaluation.measure import main_metric, validation_of
 from ..evaluation.record import Files, Trained, advised, record
 from ..evaluation.tuning import tune
 from ..model import Model, refuse_other_images
-from ..runs import checkpoint
+from ..runs import checkpoint, environments
 from ..runs.directory import RunDirectory
 from ..runs.metrics_log import MetricsLog
 from ..runs.rows import Row
@@ -58,6 +58,7 @@ class Training:
         train, batch = self.experiment.train, self.experiment.train.meta_batch
         self._restore()
         start_together(self.model, self.step)
+        environments.begin(self.directory, self.step, train.steps, self.workers.count)
         if self.step == train.steps:
             self._refuse_to_test(stop)
             return

@@ -14,7 +14,6 @@ from ..model import build
 from ..runs.continuation import continue_shorter_run, label_checkpoints
 from ..runs.rows import Row, published_columns, read_row
 from ..runs.run import Run, keep_validation
-from ..system import provenance
 from ..system.atomic import write_json_atomic
 from ..system.failures import noted
 from ..system.signals import StopSignal
@@ -69,7 +68,6 @@ def train(run: Run, fresh: bool = False, workers: Workers = ALONE) -> Row:
             model = built or build(run.experiment, run.seed, workers=workers)
             label_checkpoints(run)
             run.write_spec()
-            write_json_atomic(directory.environment, provenance.describe())
             continue_shorter_run(run.experiment, directory, model.source.content_digest)
             training = Training(model, directory)
             training.train(stop)
