@@ -17,6 +17,8 @@ def origins_of(rows: DataFrame) -> str | None:
 
     Origins that a row does not know, such as those of older versions, do not count.
     """
+    if len(rows) < 2:
+        return None
     found = {words: list(rows[name].dropna().unique()) for name, words in ORIGINS.items() if name in rows}
     return "; ".join(f"{words} {' and '.join(each)}" for words, each in found.items() if len(each) > 1) or None
 

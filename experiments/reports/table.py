@@ -132,8 +132,9 @@ def averaged(rows: DataFrame, by: Sequence[str]) -> DataFrame:
 
     A line has the columns of its rows, and: `seeds` (how many), `result`, `ci95`, `seed_std`, `difference`
     (reproduced minus published), `minutes` (of training, per seed), `mixed` (origins in which the seeds differ).
-    All that is measured is the mean over the seeds, and missing where it is missing for one of them. What else differs between the seeds, such as `seed`, is missing;
-    the published number is that of the first row. Accuracies and calibration errors are in percent.
+    All that is measured is the mean over the seeds, and missing where it is missing for one of them. What else differs
+    between the seeds, such as `seed`, is missing; the published number is that of the first row. Accuracies and
+    calibration errors are in percent.
     """
     group = rows.groupby(list(by), sort=False, dropna=False).ngroup().to_numpy()
     places = rows.reset_index(drop=True).groupby(group).indices
@@ -156,9 +157,7 @@ def averaged(rows: DataFrame, by: Sequence[str]) -> DataFrame:
         **{name: lines[name].where(alike[name]) for name in others},
         **{name: as_column(values, "Float64") for name, values in measured.items()},
         seeds=as_column(map(len, places.values()), "Int64"),
-        mixed=as_column(
-            [origins_of(rows.iloc[seeds]) if len(seeds) > 1 else None for seeds in places.values()], "string"
-        ),
+        mixed=as_column([origins_of(rows.iloc[seeds]) for seeds in places.values()], "string"),
     )
     return lines.assign(difference=lines["result"] - lines["published"], minutes=lines["seconds"] / 60)
 
