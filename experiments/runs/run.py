@@ -58,15 +58,18 @@ class Run:
     def stored(self) -> Stored | None:
         """Return the run that the folder holds, finished or not, or None without one.
 
-        Raises RunError if its files are damaged.
+        Raises RunError if its files are damaged, or cannot be read.
         """
-        if self.directory.finished:
-            row = read_row(self.directory.result)
-            if row.spec_digest == self.experiment.digest:
-                return Stored(row.spec_digest, (row.seed,), None)
-            return Stored(digest_of(self.directory, row), (row.seed,), readable_spec(self.directory))
-        if not self.directory.spec.exists():
-            return None
+        try:
+            if self.directory.finished:
+                row = read_row(self.directory.result)
+                if row.spec_digest == self.experiment.digest:
+                    return Stored(row.spec_digest, (row.seed,), None)
+                return Stored(digest_of(self.directory, row), (row.seed,), readable_spec(self.directory))
+            if not self.directory.spec.exists():
+                return None
+        except OSError as error:
+            raise RunError(f"{self.directory.path} cannot be read: {error.strerror}") from None
         spec = spec_of(self.directory)
         return Stored(spec.digest, spec.seeds, spec)
 

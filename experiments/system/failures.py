@@ -40,7 +40,7 @@ def explain(error: Exception) -> tuple[str, int]:
         where = f"{error.filename}: " if error.filename else ""
         return f"error: {where}{error.strerror or error}", 1
     name = type(error).__name__
-    exhausted = name == "ResourceExhaustedError"  # TensorFlow's, which is not imported for its class
+    exhausted = name in ("ResourceExhaustedError", "MemoryError")  # TensorFlow's is not imported for its class
     if exhausted and (full := NO_SPACE.search(str(error))):
         return _no_space(full[1].strip()), 1
     if "Could not start gRPC server" in str(error):
@@ -52,7 +52,11 @@ def explain(error: Exception) -> tuple[str, int]:
             1,
         )
     if exhausted:
-        return "error: out of memory: lower train.meta_batch, the network's filters, or the number of queries", 1
+        return (
+            "error: out of memory: the same command resumes where more memory is free; or lower train.meta_batch, "
+            "train.query or the network's filters, and train again: with --fresh, or a name of its own (-s name=...)",
+            1,
+        )
     return (
         f"internal error, please report it: {name}: {' '.join(str(error).split())[:300]} (`metarun -v` shows where)",
         1,
