@@ -45,7 +45,7 @@ def swept(specs: Sequence[Path], contents: Sequence[str] = ()) -> DataFrame:
     places: dict[tuple[str, Any], Any] = {}
     for each, content in zip(options, contents, strict=False):
         if content and "dataset.path" in each:
-            each["dataset.path"] = places.setdefault((content, each["dataset.name"]), each["dataset.path"])
+            each["dataset.path"] = places.setdefault((content, each.get("dataset.name")), each["dataset.path"])
     values = DataFrame(options, dtype=object)
     values = values.where(values.notna(), None)
     keys: list[str] = []

@@ -1,4 +1,4 @@
-"""What decides the bits of a result is recorded as it is in effect, and a change of it is told."""
+"""Settings that decide the bits of a result are recorded as they are in effect, and a change of them is told."""
 
 import json
 import os
@@ -107,7 +107,7 @@ def test_fault_11_a_resume_in_another_environment_is_told_once(sines, monkeypatc
 
 
 def test_environments_are_a_list_of_those_that_trained(told, tmp_path, capsys):
-    """One in which no checkpoint was written trained nothing, unless it was the test."""
+    """Rejected: an entry for one in which no checkpoint was written, unless the run was tested in it."""
     directory = RunDirectory(tmp_path)
     environments.begin(directory, 0, 100)
     told |= {"host": "another", "git_commit": "b"}

@@ -84,7 +84,7 @@ def as_before(run):
 
 @pytest.mark.parametrize("older", [False, True])
 def test_fault_17_a_moved_folder_is_the_same(few, tmp_path, stop_in_the_test, monkeypatch, older):
-    """Behind a link and under another name, with a row and without, also if an older version began the run.
+    """It may be behind a link or under another name, with a row and without, also if an older version began the run.
 
     Rejected: "of another spec", a training from step 0, and a run that `evaluate` cannot test any more.
     """
@@ -112,7 +112,7 @@ def evaluate_fails(run):
 
 @pytest.mark.parametrize("older", [False, True])
 def test_fault_17_seeds_from_two_mounts_are_one_line(few, tmp_path, older):
-    """In tables, figures and comparisons; a longer training continues the shorter one of the other mount.
+    """Tables, figures and comparisons see one experiment, and a longer training continues the one of the other mount.
 
     Rejected: a table with two lines, and one whose lines are of different images.
     """

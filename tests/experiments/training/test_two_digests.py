@@ -1,4 +1,4 @@
-"""What decides the training and what decides the test: a trained run is tested in another way, no step is repeated."""
+"""The training and the test have two digests: a trained run is tested in another way, and no step is repeated."""
 
 import json
 import re
@@ -142,7 +142,7 @@ def test_fault_16_a_row_of_another_test_is_never_returned(tiny, no_step):
 
 
 def test_fault_16_checkpoints_of_before_know_their_training(tiny, stop_in_the_test, no_step):
-    """Also when the changed test is stopped as well: the spec of the folder is then the changed one."""
+    """Rejected: a refusal once the changed test was stopped as well, when the folder has the changed spec."""
     run, changed = tiny(), tiny("test.episodes=6")
     stop_in_the_test(run)
     for path in run.directory.newest_checkpoints():
@@ -154,7 +154,7 @@ def test_fault_16_checkpoints_of_before_know_their_training(tiny, stop_in_the_te
 
 
 def test_a_training_goes_on_with_another_test(tiny, monkeypatch):
-    """But not with another seed of the test, which draws the tasks of the validation too."""
+    """Rejected: another seed of the test, which draws the tasks of the validation too."""
     taken = TrainingSteps.take
 
     def stopped(steps, count):
@@ -174,7 +174,7 @@ def test_a_training_goes_on_with_another_test(tiny, monkeypatch):
 
 
 def test_advice_on_memory_before_the_first_step_works(tiny, monkeypatch, capsys):
-    """What the error advises makes another spec; the failed attempt is set aside, never lost."""
+    """The advice of the error makes another spec; the failed attempt is set aside, never lost."""
     with monkeypatch.context() as patch, pytest.raises(RunError, match="lower train.way or train.query"):
         patch.setattr(memory, "available_bytes", lambda: 1)
         train(tiny())
