@@ -14,10 +14,12 @@ from typing import Any
 
 PACKAGES = ("metarun", "tensorflow", "keras", "numpy", "pillow", "matplotlib")
 INSTRUCTIONS = ("fma", "avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_bf16")
-DECIDING = ("TF_", "XLA_", "ONEDNN_", "DNNL_", "CUDNN_", "CUBLAS_", "NVIDIA_TF32_", "EIGEN_")  # variables that may
+# how names of variables begin that may decide bits; other names with TF_ are Terraform's, and their values secrets
+DECIDING = ("TF_XLA_", "TF_CUDNN_", "TF_CUBLAS_", "TF_ENABLE_", "TF_DISABLE_", "TF_DETERMINISTIC_", "TF_ONEDNN_",
+            "TF_MKL_", "TF_USE_", "TF_GPU_", "TF_AUTO_", "TF_NUM_", "XLA_", "ONEDNN_", "DNNL_", "CUDNN_", "CUBLAS_",
+            "NVIDIA_TF32_", "EIGEN_")  # fmt: skip
 # variables that decide nothing, or that `describe` reports as they are in effect
-OTHERS = ("TF_CPP_", "TF_CONFIG", "TF_NUM_INTEROP_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_ENABLE_ONEDNN_OPTS",
-          "TF_FORCE_GPU_ALLOW_GROWTH", "TF_GPU_ALLOCATOR")  # fmt: skip
+OTHERS = ("TF_NUM_INTEROP_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_ENABLE_ONEDNN_OPTS", "TF_GPU_ALLOCATOR")
 
 
 def git_commit() -> str:

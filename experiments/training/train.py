@@ -75,8 +75,11 @@ def train(run: Run, fresh: bool = False, workers: Workers = ALONE) -> Row:
 
 
 def _tell_place(run: Run) -> None:
-    """Write into the spec of a finished run where its data are now, for `metarun evaluate`."""
-    if run.is_moved:
+    """Write into the spec of a finished run where its data are now, for `metarun evaluate`.
+
+    The spec of an older version's run stays as it is: the digest of its row has the former place.
+    """
+    if run.is_moved and read_row(run.directory.result).spec_digest == run.experiment.digest:
         with run.directory.locked():
             run.write_spec()
 

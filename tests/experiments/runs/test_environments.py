@@ -53,16 +53,16 @@ def steps(directory):
 
 
 def test_fault_11_threads_and_variables_are_recorded_as_they_are_in_effect(monkeypatch):
-    """Rejected: 0 for threads that a variable or TensorFlow itself has chosen, and a variable that nobody recorded."""
+    """Rejected: 0 for threads that a variable or TensorFlow itself has chosen, XLA's flags left out, a secret."""
     for name in ("INTRA", "INTER"):
         monkeypatch.setenv(f"TF_NUM_{name}OP_THREADS", "1")
     monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_enable_fast_math=true")
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
-    monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "2")
+    monkeypatch.setenv("TF_VAR_password", "secret")
     found = provenance.describe()
     assert (found["intra_op_threads"], found["inter_op_threads"]) == (1, 1)
     assert found["variables"]["XLA_FLAGS"] == "--xla_cpu_enable_fast_math=true"
-    assert found["variables"]["ONEDNN_MAX_CPU_ISA"] == "AVX2" and "TF_CPP_MIN_LOG_LEVEL" not in found["variables"]
+    assert found["variables"]["ONEDNN_MAX_CPU_ISA"] == "AVX2" and "TF_VAR_password" not in found["variables"]
     for name in ("INTRA", "INTER"):
         monkeypatch.delenv(f"TF_NUM_{name}OP_THREADS")
     found = provenance.describe()

@@ -25,7 +25,7 @@ algorithm: {name: protonet}
 network: {name: mlp, hidden: [4]}
 dataset: {name: imagefolder, path: imgs, image_size: 8, channels: 1, split: [0.5, 0.25, 0.25]}
 protocol: inductive
-train: {way: 3, shot: 1, query: 1, steps: 4}
+train: {way: 3, shot: 1, query: 1, steps: 4, log_every: 2}
 validation: {episodes: 2, every: 2}
 test: {way: 3, shot: 1, query: 1, episodes: 4}
 jit: off
@@ -100,7 +100,8 @@ def test_fault_17_a_moved_folder_is_the_same(few, tmp_path, stop_in_the_test, mo
     (tmp_path / "imgs").unlink()
     (tmp_path / "imgs2").rename(tmp_path / "imgs3")
     assert evaluate_fails(few()) and train(few("dataset.path=imgs3")).spec_digest == digests[0]
-    assert evaluate(few().directory.path, "test", {"episodes": 3}).row.episodes == 3
+    assert train(few("dataset.path=imgs3", out="begun")).spec_digest == begun.experiment.digest
+    assert evaluate(begun.directory.path, "test", {"episodes": 3}).row.episodes == 3
     assert few("dataset.path=imgs3").experiment.digest == begun.experiment.digest == few().experiment.digest
 
 
