@@ -52,7 +52,8 @@ def evaluate(run: Path, split: Split, changes: Mapping[str, Any]) -> Evaluated:
             experiment = experiment.model_copy(update={"published": None})
         model = restored(directory, experiment, trained.seed, chosen, split)
         training = Trained(chosen, trained.step, trained.seconds, trained.spec_digest)
-        with advised(f"`metarun evaluate {run}` with a smaller --query, --way or --shot"):
+        smaller = "--episodes" if experiment.kind.plays_trials else "--query, --way or --shot"
+        with advised(f"`metarun evaluate {run}` with a smaller {smaller}"):
             row = record(model, training, Files.of_run(directory) if own else Files.of_retest(path), split)
         if directory.finished:  # otherwise it says why the own test is missing
             directory.failure.unlink(missing_ok=True)  # of an earlier attempt

@@ -43,7 +43,7 @@ def fill(folder, seed):
 
 
 @pytest.fixture
-def few(tmp_path, own_cache):
+def few(tmp_path, own_cache, eagerly):
     """Return a function that gives a run on tmp_path/imgs, changed."""
     fill(tmp_path / "imgs", 0)
     (tmp_path / "few.yaml").write_text(SPEC)

@@ -33,7 +33,7 @@ jit: off
 
 
 @pytest.fixture
-def tiny(tmp_path, cache_folder):
+def tiny(tmp_path, cache_folder, eagerly):
     """Return a function that gives the run of the spec, changed, in one folder or in another one."""
     (tmp_path / "tiny.yaml").write_text(SPEC)
 
