@@ -133,7 +133,7 @@ class Run:
             way_out = "rename the experiment (-s name=...), choose another --out, or set it aside (--fresh)"
             if found.spec and is_beginning(found.spec, self.experiment):
                 way_out = "give this longer one a name of its own (-s name=...), and it continues the shorter one"
-            elif found.spec and found.spec.deciding | {"test": None} == self.experiment.deciding | {"test": None}:
+            elif self._is_trained and found.spec and _untested(found.spec) == _untested(self.experiment):
                 way_out = (
                     f"`metarun evaluate {path}` tests the trained model in another way and adds a row; or {way_out}"
                 )
@@ -143,6 +143,11 @@ class Run:
             )
         if finished and self.is_moved:
             self.refuse_other_data()
+
+    @property
+    def _is_trained(self) -> bool:
+        """Return whether the folder holds a training that is done."""
+        return self.directory.finished or self.directory.step == self.experiment.train.steps > 0
 
     def changes_from(self, found: Stored) -> str:
         """Return the keys in which the spec that the folder holds differs, with both values, or "" if unknown."""
@@ -175,6 +180,11 @@ class Run:
                 f"{row.content_digest or 'unknown'}, these have {source.content_digest[:16]}): rename the experiment "
                 "(-s name=...), choose another --out, or set it aside (--fresh)"
             )
+
+
+def _untested(experiment: Experiment) -> dict[str, Any]:
+    """Return the values of a spec without its test."""
+    return {key: value for key, value in experiment.deciding.items() if key != "test"}
 
 
 def keep_validation(run: Run) -> Run:

@@ -153,6 +153,17 @@ def test_fault_16_checkpoints_of_before_know_their_training(tiny, stop_in_the_te
     assert train(changed).spec_digest == changed.experiment.digest
 
 
+def test_a_run_that_is_queued_or_running_keeps_its_test(tiny, stop_in_the_test, tmp_path):
+    """Rejected: "queued or running", and the row of the former test when it is done."""
+    stop_in_the_test(tiny())
+    changed = tiny("test.episodes=6")
+    with tiny().directory.locked():
+        assert todo([tiny()], tmp_path / "runs")[1]
+        with pytest.raises(RunError, match=r"queued or running with another spec, test\.episodes: 10 -> 6 .*-s name="):
+            todo([changed], tmp_path / "runs")
+    assert todo([changed], tmp_path / "runs")[0] == [changed]
+
+
 def test_a_training_goes_on_with_another_test(tiny, monkeypatch):
     """Rejected: another seed of the test, which draws the tasks of the validation too."""
     taken = TrainingSteps.take
