@@ -129,8 +129,8 @@ def clusters_of(runs: Sequence[Run], executor: str, settings: Mapping[str, Any])
 def todo(runs: Sequence[Run], out: Path, fresh: bool = False) -> tuple[list[Run], list[Run]]:
     """Return the runs that are to be submitted, and those that are queued or running. Finished ones are in neither.
 
-    Raises RunError where a folder holds a run of another spec, or where one is queued or running with another test. With
-    `fresh` such a run is set aside, unless it is queued or running.
+    Raises RunError where a folder holds a run of another spec, or where one is queued or running with another test.
+    With `fresh` such a run is set aside, unless it is queued or running.
     """
     for run in () if fresh else runs:
         run.refuse_another_spec()
