@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -19,6 +19,7 @@ def _sum_of_one_task(task_reduction: str, meta_batch: int) -> Iterator[tuple[str
 class MAMLOptions(Options):
     """Model-Agnostic Meta-Learning (Finn, Abbeel and Levine 2017, arXiv:1703.03400)."""
 
+    of_tests: ClassVar = frozenset({"test_inner_steps", "test_inner_lr"})
     name: Literal["maml"] = "maml"
     inner_lr: float = Field(
         gt=0,
@@ -86,6 +87,7 @@ class MAMLOptions(Options):
 class ReptileOptions(Options):
     """Reptile (Nichol, Achiam and Schulman 2018, arXiv:1803.02999)."""
 
+    of_tests: ClassVar = frozenset({"test_inner_steps", "test_inner_batch"})
     name: Literal["reptile"] = "reptile"
     inner_lr: float = Field(gt=0, description="Step size of the inner optimizer on the mean loss.")
     inner_optimizer: Literal["adam", "sgd"] = Field(

@@ -43,11 +43,11 @@ from .options import examples
     "--checkpoint", type=click.Choice(["best", "last"]), help="best: highest validation accuracy; last: the final step."
 )
 def command(run: Path, split: Literal["train", "val", "test"], **changes: int | str | None) -> None:
-    """Test the finished RUN, a folder such as runs/NAME/seed-0, in another way.
+    """Test the trained RUN, a folder such as runs/NAME/seed-0, in another way.
 
     Options that are left out have the values of the run's spec. Adds a row in RUN/evaluations, never overwrites one.
     """
-    from ..experiments.runs.run import retest
+    from ..experiments.runs.trained import retest
     from ..experiments.system.startup import import_tensorflow
 
     asked = {name: value for name, value in changes.items() if value is not None}

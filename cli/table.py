@@ -50,7 +50,7 @@ def command(
     if columns and pivot:
         raise click.UsageError("--columns and --pivot exclude each other")
     from ..experiments.errors import warn
-    from ..experiments.reports.notes import notes_on_seeds
+    from ..experiments.reports.notes import notes_to_warn_of
     from ..experiments.reports.pivot import render_pivot
     from ..experiments.reports.table import lines_of, render, results_and_notes
     from ..experiments.system.atomic import write_text_atomic
@@ -58,7 +58,7 @@ def command(
     rows, notes = results_and_notes(*folders)
     lines = lines_of(rows)
     text = render_pivot(lines, pivot[0], pivot[1], form, notes) if pivot else render(lines, form, columns, notes)
-    for note in [*notes_on_seeds(lines), *notes]:
+    for note in [*notes_to_warn_of(lines), *notes]:
         warn(note)
     if out:
         write_text_atomic(out, text + "\n")

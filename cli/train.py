@@ -74,7 +74,7 @@ def command(
     workers = join(cluster.addresses, cluster.index) if cluster else ALONE
     if workers.index > 0:
         try:
-            follow_all(runs, workers)
+            follow_all(runs, workers, fresh)
         except Interrupted:
             sys.exit(130)  # the chief reports it
         return

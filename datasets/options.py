@@ -22,6 +22,8 @@ class Options(BaseModel):
     has_trials: ClassVar[bool | None] = None  # of a dataset; False: it has episodes; None: known once it is built
     has_images: ClassVar[bool | None] = None  # of a dataset; False: conv4 cannot read it
     regression: ClassVar[bool] = False  # of a dataset; False: classification, or trials
+    located: ClassVar[frozenset[str]] = frozenset()  # of a dataset; options that say where data are: the data decide
+    of_tests: ClassVar[frozenset[str]] = frozenset()  # of an algorithm; options of validation and test alone
 
     def conflicts(self, experiment: Any) -> Iterator[tuple[str, str]]:
         """Yield (dotted key, message) for each setting that contradicts another one or has no effect.
@@ -125,6 +127,7 @@ class MiniImagenetOptions(ImageOptions):
 class ImageFolderOptions(ImageOptions):
     """Your own images: class/*.png (jpg, gif, tiff, webp, bmp, ppm, jp2, avif), or train|val|test/class/*."""
 
+    located: ClassVar = frozenset({"path"})
     name: Literal["imagefolder"] = "imagefolder"
     path: Path = Field(strict=False, description="The folder; relative to the spec's own folder.")
     image_size: int = Field(

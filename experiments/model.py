@@ -19,7 +19,7 @@ from ..datasets.sizes import sizes_in
 from ..datasets.tasks import Episode, EpisodeStream, Shape, Split, TaskSource
 from ..datasets.trials import Trials, TrialSource, TrialStream
 from .config.checks import shortages
-from .config.experiment import Experiment, Test, Train, Validation
+from .config.experiment import Experiment, Validation
 from .errors import RunError
 from .runs.directory import RunDirectory
 from .system import gpus, signals
@@ -148,8 +148,8 @@ def _check_sizes(experiment: Experiment, source: TaskSource, only: Split | None)
         raise DataError(listed(f"{source.name} has too few classes or images", too_few))
 
 
-def shape_of(section: Train | Test) -> Shape:
-    """Return the way, shot and query of a section."""
+def shape_of(section: Any) -> Shape:
+    """Return the way, shot and query of a section: training, test, or validation with those of the test."""
     return Shape(section.way, section.shot, section.query)
 
 
@@ -161,8 +161,7 @@ def training_shape(experiment: Experiment) -> Shape:
 
 def validation_shape(experiment: Experiment) -> Shape:
     """Return the shape of the validation tasks: that of the test, unless the validation section states another."""
-    section, test = experiment.validation or Validation(), experiment.test
-    return Shape(section.way or test.way, section.shot or test.shot, section.query or test.query)
+    return shape_of((experiment.validation or Validation()).filled(experiment.test))
 
 
 def refuse_other_images(state: Mapping[str, Any], source: Source, directory: RunDirectory) -> None:

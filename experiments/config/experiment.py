@@ -27,18 +27,13 @@ if not TYPE_CHECKING:  # with those of other packages
 # training steps after which XLA's compile time, seconds, is recovered
 STEPS_THAT_REPAY_COMPILING = {"conv4": 30, "mlp": 1000, "gru": 1}
 NOT_IN_DIGEST = {"name", "description", "seeds", "published", "cluster", "device"}  # keys that cannot change a result
+# keys of a section that a validation takes from the test where it says nothing, and a test from the training
+SHAPE = ("way", "shot", "query")
 Protocol = Literal["transductive", "inductive"]
 
 # options of sbatch that metarun sets, or after which it cannot find its jobs
 OF_METARUN = ("array", "clusters", "error", "help", "job-name", "open-mode", "output", "parsable", "quiet")
 OF_METARUN += ("test-only", "usage", "version", "wait", "wrap")
-
-
-TAKEN = (
-    "way",
-    "shot",
-    "query",
-)  # a test takes these from the training where it says nothing; way if the learner has a head
 
 
 def _or_null(schema: dict[str, Any]) -> None:
@@ -69,6 +64,11 @@ class Validation(Options):
     query: int | None = Field(default=None, ge=1, le=1000, description="Query images per class; default: test.query.")
     episodes: int = Field(default=100, ge=2, le=10_000_000, description="Number of tasks.")
     every: int = Field(default=500, ge=1, description="Steps between two validations; a checkpoint follows each.")
+
+    def filled(self, test: Test) -> Validation:
+        """Return the section with the way, shot and query of the test where it states none."""
+        shape = {key: getattr(self, key) or getattr(test, key) for key in SHAPE}
+        return self.model_copy(update=shape)
 
 
 class Test(Options):
@@ -110,7 +110,7 @@ class Test(Options):
         """Remove what is null: it has its default, as where the spec says nothing."""
         if not isinstance(values, Mapping):
             return values
-        return {key: value for key, value in values.items() if value is not None or key not in TAKEN}
+        return {key: value for key, value in values.items() if value is not None or key not in SHAPE}
 
 
 class Published(Options):
@@ -289,18 +289,60 @@ class Experiment(Options):
 
     @property
     def taken(self) -> tuple[str, ...]:
-        """Return the options of the test that are those of the training, because the test says nothing of them."""
-        options = () if self.kind.plays_trials else TAKEN if self.entry.has_head else TAKEN[1:]
+        """Return the options of the test that are those of the training, because the test says nothing of them.
+
+        That is way only if the learner has an output for each class.
+        """
+        options = () if self.kind.plays_trials else SHAPE if self.entry.has_head else SHAPE[1:]
         return tuple(option for option in options if option not in self.test.model_fields_set)
 
     @property
-    def digest(self) -> str:
-        """Return 16 hexadecimal digits of a hash of all values that can change a result; the seed is not among them.
+    def deciding(self) -> dict[str, Any]:
+        """Return all values that can change a result, the seed aside, as plain data.
 
-        Options that are unset do not count, so that a new option does not change the digests of old specs.
+        Options that are unset are left out, so that a new option does not change the digests of old specs. So is the
+        place of the data: their content decides.
         """
         values = self.model_dump(mode="json", exclude=NOT_IN_DIGEST, exclude_none=True)
-        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
+        for key in self.dataset.located:
+            values["dataset"].pop(key, None)
+        return values
+
+    @property
+    def deciding_training(self) -> dict[str, Any]:
+        """Return the values of `deciding` that can change a trained model, with the shape of the validation tasks.
+
+        Validation chooses the best checkpoint, so its tasks belong to the training. The test does not.
+        """
+        values = self.deciding
+        seed = values.pop("test")["episode_seed"]
+        if self.validation:
+            filled = self.validation.filled(self.test).model_dump(mode="json", exclude_none=True)
+            values["validation"] = filled | {"episode_seed": seed}
+        else:
+            values["algorithm"] = {
+                key: value for key, value in values["algorithm"].items() if key not in self.algorithm.of_tests
+            }
+        return values
+
+    @property
+    def digest(self) -> str:
+        """Return 16 hexadecimal digits of a hash of all values that can change a result; the seed is not among them."""
+        return _digest(self.deciding)
+
+    @property
+    def training_digest(self) -> str:
+        """Return the digest of what decides the trained model: specs that differ in the test alone share it."""
+        return _digest(self.deciding_training)
+
+    @property
+    def former_digest(self) -> str:
+        """Return the digest that older versions gave to the spec, in which the place of the data counted."""
+        return _digest(self.model_dump(mode="json", exclude=NOT_IN_DIGEST, exclude_none=True))
+
+
+def _digest(values: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _repaying_steps(network: Any) -> int:

@@ -170,6 +170,36 @@ def resolved_yaml(experiment: Experiment) -> str:
     return yaml.dump(effective(experiment), Dumper=Dumper, sort_keys=False, allow_unicode=True, width=math.inf)
 
 
+def former_digest(path: Path, experiment: Experiment) -> str:
+    """Return the digest that older versions gave to the spec of a run.
+
+    Args:
+        path: its spec.yaml. The place of the data counts as it is written there.
+        experiment: the experiment of that file.
+    """
+    return experiment.model_copy(update={"dataset": _as_written(path, experiment)}).former_digest
+
+
+def is_moved(path: Path, experiment: Experiment) -> bool:
+    """Return whether the data of an experiment are in another place than the spec of a run says.
+
+    Args:
+        path: the run's spec.yaml.
+        experiment: the experiment as it is now.
+    """
+    return any(
+        getattr(experiment.dataset, key) != getattr(_as_written(path, experiment), key)
+        for key in experiment.dataset.located
+    )
+
+
+def _as_written(path: Path, experiment: Experiment) -> Any:
+    """Return the dataset of an experiment with the places that a file names: links in them are not resolved."""
+    dataset = experiment.dataset
+    given = read(path).values["dataset"] if dataset.located else {}
+    return dataset.model_copy(update={key: type(getattr(dataset, key))(given[key]) for key in dataset.located})
+
+
 def _validate(document: Document, with_data: bool) -> Experiment:
     values = document.values
     wrong = _found(values)

@@ -167,3 +167,26 @@ def show(value: Any) -> str:
         return "a section"
     text = repr(value) if isinstance(value, str) else str(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def differences(before: Mapping[str, Any], after: Mapping[str, Any], most: int = 4) -> str:
+    """Return the keys in which two specs differ with both values, `train.steps: 80 -> 120`; "" if there are none.
+
+    Args:
+        before: values of a spec as plain data.
+        after: values of the other.
+        most: number of keys that are listed; the others are counted.
+    """
+    found = []
+    for section in dict.fromkeys([*before, *after]):
+        old, new = before.get(section), after.get(section)
+        if not (isinstance(old, Mapping) and isinstance(new, Mapping)):
+            old, new = {section: old}, {section: new}
+        elif old.get("name") != new.get("name"):  # the other keys of a section belong to its name
+            old, new = ({f"{section}.name": each.get("name")} for each in (old, new))
+        else:
+            old, new = ({f"{section}.{key}": value for key, value in each.items()} for each in (old, new))
+        values = {key: (old.get(key), new.get(key)) for key in [*old, *new]}
+        found += [f"{key}: {show(one)} -> {show(other)}" for key, (one, other) in values.items() if one != other]
+    more = [f"{len(found) - most} more"] if len(found) > most else []
+    return ", ".join([*found[:most], *more])

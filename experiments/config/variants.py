@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from ..errors import SpecError
 from .checks import problems
-from .experiment import Experiment, effective
+from .experiment import SHAPE, Experiment, effective
 from .load import load
 from .messages import mistakes
 
@@ -45,18 +45,40 @@ def with_test(experiment: Experiment, changes: Mapping[str, Any]) -> Experiment:
     return result
 
 
+def with_validation_of(trained: Experiment, experiment: Experiment) -> Experiment:
+    """Return the experiment with the validation tasks of a training that differs from it in the test alone.
+
+    Where a spec leaves way, shot or query of the validation open, they are those of the test. If the test has changed
+    since the training began, they are written out. Any other experiment is returned as it is.
+
+    Args:
+        trained: the experiment that was trained, or is being trained.
+        experiment: the experiment with the changed test.
+    """
+    if trained.validation is None or experiment.validation is None:
+        return experiment
+    before, now = trained.validation.filled(trained.test), experiment.validation.filled(experiment.test)
+    kept = {
+        key: getattr(before, key)
+        for key in SHAPE
+        if getattr(experiment.validation, key) is None and getattr(before, key) != getattr(now, key)
+    }
+    result = experiment.model_copy(update={"validation": experiment.validation.model_copy(update=kept)})
+    return result if kept and result.training_digest == trained.training_digest else experiment
+
+
 def is_beginning(shorter: Experiment, longer: Experiment) -> bool:
     """Return whether a training is the first part of a longer one.
 
-    Three conditions hold: both differ in their length alone; the learning rates do not depend on the length; the longer
-    one also logs and validates at the step at which the shorter one ends.
+    Three conditions hold: both trainings differ in their length alone; the learning rates do not depend on the length;
+    the longer one also logs and validates at the step at which the shorter one ends. The tests may differ.
     """
     steps = shorter.train.steps
     every = [longer.train.log_every, *([longer.validation.every] if longer.validation else [])]
     cut = longer.model_copy(update={"train": longer.train.model_copy(update={"steps": steps})})
     return (
         steps < longer.train.steps
-        and cut.digest == shorter.digest
+        and cut.training_digest == shorter.training_digest
         and cut.compiles == longer.compiles
         and not longer.optimizer.depends_on_length
         and not any(steps % each for each in every)

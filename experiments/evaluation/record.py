@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+import tensorflow as tf
+
 from ...datasets.tasks import Split
-from ..errors import warn
+from ..errors import RunError, warn
 from ..model import Model
 from ..runs.directory import RunDirectory
 from ..runs.rows import Row, published_columns
 from ..system import provenance
 from ..system.atomic import write_json_atomic
+from ..system.failures import NO_SPACE
 from .measure import Evaluation, Measurement, test_of
 from .partial import PartialTest
 from .tuning import chosen_value
@@ -84,6 +89,21 @@ def record(
     if partial:
         partial.drop()
     return row
+
+
+@contextmanager
+def advised(way_out: str) -> Iterator[None]:
+    """Raise RunError with a way out if the memory does not suffice for a test: its training is done and kept.
+
+    Args:
+        way_out: what to do instead.
+    """
+    try:
+        yield
+    except (MemoryError, tf.errors.ResourceExhaustedError) as error:
+        if NO_SPACE.search(str(error)):
+            raise
+        raise RunError(f"out of memory in the test; the training is done and kept: {way_out}") from error
 
 
 def row_of(model: Model, trained: Trained, evaluation: Evaluation, measurement: Measurement) -> Row:

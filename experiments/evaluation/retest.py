@@ -13,9 +13,10 @@ from ..model import Model, build, refuse_other_images
 from ..runs import checkpoint
 from ..runs.directory import RunDirectory
 from ..runs.rows import Row, read_row
-from ..runs.run import refuse_other_code, retest
+from ..runs.run import refuse_other_code, spec_of
+from ..runs.trained import refuse_checkpoint_of_another_spec, retest
 from .independence import refuse_dependent
-from .record import Files, Trained, record
+from .record import Files, Trained, advised, record
 from .repeatable import refuse_unrepeatable
 
 
@@ -28,7 +29,9 @@ class Evaluated(NamedTuple):
 
 
 def evaluate(run: Path, split: Split, changes: Mapping[str, Any]) -> Evaluated:
-    """Test the finished run in the folder `run` in another way, and write another row beside its own.
+    """Test the trained run in the folder `run` in another way, and write another row beside its own.
+
+    If its own test is not done and nothing is changed, that test is done.
 
     Args:
         run: folder of the run.
@@ -36,22 +39,27 @@ def evaluate(run: Path, split: Split, changes: Mapping[str, Any]) -> Evaluated:
         changes: values that differ, of way, shot, query, episodes, episode_seed, inner_steps, protocol, checkpoint.
 
     Raises:
-        RunError: the run is not trained.
+        RunError: the run is not trained to its end.
         SpecError: the changes do not fit it.
     """
     directory, trained, _, experiment, path = retest(run, split, changes)
-    if path == directory.result:
-        return Evaluated(trained, path, True)
+    own = path == directory.result
+    if own and path.exists():
+        return Evaluated(read_row(path), path, True)
     with directory.locked():
         if path.exists():
             return Evaluated(read_row(path), path, True)
         chosen = experiment.test.checkpoint
-        without = experiment.model_copy(update={"published": None})  # the published number is that of the own test
-        model = restored(directory, without, trained.seed, chosen, split)
-        training = Trained(chosen, trained.train_steps, trained.seconds, trained.spec_digest)
+        if not own:  # the published number is that of the own test
+            experiment = experiment.model_copy(update={"published": None})
+        model = restored(directory, experiment, trained.seed, chosen, split)
+        training = Trained(chosen, trained.step, trained.seconds, trained.spec_digest)
         refuse_dependent(model)
-        row = record(model, training, Files.of_retest(path), split)
-        directory.failure.unlink(missing_ok=True)  # of an earlier attempt
+        smaller = "--episodes" if experiment.kind.plays_trials else "--query, --way or --shot"
+        with advised(f"`metarun evaluate {run}` with a smaller {smaller}"):
+            row = record(model, training, Files.of_run(directory) if own else Files.of_retest(path), split)
+        if directory.finished:  # otherwise it says why the own test is missing
+            directory.failure.unlink(missing_ok=True)  # of an earlier attempt
     return Evaluated(row, path, False)
 
 
@@ -66,20 +74,23 @@ def restored(directory: RunDirectory, experiment: Experiment, seed: int, chosen:
         split: the split that is tested.
 
     Raises:
-        RunError: the checkpoint is missing, or data or code of other packages are not those it was trained with.
+        RunError: the checkpoint is missing or of another spec, or data or code of other packages are not those it was
+            trained with.
     """
-    model = build(experiment, seed, split)
+    model, path = build(experiment, seed, split), _weights(directory, experiment, chosen)
     refuse_unrepeatable(model, split)
-    state = checkpoint.restore(_weights(directory, chosen), model.learner.variables)
+    state = checkpoint.restore(path, model.learner.variables)
+    if "training_digest" in state:
+        refuse_checkpoint_of_another_spec(path, state, spec_of(directory))
     refuse_other_images(state, model.source, directory)
     refuse_other_code(state.get("plugins", ""), experiment, directory)
     return model
 
 
-def _weights(directory: RunDirectory, chosen: str) -> Path:
+def _weights(directory: RunDirectory, experiment: Experiment, chosen: str) -> Path:
     if chosen == "best":
         return directory.best
-    last = directory.checkpoint(read_row(directory.result).train_steps)
+    last = directory.checkpoint(experiment.train.steps)
     if not last.is_file():
         raise RunError(f"{last} is missing, the checkpoint of the last step: train again with --fresh")
     return last

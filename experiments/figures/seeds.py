@@ -10,9 +10,18 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ...datasets import DATASETS
 from ..errors import RunError
+from ..runs.run import digest_of
 from .finished import FinishedRun
 from .style import Curve, plain
+
+
+class Spec(NamedTuple):
+    """The digests that tell the specs of one experiment apart; the names of the fields are words of labels."""
+
+    spec: str
+    images: str
 
 
 class SeedGroup(NamedTuple):
@@ -57,26 +66,38 @@ def over_seeds(curves: Sequence[Curve], label: str) -> Curve:
 
 
 def seed_groups(runs: Sequence[FinishedRun]) -> list[SeedGroup]:
-    """Group the runs by experiment and spec digest, and by folder if several folders have the same seed."""
-    specs: defaultdict[tuple[str, str], list[FinishedRun]] = defaultdict(list)
+    """Group the runs by experiment, spec and images, and by folder if several folders have the same seed."""
+    specs: defaultdict[tuple[str, Spec], list[FinishedRun]] = defaultdict(list)
     for run in runs:
-        specs[run.row.experiment, run.row.spec_digest].append(run)
-    groups: dict[tuple[str, str, Path | None], list[FinishedRun]] = {}
+        specs[run.row.experiment, _spec_of(run)].append(run)
+    groups: dict[tuple[str, Spec, Path | None], list[FinishedRun]] = {}
     for key, members in specs.items():
         for folder, part in _by_folder(members).items():
             groups[(*key, folder)] = part
     spellings = Counter(experiment for experiment, *_ in groups)
-    digests = Counter((experiment, folder) for experiment, _, folder in groups)
+    beside = {
+        (experiment, folder): {spec for other, spec, place in groups if (other, place) == (experiment, folder)}
+        for experiment, _, folder in groups
+    }
     alone = len({run.row.algorithm for run in runs}) == len(spellings)
     named = []
-    for (experiment, digest, folder), members in groups.items():
+    for (experiment, spec, folder), members in groups.items():
         name = members[0].row.algorithm if alone else experiment  # where the algorithm says which experiment is meant
         if spellings[experiment] > 1:
             name = str(folder) if folder else experiment
-            name += f", spec {digest[:6]}" if digests[experiment, folder] > 1 else ""
+            known = beside[experiment, folder]
+            for place, heading in enumerate(Spec._fields):
+                if len({each[place] for each in known}) > 1:
+                    name += f", {heading} {spec[place][:6]}"
         begun = len(members) + sum({run.directory.path.parent: run.beside for run in members}.values())
         named.append(SeedGroup(plain(name), tuple(sorted(members, key=lambda run: run.row.seed)), begun))
     return named
+
+
+def _spec_of(run: FinishedRun) -> Spec:
+    """Return the spec of a run; the images tell runs apart if they are a folder of the user."""
+    dataset = DATASETS.get(run.row.dataset)
+    return Spec(digest_of(run.directory, run.row), run.row.content_digest if dataset and dataset.located else "")
 
 
 def _by_folder(runs: Sequence[FinishedRun]) -> dict[Path | None, list[FinishedRun]]:

@@ -22,7 +22,7 @@ from ..errors import Interrupted, InUse, RunError, warn
 from ..papers import render as papers_render
 from ..papers.definition import load_table
 from ..papers.plan import plan
-from ..reports.notes import notes_on_seeds
+from ..reports.notes import notes_to_warn_of
 from ..reports.table import lines_of, render, results_and_notes
 from ..runs.directory import RunDirectory
 from ..runs.rows import find_rows, merge
@@ -192,7 +192,7 @@ def write_table(out: str, paper: Paper | None, outcome: str | None = None) -> No
         elif find_rows([folder]):
             rows, notes = results_and_notes(folder)
             lines = lines_of(rows)
-            for note in [*notes_on_seeds(lines), *notes]:
+            for note in [*notes_to_warn_of(lines), *notes]:
                 warn(note)
             for ending, form in (("csv", "csv"), ("md", "markdown"), ("tex", "latex"), ("txt", "text")):
                 write_text_atomic(folder / f"table.{ending}", render(lines, form, notes=notes) + "\n")

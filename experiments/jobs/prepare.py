@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from ..runs.run import Run
+from ..runs.continuation import label_checkpoints
+from ..runs.run import Run, keep_validation
 from ..system.atomic import write_bytes_atomic
 
 
@@ -25,13 +26,15 @@ def prepared(runs: Sequence[Run], fresh: bool = False) -> Iterator[None]:
     """
     with ExitStack() as undo:
         for run in runs:
+            run = run if fresh else keep_validation(run)
             directory = run.directory
-            if fresh and directory.path.exists():
+            if directory.path.exists() and (fresh or run.replaces_failure()):
                 with directory.locked():
                     undo.callback(_put_back, directory.set_aside(), directory.path)
             changed = (directory.spec, directory.afresh, directory.failure, directory.restarts)
             before = {path: path.read_bytes() if path.is_file() else None for path in changed}
             undo.callback(_restore, before, directory.path)
+            label_checkpoints(run)
             run.write_spec()
             if fresh:
                 directory.afresh.touch()

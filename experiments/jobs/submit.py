@@ -140,8 +140,8 @@ def clusters_of(runs: Sequence[Run], executor: str, settings: Mapping[str, Any])
 def todo(runs: Sequence[Run], out: Path, fresh: bool = False) -> tuple[list[Run], list[Run]]:
     """Return the runs that are to be submitted, and those that are queued or running. Finished ones are in neither.
 
-    Raises RunError where a folder holds a run of another spec. With `fresh` such a run is set aside, unless it is
-    queued or running.
+    Raises RunError where a folder holds a run of another spec, or where one is queued or running with another test.
+    With `fresh` such a run is set aside, unless it is queued or running.
     """
     for run in () if fresh else runs:
         run.refuse_another_spec()
@@ -151,8 +151,11 @@ def todo(runs: Sequence[Run], out: Path, fresh: bool = False) -> tuple[list[Run]
         if run.finished and not fresh:
             continue
         busy = run.directory.path.resolve() in queued or lock.holder(run.directory.lock)
-        if busy and fresh and (found := run.stored()) and found[0] != run.experiment.digest:
-            raise RunError(f"{run.directory.path} is queued or running with another spec: `metarun cancel` it first")
+        if busy and (found := run.stored()) and found.digest != run.as_trained().experiment.digest:
+            raise RunError(
+                f"{run.directory.path} is queued or running with another spec, {run.changes_from(found)}: `metarun "
+                "cancel` it first, or give this one a name of its own (-s name=...)"
+            )
         (alive if busy else missing).append(run)
     return missing, alive
 

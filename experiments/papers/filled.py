@@ -11,9 +11,12 @@ from typing import TYPE_CHECKING, Any
 from ..errors import RunError
 from ..reports.compare import Compared, best, difference_of_tasks, seed_mean, with_episodes
 from ..reports.formats import digits_of, records
+from ..reports.mixed import notes_on_origins
 from ..reports.notes import seeds_note
 from ..reports.table import averaged
+from ..runs.directory import RunDirectory
 from ..runs.rows import Row, as_column, as_csv, as_frame, published_columns, read_frame, read_row
+from ..runs.run import digest_of
 from ..runs.unfinished import as_text, reason_of, reason_untested
 from .plan import Planned, Stage, by_cell
 
@@ -69,7 +72,8 @@ def collect(planned: Sequence[Planned]) -> tuple[DataFrame, list[str]]:
         if more := _further_seeds(seeds):
             notes.append(f"{name}: seed {', '.join(map(str, more))} finished too, see --seeds")
     marks = _best_of_columns({name: filled[name].cell.column for name in tested}, tested, unknown, notes)
-    return _filled(averaged(as_frame(rows, beside).assign(cell=names), ["cell"]), filled, marks), notes
+    lines = averaged(as_frame(rows, beside).assign(cell=names), ["cell"])
+    return _filled(lines, filled, marks), [*notes, *notes_on_origins(lines, "cell")]
 
 
 def _measured(seeds: Sequence[Planned], notes: list[str]) -> list[tuple[Planned, Row]]:
@@ -124,12 +128,14 @@ def _further_seeds(seeds: Sequence[Planned]) -> list[int]:
     """Return the seeds of a cell that have a row, but were not asked for."""
     first, asked = seeds[0], {one.seed for one in seeds}
     found = []
-    for path in first.directory.path.parent.glob(f"seed-*/{first.row_path.relative_to(first.directory.path)}"):
+    relative = first.row_path.relative_to(first.directory.path)
+    for path in first.directory.path.parent.glob(f"seed-*/{relative}"):
         try:
             row = read_row(path)
         except RunError:
             continue
-        if row.spec_digest == first.experiment.digest and row.seed not in asked:
+        directory = RunDirectory(path.parents[len(relative.parts) - 1])
+        if row.seed not in asked and digest_of(directory, row) == first.experiment.digest:
             found.append(row.seed)
     return sorted(found)
 

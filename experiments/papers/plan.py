@@ -83,14 +83,15 @@ class Planned:
     def state(self) -> State:
         """Return the state of the cell, read from its folder now."""
         try:
-            digest, seeds = self.run.stored() or (self.experiment.digest, (self.seed,))
+            found = self.run.stored()
+            another = self.run.holds_another_spec(found) and not self.run.replaces_failure()
             if self.directory.finished and self.row_path.is_file():
                 read_row(self.row_path)
         except RunError:
             return State(Stage.DAMAGED)
-        if digest != self.experiment.digest:
+        if another:
             return State(Stage.OTHER_SPEC)
-        if self.seed not in seeds:
+        if found and self.seed not in found.seeds:
             return State(Stage.OTHER_SEED)
         if self.directory.finished:
             return State(Stage.FINISHED if self.row_path.is_file() else Stage.UNTESTED)

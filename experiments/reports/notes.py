@@ -11,6 +11,7 @@ from ..runs.sweep import format_seeds
 from ..runs.unfinished import reasons_in
 from ..stats import FEW
 from .formats import records
+from .mixed import notes_on_origins
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -78,7 +79,13 @@ def notes_on_diverged(lines: DataFrame) -> list[str]:
     ]
 
 
+def notes_to_warn_of(lines: DataFrame, name: str = "experiment") -> list[str]:
+    """Return the notes that are also printed on standard error: on seeds, and on their origins."""
+    return notes_on_seeds(lines, name) + notes_on_origins(lines, name)
+
+
 def notes_of(lines: DataFrame, name: str = "experiment") -> list[str]:
     """Return all notes on the lines of a table, which are named by the column `name`."""
     few = lines["episodes"].lt(FEW)
-    return notes_on_seeds(lines, name) + notes_on_diverged(lines) + note_on_few(lines.loc[few, name], bool(few.all()))
+    rough = note_on_few(lines.loc[few, name], bool(few.all()))
+    return notes_to_warn_of(lines, name) + notes_on_diverged(lines) + rough

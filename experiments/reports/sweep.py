@@ -28,16 +28,25 @@ class _Loader(SAFE_LOADER):
 _Loader.yaml_implicit_resolvers = Dumper.yaml_implicit_resolvers
 
 
-def swept(specs: Sequence[Path]) -> DataFrame:
+def swept(specs: Sequence[Path], contents: Sequence[str] = ()) -> DataFrame:
     """Return the keys in which the runs of a sweep differ, and their values in each of these resolved specs.
 
     A key belongs to a sweep if two of the specs differ in it and in nothing else. Columns are dotted keys, such as
     `algorithm.inner_lr`, with the dtypes Int64, Float64, boolean or string. Keys that cannot change a result do not
     count, nor does the section `test`, whose values are in the rows. A spec that cannot be read has no values.
+
+    Args:
+        specs: their files.
+        contents: digest of the images of each, or "" if unknown: the same images in two places are one value.
     """
     from pandas import DataFrame
 
-    values = DataFrame([dict(_options(path)) for path in specs], dtype=object)
+    options = [dict(_options(path)) for path in specs]
+    places: dict[tuple[str, Any], Any] = {}
+    for each, content in zip(options, contents, strict=False):
+        if content and "dataset.path" in each:
+            each["dataset.path"] = places.setdefault((content, each.get("dataset.name")), each["dataset.path"])
+    values = DataFrame(options, dtype=object)
     values = values.where(values.notna(), None)
     keys: list[str] = []
     structure = [name for name in STRUCTURE if name in values]

@@ -15,16 +15,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import RunError, SpecError, suggest, warn
-from ..runs.directory import closed_below
-from ..runs.rows import DTYPES, as_column, as_frame, left_out_of, read_frame, read_rows
+from ..runs.directory import RunDirectory, closed_below
+from ..runs.rows import DTYPES, Row, as_column, as_frame, left_out_of, read_frame, read_rows
+from ..runs.run import digest_of
 from ..runs.unfinished import as_text, reasons_in, run_of
 from ..stats import FEW, exact_sum
 from .formats import RIGHT, digits_of, number, records, render_cells, results, scale_of, unit_of, with_notes
+from .mixed import origins_of
 from .notes import notes_of, notes_on_experiments, seeds_text
 from .sweep import swept, validation
 
 if TYPE_CHECKING:
     from pandas import DataFrame
+    from pandas.api.extensions import ExtensionArray
 
 GROUPED = (
     "experiment", "algorithm", "dataset", "split", "way", "shot", "query", "trial", "protocol", "metric", "checkpoint",
@@ -95,16 +98,30 @@ def _rows_below(folders: Sequence[Path]) -> tuple[DataFrame, list[str]]:
     rows = read_rows(folders)
     runs, left_out = [run_of(path) for path in rows], left_out_of(rows, folders)
     frame = as_frame(rows.values(), [left_out.beside[path] for path in rows])
+    frame["spec_digest"] = _digests(frame, runs, list(rows.values()))
     validations = [validation(run, row) for run, row in zip(runs, rows.values(), strict=True)]
     frame["run"] = as_column([run.path for run in runs], OF_RUNS["run"])
     frame["validation"] = as_column([value for value, _ in validations], OF_RUNS["validation"])
     frame["validation_step"] = as_column([step for _, step in validations], OF_RUNS["validation_step"])
-    one_spec = ["experiment", "spec_digest"]
+    one_spec = ["experiment", "spec_digest", "content_digest"]
     specs = frame.drop_duplicates(one_spec)
-    keys = swept([runs[number].spec for number in specs.index]).set_index(specs.index)
+    contents = list(specs["content_digest"].fillna(""))
+    keys = swept([runs[number].spec for number in specs.index], contents).set_index(specs.index)
     frame = frame.merge(specs.loc[:, one_spec].join(keys), how="left", on=one_spec)
     closed = [f"{path} cannot be read ({why}): its runs are left out" for path, why in closed_below(folders).items()]
     return frame, notes_on_experiments(left_out.alone) + closed
+
+
+def _digests(frame: DataFrame, runs: Sequence[RunDirectory], rows: Sequence[Row]) -> ExtensionArray:
+    """Return the digest of each row's spec as this version computes it, where rows of older versions may be among them.
+
+    Only rows of one experiment and the same data that have several digests are looked at: it takes reading the specs.
+    """
+    several = frame.groupby(["experiment", "content_digest"])["spec_digest"].transform("nunique").gt(1)
+    digests = [
+        digest_of(run, row) if more else row.spec_digest for run, row, more in zip(runs, rows, several, strict=True)
+    ]
+    return as_column(digests, DTYPES["spec_digest"])
 
 
 def lines_of(rows: DataFrame) -> DataFrame:
@@ -129,11 +146,11 @@ def averaged(rows: DataFrame, by: Sequence[str]) -> DataFrame:
     """Return one line per group of rows that differ in nothing but the seed, in the order of their first rows.
 
     A line has the columns of its rows, and: `seeds` (how many), `result`, `ci95`, `seed_std`, `difference`
-    (reproduced minus published), `minutes` (of training, per seed). `diverged` is the sum over the seeds. All else that
-    is measured is the mean over the seeds,
-    and missing where it is missing for one of them. What else differs between the seeds, such as `seed`, is missing;
-    the published number is that of the first row. Accuracies and calibration errors are in percent. `left_out` has the
-    seeds that no row is of. An interval of zero from fewer than `FEW` episodes, as old rows have it, is none.
+    (reproduced minus published), `minutes` (of training, per seed), `mixed` (origins in which the seeds differ).
+    `diverged` is the sum over the seeds. All else that is measured is the mean over the seeds, and missing where it is
+    missing for one of them. What else differs between the seeds, such as `seed`, is missing; the published number is
+    that of the first row. Accuracies and calibration errors are in percent. `left_out` has the seeds that no row is of.
+    An interval of zero from fewer than `FEW` episodes, as old rows have it, is none.
     """
     rows = rows.assign(ci95=rows["ci95"].mask(rows["ci95"].eq(0) & rows["episodes"].lt(FEW)))
     group = rows.groupby(list(by), sort=False, dropna=False).ngroup().to_numpy()
@@ -161,6 +178,7 @@ def averaged(rows: DataFrame, by: Sequence[str]) -> DataFrame:
         seeds=as_column(map(len, places.values()), "Int64"),
         left_out=as_column(map(_others, seeds_of("left_out"), seeds_of("seed")), "string"),
         diverged=as_column(map(_total, seeds_of("diverged")), "Int64"),
+        mixed=as_column([origins_of(rows.iloc[seeds]) for seeds in places.values()], "string"),
     )
     return lines.assign(difference=lines["result"] - lines["published"], minutes=lines["seconds"] / 60)
 

@@ -9,14 +9,15 @@ import sys
 from contextlib import nullcontext
 
 from ..config.experiment import Experiment
-from ..config.load import load
+from ..config.load import former_digest, load
 from ..config.variants import is_beginning
 from ..errors import RunError, SpecError, warn
 from ..system import lock
 from ..system.atomic import write_bytes_atomic
 from . import checkpoint
 from .directory import RunDirectory
-from .run import refuse_other_code
+from .run import Run, readable_spec, refuse_other_code
+from .trained import labels
 
 
 def shorter_run(experiment: Experiment, directory: RunDirectory) -> RunDirectory | None:
@@ -46,8 +47,34 @@ def shorter_run(experiment: Experiment, directory: RunDirectory) -> RunDirectory
     return max(found, key=lambda other: other.step, default=None)
 
 
+def label_checkpoints(run: Run) -> None:
+    """Write the digest of the training into checkpoints of older versions, before the spec of the run is replaced.
+
+    They have the digest of the whole spec alone, so only its spec.yaml shows that the training is the same. A
+    checkpoint that does not say on which data it was trained keeps the place of the data.
+
+    Args:
+        run: the run, whose test or place of the data may have changed since the checkpoints were written.
+    """
+    directory, experiment = run.directory, run.experiment
+    before = readable_spec(directory) if directory.step else None
+    if before is None:
+        return
+    known = {before.digest, former_digest(directory.spec, before)}
+    if experiment.former_digest in known or before.training_digest != experiment.training_digest:
+        return
+    for path in directory.newest_checkpoints():
+        try:
+            state, arrays = checkpoint.read(path)
+        except RunError:  # training sets it aside, and says so
+            continue
+        sure = state.get("content_digest") or not run.is_moved
+        if "training_digest" not in state and state.get("digest") in known and sure:
+            checkpoint.save(path, arrays, state | labels(experiment))
+
+
 def continue_shorter_run(experiment: Experiment, directory: RunDirectory, content_digest: str) -> None:
-    """Copy metrics and checkpoints of a shorter training on the same images, the newest checkpoint last, and say so.
+    """Copy the files of a shorter training on the same images, the newest checkpoint last, and say so.
 
     Args:
         experiment: the longer training.
@@ -63,16 +90,18 @@ def continue_shorter_run(experiment: Experiment, directory: RunDirectory, conten
             if not saved:
                 return
             state, arrays = checkpoint.read(saved[0])
-            if state.get("content_digest") not in ("", content_digest):  # older versions wrote "" for glyphs
+            former = () if experiment.dataset.located else ("",)  # older versions wrote "" for glyphs
+            if state.get("content_digest") not in (*former, content_digest):
                 return
             refuse_other_code(state.get("plugins", ""), experiment, other)
-            paths = [path for path in (other.best, other.metrics) if path.is_file()]
+            paths = [path for path in (other.best, other.metrics, other.environment) if path.is_file()]
             files = [(path.relative_to(other.path), path.read_bytes()) for path in paths]
     except (RunError, OSError) as error:
         warn(f"not continuing from {other.path}: {error}")
         return
     for name, data in files:
         write_bytes_atomic(directory.path / name, data)
-    checkpoint.save(directory.checkpoints / saved[0].name, arrays, state | {"digest": experiment.digest})
+    own = {key: value for key, value in labels(experiment).items() if key in state or key == "digest"}
+    checkpoint.save(directory.checkpoints / saved[0].name, arrays, state | own)
     reached = f"the same training up to step {directory.step}"
     print(f"{directory.path} continues {other.path}, {reached}", file=sys.stderr)

@@ -1,7 +1,7 @@
 """The folder of a run: the only owner of the paths inside it.
 
 spec.yaml         resolved and complete, itself a valid spec
-environment.json  versions, commit, host, devices, command line
+environment.json  versions, commit, host, devices, command line: a list, with the step at which each environment began
 metrics.csv       one line per log point and per validation
 checkpoints/      step-N.npz, the newest two, and best.npz by validation
 tuning.npz        while a classical method is tuned and tested: the rewards of the values tried so far

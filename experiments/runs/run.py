@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..config.experiment import Experiment
-from ..config.load import load, resolved_yaml
-from ..config.variants import is_beginning, with_test
-from ..errors import RunError, SpecError
+from ...datasets import DATASETS
+from ...datasets.errors import DataError
+from ..config.experiment import SHAPE, Experiment
+from ..config.load import former_digest, is_moved, load, resolved_yaml
+from ..config.messages import differences
+from ..config.variants import is_beginning, with_test, with_validation_of
+from ..errors import RunError, SpecError, warn
 from ..system.atomic import write_text_atomic
 from .directory import RunDirectory
 from .rows import Row, read_row
+
+
+class Stored(NamedTuple):
+    """The run that a folder holds."""
+
+    digest: str  # of its spec
+    seeds: tuple[int, ...]
+    spec: Experiment | None  # None: it cannot be read, or its digest is that of the run which asked
 
 
 @dataclass(frozen=True)
@@ -44,41 +55,172 @@ class Run:
         if not path.is_file() or path.read_text(encoding="utf-8", errors="replace") != text:
             write_text_atomic(path, text)
 
-    def stored(self) -> tuple[str, tuple[int, ...]] | None:
-        """Return spec digest and seeds of the run that the folder holds, finished or not, or None without one.
+    def stored(self) -> Stored | None:
+        """Return the run that the folder holds, finished or not, or None without one.
 
         Raises RunError if its files are damaged, or cannot be read.
         """
         try:
             if self.directory.finished:
                 row = read_row(self.directory.result)
-                return row.spec_digest, (row.seed,)
+                if row.spec_digest == self.experiment.digest:
+                    return Stored(row.spec_digest, (row.seed,), None)
+                return Stored(digest_of(self.directory, row), (row.seed,), readable_spec(self.directory))
             if not self.directory.spec.exists():
                 return None
         except OSError as error:
             raise RunError(f"{self.directory.path} cannot be read: {error.strerror}") from None
         spec = spec_of(self.directory)
-        return spec.digest, spec.seeds
+        return Stored(spec.digest, spec.seeds, spec)
+
+    def as_trained(self) -> Run:
+        """Return the run with the validation of the training that its folder holds, if only the test has changed.
+
+        A folder without a checkpoint and without a row holds no training, so the run is returned as it is.
+        """
+        finished = self.directory.finished
+        spec = readable_spec(self.directory) if finished or self.directory.step else None
+        experiment = with_validation_of(spec, self.experiment) if spec else self.experiment
+        if finished and spec and experiment.digest != spec.digest:  # of another test
+            return self
+        return replace(self, experiment=experiment)
+
+    @property
+    def is_moved(self) -> bool:
+        """Return whether the data are in another place than when the run was trained; False if that is not known."""
+        try:
+            return bool(self.experiment.dataset.located) and is_moved(self.directory.spec, self.experiment)
+        except SpecError:
+            return False
+
+    def holds_another_spec(self, found: Stored | None) -> bool:
+        """Return whether what the folder holds was trained with another spec, or finished with another test.
+
+        Args:
+            found: the result of `stored`.
+        """
+        if found is None:
+            return False
+        own, spec = self.experiment, found.spec
+        if self.directory.finished:
+            return found.digest not in (own.digest, with_validation_of(spec, own).digest if spec else "")
+        if spec is None or spec.training_digest == own.training_digest:
+            return False
+        return not self.directory.step or with_validation_of(spec, own) is own
+
+    def replaces_failure(self) -> bool:
+        """Return whether the folder holds nothing but an attempt of another spec, failed before its first checkpoint.
+
+        That attempt is set aside: what its error advised, such as a smaller meta-batch, makes another spec.
+        """
+        directory = self.directory
+        lost_nothing = directory.failure.is_file() and not (directory.finished or directory.step)
+        return lost_nothing and self.holds_another_spec(self.stored())
 
     def refuse_another_spec(self) -> None:
-        """Raise RunError if the folder holds a run, finished or not, of another spec digest or another seed."""
+        """Raise RunError if the folder holds a run of another seed, spec or data.
+
+        Finished, it must have the same test. Unfinished, it must be the same training; the test may have changed.
+        """
         found, path = self.stored(), self.directory.path
         if found is None:
             return
-        state = "the finished run" if self.directory.finished else "an unfinished run"
-        digest, seeds = found
-        if self.seed not in seeds:
-            raise RunError(f"{path} holds {state} of seed {seeds[0]}: move it to its own folder")
-        if digest != self.experiment.digest:
+        finished = self.directory.finished
+        state = "the finished run" if finished else "an unfinished run"
+        if self.seed not in found.seeds:
+            raise RunError(f"{path} holds {state} of seed {found.seeds[0]}: move it to its own folder")
+        if self.holds_another_spec(found) and not self.replaces_failure():
             way_out = "rename the experiment (-s name=...), choose another --out, or set it aside (--fresh)"
-            if self.directory.spec.is_file() and is_beginning(spec_of(self.directory), self.experiment):
+            if found.spec and is_beginning(found.spec, self.experiment):
                 way_out = "give this longer one a name of its own (-s name=...), and it continues the shorter one"
+            elif self._is_trained and found.spec and _untested(found.spec) == _untested(self.experiment):
+                way_out = (
+                    f"`metarun evaluate {path}` tests the trained model in another way and adds a row; or {way_out}"
+                )
             raise RunError(
-                f"{path} holds {state} of another spec (digest {digest}, this one has {self.experiment.digest}): "
-                + way_out
+                f"{path} holds {state} of another spec, {self.changes_from(found)}(digest {found.digest}, this one has "
+                f"{self.experiment.digest}): {way_out}"
             )
-        if self.directory.finished:
+        if finished:
             refuse_other_code(read_row(self.directory.result).plugins, self.experiment, self.directory)
+        if finished and self.is_moved:
+            self.refuse_other_data()
+
+    @property
+    def _is_trained(self) -> bool:
+        """Return whether the folder holds a training that is done."""
+        return self.directory.finished or self.directory.step == self.experiment.train.steps > 0
+
+    def changes_from(self, found: Stored) -> str:
+        """Return the keys in which the spec that the folder holds differs, with both values, or "" if unknown."""
+        words = differences(found.spec.deciding, self.experiment.deciding) if found.spec else ""
+        return f"{words} " if words else ""
+
+    def refuse_other_data(self) -> None:
+        """Raise RunError if the finished run was trained on other data than those that the spec names now.
+
+        Imports TensorFlow. Data that are no longer where the run found them are not compared.
+
+        Raises:
+            DataError: the data are in another place, and cannot be read there.
+        """
+        row, dataset = read_row(self.directory.result), self.experiment.dataset
+        if not (dataset.located and (row.content_digest or self.is_moved)):
+            return
+        from ... import datasets
+
+        try:
+            source: Any = datasets.build(dataset)
+        except DataError:
+            if self.is_moved:
+                raise
+            return
+        known = {source.content_digest[:16]} | (set() if self.is_moved else {getattr(source, "former_digest", "")[:16]})
+        if row.content_digest not in known:
+            raise RunError(
+                f"{self.directory.path} holds the finished run on other data than {source.name} has now (digest "
+                f"{row.content_digest or 'unknown'}, these have {source.content_digest[:16]}): rename the experiment "
+                "(-s name=...), choose another --out, or set it aside (--fresh)"
+            )
+
+
+def _untested(experiment: Experiment) -> dict[str, Any]:
+    """Return the values of a spec without its test."""
+    return {key: value for key, value in experiment.deciding.items() if key != "test"}
+
+
+def keep_validation(run: Run) -> Run:
+    """Return the run as `as_trained` does, with a warning if a changed test would have changed its validation."""
+    settled = run.as_trained()
+    before, now = run.experiment.validation, settled.experiment.validation
+    if before and now and before != now:
+        values = {key: getattr(now, key) for key in SHAPE if getattr(now, key) != getattr(before, key)}
+        kept = " ".join(f"-s validation.{key}={value}" for key, value in values.items())
+        warn(f"{run.directory.path} keeps the validation tasks that it was trained with, as by {kept}")
+    return settled
+
+
+def digest_of(directory: RunDirectory, row: Row) -> str:
+    """Return the spec digest of a row as this version computes it.
+
+    Older versions counted the place of the data. Their digest is translated if the row says which data they were.
+
+    Args:
+        directory: the folder of the run.
+        row: its row, or that of another test of it.
+    """
+    if not (row.content_digest and row.dataset in DATASETS and DATASETS[row.dataset].located):
+        return row.spec_digest
+    spec = readable_spec(directory)
+    return spec.digest if spec and former_digest(directory.spec, spec) == row.spec_digest else row.spec_digest
+
+
+def readable_spec(directory: RunDirectory) -> Experiment | None:
+    """Return the experiment of the run in a folder, or None if its spec cannot be read."""
+    try:
+        return spec_of(directory) if directory.spec.exists() else None
+    except RunError:
+        return None
 
 
 def refuse_other_code(plugins: str, experiment: Experiment, directory: RunDirectory) -> None:
@@ -116,41 +258,3 @@ def spec_of(directory: RunDirectory) -> Experiment:
         return load(directory.spec, ["published=null"], "metarun").experiment  # older versions took any number there
     except SpecError as error:
         raise RunError(f"{directory.path} cannot be read: {'; '.join(error.problems)}") from None
-
-
-class Retest(NamedTuple):
-    """Another test of a finished run, as `metarun evaluate` asks for it."""
-
-    directory: RunDirectory
-    trained: Row
-    spec: Experiment  # as it was trained
-    experiment: Experiment  # with the other test
-    path: Path  # the file of the other test's row
-
-
-def retest(run: Path, split: str, changes: Mapping[str, Any]) -> Retest:
-    """Return another test of the finished run in the folder `run`.
-
-    Args:
-        run: the folder of the run.
-        split: the split whose classes are drawn.
-        changes: options of the test that differ, as `evaluate` takes them.
-
-    Raises:
-        RunError: the run is not trained, or its spec or the code of another package was changed afterwards.
-        SpecError: the changes do not fit the run.
-    """
-    directory = RunDirectory(run)
-    if not directory.finished:
-        raise RunError(f"{run} has no result.json: give the folder of a finished run, such as runs/NAME/seed-0")
-    trained, spec = read_row(directory.result), spec_of(directory)
-    if not spec.kind.is_trained:
-        raise RunError(f"{run}: {spec.algorithm.name} is not trained: run `metarun train` on a spec with another test")
-    if spec.digest != trained.spec_digest and spec.dataset.name != "imagefolder":  # whose images may have been moved
-        raise RunError(
-            f"{directory.spec} is not the spec that the run was trained with (digest {spec.digest}, its row has "
-            f"{trained.spec_digest}): restore it, and change the test by options of `metarun evaluate`"
-        )
-    refuse_other_code(trained.plugins, spec, directory)
-    experiment = with_test(spec, changes)
-    return Retest(directory, trained, spec, experiment, directory.row_of(spec, experiment, split))

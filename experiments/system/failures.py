@@ -52,7 +52,7 @@ def explain(error: Exception) -> tuple[str, int]:
     if type(error).__module__.startswith("tensorflow.") and (disk := OF_THE_DISK.search(str(error))):
         return explain(OSError(REASONS[disk[2]], disk[2], disk[1].strip()))
     name = type(error).__name__
-    exhausted = name == "ResourceExhaustedError"  # TensorFlow's, which is not imported for its class
+    exhausted = name in ("ResourceExhaustedError", "MemoryError")  # TensorFlow's is not imported for its class
     if "Could not start gRPC server" in str(error):
         return "error: this worker's port (see TF_CONFIG) is in use, or its address is not of this host", 1
     if lost := LOST.search(str(error)):
@@ -62,7 +62,11 @@ def explain(error: Exception) -> tuple[str, int]:
             1,
         )
     if exhausted:
-        return "error: out of memory: lower train.meta_batch, the network's filters, or the number of queries", 1
+        return (
+            "error: out of memory: the same command resumes where more memory is free; or lower train.meta_batch, "
+            "train.query or the network's filters, and train again: with --fresh, or a name of its own (-s name=...)",
+            1,
+        )
     said = f"{name}: {' '.join(str(error).split())[:300]} (`metarun -v` shows where)"
     if package := to_blame(error):
         return f"error: in the code of {package}: {said}", 1

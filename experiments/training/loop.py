@@ -12,19 +12,22 @@ import numpy as np
 from ...algorithms.classical.policy import ClassicalPolicy
 from ..errors import Interrupted, RunError, warn
 from ..evaluation.measure import main_metric, test_of, validation_of
-from ..evaluation.record import Files, Trained, record
+from ..evaluation.record import Files, Trained, advised, record
 from ..evaluation.tuning import tune
 from ..model import Model, refuse_other_images
-from ..runs import checkpoint
+from ..runs import checkpoint, environments
 from ..runs.directory import RunDirectory
 from ..runs.metrics_log import MetricsLog
 from ..runs.rows import Row
 from ..runs.run import refuse_other_code
+from ..runs.trained import labels, refuse_checkpoint_of_another_spec
 from ..system.progress import Progress
 from ..system.signals import StopSignal
 from .followers import start_together
 from .memory import foresee, foresee_tasks
 from .steps import CALL_SECONDS, TrainingSteps, validates_at
+
+NEW_IN_STATE = {"content_digest", "plugins", "training_digest", "spec"}  # keys that checkpoints of older versions lack
 
 
 class Training:
@@ -57,6 +60,7 @@ class Training:
         train, batch = self.experiment.train, self.experiment.train.meta_batch
         self._restore()
         start_together(self.model, self.step)
+        environments.begin(self.directory, self.step, train.steps, self.workers.count)
         if self.experiment.kind.is_trained:
             foresee_tasks("test", self.final)
         if self.step == train.steps:
@@ -115,9 +119,20 @@ class Training:
             checkpoint.restore(self.directory.best, self.variables)
         self.workers.spread(self.variables)
         training = Trained(chosen, self.step, self.seconds, self.experiment.digest)
-        row = record(self.model, training, Files.of_run(self.directory), evaluation=self.final)
+        with advised(self._smaller_test()):
+            row = record(self.model, training, Files.of_run(self.directory), evaluation=self.final)
         self.directory.partial_tuning.unlink(missing_ok=True)
         return row
+
+    def _smaller_test(self) -> str:
+        """Return the way out of a test that needs too much memory: settings that do not belong to the training."""
+        if self.experiment.kind.plays_trials:
+            return "the same command with a smaller test.episodes tests it and repeats no step"
+        fewer = "test.query, test.way or test.shot" if not self.experiment.entry.has_head else "test.query or test.shot"
+        return (
+            f"the same command with a smaller {fewer} (-s test.query={max(1, self.experiment.test.query // 2)}) tests "
+            "it and repeats no step"
+        )
 
     def _validate(self, log: MetricsLog) -> str:
         """Validate, and save the best checkpoint. Returns a warning at the first validation tasks that diverged."""
@@ -195,7 +210,7 @@ class Training:
 
     def _state(self) -> dict[str, Any]:
         return {
-            "digest": self.experiment.digest,
+            **labels(self.experiment),
             "seed": self.seed,
             "step": self.step,
             "seconds": self.seconds,
@@ -216,13 +231,12 @@ class Training:
         """
         for path in self.directory.newest_checkpoints():
             try:
-                state = checkpoint.restore(path, self.variables, self._state().keys() - {"content_digest", "plugins"})
+                state = checkpoint.restore(path, self.variables, self._state().keys() - NEW_IN_STATE)
             except RunError as error:
                 aside = self.directory.set_checkpoint_aside(path)
                 warn(f"checkpoint ignored and renamed to {aside.name}: {error}")
                 continue
-            if state["digest"] != self.experiment.digest:
-                raise RunError(f"{path} is a checkpoint of another spec: move it away, or use --fresh")
+            refuse_checkpoint_of_another_spec(path, state, self.experiment)
             refuse_other_images(state, self.source, self.directory)
             refuse_other_code(state.get("plugins", ""), self.experiment, self.directory)
             if state["seed"] != self.seed:

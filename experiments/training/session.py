@@ -63,8 +63,15 @@ def train_all(runs: Sequence[Run], out: Path, fresh: bool = False, workers: Work
             yield Outcome(run, row, skipped=skipped)
 
 
-def follow_all(runs: Sequence[Run], workers: Workers) -> None:
-    """Take part in each run as a worker that is not the chief. Prints nothing: progress is the chief's."""
+def follow_all(runs: Sequence[Run], workers: Workers, fresh: bool = False) -> None:
+    """Take part in each run as a worker that is not the chief. Prints nothing: progress is the chief's.
+
+    Args:
+        runs: the runs of the chief.
+        workers: the processes that share each training.
+        fresh: whether the chief starts again.
+    """
+    runs = runs if fresh else [run.as_trained() for run in runs]
     with open(os.devnull, "w") as nowhere, contextlib.redirect_stderr(nowhere):
         for run in runs:
             follow(run, workers)

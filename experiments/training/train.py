@@ -6,14 +6,16 @@ the metrics up to it. The same call resumes from there and reaches the same resu
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from ...algorithms.workers import ALONE, Workers
+from ..errors import InUse, warn
 from ..evaluation.independence import refuse_dependent
 from ..evaluation.repeatable import refuse_unrepeatable
 from ..model import Model, build
-from ..runs.continuation import continue_shorter_run
+from ..runs.continuation import continue_shorter_run, label_checkpoints
 from ..runs.rows import Row, published_columns, read_row
-from ..runs.run import Run
-from ..system import provenance
+from ..runs.run import Run, keep_validation
 from ..system.atomic import write_json_atomic
 from ..system.failures import noted
 from ..system.signals import StopSignal
@@ -39,13 +41,20 @@ def train(run: Run, fresh: bool = False, workers: Workers = ALONE) -> Row:
     directory = run.directory
     # Build first: a spec that cannot be trained must not displace an existing run.
     built = _built(run, workers) if fresh else None
-    if fresh and directory.path.exists():
+    run = run if fresh else keep_validation(run)
+    if directory.path.exists() and (fresh or run.replaces_failure()):
         with directory.locked():
-            directory.set_aside()
+            aside = directory.set_aside()
+        if not fresh:
+            warn(f"{aside} is an attempt of another spec, which failed before its first checkpoint")
     elif workers.count == 1 and directory.finished:
         run.refuse_another_spec()
+        if not run.is_moved:  # those that are were compared now
+            run.refuse_other_data()
         row, current = finished_row(run)
-        if current == row:  # nothing to write, so another process or user may hold the folder
+        if current == row:  # nothing that must be written, so another process or user may hold the folder
+            with suppress(InUse, OSError):
+                _tell_place(run)
             return row
     with directory.locked():
         run.refuse_another_spec()
@@ -59,8 +68,8 @@ def train(run: Run, fresh: bool = False, workers: Workers = ALONE) -> Row:
             if fresh:
                 directory.afresh.touch()
             model = built or _built(run, workers)
+            label_checkpoints(run)
             run.write_spec()
-            write_json_atomic(directory.environment, provenance.describe())
             continue_shorter_run(run.experiment, directory, model.source.content_digest)
             training = Training(model, directory)
             training.train(stop)
@@ -72,6 +81,16 @@ def _built(run: Run, workers: Workers) -> Model:
     refuse_unrepeatable(model)
     refuse_dependent(model)
     return model
+
+
+def _tell_place(run: Run) -> None:
+    """Write into the spec of a finished run where its data are now, for `metarun evaluate`.
+
+    The spec of an older version's run stays as it is: the digest of its row has the former place.
+    """
+    if run.is_moved and read_row(run.directory.result).spec_digest == run.experiment.digest:
+        with run.directory.locked():
+            run.write_spec()
 
 
 def finished_row(run: Run) -> tuple[Row, Row]:

@@ -88,7 +88,10 @@ def test_it_ends_as_an_undisturbed_one(sines, capsys):
         (["optimizer.schedule=cosine", "optimizer.decay_every=null"], None, False),
         (["optimizer.decay_every=20"], ["train.steps=160"], False),
         (["train.meta_batch=2"], ["train.steps=160"], False),
-        (["test.episodes=40"], ["train.steps=160"], False),
+        (["test.episodes=40"], ["train.steps=160"], True),  # the test is none of the training
+        (["test.query=4"], ["train.steps=160"], False),  # but the validation has its shape
+        (["test.episode_seed=1"], ["train.steps=160"], False),  # and its seed
+        (["test.query=4", "validation.query=5"], ["train.steps=160"], True),
         (["network.hidden=[8]"], ["train.steps=2000"], False),
         ([], ["train.steps=1200"], False),  # XLA compiles the longer one
     ],

@@ -1,0 +1,137 @@
+"""A trained run: the state of its training, and other tests of it. No TensorFlow."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ..config.experiment import SHAPE, Experiment
+from ..config.load import former_digest
+from ..config.messages import differences
+from ..config.variants import with_test
+from ..errors import RunError
+from . import checkpoint
+from .directory import RunDirectory
+from .rows import read_row
+from .run import digest_of, refuse_other_code, spec_of
+
+
+class TrainedRun(NamedTuple):
+    """A training that is done."""
+
+    seed: int
+    step: int  # meta-updates
+    seconds: float  # of training and validation
+    spec_digest: str  # of the spec that was trained
+
+
+class Retest(NamedTuple):
+    """Another test of a trained run, as `metarun evaluate` asks for it."""
+
+    directory: RunDirectory
+    trained: TrainedRun
+    spec: Experiment  # as it was trained
+    experiment: Experiment  # with the other test
+    path: Path  # the file of the other test's row
+
+
+def retest(run: Path, split: str, changes: Mapping[str, Any]) -> Retest:
+    """Return another test of the trained run in the folder `run`. Its own test need not be done.
+
+    Args:
+        run: the folder of the run.
+        split: the split whose classes are drawn.
+        changes: options of the test that differ, as `evaluate` takes them.
+
+    Raises:
+        RunError: the run is not trained to its end, or its spec or the code of another package was changed afterwards.
+        SpecError: the changes do not fit the run.
+    """
+    directory = RunDirectory(run)
+    if not (directory.finished or directory.spec.exists()):
+        raise RunError(f"{run} has no result.json: give the folder of a trained run, such as runs/NAME/seed-0")
+    spec = spec_of(directory)
+    if not spec.kind.is_trained:
+        raise RunError(f"{run}: {spec.algorithm.name} is not trained: run `metarun train` on a spec with another test")
+    trained = _finished_training(directory, spec) if directory.finished else _last_checkpoint(directory, spec)
+    if directory.finished:
+        refuse_other_code(read_row(directory.result).plugins, spec, directory)
+    experiment = with_test(spec, changes)
+    return Retest(directory, trained, spec, experiment, directory.row_of(spec, experiment, split))
+
+
+def _finished_training(directory: RunDirectory, spec: Experiment) -> TrainedRun:
+    """Return the training of a finished run. Raises RunError if its spec was changed afterwards."""
+    row = read_row(directory.result)
+    older = spec.dataset.located and "training_digest" not in _newest_state(directory)
+    if digest_of(directory, row) != spec.digest and not older:  # whose digest has the place of the data
+        tested = {key: value for key in (*SHAPE, "episodes") if (value := getattr(row, key)) is not None}
+        now = {key: getattr(spec.test, key) for key in tested}
+        before = _newest_state(directory).get("spec")
+        words = [
+            differences(before, spec.deciding_training) if before else "",
+            differences({"test": tested}, {"test": now}),
+            f"digest {spec.digest}, its row has {row.spec_digest}",
+        ]
+        raise RunError(
+            f"{directory.spec} is not the spec that the run was trained with ({', '.join(filter(None, words))}): "
+            "restore it, and change the test by options of `metarun evaluate`; another training needs a name of its "
+            "own (-s name=...)"
+        )
+    return TrainedRun(row.seed, row.train_steps, row.seconds, row.spec_digest)
+
+
+def _last_checkpoint(directory: RunDirectory, spec: Experiment) -> TrainedRun:
+    """Return the training of a run without a row from its last checkpoint. Raises RunError if it is not trained."""
+    steps = spec.train.steps
+    if directory.step != steps:
+        raise RunError(
+            f"{directory.path} has no result.json and is trained up to step {directory.step} of {steps}: "
+            "`metarun train` finishes it first"
+        )
+    path = directory.checkpoint(steps)
+    state, _ = checkpoint.read(path)
+    refuse_checkpoint_of_another_spec(path, state, spec, former_digest(directory.spec, spec))
+    return TrainedRun(state["seed"], state["step"], state["seconds"], spec.digest)
+
+
+def _newest_state(directory: RunDirectory) -> Mapping[str, Any]:
+    """Return the state of the newest checkpoint that can be read, or nothing."""
+    for path in directory.newest_checkpoints():
+        try:
+            return checkpoint.read(path)[0]
+        except RunError:
+            continue
+    return {}
+
+
+def labels(experiment: Experiment) -> dict[str, Any]:
+    """Return what the state of a checkpoint says of its spec; older versions wrote only `digest`."""
+    return {
+        "digest": experiment.digest,
+        "training_digest": experiment.training_digest,
+        "spec": experiment.deciding_training,
+    }
+
+
+def refuse_checkpoint_of_another_spec(
+    path: Path, state: Mapping[str, Any], experiment: Experiment, former: str = ""
+) -> None:
+    """Raise RunError if a checkpoint is of another training.
+
+    Args:
+        path: the checkpoint.
+        state: its state. Older versions wrote the digest of the whole spec, without that of the training.
+        experiment: the experiment that is trained or tested.
+        former: another digest that older versions may have given to it.
+    """
+    own = {experiment.digest, experiment.former_digest, former}
+    if "training_digest" in state:
+        own = {experiment.training_digest}
+    if state.get("training_digest", state.get("digest")) not in own:
+        words = differences(state["spec"], experiment.deciding_training) if "spec" in state else ""
+        raise RunError(
+            f"{path} is a checkpoint of another spec{words and f' ({words})'}: move it away, give this experiment a "
+            "name of its own (-s name=...), or use --fresh"
+        )
