@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import tensorflow as tf
 
@@ -24,7 +26,7 @@ def refuse_dependent(model: Model) -> None:
     if experiment.kind.plays_trials or not package_of(experiment.algorithm) + package_of(experiment.network):
         return
     if reason := dependence(model):
-        raise RunError(f"{experiment.algorithm.name} with {experiment.network.name} ({experiment.plugins}): {reason}")
+        raise RunError(f"{experiment.algorithm.name} of {experiment.plugins}: {reason}")
 
 
 def dependence(model: Model) -> str | None:
@@ -37,7 +39,7 @@ def dependence(model: Model) -> str | None:
     Returns:
         A sentence, or None if nothing depends on what it should not.
     """
-    batch = model.test_stream().sample(0, 1)
+    batch: Any = model.test_stream().sample(0, 1)
     turns = np.arange(batch.query_x.shape[1]) % 2
     if not turns.any():  # one query
         return None

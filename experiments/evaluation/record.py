@@ -18,7 +18,7 @@ from ..runs.directory import RunDirectory
 from ..runs.rows import Row, published_columns
 from ..system import provenance
 from ..system.atomic import write_json_atomic
-from ..system.failures import NO_SPACE
+from ..system.failures import OF_THE_DISK
 from .measure import Evaluation, Measurement, test_of
 from .partial import PartialTest
 from .tuning import chosen_value
@@ -101,7 +101,7 @@ def advised(way_out: str) -> Iterator[None]:
     try:
         yield
     except (MemoryError, tf.errors.ResourceExhaustedError) as error:
-        if NO_SPACE.search(str(error)):
+        if OF_THE_DISK.search(str(error)):
             raise
         raise RunError(f"out of memory in the test; the training is done and kept: {way_out}") from error
 

@@ -134,9 +134,9 @@ def difference_of_tasks(one: Compared, other: Compared) -> str | None:
     images = {one.row.content_digest, other.row.content_digest} - {""}  # of older versions, which did not note it
     if len(images) > 1:
         return f"the images differ (digests {one.row.content_digest} and {other.row.content_digest})"
-    codes = [code_of(each.row.plugins).get("dataset") for each in (one, other)]
-    if all(codes) and codes[0][-1] != codes[1][-1]:
-        return f"the code of the dataset differs ({' and '.join(map(' '.join, codes))})"
+    mine, theirs = (code_of(each.row.plugins).get("dataset") for each in (one, other))
+    if mine and theirs and mine[-1] != theirs[-1]:
+        return f"the code of the dataset differs ({' '.join(mine)} and {' '.join(theirs)})"
     return None
 
 

@@ -10,13 +10,11 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 ORIGINS = {  # columns of rows, and words for them
-    "version": "versions", "git_commit": "commits", "device": "devices", "plugins": "other packages",
-}  # fmt: skip
     "version": "versions",
     "git_commit": "commits",
     "device": "devices",
     "plugins": "other packages",
-}  # columns of rows, and words for them
+}
 
 
 def origins_of(rows: DataFrame) -> str | None:

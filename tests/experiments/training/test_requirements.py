@@ -140,7 +140,7 @@ def test_fault_30_a_learner_that_ignores_the_protocol_is_refused(monkeypatch):
     refuse_dependent(dishonest)  # what is built in is tested elsewhere
     monkeypatch.setattr(independence, "package_of", lambda options: "sunny 1.0 0123")
     refuse_dependent(honest)
-    with pytest.raises(RunError, match="protonet with mlp .*depends on the others, which is transductive"):
+    with pytest.raises(RunError, match="protonet of .*depends on the others, which is transductive"):
         refuse_dependent(dishonest)
 
 
