@@ -214,6 +214,6 @@ def table_as_csv(cells: DataFrame) -> str:
     """Return the text of TABLE.csv. A table with all seeds has no column `left_out`, like those of older versions."""
     words = as_column([str(best).lower() for best in cells["best"]], "string")
     cells = cells.assign(best=words)
-    if not cells["left_out"].notna().any():
+    if not list(cells["left_out"].dropna()):
         cells = cells.drop(columns="left_out")
     return as_csv(cells)
