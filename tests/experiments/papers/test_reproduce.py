@@ -222,7 +222,9 @@ def test_bold_needs_identical_episodes(table, tmp_path):
     leave(two, 0.5)
     filled, notes = collect(planned)
     assert list(filled["cell"]) == ["k5", "other"] and list(filled["best"]) == [True, False]
-    assert notes == ["k5: 1 of 2 seeds", "other: 1 of 2 seeds"]
+    assert notes == [] and list(filled["left_out"]) == ["seed 1 not trained yet"] * 2
+    below = [f"{name}: 1 of 2 seeds, seed 1 not trained yet" for name in ("k5", "other")]
+    assert [line for line in render(filled, notes, "text").splitlines() if "seeds," in line] == below
     assert "90.00*" in render(filled, notes, "text") and "**90.00 ± 1.00**" in render(filled, notes, "markdown")
     assert r"\textbf{$90.00 \pm 1.00$}" in render(filled, notes, "latex")
     leave(two, 0.5, episodes_digest="2" * 16)
@@ -272,7 +274,8 @@ def test_seeds_tested_on_other_tasks_are_not_averaged(table, tmp_path):
     filled, notes = collect(planned)
     (only,) = records(filled)
     assert (only["seeds"], only["result"], only["seed_std"]) == (1, pytest.approx(50), None)
-    assert notes == ["k5: without seed 1, 2, tested on other images or tasks than seed 0", "k5: 1 of 3 seeds"]
+    assert notes == ["k5: without seed 1, 2, tested on other images or tasks than seed 0"]
+    assert "k5: 1 of 3 seeds, seeds 1-2 tested on other images or tasks" in render(filled, notes, "text")
     leave(planned[1], 0.7, content_digest="")  # of a version that did not note it
     assert list(collect(planned)[0]["seeds"]) == [2]
     for one, digest in zip(planned, ("", "a", "a"), strict=True):
