@@ -3,13 +3,16 @@
 import csv
 import json
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from rows import ROW
 
 from metarun.experiments.config.load import load
 from metarun.experiments.errors import RunError
+from metarun.experiments.figures import single_tasks
 from metarun.experiments.figures.draw import draw_all
 from metarun.experiments.figures.finished import FinishedRun
 from metarun.experiments.model import build
@@ -27,9 +30,9 @@ from metarun.experiments.training.train import train
 WILD = ("algorithm.test_inner_lr=1e38", "algorithm.test_inner_steps=5", "jit=off")
 GLYPHS = (
     *WILD, "protocol=inductive", "network={name: mlp, hidden: [16]}", "train.steps=2",
-    "validation={episodes: 6, every: 1}", "test.episodes=10", "name=wild",
+    "validation={episodes: 10, every: 1}", "test.episodes=10", "name=wild",
 )  # fmt: skip
-SINES = (*WILD, "network.hidden=[8]", "train.steps=2", "validation={episodes: 6, every: 1}", "test.episodes=10")
+SINES = (*WILD, "network.hidden=[8]", "train.steps=2", "validation={episodes: 10, every: 1}", "test.episodes=10")
 
 
 def trained(folder, spec, overrides, seed=0):
@@ -49,10 +52,10 @@ def test_fault_02_a_test_that_diverges_scores_nothing(tmp_path, capsys, cache_fo
     assert row.expected_calibration_error == 1.0
     told = capsys.readouterr().err
     assert told.count("wild seed 0: 10 of 10 test tasks diverged: their outputs are not finite") == 1
-    assert told.count("wild seed 0: 6 of 6 validation tasks diverged at step 1") == 1  # once a run
+    assert told.count("wild seed 0: 10 of 10 validation tasks diverged at step 1") == 1  # once a run
     assert "at step 2" not in told
     counted = ("accuracy", "diverged", "negative_log_likelihood")
-    assert [[line[name] for name in counted] for line in validations(directory)] == [["0", "6", "inf"]] * 2
+    assert [[line[name] for name in counted] for line in validations(directory)] == [["0", "10", "inf"]] * 2
     whole = row.model_copy(update={"seed": 1, "diverged": 0, "inner_steps": 1, "mean": 0.5, "spec_digest": "0" * 16})
     (tmp_path / "seed-1").mkdir()
     (tmp_path / "seed-1" / "result.json").write_text(json.dumps(whole.as_json()))
@@ -64,8 +67,14 @@ def test_fault_02_a_test_that_diverges_scores_nothing(tmp_path, capsys, cache_fo
     several = lines_of(read_results(tmp_path).assign(spec_digest="0" * 16, inner_steps=5))
     assert "wild: 10 of 20 test tasks diverged" in render(several, "text")  # the sum over both seeds
 
-    [figure] = draw_all([FinishedRun(directory, row, "wild")], tmp_path, "png", ["episode"])
-    assert figure.exists()
+
+def test_fault_02_a_figure_shows_no_class_where_there_is_no_answer():
+    """Rejected: class A with the probability nan, and a count of right answers that has it."""
+    logits = tf.constant([[[[0.0, 1.0], [np.nan, 0.0], [5.0, np.inf]]]])
+    model: Any = SimpleNamespace(learner=SimpleNamespace(predict=lambda batch: logits))
+    chosen, confidence = single_tasks._answers(model, None)
+    assert chosen.tolist() == [1, -1, -1] and single_tasks._letter(chosen[1]) == "?"
+    np.testing.assert_allclose(confidence, [1 / (1 + np.exp(-1)), 1, 1], rtol=1e-6)
 
 
 def test_fault_02_an_error_over_all_tasks_leaves_none_out(tmp_path, capsys):
