@@ -71,7 +71,7 @@ COMMAND = [
     "checkpoint.SECONDS_BETWEEN = 0.1; main()",
 ]
 TIMES = {"seconds", "tasks_per_second", "window_seconds", "started", "minutes"}
-FOR_PEOPLE = {"job.log", "progress.json", "restarts.json", ".submissions", ".lock", "tensorboard"}
+FOR_PEOPLE = {"job.log", "progress.json", "restarts.json", ".jobs", ".lock", "tensorboard"}
 PATIENCE = 300  # seconds for a command that was asked to stop
 
 

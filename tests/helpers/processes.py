@@ -108,14 +108,16 @@ def unheard() -> None:
     from metarun.cli.main import main
 
     if os.environ["HOW"] == "closed streams":
-        os.close(1), os.close(2)
+        os.closerange(1, 3)
         sys.stdout = sys.stderr = None  # as Python has it then  # pyright: ignore[reportAttributeAccessIssue]
-    elif os.environ["HOW"] == "full disk":
-        os.dup2(os.open("/dev/full", os.O_WRONLY), 1), os.dup2(1, 2)
     else:
         reader, writer = os.pipe()
-        os.dup2(writer, 1), os.dup2(writer, 2)
-        os.close(reader), os.close(writer)
+        if os.environ["HOW"] == "full disk":
+            writer = os.open("/dev/full", os.O_WRONLY)
+        for descriptor in (1, 2):
+            os.dup2(writer, descriptor)
+        os.close(reader)
+        os.close(writer)
     main()
 
 
