@@ -40,7 +40,8 @@ def kept_update(
     """Return the update of the model by the outer optimizer: the one that is kept, if nothing in it has changed.
 
     Raises:
-        ValueError: The model is not built, has no trainable weights, or `outer` is not a Keras optimizer.
+        ValueError: The model is not built, has no trainable weights, or a layer that keeps a state; or `outer` is not a
+            Keras optimizer, or one of other weights; or `inner_steps` is negative.
     """
     if not isinstance(outer, keras.optimizers.Optimizer):
         raise ValueError(f"maml: outer_optimizer is {outer!r}; expected a Keras optimizer, made once before the loop")
@@ -51,7 +52,10 @@ def kept_update(
     trainable = model.trainable_variables
     if not trainable:
         raise ValueError("maml: the model has no trainable weights")
-    flags = tuple(layer.trainable for layer in model._flatten_layers())
+    every = model._flatten_layers()
+    if kept := [layer.name for layer in every if getattr(layer, "stateful", False)]:
+        raise ValueError(f"maml: {kept[0]} keeps its state from call to call: leave out stateful=True")
+    flags = tuple(layer.trainable for layer in every)
     key = (int(inner_steps), bool(first_order), regression, *map(id, trainable), flags, *_settings(outer))
     with LOCK:
         updates = model.__dict__.setdefault(KEPT, weakref.WeakKeyDictionary()).setdefault(outer, {})

@@ -454,6 +454,11 @@ def built_elsewhere():
     return optimizer
 
 
+def stateful():
+    layer = layers.SimpleRNN(2, stateful=True, name="keeping", dtype="float64")
+    return keras.Sequential([keras.Input((3, 2), batch_size=4), layer])
+
+
 def two_outputs():
     x = keras.Input((3,), dtype="float64")
     return keras.Model(x, [dense(3)(x), dense(3)(x)])
@@ -478,6 +483,7 @@ def two_outputs():
             lambda: model_of(dense(3), Resizing(), dense(3)),
             "no second derivative .*ResizeBicubicGrad.* first_order=True",
         ),
+        (stateful, "keeping keeps its state from call to call: leave out stateful=True"),
         (two_outputs, "the model returns a list; expected one tensor"),
     ],
 )
