@@ -1,4 +1,4 @@
-"""One MAML update of any Keras model, traced once and then kept with the model. `maml.maml` is its public form.
+"""The MAML update of a Keras model, traced once and then kept with the model. `maml.maml` is its public form.
 
     L_i(w; x, y) = loss(model_w(x), y) + sum of model.losses             (of task i; regularisers, add_loss)
     w_i <- w_i - alpha * grad L_i(w_i; support_i)                        (`inner_steps` times, from w_i = w)

@@ -347,7 +347,7 @@ def test_several_inputs_and_equal_names():
 
 
 def test_moving_averages_follow_the_queries_of_adapted_models():
-    """So `predict` afterwards is near the training mode. Rejected: averages at 0 and 1; those of the support set."""
+    """Afterwards `predict` is near the training mode. Rejected: averages at 0 and 1; those of the support set."""
     momentum, epsilon = 0.75, 1e-3
     norm = layers.BatchNormalization(momentum=momentum, epsilon=epsilon, dtype="float64")
     model, tasks = model_of(dense(4), norm, dense(3)), drawn(queries=40)
