@@ -28,12 +28,13 @@ class Curve(NamedTuple):
 
 @contextmanager
 def own_style() -> Iterator[None]:
-    """Draw with matplotlib's defaults inside the block, whatever the user's matplotlibrc says, and without a screen."""
+    """Draw with matplotlib's defaults inside the block, whatever the user has set, and without a screen."""
     import matplotlib
     from matplotlib import style
 
     matplotlib.use("Agg")
-    with style.context(["default", {"svg.hashsalt": "metarun"}]):
+    # NumPy's print options decide names inside an SVG
+    with style.context(["default", {"svg.hashsalt": "metarun"}]), np.printoptions(legacy=False):
         yield
 
 

@@ -71,6 +71,10 @@ def test_fault_31_splits_that_are_too_small_are_told_at_once_with_their_keys(spe
         (["train.query=2", "test.way=4"], ["test.way: is 4: at most 3 here", "validation.way: is 4 (as test.way)"]),
         (["train.query=2", "dataset.split=[0.75, 0, 0.25]"], ["validation: the dataset has no val classes: write"]),
         (["train.query=2", "dataset.path=nothing"], ["dataset: ", "nothing is not a folder"]),
+        (
+            ["train.query=x", "test.way=null", "test.episodes=x"],
+            ["train.query: expected a whole", "test.episodes: expe"],
+        ),
         (["train.query=x", "train.way=7"], ["train.query: expected a whole number", "train.way: is 7: at most 6"]),
     ],
 )

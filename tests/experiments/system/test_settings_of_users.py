@@ -87,14 +87,16 @@ def prepared(folder):
     return folder
 
 
-@pytest.fixture
-def plain(tmp_path, cache_folder):
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory, session_cache):
     """Train and draw with nothing set."""
-    folder = prepared(tmp_path / "plain")
-    return folder, shown(folder)
+    folder = prepared(tmp_path_factory.mktemp("plain") / "plain")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("METARUN_CACHE", str(session_cache))
+        return folder, shown(folder)
 
 
-def test_fault_14_settings_of_libraries_decide_no_number_no_table_and_no_figure(plain, tmp_path, request):
+def test_fault_14_settings_of_libraries_decide_no_number_no_table_and_no_figure(plain, tmp_path, request, cache_folder):
     """Rejected: a learner in float16 or with Keras's epsilon; numbers as NumPy or pandas would print them; LaTeX."""
     folder, before = plain
     request.getfixturevalue("odd")
