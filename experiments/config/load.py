@@ -262,7 +262,10 @@ def _right_part(values: Mapping[str, Any], wrong: Collection[Key]) -> Experiment
         if isinstance(given, dict) and (model := section_model(section, given)):
             inner = {key[1] for key in wrong if key[0] == section and len(key) > 1}
             said = {key: value for key, value in given.items() if value is not None}
-            sections[section] = part(model, said, inner) if inner else model.model_validate(given)
+            sections[section] = part(model, said, inner)
+            if not inner:
+                with suppress(ValidationError):  # a key that another file, which cannot be read, may have
+                    sections[section] = model.model_validate(given)
     lost = {key[0] for key in wrong if len(key) == 1 or key[0] not in sections}
     return part(Experiment, {**values, **sections}, lost)
 

@@ -390,6 +390,11 @@ def test_fault_31_a_mistake_of_the_file_stays_with_the_file(write):
         [("2000", "many"), ("{name: conv4}", "{name: conf4, filters: x}"), ("1e-3", "fast")],
         [("meta_batch: 4", "meta_batch: x\nseeds: [0, 0]\nname: y")],
         [("name: good", "extends: nothing\nname: good"), ("inner_lr: 0.4", "inner_lr: x")],
+        [
+            ("name: good", "extends: nothing\nname: good"),
+            ("steps: 2000", "log_every: 1"),
+            ("inner_lr: 0.4", "inner_lr: x"),
+        ],
     ],
 )
 def test_fault_31_no_mistake_is_hidden_by_another(write, changes):

@@ -52,7 +52,7 @@ def test_only_the_split_that_is_measured_must_suffice(trained):
     assert (row.way, row.split) == (5, "test")
     row, *_ = evaluate(trained.path, "train", {"way": 6})
     assert (row.way, row.split) == (6, "train")
-    with pytest.raises(DataError, match="val has 2 classes, fewer than way 3"):
+    with pytest.raises(DataError, match="test.way is 3.*: at most 2 here, the classes of val"):
         evaluate(trained.path, "val", {"way": 3})
 
 
