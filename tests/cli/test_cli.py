@@ -90,7 +90,7 @@ def test_help_names_every_verb_and_hints_at_mistyped_ones():
         (["train"], 2, "Missing argument 'SPEC...'"),
         (["train", "quickstart/maml", "-s", "train.stesp=1"], 2, "did you mean steps?"),
         (["train", "quickstart/maml", "--seed", "-1"], 2, "--seed"),
-        (["train", "quickstart/maml", "quickstart/maml"], 2, "two experiments have the name quickstart-maml"),
+        (["train", "quickstart/maml", "quickstart/maml"], 2, "quickstart/maml is given twice: leave one out"),
         (["validate", "quickstart/maml", "nothing.yaml"], 2, "no such file"),
         (["show", "nothing"], 2, "no such file"),
         (["describe", "mamal"], 2, "maml"),
