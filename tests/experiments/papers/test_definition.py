@@ -232,7 +232,7 @@ def test_overrides_of_a_part_are_added_to_a_cell_of_methods_and_columns(crossed,
     ("change", "message"),
     [
         (('"k10-*"', '"k11-*"'), "crossed.yaml:9: overrides.k11-*: no cell has such a name; the first is k5-maml"),
-        (("[0.4, 0.3]", "[0.4]"), "crossed.yaml:11: published.maml: has 1 numbers for 2 columns"),
+        (("[0.4, 0.3]", "[0.4]"), "crossed.yaml:11: published.maml: has 1 number for 2 columns"),
         (("{maml: [", "{mamel: ["), "crossed.yaml:11: published.mamel: is no method of this table; did you mean maml?"),
         (("[0.4, 0.3]", "[0.4, high]"), "crossed.yaml:11: published.maml.1: "),
         (("k5: K", "K5: K"), "crossed.yaml:6: columns.K5"),
@@ -255,7 +255,7 @@ def test_cells_of_one_run_name_are_refused(crossed, tmp_path):
         plan(load_table(str(crossed)), tmp_path)
 
 
-CROSSED = """title: A table
+PUBLISHED_CROSSED = """title: A table
 source: a paper
 specs: quickstart/{method}
 runs: crossed-{cell}
@@ -263,12 +263,12 @@ columns: {five: 5-way}
 methods: {protonet: ProtoNet}
 published: {protonet: [NUMBER]}
 """
-CELLS = """title: A table
+PUBLISHED_CELLS = """title: A table
 cells: [{name: five, column: a, method: m, spec: quickstart/protonet, published: {value: NUMBER, source: a paper}}]
 """
 
 
-@pytest.mark.parametrize("text", [CELLS, CROSSED])
+@pytest.mark.parametrize("text", [PUBLISHED_CELLS, PUBLISHED_CROSSED])
 def test_fault_07_published_fractions_of_a_tables_cells_are_refused(tmp_path, text):
     """Rejected: a table whose verdict is "better by 56" on a fraction."""
     path = tmp_path / "t.yaml"
