@@ -16,7 +16,7 @@ from metarun.cli.main import COMMANDS
 from metarun.experiments.config.load import load, resolved_yaml
 from metarun.experiments.errors import SpecError
 from metarun.experiments.jobs.settings import settled, user_file
-from metarun.experiments.runs.run import retest
+from metarun.experiments.runs.trained import retest
 from metarun.experiments.system.startup import fast_kernels
 
 QUICK = [
