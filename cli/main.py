@@ -38,7 +38,8 @@ COMMANDS = {  # verb -> module, short help
     "check-plugin": ("check_plugin", "Check an algorithm, network or dataset of another package."),
     "doctor": ("doctor", "Print what this machine has, and what cannot be used."),
 }
-WORKING = ("train", "submit", "cancel", "evaluate", "benchmark", "reproduce", "plot", "data", "check-plugin")  # without a reader, too
+# verbs that go on without a reader of what they print
+WORKING = ("train", "submit", "cancel", "evaluate", "benchmark", "reproduce", "plot", "data", "check-plugin")
 QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "GRPC_VERBOSITY": "ERROR", "TF_CPP_MAX_VLOG_LEVEL": "0"}
 
 
