@@ -18,10 +18,11 @@ from ..datasets.plugins import installed_version
 from .jobs.slurm import slurm
 from .system import gpus, lock
 from .system.processors import cores
-from .system.provenance import PACKAGES, git_commit, processor
+from .system.provenance import DECIDING, PACKAGES, describe, git_commit, processor
 
 GIB = 2**30
-SETTINGS = re.compile(r"(METARUN|TF(?!_CPP)|XLA|KERAS|CUDA|HIP|ROCR|NVIDIA|OMP|SLURM|SBATCH|LD_LIBRARY)_")
+SETTINGS = (*DECIDING, "METARUN_", "KERAS_", "CUDA_", "HIP_", "ROCR_", "OMP_", "SLURM_", "SBATCH_", "LD_LIBRARY_PATH")
+SECRET = re.compile("JWT|TOKEN|KEY|SECRET|PASSWORD", re.IGNORECASE)
 
 
 class Finding(NamedTuple):
@@ -38,7 +39,7 @@ def examine(out: Path) -> Iterator[Finding]:
     Args:
         out: the folder in which runs would be written.
     """
-    settings = [f"{name}={value}" for name, value in sorted(os.environ.items()) if SETTINGS.match(name)]
+    settings = [f"{name}={value}" for name, value in sorted(os.environ.items()) if _is_setting(name)]
     yield Finding("metarun", " ".join(filter(None, (installed_version("metarun"), git_commit()))))
     yield Finding("python", f"{platform.python_version()} in {sys.prefix}")
     yield Finding("system", platform.platform())
@@ -49,6 +50,11 @@ def examine(out: Path) -> Iterator[Finding]:
     yield _folder("runs", out.absolute())
     yield _slurm()
     yield Finding("environment", ", ".join(settings) or "nothing that matters is set")
+
+
+def _is_setting(name: str) -> bool:
+    """Return whether a variable may decide what metarun does, and is no secret."""
+    return name.startswith(SETTINGS) and not SECRET.search(name)
 
 
 def _tensorflow() -> Iterator[Finding]:
@@ -66,15 +72,11 @@ def _tensorflow() -> Iterator[Finding]:
     from .training.memory import available_bytes, limits
 
     yield Finding("packages", ", ".join(f"{name} {installed_version(name)}" for name in PACKAGES if name != "metarun"))
-    onednn = os.environ.get("TF_ENABLE_ONEDNN_OPTS", "as TensorFlow decides")
-    words = {"0": "off, as TF_ENABLE_ONEDNN_OPTS=0 says: convolutions are slower", "1": "on"}
-    yield Finding("oneDNN", words.get(onednn, onednn))
-    threading = tf.config.threading
-    threads = {
-        "in an operation": threading.get_intra_op_parallelism_threads() or given.get("TF_NUM_INTRAOP_THREADS", cores()),
-        "for operations": threading.get_inter_op_parallelism_threads() or given.get("TF_NUM_INTEROP_THREADS", cores()),
-    }
-    yield Finding("threads", ", ".join(f"{number} {where}" for where, number in threads.items()))
+    facts = describe()
+    chosen = " (TF_ENABLE_ONEDNN_OPTS=0): convolutions are slower" if given.get("TF_ENABLE_ONEDNN_OPTS") == "0" else ""
+    yield Finding("oneDNN", {True: "on", False: f"off{chosen}", None: "unknown"}[facts["onednn"]])
+    threads = f"{facts['intra_op_threads']} in an operation, {facts['inter_op_threads']} for operations"
+    yield Finding("threads", threads)
     free, least = available_bytes(), min(limits(), default=None)
     limit = "no limit of a control group" if least is None or least >= 2**60 else f"limit {least / GIB:.1f} GiB"
     yield Finding("memory", f"{'unknown' if free is None else f'{free / GIB:.1f} GiB'} free, {limit}")

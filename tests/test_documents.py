@@ -334,3 +334,12 @@ def test_an_example_package_trains(name, site, session_cache, tmp_path, monkeypa
     shorter += [] if name == "cartpoles" else ["-s", "validation=null"]
     done = run_with(site, "train", EXAMPLES / name / f"{name}.yaml", *shorter, "--out", "runs", cwd=tmp_path)
     assert name in done.stdout
+
+
+def test_every_fault_that_is_listed_has_a_test():
+    tests = ROOT / "tests"
+    listed = re.findall(r"^\| (\d\d) \|", (tests / "faults.md").read_text(), re.MULTILINE)
+    named = {
+        number for file in tests.rglob("*.py") for number in re.findall(r"def test_fault_(\d\d)_", file.read_text())
+    }
+    assert listed == sorted(named)

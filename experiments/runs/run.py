@@ -250,11 +250,14 @@ def code_of(plugins: str) -> dict[str, tuple[str, str, str]]:
 
 
 def spec_of(directory: RunDirectory) -> Experiment:
-    """Return the experiment of the run in a folder, without the published number, which is in its row.
+    """Return the experiment of the run in a folder, without a published number that only older versions took.
 
     Raises RunError if its spec cannot be read.
     """
-    try:
-        return load(directory.spec, ["published=null"], "metarun").experiment  # older versions took any number there
-    except SpecError as error:
-        raise RunError(f"{directory.path} cannot be read: {'; '.join(error.problems)}") from None
+    problems: list[str] = []
+    for overrides in ((), ("published=null",)):
+        try:
+            return load(directory.spec, overrides, "metarun").experiment
+        except SpecError as error:
+            problems = problems or error.problems
+    raise RunError(f"{directory.path} cannot be read: {'; '.join(problems)}")

@@ -13,7 +13,7 @@ SELF = Path("/proc/self")  # where Linux describes this process
 
 def cores() -> int:
     """Return the number of processor cores that this process may use; a quota of half a core counts as one."""
-    return max(1, min(_affinity(), math.ceil(min(quota(), 1e6))))
+    return max(1, min(schedulable_cores(), math.ceil(min(quota(), 1e6))))
 
 
 def limited_threads() -> dict[str, str]:
@@ -22,7 +22,7 @@ def limited_threads() -> dict[str, str]:
     TensorFlow by itself starts a thread for each core of the affinity. More threads than the quota only wait for it.
     """
     count = cores()
-    names = ("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS") if count < _affinity() else ()
+    names = ("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS") if count < schedulable_cores() else ()
     return {name: str(count) for name in names if name not in os.environ}
 
 
@@ -41,7 +41,8 @@ def quota(process: Path = SELF) -> float:
         return math.inf
 
 
-def _affinity() -> int:
+def schedulable_cores() -> int:
+    """Return the number of cores on which the kernel may run this process: TensorFlow's own number of threads."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

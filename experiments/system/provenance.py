@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ...datasets.plugins import installed_version
-from .processors import cores
+from .processors import cores, schedulable_cores
 
 PACKAGES = ("metarun", "tensorflow", "keras", "numpy", "pillow", "matplotlib")
 INSTRUCTIONS = ("fma", "avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_bf16")
@@ -98,11 +98,6 @@ def _in_effect(given: int, variable: str) -> int:
     """Return the threads that TensorFlow uses: `given` by a call, or by a variable, or one for each core."""
     text = os.environ.get(variable, "").strip()
     return given or (int(text) if text.isdecimal() else 0) or schedulable_cores()
-
-
-def schedulable_cores() -> int:
-    """Return the number of cores on which the kernel may run this process: TensorFlow's own number of threads."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _is_deterministic() -> bool | None:
