@@ -133,7 +133,7 @@ def _check_sizes(experiment: Experiment, source: TaskSource, only: Split | None)
     """Raise DataError, with all of them, if splits hold too few classes or images."""
     sizes = sizes_in(source)
     if problems := [f"{key} {message}" for key, message in shortages(experiment, sizes, only)] if sizes else []:
-        raise DataError(listed(f"{source.name} has too few classes or images", problems))
+        raise DataError(f"{source.name}: {'; '.join(problems)}")
     shapes: dict[Split, Shape] = {} if only else {"train": training_shape(experiment)}
     if not only and experiment.validation:
         shapes["val"] = validation_shape(experiment)

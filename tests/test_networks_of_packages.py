@@ -110,7 +110,7 @@ def test_a_network_of_another_package_is_described_and_checked(installed, tmp_pa
 
 
 def test_a_network_that_does_not_build_is_told_in_one_line(installed, tmp_path):
-    done = run_with(installed, "train", SPEC, *SHORT, "-s", "network={name: failing}", cwd=tmp_path, code=1)
+    done = run_with(installed, "train", SPEC, *SHORT[2:], "-s", "network={name: failing}", cwd=tmp_path, code=1)
     lines = [line for line in done.stderr.splitlines() if "warning: " not in line]
     assert len(lines) == 1, done.stderr
     assert lines[0].endswith("error: network failing of mistaken: FileNotFoundError: no weights.h5")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 import os
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -64,6 +65,9 @@ def load(
     path = find(spec)
     document = _with_parents(path)
     alike = _alike(document)
+    keys = Counter(override.partition("=")[0].strip() for override in overrides)
+    if given == "command line":  # a table's overrides may override one another
+        document.problems += [f"{given}: {key} is given twice: keep one" for key, count in keys.items() if count > 1]
     for override in overrides:
         override_value(document, override, given)
     try:

@@ -152,9 +152,10 @@ def todo(runs: Sequence[Run], out: Path, fresh: bool = False) -> tuple[list[Run]
             continue
         busy = run.directory.path.resolve() in queued or lock.holder(run.directory.lock)
         if busy and (found := run.stored()) and found.digest != run.as_trained().experiment.digest:
+            changes = run.changes_from(found).strip()
             raise RunError(
-                f"{run.directory.path} is queued or running with another spec, {run.changes_from(found)}: `metarun "
-                "cancel` it first, or give this one a name of its own (-s name=...)"
+                f"{run.directory.path} is queued or running with another spec, {changes}: `metarun cancel` it first, "
+                "or give this one a name of its own (-s name=...)"
             )
         (alive if busy else missing).append(run)
     return missing, alive

@@ -38,7 +38,7 @@ OF_RUNS = {"run": "string", "validation": "Float64", "validation_step": "Int64"}
 # all that was measured
 AVERAGED = ("seeds", "result", "ci95", "seed_std", "difference", "expected_calibration_error",
             "negative_log_likelihood", "minutes", "published", "published_ci95", "published_source", "left_out",
-            "validation", "validation_step", "diverged")  # fmt: skip
+            "diverged", "validation", "validation_step")  # fmt: skip
 SCALED = ("mean", "ci95", "expected_calibration_error", "validation")  # measured in the unit of `scale_of`
 NOT_SCALED = ("negative_log_likelihood", "regret", "optimal_actions", "seconds")
 HIDDEN = {  # unless lines would look alike without

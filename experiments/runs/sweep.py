@@ -35,8 +35,7 @@ def grid(specs: Sequence[str], overrides: Sequence[str], seeds: Sequence[int], o
     keys = [override.partition("=")[0].strip() for override in overrides]
     varied = [number for number, values in enumerate(choices) if len(values) > 1]
     short = _short([keys[number] for number in varied])
-    problems = [f"-s {key}=... is given twice: keep one" for key in _repeated(keys)]
-    problems += [f"{spec} is given twice: leave one out" for spec in _repeated(specs)]
+    problems = [f"{spec} is given twice: leave one out" for spec in _repeated(specs)]
     experiments, warnings = [], []
     for spec in dict.fromkeys(specs):
         same: dict[str, tuple[str, ...]] = {}  # content of each experiment of this spec -> its values

@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from enum import Enum
 from types import FrameType, TracebackType
@@ -64,14 +64,19 @@ class StopSignal:
             then: where the same command resumes, for the message of Interrupted; "" if there is nothing to resume.
         """
         self.then = then
-        self._former: dict[int, object] = {}
+        self._former: Mapping[int, object] = {}
 
     def __enter__(self) -> StopSignal:
-        if not _process.blocks:
+        outermost = not _process.blocks
+        if outermost:
             _process.requested, _process.when = None, When.CHECKED
-            for number in STOPPING:
-                if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
-                    self._former[number] = signal.signal(number, _handle)
+        former = {
+            number: signal.signal(number, _handle)  # in inner blocks again: TensorFlow takes SIGTERM when workers join
+            for number in STOPPING
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN
+        }
+        if outermost:
+            self._former = former
             signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)  # see `postponed`
         _process.blocks.append(self)
         return self

@@ -271,7 +271,7 @@ OF_EPISODES = (queries_and_tasks_apart, workers_share_a_step)  # trials have no 
 
 
 class _Meeting:
-    """What two threads add up."""
+    """The values that two threads add up."""
 
     def __init__(self) -> None:
         self.barrier = threading.Barrier(2)
@@ -280,7 +280,7 @@ class _Meeting:
 
 @dataclass(frozen=True)
 class _Half(Workers):
-    """One of two workers that are threads of this process."""
+    """A worker of two, which are threads of this process."""
 
     meeting: _Meeting = field(default_factory=_Meeting, compare=False)
 

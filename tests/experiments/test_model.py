@@ -90,4 +90,4 @@ def test_fault_24_splits_with_too_few_images_are_told_at_once(cache_folder):
     experiment = load("quickstart/protonet", ["train.query=200", "test.query=100"]).experiment
     with pytest.raises(DataError) as caught:
         build(experiment, 0)
-    assert all(f"{split} classes have fewer images" in str(caught.value) for split in ("train", "val", "test"))
+    assert all(f"the classes of {split} have" in str(caught.value) for split in ("train", "val", "test"))

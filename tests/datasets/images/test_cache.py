@@ -1,5 +1,6 @@
 """The dataset cache: prepared once however many want it, whole or not there, damage found."""
 
+import errno
 import gc
 import json
 import os
@@ -220,11 +221,16 @@ def test_what_is_being_prepared_is_left(folder):
     assert leftovers.discard(found) and not list(leftovers.stale())
 
 
-def test_members_of_a_group_share_the_locks(folder):
-    before = os.umask(0o077)
-    try:
-        with cache.locked("x"):
-            pass
-    finally:
-        os.umask(before)
-    assert (folder / ".x.lock").stat().st_mode & 0o777 == 0o666
+def test_fault_27_a_lock_that_another_user_made_is_held_too(folder, monkeypatch):
+    """Rejected: a lock file of mode 0644, which shuts out the second member of a group."""
+    (folder / ".x.lock").touch(0o444)
+    original = os.open
+
+    def refuse(path, flags, *mode, **options):
+        if flags & os.O_RDWR:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return original(path, flags, *mode, **options)
+
+    monkeypatch.setattr(os, "open", refuse)
+    with cache.locked("x"), pytest.raises(DataError, match="another process"), cache.locked("x", wait=False):
+        pass

@@ -70,7 +70,7 @@ def test_fault_31_splits_that_are_too_small_are_told_at_once_with_their_keys(spe
         (["train.query=2", "validation.way=4"], ["validation.way: is 4: at most 3 here, the classes of val"]),
         (["train.query=2", "test.way=4"], ["test.way: is 4: at most 3 here", "validation.way: is 4 (as test.way)"]),
         (["train.query=2", "dataset.split=[0.75, 0, 0.25]"], ["validation: the dataset has no val classes: write"]),
-        (["train.query=2", "dataset.path=nothing"], ["dataset: ", "nothing is not a folder"]),
+        (["train.query=2", "dataset.path=nothing"], ["dataset.path: ", "nothing is not a folder"]),
         (
             ["train.query=x", "test.way=null", "test.episodes=x"],
             ["train.query: expected a whole", "test.episodes: expe"],

@@ -30,7 +30,8 @@ def test_a_sweep_becomes_arrays_and_a_table(folder):
     assert ": the loss is " in log and "Traceback" not in log
     with open(folder / "runs/results.csv", newline="") as file:
         assert [row["experiment"] for row in csv.DictReader(file)] == ["tiny-inner_lr-0.01", "tiny-inner_lr-0.02"]
-    assert len((folder / "runs/table.txt").read_text().splitlines()) == 4
+    lines, notes = (folder / "runs/table.txt").read_text().split("\n\n")
+    assert len(lines.splitlines()) == 4 and "tiny-inner_lr-1e30: 0 of 1 seed, seed 0 failed: " in notes
     again = metarun(folder, *sweep, "--slurm", "hold")  # only what failed
     assert again.startswith("submitted 1 run as job ") and "(2 finished)" in again
     assert not (folder / "runs/tiny-inner_lr-1e30/seed-0/failure.txt").exists()

@@ -104,7 +104,7 @@ def test_another_spec_is_not_taken_for_the_one_in_the_queue():
         pass
     with lock.locked(new_submission(old, Path("runs")).lock):
         assert [len(some) for some in todo(old, Path("runs"), fresh=True)] == [0, 1]
-        with pytest.raises(RunError, match="queued or running with another spec: `metarun cancel` it first"):
+        with pytest.raises(RunError, match="another spec, train.steps: 40 -> 41: `metarun cancel` it first"):
             todo(new, Path("runs"), fresh=True)
     assert [len(some) for some in todo(new, Path("runs"), fresh=True)] == [1, 0]
     assert not old[0].directory.afresh.exists()

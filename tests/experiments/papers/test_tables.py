@@ -173,7 +173,10 @@ def test_csvs_that_are_read_and_written_again_are_the_same_bytes(tables):
     for path in read:
         assert table_as_csv(read_table(path)) == path.read_text()
     rows = read_frame(folder / "results.csv", DTYPES)
-    assert rows.to_csv(index=False, lineterminator="\n") == (folder / "results.csv").read_text()
+    text = (folder / "results.csv").read_text()
+    known = text.partition("\n")[0].split(",")  # columns that are newer are empty
+    assert rows.loc[:, known].to_csv(index=False, lineterminator="\n") == text
+    assert rows.drop(columns=known).isna().all(axis=None)
 
 
 @pytest.mark.parametrize("name", ["README.md", "experiments/results/README.md"])

@@ -43,7 +43,7 @@ def test_fault_12_runs_of_other_code_are_refused(code, cache_folder, tmp_path):
     run.directory.result.unlink()  # an unfinished run, with its checkpoint
     with pytest.raises(RunError, match=OTHER_CODE):
         train(run)
-    longer = load("quickstart/protonet", [*CHANGES, "train.steps=3", "name=longer"]).experiment
+    longer = load("quickstart/protonet", [*CHANGES[:1], "train.steps=3", *CHANGES[2:], "name=longer"]).experiment
     assert train(Run.at(tmp_path, longer, 0)).train_steps == 3
     assert not (tmp_path / "longer/seed-0/checkpoints/step-2.npz").exists()  # it began at the beginning
     code("")  # of a package that is no longer known: a run without a note is nobody's other code

@@ -64,7 +64,7 @@ def test_fault_22_a_container_sees_a_part_of_the_hierarchy(process, path):
 
 def test_fault_22_runs_and_threads_follow_the_quota(process, monkeypatch):
     """Rejected: as many runs at a time, and as many threads, as the affinity has cores."""
-    monkeypatch.setattr(processors, "_affinity", lambda: 8)
+    monkeypatch.setattr(processors, "schedulable_cores", lambda: 8)
     for name in ("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS"):
         monkeypatch.delenv(name, raising=False)
     for granted, wanted in (("50000 100000", 1), ("250000 100000", 3), ("900000 100000", 8), ("max 100000", 8)):

@@ -31,7 +31,8 @@ def test_a_run_of_an_earlier_version_is_resumed(tmp_path, cache_folder):
     before = rows_of(directory)
     assert directory.step == 10 and experiment.digest == "87d22718244154c0"
     row = train(Run(experiment, 0, directory))
-    assert rows_of(directory)[: len(before)] == before  # seconds too: these steps were not done again
+    for old, now in zip(before, rows_of(directory), strict=False):  # seconds too: these steps were not done again
+        assert {name: now[name] for name in old} == old
     assert row.train_steps == 60 and row.spec_digest == experiment.digest
     assert (row.episodes_digest, row.content_digest) == ("64fffcfece5768c5", "01fb6178a08f340b")
 

@@ -8,7 +8,6 @@ from PIL import Image
 
 from metarun.experiments.config.load import former_digest, load
 from metarun.experiments.errors import Interrupted, RunError
-from metarun.experiments.evaluation import record
 from metarun.experiments.evaluation.retest import evaluate
 from metarun.experiments.figures.finished import runs_below
 from metarun.experiments.figures.seeds import seed_groups
@@ -16,6 +15,7 @@ from metarun.experiments.reports.compare import difference_of_tasks, with_episod
 from metarun.experiments.reports.table import lines_of, read_results
 from metarun.experiments.runs.continuation import shorter_run
 from metarun.experiments.runs.run import Run
+from metarun.experiments.training import loop
 from metarun.experiments.training.steps import TrainingSteps
 from metarun.experiments.training.train import train
 
@@ -57,11 +57,11 @@ def few(tmp_path, own_cache, eagerly):
 @pytest.fixture
 def stop_in_the_test(monkeypatch):
     def stop(run):
-        def raises(*_):
+        def raises(*_, **__):
             raise Interrupted("stopped")
 
         with monkeypatch.context() as patch, pytest.raises(Interrupted):
-            patch.setattr(record, "test_of", raises)
+            patch.setattr(loop, "record", raises)
             train(run)
 
     return stop
@@ -82,7 +82,7 @@ def as_before(run):
     return digest
 
 
-@pytest.mark.parametrize("older", [False, True])
+@pytest.mark.parametrize("older", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_fault_17_a_moved_folder_is_the_same(few, tmp_path, stop_in_the_test, monkeypatch, older):
     """It may be behind a link or under another name, with a row and without, also if an older version began the run.
 
@@ -111,7 +111,7 @@ def evaluate_fails(run):
     return True
 
 
-@pytest.mark.parametrize("older", [False, True])
+@pytest.mark.parametrize("older", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_fault_17_seeds_from_two_mounts_are_one_line(few, tmp_path, older):
     """Tables, figures and comparisons see one experiment, and a longer training continues the one of the other mount.
 

@@ -20,7 +20,11 @@ pytestmark = pytest.mark.usefixtures("cache_folder", "eagerly")
 
 
 @pytest.mark.parametrize(
-    "name", [*TRAINED, *(pytest.param(f"{name}, resumed", marks=pytest.mark.slow) for name in TRAINED)]
+    "name",
+    [
+        *(pytest.param(name, marks=pytest.mark.slow) if name == "rl2" else name for name in TRAINED),  # long eagerly
+        *(pytest.param(f"{name}, resumed", marks=pytest.mark.slow) for name in TRAINED),
+    ],
 )
 def test_fault_30_every_trained_algorithm_meets_the_requirements(name, monkeypatch):
     name, _, resumed = name.partition(", ")
@@ -110,7 +114,12 @@ def impure(model):
         (learning_from_tests, "a test gives values of tasks and changes nothing", "differs in a second test"),
         (one_number, "a test gives values of tasks and changes nothing", "a value a task"),
         (seedless, "the seed decides the first weights", "two seeds give the same weights"),
-        (random, "resumed runs and repeated runs are equal, bit for bit", "other bits at a second time"),
+        pytest.param(
+            random,
+            "resumed runs and repeated runs are equal, bit for bit",
+            "other bits at a second time",
+            marks=pytest.mark.slow,
+        ),
         (still, "dtypes; a step is finite and changes weights", "changes no parameter"),
         (infinite, "dtypes; a step is finite and changes weights", "loss is not finite"),
         (alone, "two workers make the step of one, or are refused", "average with `share.mean`"),

@@ -9,13 +9,13 @@ import tensorflow as tf
 
 from metarun.experiments.config.load import load
 from metarun.experiments.errors import Interrupted, RunError
-from metarun.experiments.evaluation import record
 from metarun.experiments.evaluation.retest import evaluate
-from metarun.experiments.jobs.submit import prepare, todo
+from metarun.experiments.jobs.prepare import prepared
+from metarun.experiments.jobs.submit import todo
 from metarun.experiments.reports.table import lines_of, read_results
 from metarun.experiments.runs.rows import read_row
 from metarun.experiments.runs.run import Run
-from metarun.experiments.training import memory
+from metarun.experiments.training import loop, memory
 from metarun.experiments.training.steps import TrainingSteps
 from metarun.experiments.training.train import train
 
@@ -48,11 +48,11 @@ def stop_in_the_test(monkeypatch):
     """Return a function that trains a run to its last step and raises an error in the test."""
 
     def stop(run, error=None):
-        def raises(*_):
+        def raises(*_, **__):
             raise error or Interrupted("stopped")
 
         with monkeypatch.context() as patch, pytest.raises((Interrupted, RunError)) as told:
-            patch.setattr(record, "test_of", raises)
+            patch.setattr(loop, "record", raises)
             train(run)
         assert run.directory.step == 8 and not run.directory.finished
         return str(told.value)
@@ -104,7 +104,8 @@ def test_fault_16_the_advice_after_too_little_memory_works(tiny, stop_in_the_tes
     no_step()
     run = tiny(advised[1])
     todo([run], run.directory.path.parents[1])
-    prepare([run])  # for a job, which reads the spec of the folder
+    with prepared([run]):  # for a job, which reads the spec of the folder
+        pass
     assert load(run.directory.spec).experiment.validation.query == 5
     row = train(run)
     assert row.query == 2 and row.spec_digest == tiny(advised[1], "validation.query=5").experiment.digest
@@ -159,7 +160,7 @@ def test_a_run_that_is_queued_or_running_keeps_its_test(tiny, stop_in_the_test, 
     changed = tiny("test.episodes=6")
     with tiny().directory.locked():
         assert todo([tiny()], tmp_path / "runs")[1]
-        with pytest.raises(RunError, match=r"queued or running with another spec, test\.episodes: 10 -> 6 .*-s name="):
+        with pytest.raises(RunError, match=r"queued or running with another spec, test\.episodes: 10 -> 6: .*-s name="):
             todo([changed], tmp_path / "runs")
     assert todo([changed], tmp_path / "runs")[0] == [changed]
 
@@ -188,6 +189,7 @@ def test_advice_on_memory_before_the_first_step_works(tiny, monkeypatch, capsys)
     """The advice of the error makes another spec; the failed attempt is set aside, never lost."""
     with monkeypatch.context() as patch, pytest.raises(RunError, match="lower train.way or train.query"):
         patch.setattr(memory, "available_bytes", lambda: 1)
+        patch.setattr(loop, "foresee_tasks", lambda *_: None)  # they would be told first
         train(tiny())
     assert tiny().directory.failure.is_file()
     run = tiny("train.query=2")
