@@ -64,7 +64,7 @@ class StopSignal:
             then: where the same command resumes, for the message of Interrupted; "" if there is nothing to resume.
         """
         self.then = then
-        self._former: Mapping[int, object] = {}
+        self._former: Mapping[signal.Signals, object] = {}
 
     def __enter__(self) -> StopSignal:
         outermost = not _process.blocks
