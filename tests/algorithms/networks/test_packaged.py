@@ -120,7 +120,7 @@ def test_every_learner_trains_a_keras_model(make_source, name):
     assert ALGORITHMS[name].has_head or averages and averages <= saved
 
 
-@pytest.mark.parametrize("name", ["maml", "protonet"])
+@pytest.mark.parametrize("name", [pytest.param("maml", marks=pytest.mark.slow), "protonet"])
 def test_fault_10_a_recurrent_network_of_a_package_trains(make_source, name):
     """Rejected: GRU told to draw random numbers, or to keep running averages. XLA has derivatives of its loop."""
 

@@ -61,7 +61,10 @@ def test_tasks_are_of_their_split_and_seed(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("algorithm", "every"),
-    [("{name: maml, inner_lr: 0.01}", 1), ("{name: reptile, inner_lr: 0.01, inner_batch: 5, serial: true}", 3)],
+    [
+        ("{name: maml, inner_lr: 0.01}", 1),
+        pytest.param("{name: reptile, inner_lr: 0.01, inner_batch: 5, serial: true}", 3, marks=pytest.mark.slow),
+    ],
 )
 def test_fault_09_a_row_has_the_learning_rate_of_its_step(tmp_path, monkeypatch, algorithm, every):
     """Read the rates after a stop, of steps of several updates, and in TensorBoard. Rejected: that of the next step."""

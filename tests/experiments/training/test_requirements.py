@@ -16,13 +16,14 @@ from metarun.experiments.training import conformance, train
 from metarun.experiments.training.conformance import CHECKS, OF_EPISODES, examine, example, resumed_runs_are_equal
 
 TRAINED = [name for name, entry in ALGORITHMS.items() if KINDS[entry.kind].is_trained]
+LONG = ("maml", "matchingnet", "reptile", "rl2")  # which other tests try, too
 pytestmark = pytest.mark.usefixtures("cache_folder", "eagerly")
 
 
 @pytest.mark.parametrize(
     "name",
     [
-        *(pytest.param(name, marks=pytest.mark.slow) if name == "rl2" else name for name in TRAINED),  # long eagerly
+        *(pytest.param(name, marks=pytest.mark.slow) if name in LONG else name for name in TRAINED),
         *(pytest.param(f"{name}, resumed", marks=pytest.mark.slow) for name in TRAINED),
     ],
 )
