@@ -194,8 +194,11 @@ def _content(path: Path) -> Any:
     return [*_rows(lines)] if path.suffix == ".csv" else [] if path.name.startswith("table.") else lines
 
 
-def _timeless(value: dict[str, Any]) -> dict[str, Any]:
-    return {name: each for name, each in value.items() if name not in TIMES}
+def _timeless(value: Any) -> Any:
+    """Return the content of a JSON file without times."""
+    if isinstance(value, list):
+        return [_timeless(each) for each in value]
+    return {name: each for name, each in value.items() if name not in TIMES} if isinstance(value, dict) else value
 
 
 def _rows(lines: Sequence[str]) -> Iterator[list[str]]:

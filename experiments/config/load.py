@@ -258,7 +258,8 @@ def _right_part(values: Mapping[str, Any], wrong: Collection[Key]) -> Experiment
         made = model.model_construct(set(known), **known)
         misspelt = (difflib.get_close_matches(name, model.model_fields, n=1) for name in given if name not in known)
         for name in wrong.union(*misspelt):
-            vars(made).pop(str(name), None)
+            if name != "name" or model is Experiment:  # that of an algorithm, network or dataset has chosen the model
+                vars(made).pop(str(name), None)
         return made
 
     sections = {}

@@ -508,3 +508,10 @@ def test_fault_07_published_accuracies_that_are_no_percentages_are_refused(tmp_p
 def test_published_numbers_that_may_be_right_are_taken(tmp_path, published, overrides):
     (tmp_path / "tiny.yaml").write_text(TINY.replace("PUBLISHED", published))
     assert load(tmp_path / "tiny.yaml", overrides).experiment.published
+
+
+def test_a_misspelt_name_beside_the_name_is_an_unknown_key(tmp_path):
+    """Rejected: an algorithm without its name, which ends the checks in a traceback."""
+    (tmp_path / "child.yaml").write_text("extends: quickstart/protonet\nname: child\nalgorithm: {nam: protonet}\n")
+    with pytest.raises(SpecError, match="algorithm.nam: unknown key of protonet; did you mean name?"):
+        load(tmp_path / "child.yaml")
