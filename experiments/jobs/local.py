@@ -16,6 +16,7 @@ from pathlib import Path
 
 from ...datasets.sharing import share
 from ..errors import Interrupted, RunError
+from ..runs import environments
 from ..runs.directory import RunDirectory
 from ..runs.run import Run
 from ..system import lock
@@ -80,7 +81,8 @@ def run_here(
         while waiting and not stop.requested or running:
             while waiting and free and not stop.requested:
                 run, gpu = waiting.pop(0), free.pop(0)
-                process = spawn.Process(target=_work, args=(str(run.directory.path), run.tests, threads, gpu))
+                own = threads_of(run.directory, threads)
+                process = spawn.Process(target=_work, args=(str(run.directory.path), run.tests, own, gpu))
                 with postponed():  # until the new process notes signals itself
                     process.start()
                 running[process.sentinel] = run, process, gpu
@@ -102,6 +104,17 @@ def run_here(
         if stop.requested:
             raise Interrupted("stopped; the same command resumes from the newest checkpoints")
     return failed
+
+
+def threads_of(directory: RunDirectory, share: int) -> int:
+    """Return the threads of a run: those with which it began, so that it ends with the same bits, or its share.
+
+    Args:
+        directory: the folder of the run.
+        share: threads of a run that begins now.
+    """
+    begun = environments.read(directory.environment) if directory.step else []
+    return min(begun[-1].get("intra_op_threads", share), cores()) if begun else share
 
 
 def _work(path: str, tests: Sequence[dict], threads: int, gpu: str | None) -> None:

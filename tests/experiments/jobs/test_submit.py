@@ -18,7 +18,7 @@ from metarun.experiments.errors import RunError, SpecError
 from metarun.experiments.jobs import job
 from metarun.experiments.jobs.arrays import arrays
 from metarun.experiments.jobs.job import MOST_RESTARTS, count_restarts
-from metarun.experiments.jobs.local import devices
+from metarun.experiments.jobs.local import devices, threads_of
 from metarun.experiments.jobs.prepare import prepared
 from metarun.experiments.jobs.settings import settled
 from metarun.experiments.jobs.slurm import minutes
@@ -308,3 +308,13 @@ def test_fault_15_a_local_job_that_asked_for_a_gpu_fails_without_one(tmp_path, m
     said = Path("runs/tiny/seed-0/failure.txt").read_text()
     assert said.startswith("a GPU is asked for, and there is a GPU (nvidia-smi lists NVIDIA H200")
     assert "but TensorFlow does not see it" in said
+
+
+def test_fault_11_a_local_run_goes_on_with_the_threads_that_it_began_with(tmp_path):
+    """Rejected: all cores for the last run of a sweep that is submitted again, which changes its last bits."""
+    run = RunDirectory(tmp_path)
+    run.environment.write_text('[{"step": 0, "intra_op_threads": 1}]')
+    assert threads_of(run, 2) == 2  # nothing that is kept was trained
+    run.checkpoints.mkdir()
+    run.checkpoint(7).touch()
+    assert threads_of(run, 2) == 1 and threads_of(run, 1) == 1
