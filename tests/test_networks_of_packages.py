@@ -82,6 +82,7 @@ def test_a_network_of_another_package_trains(installed, tmp_path):
         assert f"metarun.networks {name} of mistaken" in done.stderr and f"is left out: {wrong}" in done.stderr
 
 
+@pytest.mark.slow  # the requirements of check-plugin try it for every learner
 def test_a_resumed_run_has_the_same_bits(installed, tmp_path):
     """A shorter training is the beginning of a longer one, the moving averages of the Keras model included."""
     rows = []

@@ -105,7 +105,7 @@ def undisturbed(tmp_path_factory):
         pytest.param("maml of images", signal.SIGKILL, marks=pytest.mark.slow),
         pytest.param("compiled maml of images", signal.SIGKILL, marks=pytest.mark.slow),
         pytest.param("reptile", signal.SIGKILL, marks=pytest.mark.slow),
-        ("protonet", signal.SIGKILL),
+        pytest.param("protonet", signal.SIGKILL, marks=pytest.mark.slow),
         pytest.param("rl2", signal.SIGKILL, marks=pytest.mark.slow),
     ],
 )
