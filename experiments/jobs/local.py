@@ -61,7 +61,11 @@ def submitted_here(runs: Sequence[Run], out: Path) -> Iterator[Submission]:
 
 
 def run_here(
-    runs: Sequence[Run], submission: Submission, free: Sequence[str | None], tell: Callable[[str], object]
+    runs: Sequence[Run],
+    submission: Submission,
+    free: Sequence[str | None],
+    tell: Callable[[str], object],
+    at_once: int | None = None,
 ) -> list[Path]:
     """Train all runs, one process per free device, and return the folders of runs that failed or were cancelled.
 
@@ -70,11 +74,13 @@ def run_here(
         submission: their submission, which notes the runs that ended.
         free: the device of each process, as `devices` returns them.
         tell: prints a line about a run that ended.
+        at_once: processes that share the cores; default: one for each of `free`. It is the number for the whole sweep
+            where some of its runs are finished, since threads decide the last bits of a run.
 
     Raises:
         Interrupted: this process was stopped. It has stopped its runs and waited for their checkpoints.
     """
-    free, threads = list(free), max(1, cores() // len(free))
+    free, threads = list(free), max(1, cores() // (at_once or len(free)))
     waiting, running, failed = list(runs), {}, []
     spawn = multiprocessing.get_context("spawn")
     with StopSignal() as stop, stop.held():

@@ -94,7 +94,9 @@ def submit(
                 with prepared(missing, fresh):
                     submission = held.enter_context(submitted_here(missing, out))
         if submission:
-            failed = run_here(missing, submission, free, report)
+            failed = run_here(
+                missing, submission, free, report, len(devices_for(len(runs), clusters.values(), settings))
+            )
     has_table = executor == "local" or not missing and not alive
     if has_table:
         write_table(str(out), paper)
