@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..errors import SpecError
-from .experiment import Cluster, Experiment
+from .cluster import Cluster
+from .experiment import Experiment
 
 Kind = Literal["spec", "table", "cluster"]
 TABLE = ("title", "cells", "part_of", "columns", "methods", "specs", "runs", "source", "overrides", "published")

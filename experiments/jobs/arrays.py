@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...datasets.errors import counted
 from ...datasets.images.cache import folder
-from ..config.experiment import Cluster
+from ..config.cluster import Cluster
 from ..errors import RunError, warn
 from ..runs.run import Run
 from .job import Paper, plainly, work, write_table

@@ -12,8 +12,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from ..config.cluster import Cluster
 from ..config.document import read
-from ..config.experiment import Cluster, Section
+from ..config.experiment import Section
 from ..config.kinds import refuse_other
 from ..config.messages import mistakes
 from ..errors import SpecError

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 from ...datasets.availability import absent, needs, unusable
 from ...datasets.errors import DataError, counted
 from ..config.checks import unshareable
-from ..config.experiment import Cluster, Experiment
+from ..config.cluster import Cluster
+from ..config.experiment import Experiment
 from ..errors import RunError, SpecError
 from ..runs.run import Run
 from ..system import lock

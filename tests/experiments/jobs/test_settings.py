@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from metarun.cli.validate import command as validate
 from metarun.datasets.errors import DataError
-from metarun.experiments.config.experiment import Cluster
+from metarun.experiments.config.cluster import Cluster
 from metarun.experiments.errors import RunError, SpecError
 from metarun.experiments.jobs.arrays import for_table, options
 from metarun.experiments.jobs.submit import preview

@@ -12,7 +12,7 @@ import slurm_jobs
 from click.testing import CliRunner
 
 from metarun.cli.main import metarun as group
-from metarun.experiments.config.experiment import Cluster
+from metarun.experiments.config.cluster import Cluster
 from metarun.experiments.config.load import load
 from metarun.experiments.errors import RunError, SpecError
 from metarun.experiments.jobs import job
