@@ -42,7 +42,7 @@ def test_two_steps_of_rl2(works, name):
 
 
 def test_the_rate_of_the_machine_is_the_larger_of_two(monkeypatch):
-    """Rejected: the one before the steps alone, which other work on the machine may have halved."""
+    """Reject the one before the steps alone, which other work on the machine may have halved."""
     rates = {tf.float32: iter([10.0, 20.0]), tf.bfloat16: iter([40.0, 30.0])}
     monkeypatch.setattr(module, "matrix_rate", lambda dtype: next(rates[dtype]))
     tiny = ["network={name: mlp, hidden: [8]}", "train.way=2", "train.query=1", "test.episodes=20"]

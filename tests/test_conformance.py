@@ -37,7 +37,7 @@ def test_regression(name):
 
 
 def test_classical_methods_are_tested_by_their_rules():
-    """Trained ones are found by test_requirements.py."""
+    """Compare with the rules; test_requirements.py finds those that are trained."""
     classical = {name for name, entry in ALGORITHMS.items() if entry.kind == "classical"}
     assert classical == {*bandits.RULES, *mdps.PLANS, "random"}
 

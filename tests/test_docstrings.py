@@ -1,7 +1,7 @@
 """Docstrings: every public name has one, it says what it is or what it does, and examples in them run.
 
-Tests, benchmarks and scripts need none; those that they have keep the same rules. The docstring of a test is the
-statement that it checks, or the wrong variant that it rejects.
+Tests, benchmarks and scripts need none; those that they have keep the same rules. The docstring of a test says what it
+does (Read, Compare) or names the wrong variant that it rejects (Reject). Older ones are statements.
 """
 
 import ast

@@ -39,7 +39,7 @@ FOLDERS = ("bin", "home/.pyenv/versions/3.12.1/bin", "home/.local/share/uv/pytho
 
 
 def test_python3_is_taken_if_it_is_supported(install, find):
-    """Rejected: the newest, which is not what `python3` means to the user."""
+    """Reject the newest, which is not what `python3` means to the user."""
     python3 = install("bin/python3", "3.11")
     install("bin/python3.13", "3.13")
     found = find()
@@ -57,7 +57,7 @@ def test_another_python_is_found_if_python3_is_not_supported(install, find, vers
 
 
 def test_the_newest_is_taken(install, find):
-    """Rejected: the first one of the PATH, or one that does not run, as pyenv's shims of versions not chosen."""
+    """Reject the first one of the PATH, or one that does not run, as pyenv's shims of versions not chosen."""
     install("bin/python3.11", "3.11")
     install("bin/python3.13", "").write_text("#!/bin/sh\nexit 127\n")
     python = install(f"{FOLDERS[1]}/python3.12", "3.12")

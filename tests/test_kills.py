@@ -13,13 +13,14 @@ def kills(script):
 @pytest.mark.slow
 @pytest.mark.parametrize("work", ["train", "test", "tune", "submit"])
 def test_killed_at_random_moments(kills, tmp_path, cache_folder, work):
-    """Two kills of each, and one other signal. Rejected: a file that differs, and a command that fails when resumed."""
+    """Send two kills to each, and one other signal. Rejected: a file that differs, and a command that fails when
+    resumed."""
     done = kills.killed(work, 3, 3, ["KILL", "KILL", "INT"], random.Random(work), tmp_path)
     assert done.kills == 3 and not done.problems
 
 
 def test_what_differs_is_found(kills, tmp_path):
-    """Rejected: a comparison that overlooks a number, a row, a file or an array; times are none of them."""
+    """Reject a comparison that overlooks a number, a row, a file or an array; times are none of them."""
     run = tmp_path / "tiny" / "seed-0"
     run.mkdir(parents=True)
 

@@ -122,7 +122,7 @@ def error(found, expected):
     ],
 )
 def test_labels_and_softmax_are_taken_as_they_are_meant(make, labels):
-    """Rejected: first order; softmax outputs as logits."""
+    """Reject first order; softmax outputs as logits."""
     tasks = drawn()
     given = relabelled(tasks, LABELS[labels])
     model = make()
@@ -139,7 +139,7 @@ def test_labels_and_softmax_are_taken_as_they_are_meant(make, labels):
 
 
 def test_the_losses_of_the_model_are_in_the_inner_and_in_the_outer_loss():
-    """Rejected: none of them, or none in the inner or in the outer loss. The second update is as exact as the first."""
+    """Reject none of them, or none in the inner or in the outer loss. The second update is as exact as the first."""
     tasks, penalties = (
         drawn(),
         {"kernel_regularizer": keras.regularizers.L2(L2), "activity_regularizer": keras.regularizers.L2(L2)},
@@ -168,7 +168,7 @@ def test_the_losses_of_the_model_are_in_the_inner_and_in_the_outer_loss():
     ],
 )
 def test_fault_10_an_optimizer_that_scales_losses_makes_steps_of_the_same_size(outer):
-    """Rejected: steps smaller by the scale, and a meta-loss that is told with it."""
+    """Reject steps smaller by the scale, and a meta-loss that is told with it."""
     tasks, model = drawn(), network()
     weights = weights_of(model)
     expected = by_hand(dense_loss(), weights, tasks)
@@ -179,7 +179,7 @@ def test_fault_10_an_optimizer_that_scales_losses_makes_steps_of_the_same_size(o
 
 
 def test_fault_10_half_precision_moves_as_far_as_single_precision():
-    """The optimizer is the one that Keras wraps by itself. A step that overflows leaves weights and averages finite."""
+    """Take the optimizer that Keras wraps by itself. A step that overflows leaves weights and averages finite."""
     tasks, steps, start = drawn(dtype=np.float32), {}, None
     for policy in ("mixed_float16", "float32"):
         parts = [layers.Dense(4, "tanh", dtype=policy), layers.BatchNormalization(dtype=policy)]
@@ -201,7 +201,7 @@ def test_fault_10_half_precision_moves_as_far_as_single_precision():
 
 
 def test_fault_10_recurrent_layers_are_exact():
-    """LSTM, against its equations by hand. Rejected: first order."""
+    """Compare LSTM with its equations by hand. Rejected: first order."""
     tasks = drawn(tasks=2, shape=(3, 2))
     model = model_of(layers.LSTM(2, dtype="float64"), dense(3), shape=(3, 2))
     weights = weights_of(model)
@@ -223,7 +223,7 @@ def test_fault_10_recurrent_layers_are_exact():
 
 @pytest.mark.parametrize("kind", ["GRU", "SimpleRNN"])
 def test_fault_10_recurrent_layers_are_refused_only_where_they_draw(kind):
-    """Rejected: a layer that could draw random numbers, and does not, told to draw them."""
+    """Reject a layer that could draw random numbers, and does not, told to draw them."""
     layer = getattr(layers, kind)
     KerasNetwork(model_of(layer(2, dtype="float64"), dense(3), shape=(3, 2)))
     for rate, refused in (("dropout", KerasNetwork), ("recurrent_dropout", lambda m: moved(m, drawn(shape=(3, 2))))):
@@ -243,7 +243,7 @@ class Counting(layers.Layer):
 
 
 def test_an_update_is_traced_once_and_again_only_for_what_is_new():
-    """Rejected: a trace per call, per inner optimizer, per learning rate or per size; one that misses what changed."""
+    """Reject a trace per call, per inner optimizer, per learning rate or per size; one that misses what changed."""
     counting = Counting(dtype="float64")
     model, tasks = model_of(counting, dense(4, "tanh", name="first"), dense(3)), drawn()
     outer, counts, counting.calls = optimizers.SGD(1.0), [], 0
@@ -276,7 +276,7 @@ def test_an_update_is_traced_once_and_again_only_for_what_is_new():
 
 
 def test_it_is_the_same_inside_a_function_of_tensorflow():
-    """Tasks of a data set, in a loop, whose number is not known when it is traced. Rejected: a loop that learns not."""
+    """Trace a loop over tasks of a data set whose number is not known. Rejected: a loop that learns not."""
     tasks, outside, inside = drawn(tasks=4), network(), network()
     inner, outer, other = optimizers.SGD(ALPHA), optimizers.Adam(0.1), optimizers.Adam(0.1)
 
@@ -315,7 +315,7 @@ def test_what_is_kept_ends_with_the_model_and_with_the_optimizer(tmp_path):
 
 
 def test_several_inputs_and_equal_names():
-    """Both give the update of one plain model. Rejected: layers of one name that share their weights."""
+    """Compare both with the update of one plain model. Rejected: layers of one name that share their weights."""
     tasks = drawn()
     expected = moved(network(), tasks)
 
@@ -347,7 +347,7 @@ def test_several_inputs_and_equal_names():
 
 
 def test_moving_averages_follow_the_queries_of_adapted_models():
-    """Afterwards `predict` is near the training mode. Rejected: averages at 0 and 1; those of the support set."""
+    """Find `predict` near the training mode afterwards. Rejected: averages at 0 and 1; those of the support set."""
     momentum, epsilon = 0.75, 1e-3
     norm = layers.BatchNormalization(momentum=momentum, epsilon=epsilon, dtype="float64")
     model, tasks = model_of(dense(4), norm, dense(3)), drawn(queries=40)
@@ -386,7 +386,7 @@ def test_moving_averages_follow_the_queries_of_adapted_models():
 
 
 def test_other_threads_have_the_moments_of_tensorflow():
-    """Rejected: a replaced function, which another thread would use while a model is applied here."""
+    """Reject a replaced function, which another thread would use while a model is applied here."""
     x, original, found = tf.constant([[1.0], [2.0], [4.0]]), tf.nn.moments, {}
 
     def second_derivative(name):
@@ -410,7 +410,7 @@ def test_other_threads_have_the_moments_of_tensorflow():
 
 
 def test_the_optimizers_and_constraints_act_as_in_keras():
-    """Rejected: an outer schedule that stands still, a constraint that is dropped in the inner or the outer step."""
+    """Reject an outer schedule that stands still, a constraint that is dropped in the inner or the outer step."""
     tasks, rates = drawn(), optimizers.schedules.ExponentialDecay(1.0, 1, 0.5)
     model, outer = network(), optimizers.SGD(rates)
     for rate in (1.0, 0.5, 0.25):

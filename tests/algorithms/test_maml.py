@@ -304,7 +304,7 @@ def test_the_plain_function_learns_and_refuses_what_it_cannot_differentiate():
 
 
 def test_targets_need_no_axis_of_one():
-    """Rejected: each prediction compared with every target, which `[T, N]` and `[T, N, 1]` broadcast to where N = T."""
+    """Reject each prediction compared with every target, which `[T, N]` and `[T, N, 1]` broadcast to where N = T."""
     predictions, targets = tf.constant([[[1.0], [2.0]], [[3.0], [5.0]]]), tf.constant([[1.0, 4.0], [3.0, 6.0]])
     for told in (targets, targets[..., None]):
         np.testing.assert_allclose(mean_squared_error(predictions, told), [2.0, 0.5])

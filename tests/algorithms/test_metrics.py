@@ -22,7 +22,7 @@ def logits():
 @pytest.mark.parametrize("broken", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("place", [0, 3])
 def test_fault_02_an_output_that_is_not_finite_is_a_wrong_answer(broken, place):
-    """Rejected: argmax of NaN, which is class 0; a likelihood over the other queries; bins without the query."""
+    """Reject argmax of NaN, which is class 0; a likelihood over the other queries; bins without the query."""
     whole, part = logits(), logits()
     part[1, 1, 2, place] = broken
     before = {name: value.numpy() for name, value in classification_metrics(whole, LABELS, (0, 1)).items()}
@@ -40,7 +40,7 @@ def test_fault_02_an_output_that_is_not_finite_is_a_wrong_answer(broken, place):
 
 @pytest.mark.parametrize("broken", [np.nan, np.inf, 1e30])
 def test_fault_02_a_prediction_that_is_not_finite_is_infinitely_wrong(broken):
-    """Rejected: an error of NaN, which is neither above nor below another; 1e30 has a square that no float32 holds."""
+    """Reject an error of NaN, which is neither above nor below another; 1e30 has a square that no float32 holds."""
     predictions = np.zeros((2, 3, 4, 1), np.float32)
     predictions[1, 1, 2] = broken
     found = regression_metrics(predictions, np.ones((3, 4, 1), np.float32), (0, 5))
@@ -50,7 +50,7 @@ def test_fault_02_a_prediction_that_is_not_finite_is_infinitely_wrong(broken):
 
 @pytest.mark.parametrize("box", [False, True])
 def test_fault_02_a_policy_whose_outputs_are_not_finite_earns_nothing(eagerly, box):
-    """Rejected: the reward of always choosing arm 0, which is what argmax makes of NaN."""
+    """Reject the reward of always choosing arm 0, which is what argmax makes of NaN."""
     source = DependentBandit(episodes=3, box=box)
     learner = RL2(source, GRUOptions(units=4), keras.optimizers.Adam, RL2Options(minibatch=2))
     trials = source.sample("test", 0, 4, 0)

@@ -31,7 +31,7 @@ def test_one_query_and_the_others(make_source, name, protocol):
 
 
 def test_inductive_is_each_query_beside_all_supports(make_source):
-    """Rejected: the answer for another image of its batch, here the first support image."""
+    """Reject the answer for another image of its batch, here the first support image."""
     batch = make_source(dtype="float64").sample("test", 0, 2, Shape(3, 2, 2), seed=0)
     network = feedforward.build(Conv4Options(filters=4), (16, 16, 1), 3, "float64", seed=0)
     found = predict_queries(network, network.parameters, batch, "inductive").numpy()

@@ -42,7 +42,7 @@ def test_inputs_are_those_of_the_recipe(source):
 
 
 def test_memory_crosses_episodes_and_not_trials(source):
-    """Rejected: memory cleared at the end of an episode, which gives other distributions from step 2 on."""
+    """Reject memory cleared at the end of an episode, which gives other distributions from step 2 on."""
     one = learner(source)
     trials = source.sample("train", 0, 4, seed=0)
     rollout = one.play(trials)

@@ -160,7 +160,7 @@ def test_a_user_without_a_home_has_no_settings(monkeypatch):
 
 
 def test_train_refuses_a_sweep_and_shows_the_command_for_it():
-    """Rejected: a command with options that submit does not have, and a value in quotes taken for a sweep."""
+    """Reject a command with options that submit does not have, and a value in quotes taken for a sweep."""
     told = metarun("train", "quickstart/maml", "-s", "train.steps=1,2", "--offline", "--seed", "3", code=2).stderr
     sweep = "metarun submit quickstart/maml -s train.steps=1,2 --seed 3 --executor local\n"
     assert told.startswith("-s train.steps=1,2: train takes one value") and told.endswith(f"to sweep: {sweep}")
@@ -174,7 +174,7 @@ def test_schema_is_json_schema():
 
 
 def test_errors_know_their_exit_code():
-    """Rejected: the name of a class decides, so that a subclass or another class of that name is told otherwise."""
+    """Reject the name of a class decides, so that a subclass or another class of that name is told otherwise."""
     from metarun.datasets.errors import DataError
     from metarun.experiments.errors import Interrupted, InUse, SpecError
     from metarun.experiments.system.failures import explain
@@ -223,7 +223,7 @@ def test_mistakes_of_two_files_of_one_name_are_told_apart(tmp_path):
 
 
 def test_a_run_that_began_again_goes_on_without_fresh(monkeypatch, capsys):
-    """Rejected: the words of a run without --fresh, whose command would throw away what was done."""
+    """Reject the words of a run without --fresh, whose command would throw away what was done."""
     from metarun.cli.errors import report
     from metarun.experiments.errors import Interrupted
 

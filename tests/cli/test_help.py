@@ -61,7 +61,7 @@ def understood(arguments):
 
 
 def test_a_wrong_example_is_found(folder):
-    """Rejected: a check that takes options, folders and keys for words that nobody reads."""
+    """Reject a check that takes options, folders and keys for words that nobody reads."""
     for wrong in ("table runs --fromat csv", "compare runs/nothing", "list things", "reproduce x --budget 2"):
         with pytest.raises(click.UsageError):
             understood(shlex.split(wrong))

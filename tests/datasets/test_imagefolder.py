@@ -204,7 +204,7 @@ class TestWhatIsLeftOut:
 
     @pytest.mark.parametrize("ending", ["tif", "TIFF", "gif", "jfif", "jpe", "webp", "bmp", "dib", "ppm", "pgm", "jp2"])
     def test_fault_05_every_format_that_is_safe_is_read(self, root, capsys, ending):
-        """A class of eight .tif was gone. Rejected: the class without these images."""
+        """Read a class of eight .tif, which was gone. Rejected: the class without these images."""
         kind = "PPM" if ending == "pgm" else decode.FORMATS[f".{ending.lower()}"]
         before = self.pixels(self.build(root))["c0"]
         for path in (root / "c0").glob("*.png"):
@@ -340,7 +340,7 @@ class TestWhatIsLeftOut:
             self.build(root).check("train", Shape(2, 2, 2))
 
     def test_a_changed_image_alone_is_decoded_again(self, root, monkeypatch):
-        """Rejected: the old pixels of the changed image, and the whole folder again."""
+        """Reject the old pixels of the changed image, and the whole folder again."""
         before = self.pixels(self.build(root))
         read, original = [], decode.read
         monkeypatch.setattr(decode, "read", lambda path, *rest: read.append(path) or original(path, *rest))
@@ -363,7 +363,7 @@ class TestDepth:
 
     @pytest.mark.parametrize("form", ["grey", "RGB", "RGBA"])
     def test_fault_06_significant_bits_are_honoured(self, form):
-        """Twelve bits in sixteen. Rejected: the largest value 16 of 255, and 17 grey levels."""
+        """Read twelve bits in sixteen. Rejected: the largest value 16 of 255, and 17 grey levels."""
         opaque = np.full((16, 16), 65535)
         channels = {"grey": [], "RGB": [self.LOW] * 3, "RGBA": [*[self.LOW] * 3, opaque]}[form]
         low = np.stack(channels, -1) if channels else self.LOW
@@ -373,7 +373,7 @@ class TestDepth:
             assert len(np.unique(self.levels(deep_png(low)))) == 17
 
     def test_fault_06_bits_that_were_scaled_to_sixteen_stay(self):
-        """The standard of PNG has it so. Rejected: values beyond 255, or all white."""
+        """Read what the standard of PNG has so. Rejected: values beyond 255, or all white."""
         for values in (self.LOW * 16, self.LOW * 16 + self.LOW // 256):
             assert abs(self.levels(deep_png(values, 12)) - self.RAMP).max() <= 1
         colours = np.stack([self.LOW * 16] * 3, -1)
@@ -423,7 +423,7 @@ class TestDepth:
 
 
 def test_a_request_to_stop_passes_through_the_decoder(monkeypatch):
-    """Rejected: a stop told as a damaged image."""
+    """Reject a stop told as a damaged image."""
 
     class Stopped(KnownError):
         pass

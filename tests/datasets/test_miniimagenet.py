@@ -240,7 +240,8 @@ class TestMiniImagenet:
             miniimagenet.import_from([tmp_path])
 
     def test_fault_03_names_of_classes_are_compared(self, tmp_path, capsys):
-        """Validation and test are classes of training. Rejected: "ready", since the numbers of classes are right."""
+        """Import a copy whose validation and test are classes of training. Rejected: "ready", since the numbers of
+        classes are right."""
         self.named(tmp_path / "good")
         miniimagenet.import_from([tmp_path / "good"])
         assert "warning" not in capsys.readouterr().err
@@ -267,7 +268,7 @@ class TestMiniImagenet:
 
     @pytest.mark.parametrize("named", [True, False])
     def test_fault_03_an_image_in_two_splits_is_refused(self, tmp_path, named):
-        """The pixels tell, not the names of files. Rejected: an import of whatever has the right numbers."""
+        """Compare pixels, not names of files. Rejected: an import of whatever has the right numbers."""
         (self.named if named else self.folders)(tmp_path)
         one, other = next((tmp_path / "train").glob("*/*")), next((tmp_path / "test").glob("*/*"))
         with Image.open(one) as image:
@@ -277,14 +278,20 @@ class TestMiniImagenet:
             miniimagenet.import_from([tmp_path])
 
     def test_fault_03_the_equal_images_of_the_original_are_none(self, tmp_path):
-        """Six images of it are in training and validation."""
+        """Take the original, whose classes n03888605 and n03535780 have equal images; other equal ones are refused."""
         self.named(tmp_path, n00="n03888605", n10="n03535780")
-        pairs = zip(
-            *(sorted((tmp_path / name).iterdir()) for name in ("train/n03888605", "val/n03535780")), strict=True
-        )
-        for one, other in pairs:
-            other.write_bytes(one.read_bytes())
+
+        def make_equal(name, other):
+            for path, copy in zip(*(sorted((tmp_path / each).iterdir()) for each in (name, other)), strict=True):
+                copy.write_bytes(path.read_bytes())
+
+        make_equal("train/n03888605", "val/n03535780")
         miniimagenet.import_from([tmp_path])
+        pools = miniimagenet.build(MiniImagenetOptions()).pools
+        assert "n03888605" in pools["train"].names and "n03535780" in pools["val"].names
+        make_equal("train/n03888605", "test/n01930112")
+        with pytest.raises(DataError, match="several splits"):
+            miniimagenet.import_from([tmp_path])
 
     def test_fault_03_copies_within_a_split_are_refused(self, tmp_path):
         self.named(tmp_path)
@@ -296,7 +303,8 @@ class TestMiniImagenet:
             miniimagenet.import_from([tmp_path])
 
     def test_fault_03_an_older_import_is_checked_when_it_is_read(self, tmp_path, monkeypatch):
-        """An older version imported anything of the right counts. Rejected: its copy is read, and verify says good."""
+        """Read what an older version imported: anything of the right counts. Rejected: its copy is read, and verify
+        says good."""
         self.named(tmp_path)
         other = next((tmp_path / "val").glob("*/*"))
         other.write_bytes(next((tmp_path / "train").glob("*/*")).read_bytes())

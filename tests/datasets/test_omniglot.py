@@ -190,7 +190,7 @@ class TestFetch:
 
     @pytest.mark.parametrize("value", ["0", "false", "No", "OFF", "", " 0 "])
     def test_fault_27_a_no_is_not_offline(self, address, monkeypatch, value):
-        """Rejected: every text that is not empty means yes."""
+        """Reject: every text that is not empty means yes."""
         monkeypatch.setenv("no_proxy", "127.0.0.1")
         monkeypatch.setenv("METARUN_OFFLINE", value)
         (path,) = download(address, {"a.zip": hashlib.md5(b"content").hexdigest()})

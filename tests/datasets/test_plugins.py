@@ -20,7 +20,7 @@ class Point:
 
 
 def test_a_request_to_stop_is_not_told_as_a_bad_package(monkeypatch, capsys):
-    """A signal may come while a package is imported. Rejected: the package is left out and the command goes on."""
+    """Send a signal while a package is imported. Rejected: the package is left out and the command goes on."""
     monkeypatch.setattr(plugins, "entry_points", lambda group: [Point(KnownError("stopped"))])
     with pytest.raises(KnownError, match="stopped"):
         plugins.plugins("metarun.datasets", (), lambda name, loaded: None)

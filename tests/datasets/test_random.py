@@ -48,7 +48,7 @@ def test_streams_purposes_and_indices_are_all_different():
 
 
 def test_no_two_purposes_or_streams_draw_the_same():
-    """Rejected: one number for two of them, such as amplitude and phase, which would then be one draw."""
+    """Reject one number for two of them, such as amplitude and phase, which would then be one draw."""
     assert len(set(PURPOSES.values())) == len(PURPOSES) and len(set(STREAMS.values())) == len(STREAMS)
 
 
@@ -74,7 +74,7 @@ def test_counts_lower_the_bound_of_each_draw():
 @pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.parametrize("among", [3000, 3001])
 def test_fault_27_a_large_class_changes_no_draw_and_costs_the_others_nothing(monkeypatch, among, compiled):
-    """The draws are those of before, bit for bit. Rejected: a key for every image of the largest class."""
+    """Compare the draws with those of before, bit for bit. Rejected: a key for every image of the largest class."""
     generator = np.random.default_rng(0)
     for largest in (40, among):
         counts = tf.constant(generator.integers(7, largest, (4, 5), endpoint=True), tf.int32)

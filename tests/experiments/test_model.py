@@ -43,7 +43,7 @@ class Played(Lacking):
     ],
 )
 def test_what_a_source_lacks_is_named(monkeypatch, spec, source, message):
-    """Rejected: a source of trials without one attribute that is taken for a source of episodes."""
+    """Reject a source of trials without one attribute that is taken for a source of episodes."""
     monkeypatch.setattr(datasets, "build", lambda options, dtype: source)
     overrides = SINES if spec.startswith("finn") else ()
     with pytest.raises(RunError, match=message):
@@ -76,7 +76,7 @@ def test_trials_are_a_stream_too():
 
 
 def test_a_model_has_three_streams(cache_folder):
-    """Rejected: training tasks of the seed of the tests, or tests of the seed of the run."""
+    """Reject training tasks of the seed of the tests, or tests of the seed of the run."""
     experiment = load("quickstart/protonet", ["test.episode_seed=5", "train.way=6", "train.steps=1"]).experiment
     model = build(experiment, 7)
     streams = model.training_stream(), model.validation_stream(), model.test_stream("train")
@@ -86,7 +86,7 @@ def test_a_model_has_three_streams(cache_folder):
 
 
 def test_fault_24_splits_with_too_few_images_are_told_at_once(cache_folder):
-    """Rejected: the second is told once the first is mended."""
+    """Reject the second is told once the first is mended."""
     experiment = load("quickstart/protonet", ["train.query=200", "test.query=100"]).experiment
     with pytest.raises(DataError) as caught:
         build(experiment, 0)

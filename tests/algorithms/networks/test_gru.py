@@ -47,7 +47,7 @@ def loss_and_gradients(one, unroll, xs):
 
 @pytest.mark.parametrize("options", KINDS)
 def test_values_and_gradients_are_those_of_a_plain_loop(options):
-    """Rejected: the GRU with the reset gate before the product; a gradient cut after one step."""
+    """Reject the GRU with the reset gate before the product; a gradient cut after one step."""
     one, xs = network(**options), inputs()
     outputs, gradients = loss_and_gradients(one, one.unroll, xs)
     expected, right = loss_and_gradients(one, lambda weights, xs: plain(one, weights, xs), xs)
@@ -69,7 +69,7 @@ def test_values_and_gradients_are_those_of_a_plain_loop(options):
 
 
 def test_steps_are_the_unrolled_outputs():
-    """Rejected: h from zero at every step."""
+    """Reject h from zero at every step."""
     one, xs = network(), inputs()
     weights, h, outputs = one.weights(), one.start(BATCH), []
     for x in tf.unstack(xs):
@@ -104,7 +104,7 @@ def test_first_weights():
 
 
 def test_weight_norm_starts_at_the_plain_weights_and_ignores_the_length_of_v():
-    """Rejected: by row, and over the whole matrix."""
+    """Reject: by row, and over the whole matrix."""
     one, bare = network(), network(weight_norm=False)
     for normed, plain_weights in zip(one.weights(), bare.weights(), strict=True):
         np.testing.assert_allclose(normed, plain_weights, atol=1e-12)

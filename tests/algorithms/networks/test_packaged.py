@@ -97,7 +97,7 @@ def test_batch_norm_of_keras_follows_the_protocol(make_source, protocol):
 @pytest.mark.usefixtures("eagerly")
 @pytest.mark.parametrize("name", OPTIONS)
 def test_every_learner_trains_a_keras_model(make_source, name):
-    """Rejected: a checkpoint without the moving averages, of learners that test with them."""
+    """Reject a checkpoint without the moving averages, of learners that test with them."""
     one, other = (learner(OPTIONS[name], Backbone(blocks=2), "inductive", "float32", seed) for seed in (0, 1))
     assert all(value.dtype == tf.float32 for value in one.parameters.values())
     first, second, test = batches(make_source, "float32")
@@ -122,7 +122,7 @@ def test_every_learner_trains_a_keras_model(make_source, name):
 
 @pytest.mark.parametrize("name", [pytest.param("maml", marks=pytest.mark.slow), "protonet"])
 def test_fault_10_a_recurrent_network_of_a_package_trains(make_source, name):
-    """Rejected: GRU told to draw random numbers, or to keep running averages. XLA has derivatives of its loop."""
+    """Reject GRU told to draw random numbers, or to keep running averages. XLA has derivatives of its loop."""
 
     def rows(input_shape, outputs, precision, seed):
         last = [layers.Dense(outputs)] if outputs is not None else []
@@ -234,7 +234,7 @@ def test_whether_an_output_may_depend_on_other_examples(model, mixes):
 
 
 def test_a_stop_while_it_is_built_is_no_error_of_the_package():
-    """Rejected: a signal that is reported as the package's mistake, and noted as the run's failure."""
+    """Reject a signal that is reported as the package's mistake, and noted as the run's failure."""
 
     class Stopped(Options):
         name: Literal["stopped"] = "stopped"

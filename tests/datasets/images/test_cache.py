@@ -174,7 +174,8 @@ def touched(pictures, times=1):
 
 
 def test_fault_27_copies_of_image_folders_are_listed_and_cleaned(folder, pictures, capsys):
-    """Every touched image leaves a copy of the whole folder. Rejected: nothing shows and nothing removes them."""
+    """Touch images, each of which leaves a copy of the whole folder. Rejected: nothing shows and nothing removes
+    them."""
     touched(pictures, 2)
     imagefolder.build(ImageFolderOptions(path=pictures, image_size=8))  # the folder as it is
     (folder / ".imagefolder-x.npy.1").write_bytes(bytes(1000))
@@ -199,7 +200,7 @@ def test_fault_27_copies_of_image_folders_are_listed_and_cleaned(folder, picture
 
 
 def test_fault_27_what_a_process_reads_is_left(folder, pictures):
-    """A map of a file that is gone may end the process on a disk of another machine."""
+    """Keep a file that is mapped: on a disk of another machine, losing it may end the process."""
     source = touched(pictures)
     program = "import sys; from metarun.datasets.images import cache; print(cache.discard(sys.argv[1]))"
     (name,) = [path.stem for path in folder.glob("imagefolder-*.npy")][:1] or [""]
@@ -222,7 +223,7 @@ def test_what_is_being_prepared_is_left(folder):
 
 
 def test_fault_27_a_lock_that_another_user_made_is_held_too(folder, monkeypatch):
-    """Rejected: a lock file of mode 0644, which shuts out the second member of a group."""
+    """Reject a lock file of mode 0644, which shuts out the second member of a group."""
     (folder / ".x.lock").touch(0o444)
     original = os.open
 

@@ -295,7 +295,7 @@ PROTONET = GOOD.replace("name: maml\n  inner_lr: 0.4", "name: protonet") + "  sh
 
 
 def test_fault_31_a_test_takes_the_shot_and_query_of_the_training_where_it_says_nothing(write):
-    """Rejected: the test's own defaults, 1 and 15; training's way for a learner that needs none."""
+    """Reject the test's own defaults, 1 and 15; training's way for a learner that needs none."""
     plain = load(write(PROTONET + "  way: 20\n"))
     assert (plain.experiment.test.way, plain.experiment.test.shot, plain.experiment.test.query) == (5, 5, 7)
     assert plain.origins["test.shot"] == "train.shot" and "test.way" not in plain.origins
@@ -327,7 +327,7 @@ def test_fault_31_a_sweep_moves_the_test_or_says_that_it_does_not(write, tmp_pat
 
 
 def test_fault_31_a_child_that_changes_the_training_alone_is_told(write, tmp_path):
-    """Rejected: silence where the other spec states both; a warning where the child states both, or changes neither."""
+    """Reject silence where the other spec states both; a warning where the child states both, or changes neither."""
     write(PROTONET + "test: {shot: 5, query: 9}\n")
     child = tmp_path / "child.yaml"
     for text, told in (
@@ -345,7 +345,7 @@ def test_fault_31_a_child_that_changes_the_training_alone_is_told(write, tmp_pat
 
 @pytest.mark.parametrize("name", ONE_OF_EACH.values())
 def test_fault_31_a_stored_spec_says_what_its_test_was(name):
-    """Runs of before are read as they were trained. Rejected: a resolved spec that leaves the test to the training."""
+    """Read runs of before as they were trained. Rejected: a resolved spec that leaves the test to the training."""
     stored = yaml.safe_load(resolved_yaml(load(name).experiment))
     if SHIPPED[name].kind.plays_trials:
         assert {"way", "shot", "query"}.isdisjoint(stored["test"])
@@ -368,7 +368,7 @@ def test_fault_31_a_stored_spec_says_what_its_test_was(name):
     ],
 )
 def test_fault_31_an_override_is_blamed_for_its_own_mistakes(write, override, words):
-    """Rejected: the line of the file that is right without the override, by itself."""
+    """Reject the line of the file that is right without the override, by itself."""
     told = mistakes(write(GOOD), override)
     assert any(words in each for each in told)
     assert not any(each.startswith("spec.yaml") for each in told)
@@ -398,7 +398,8 @@ def test_fault_31_a_mistake_of_the_file_stays_with_the_file(write):
     ],
 )
 def test_fault_31_no_mistake_is_hidden_by_another(write, changes):
-    """A missing protocol, and the options of what is misnamed. Rejected: only the misnamed algorithm, or the first."""
+    """Tell a missing protocol, and the options of what is misnamed. Rejected: only the misnamed algorithm, or the
+    first."""
     text = GOOD.replace("protocol: transductive\n", "")
     for old, new in changes:
         assert old in text
@@ -416,7 +417,7 @@ def test_fault_31_no_mistake_is_hidden_by_another(write, changes):
 
 
 def test_checks_that_need_no_invalid_value_are_not_skipped(write):
-    """Rejected: contradictions of a section that are hidden by a wrong value in it or beside it."""
+    """Reject contradictions of a section that are hidden by a wrong value in it or beside it."""
     text = GOOD.replace("learning_rate: 1e-3", "schedule: x\n  clip_norm: 1\n  clip_value: 1")
     text = text.replace("inner_lr: 0.4", "inner_lr: 0.4\n  adapt: all").replace("meta_batch: 4", "meta_batch: x")
     text = text.replace("{name: conv4}", "{name: conv4, batch_norm: false}") + "validation: {way: 3}\ntest: {way: x}\n"
@@ -487,7 +488,7 @@ published: {source: a paper, PUBLISHED}
     ],
 )
 def test_fault_07_published_accuracies_that_are_no_percentages_are_refused(tmp_path, published, words):
-    """Rejected: a difference of 56 points to a fraction."""
+    """Reject a difference of 56 points to a fraction."""
     (tmp_path / "tiny.yaml").write_text(TINY.replace("PUBLISHED", published))
     with pytest.raises(SpecError) as told:
         load(tmp_path / "tiny.yaml")
@@ -511,7 +512,7 @@ def test_published_numbers_that_may_be_right_are_taken(tmp_path, published, over
 
 
 def test_a_misspelt_name_beside_the_name_is_an_unknown_key(tmp_path):
-    """Rejected: an algorithm without its name, which ends the checks in a traceback."""
+    """Reject an algorithm without its name, which ends the checks in a traceback."""
     (tmp_path / "child.yaml").write_text("extends: quickstart/protonet\nname: child\nalgorithm: {nam: protonet}\n")
     with pytest.raises(SpecError, match="algorithm.nam: unknown key of protonet; did you mean name?"):
         load(tmp_path / "child.yaml")

@@ -24,7 +24,7 @@ def test_fault_31_no_mutated_file_ends_in_a_traceback(mutations, seed, count):
 
 @pytest.mark.parametrize("error", [TypeError("a fault"), SpecError(["no"])])
 def test_the_campaign_sees_faults(mutations, monkeypatch, error):
-    """Rejected: a campaign that takes a traceback, or a message that says nothing, for a refusal."""
+    """Reject a campaign that takes a traceback, or a message that says nothing, for a refusal."""
 
     def use(*_):
         raise error

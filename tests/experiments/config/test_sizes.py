@@ -42,7 +42,7 @@ def problems(spec, *overrides):
 
 
 def test_fault_31_splits_that_are_too_small_are_told_at_once_with_their_keys(spec):
-    """Validation and training say the same. Rejected: one split at a time, without the key."""
+    """Tell all splits, in the same words by validate and train. Rejected: one split at a time, without the key."""
     told = [
         f"{section}.query: is 15 ({query}): at most 3 here; the classes of {split} have 4 images, and "
         f"{section}.shot is 1 ({shot})"
@@ -116,13 +116,13 @@ def test_the_smallest_class_is_named(spec):
     ],
 )
 def test_what_ships_is_counted_without_its_data(name, overrides, words, cache_folder):
-    """Letters are counted once they are drawn. Rejected: a count of queries that a learner does not train on."""
+    """Count letters once they are drawn. Rejected: a count of queries that a learner does not train on."""
     datasets.build(datasets.DATASETS["glyphs"]())
     assert any(words in each for each in problems(name, *overrides))
     assert load(name, with_data=True)
 
 
 def test_counts_are_those_of_the_sources(spec, cache_folder):
-    """Rejected: counts that are written down beside the data and differ from them."""
+    """Reject counts that are written down beside the data and differ from them."""
     for options in (load(spec).experiment.dataset, datasets.DATASETS["glyphs"]()):
         assert sizes_in(datasets.build(options)) == sizes_of(options)

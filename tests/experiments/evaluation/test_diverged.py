@@ -46,7 +46,7 @@ def validations(directory):
 
 
 def test_fault_02_a_test_that_diverges_scores_nothing(tmp_path, capsys, cache_folder):
-    """Rejected: 20 % +- 0 at 5 ways, the share of class 0, and a likelihood that is just blank."""
+    """Reject: 20 % +- 0 at 5 ways, the share of class 0, and a likelihood that is just blank."""
     directory, row = trained(tmp_path, "quickstart/maml", GLYPHS)
     assert (row.mean, row.ci95, row.diverged, row.negative_log_likelihood) == (0.0, None, 10, None)
     assert row.expected_calibration_error == 1.0
@@ -69,7 +69,7 @@ def test_fault_02_a_test_that_diverges_scores_nothing(tmp_path, capsys, cache_fo
 
 
 def test_fault_02_a_figure_shows_no_class_where_there_is_no_answer():
-    """Rejected: class A with the probability nan, and a count of right answers that has it."""
+    """Reject class A with the probability nan, and a count of right answers that has it."""
     logits = tf.constant([[[[0.0, 1.0], [np.nan, 0.0], [5.0, np.inf]]]])
     model: Any = SimpleNamespace(learner=SimpleNamespace(predict=lambda batch: logits))
     chosen, confidence = single_tasks._answers(model, None)
@@ -78,7 +78,7 @@ def test_fault_02_a_figure_shows_no_class_where_there_is_no_answer():
 
 
 def test_fault_02_an_error_over_all_tasks_leaves_none_out(tmp_path, capsys):
-    """Rejected: the mean squared error of the tasks that are finite; `result.json was changed`."""
+    """Reject the mean squared error of the tasks that are finite; `result.json was changed`."""
     directory, row = trained(tmp_path, "finn2017/sinusoid", SINES)
     assert row.mean is None and row.ci95 is None and row.diverged == 10
     assert "10 of 10 test tasks diverged" in capsys.readouterr().err

@@ -82,7 +82,7 @@ def test_a_run_that_is_stopped_in_its_test(tmp_path, stop_after):
 
 
 def test_the_signal_itself_keeps_what_is_done(tmp_path, monkeypatch, stop_after):
-    """Rejected: what was done since the file was last written, here all, is done again."""
+    """Reject what was done since the file was last written, here all, is done again."""
     experiment = load("finn2017/sinusoid", SINES).experiment
     whole, stopped = RunDirectory(tmp_path / "whole"), RunDirectory(tmp_path / "stopped")
     train(Run(experiment, 0, whole))
@@ -129,7 +129,7 @@ def test_tuning_goes_on_with_the_values_that_are_left(tmp_path, monkeypatch, sto
 
 @pytest.mark.parametrize("in_memory", [True, False])
 def test_only_what_was_measured_on_the_same_is_taken_up(make_source, tmp_path, stop_after, in_memory):
-    """Rejected: values of other weights, of another test or of other images, and a damaged file."""
+    """Reject values of other weights, of another test or of other images, and a damaged file."""
     experiment = load("finn2017/sinusoid", SINES).experiment
     source = make_source(in_memory=in_memory)
     model = build(Setup(PrototypicalNetworkOptions(), Conv4Options(filters=4), protocol="inductive", way=3), source)

@@ -60,7 +60,15 @@ class Restless:
 
 @pytest.mark.parametrize("box", [False, True])
 def test_fault_13_environments_that_obey_their_seed_are_taken(box):
-    refuse_unrepeatable(model_of(corridors(lambda one, first: one.np_random.random(), box), True))
+    drawn = []
+
+    def luck(environment, first):
+        drawn.append(environment.np_random.random())
+        return drawn[-1]
+
+    refuse_unrepeatable(model_of(corridors(luck, box), True))
+    half = len(drawn) // 2  # it was played, and each number was drawn at least twice
+    assert half > 10 and all(drawn.count(each) > 1 for each in drawn)
 
 
 @pytest.mark.parametrize(
@@ -72,14 +80,14 @@ def test_fault_13_environments_that_obey_their_seed_are_taken(box):
     ],
 )
 def test_fault_13_environments_that_do_not_obey_their_seed_are_refused(luck, told):
-    """Rejected: a check of the first observations alone; two tests of one run with equal digests and other rewards."""
+    """Reject a check of the first observations alone; two tests of one run with equal digests and other rewards."""
     with pytest.raises(DataError, match="corridors: a test trial was another one when it was drawn again") as caught:
         refuse_unrepeatable(model_of(corridors(luck), True))
     assert told in str(caught.value) and "self.np_random" in str(caught.value)
 
 
 def test_fault_13_a_vector_of_environments_that_share_one_generator_is_refused():
-    """Played again it is the same, and a trial is another one without its neighbour. Rejected: two playings alone."""
+    """Play trials that are the same again, and others without their neighbour. Rejected: two playings alone."""
     gymnasium = pytest.importorskip("gymnasium", reason="the extra `gymnasium` is not installed")
     from metarun.datasets.gymnasium import GymnasiumSource
 
@@ -132,7 +140,7 @@ def test_fault_13_tasks_that_are_no_function_of_their_number_are_refused(noise, 
 
 
 def test_fault_13_it_is_refused_before_training_and_before_another_test(tmp_path, monkeypatch):
-    """Rejected: a row of tasks that nobody can draw again."""
+    """Reject a row of tasks that nobody can draw again."""
     told = [
         "train.steps=1",
         "train.meta_batch=2",

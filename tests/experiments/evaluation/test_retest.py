@@ -47,7 +47,7 @@ def trained(tmp_path, own_cache):
 
 
 def test_only_the_split_that_is_measured_must_suffice(trained):
-    """Rejected: 5 of 5 test classes refused because the validation, which does not take place, has 2."""
+    """Reject: 5 of 5 test classes refused because the validation, which does not take place, has 2."""
     row, *_ = evaluate(trained.path, "test", {"way": 5})
     assert (row.way, row.split) == (5, "test")
     row, *_ = evaluate(trained.path, "train", {"way": 6})
@@ -57,7 +57,7 @@ def test_only_the_split_that_is_measured_must_suffice(trained):
 
 
 def test_training_tasks_that_are_measured_are_none_that_were_trained_on(trained):
-    """Rejected: the tasks of the first meta-updates, since the seed of the run and that of its tests are both 0."""
+    """Reject the tasks of the first meta-updates, since the seed of the run and that of its tests are both 0."""
     experiment = load(trained.spec).experiment
     row, *_ = evaluate(trained.path, "train", {"way": 3, "episodes": 2})
     model = build(experiment, 0)

@@ -144,7 +144,7 @@ def test_many_runs_are_told_apart_and_one_point_is_seen(runs, tmp_path):
 
 
 def test_seeds_are_one_line_with_a_band(runs, tmp_path):
-    """Rejected: a line for each seed; the interval of one seed as the band; a mean over all steps of any seed."""
+    """Reject a line for each seed; the interval of one seed as the band; a mean over all steps of any seed."""
     shutil.copytree(runs, tmp_path / "runs")
     first = tmp_path / "runs" / "learner" / "seed-0"
     second = another_seed(first, 1)
@@ -181,7 +181,7 @@ def test_runs_of_different_specs_are_not_averaged(runs, tmp_path):
 
 
 def test_reliability_is_over_the_queries_of_all_seeds(runs, tmp_path):
-    """Rejected: the mean of the seeds' accuracies, 60, where one seed has three times the queries of the other."""
+    """Reject the mean of the seeds' accuracies, 60, where one seed has three times the queries of the other."""
     shutil.copytree(runs / "learner", tmp_path / "learner")
     first = tmp_path / "learner" / "seed-0"
     second = another_seed(first, 1)

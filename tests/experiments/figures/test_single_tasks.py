@@ -192,7 +192,7 @@ def test_a_kind_that_no_run_has_is_one_line(folder, tmp_path):
 
 
 def test_models_that_cannot_have_a_figure_are_not_built(folder, tmp_path, monkeypatch):
-    """Rejected: data that are not here, or too few test tasks, of a run that the kind is not for."""
+    """Reject data that are not here, or too few test tasks, of a run that the kind is not for."""
     real, built = single_tasks.restored, []
 
     def restored(directory, *told):

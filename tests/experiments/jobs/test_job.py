@@ -35,7 +35,7 @@ def test_a_test_that_fails_keeps_no_other_one(tmp_path, monkeypatch):
 
 
 def test_fault_31_the_log_of_a_failed_run_is_its_plain_error(tmp_path):
-    """Rejected: a page of multiprocessing's traceback below it."""
+    """Reject a page of multiprocessing's traceback below it."""
     directory = RunDirectory(tmp_path / "sines" / "seed-0")
     directory.path.mkdir(parents=True)
     directory.spec.write_text(SPEC.replace("name: sinusoid", "name: sinussoid"))
@@ -49,7 +49,7 @@ def test_fault_31_the_log_of_a_failed_run_is_its_plain_error(tmp_path):
 
 
 def test_fault_31_only_errors_that_a_user_can_mend_are_plain(capsys):
-    """Rejected: a log without the place of an error of this package."""
+    """Reject a log without the place of an error of this package."""
 
     def refused():
         raise DataError("there are no images")

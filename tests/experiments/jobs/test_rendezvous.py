@@ -39,7 +39,7 @@ def impatient(monkeypatch):
 
 @pytest.mark.parametrize("named_by", ["srun", "TF_CONFIG"])
 def test_fault_20_a_worker_that_is_alone_says_so_and_ends(tmp_path, monkeypatch, impatient, named_by):
-    """Rejected: a command that is silent for ever."""
+    """Reject a command that is silent for ever."""
     monkeypatch.setattr("metarun.experiments.system.startup.silence_libraries", lambda: None)  # of this process
     monkeypatch.chdir(tmp_path)
     (tmp_path / "tiny.yaml").write_text(slurm_jobs.SPEC)
@@ -70,7 +70,7 @@ def test_fault_20_only_those_that_are_missing_are_named(impatient, capsys):
 
 
 def test_workers_that_start_one_after_the_other_all_begin(capsys):
-    """Rejected: one that is late, and is not answered any more by those that have seen all others."""
+    """Reject one that is late, and is not answered any more by those that have seen all others."""
     told, begun, errors = addresses(3), threading.Barrier(3), []
 
     def work(index):

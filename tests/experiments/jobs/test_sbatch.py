@@ -63,7 +63,7 @@ def metarun(*arguments, raises=None):
 
 
 def test_fault_19_the_shells_allocation_reaches_no_job(feigned, monkeypatch):
-    """Rejected: a job with the shell's SLURM_NTASKS, squeue with its states, sbatch with another partition."""
+    """Reject a job with the shell's SLURM_NTASKS, squeue with its states, sbatch with another partition."""
     metarun("submit", "tiny.yaml", "--out", "before")
     plain = set(os.environ)
     for name, value in {**SHELL, "SLURM_CONF": "/etc/here.conf", "MINE": "1"}.items():
@@ -115,7 +115,7 @@ def test_fault_19_status_shows_the_job_of_the_table(feigned):
 
 @pytest.mark.parametrize("name", ["50%acc", "100%", "a%%b", "a\\b", "a\nb", "a\tb", "\udcff"])
 def test_fault_21_a_path_that_sbatch_would_change_is_refused(feigned, name):
-    """Rejected: a job that ends before it starts, because its log has another name. So it is by way of a link."""
+    """Reject a job that ends before it starts, because its log has another name. So it is by way of a link."""
     Path(name).mkdir()
     Path("link").symlink_to(name)
     for out in (f"{name}/runs", "link"):
@@ -126,7 +126,7 @@ def test_fault_21_a_path_that_sbatch_would_change_is_refused(feigned, name):
 
 
 def test_fault_21_other_paths_are_taken_as_they_are(feigned):
-    """Rejected: a message whose commands do not work when they are typed."""
+    """Reject a message whose commands do not work when they are typed."""
     for number, name in enumerate(
         ["a b", "a'b", 'a"b', "-x", "--out=x", "ünï", "#b", "$HOME", "~", "a*b", "!x", "a;b"]
     ):
@@ -162,7 +162,7 @@ def test_fault_21_a_setting_that_sbatch_would_change_is_refused(feigned, setting
 
 
 def test_fault_27_fresh_sets_nothing_aside_that_sbatch_refuses(feigned):
-    """Rejected: finished runs renamed for a submission that was refused, and the reason of a failure that is lost."""
+    """Reject finished runs renamed for a submission that was refused, and the reason of a failure that is lost."""
     (run, _) = grid(["tiny.yaml"], [], [0, 1], Path("runs"))
     row = Row(**ROW | {"spec_digest": run.experiment.digest, "seed": 0}).as_json()
     kept = {"seed-0/result.json": json.dumps(row), "seed-1/failure.txt": "nan\n", "seed-1/restarts.json": "{}"}
@@ -195,7 +195,7 @@ def test_fault_31_the_error_of_sbatch_is_printed_once(feigned, capfd):
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
 def test_a_submission_that_is_interrupted_leaves_no_trace(feigned, monkeypatch, error):
-    """Rejected: a record of runs that wait for no job, and jobs of runs that were put back."""
+    """Reject a record of runs that wait for no job, and jobs of runs that were put back."""
 
     def interrupted(*arguments):
         raise error
@@ -207,7 +207,7 @@ def test_a_submission_that_is_interrupted_leaves_no_trace(feigned, monkeypatch, 
 
 
 def test_jobs_that_were_taken_in_unknown_words_are_cancelled(feigned):
-    """Rejected: jobs in the queue that no record has, of runs that are told to be refused."""
+    """Reject jobs in the queue that no record has, of runs that are told to be refused."""
     (feigned.folder / "answer").write_text("thank you\n")
     told = metarun("submit", "tiny.yaml", raises=RunError)
     assert told.startswith("sbatch refuses: Could not make sense of sbatch output")

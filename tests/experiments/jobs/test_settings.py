@@ -51,7 +51,8 @@ def test_images_that_are_not_there_are_told_before_the_queue(tmp_path):
 
 
 def test_fault_27_a_preview_and_validate_refuse_a_folder_that_is_not_there(tmp_path, monkeypatch):
-    """A dataset that is to be downloaded is no mistake. Rejected: ok, and an error once the run starts."""
+    """Refuse a folder that is missing; a dataset that is to be downloaded is no mistake. Rejected: ok, and an error
+    once the run starts."""
     spec = slurm_jobs.SPEC.replace("{name: sinusoid}", "{name: imagefolder, path: nowhere}")
     spec = spec.replace("{name: maml, inner_lr: 0.01}", "{name: protonet}").replace("way: 1", "way: 2")
     (tmp_path / "images.yaml").write_text(spec)

@@ -41,7 +41,7 @@ def finish(run):
 
 
 def test_further_tests_of_a_finished_run_are_shown_and_cancelled():
-    """Rejected: "finished", and "no run is queued or running", while its job waits, tests or has failed."""
+    """Reject: "finished", and "no run is queued or running", while its job waits, tests or has failed."""
     (run,) = runs = grid(["tiny.yaml"], [], [0], Path("runs"))
     with prepared(runs):
         pass
@@ -58,7 +58,7 @@ def test_further_tests_of_a_finished_run_are_shown_and_cancelled():
 
 
 def test_fault_31_one_run_is_no_plural():
-    """Rejected: "1 runs"."""
+    """Reject: "1 runs"."""
     runs = grid(["tiny.yaml"], [], [0, 1], Path("runs"))
     with prepared(runs[:1]):
         pass
@@ -70,7 +70,7 @@ def test_fault_31_one_run_is_no_plural():
 
 
 def test_the_log_of_an_earlier_job_says_nothing_of_a_later_start():
-    """Rejected: "failed", by the log of a job that was killed before the run was started by hand."""
+    """Reject: "failed", by the log of a job that was killed before the run was started by hand."""
     (run,) = runs = grid(["tiny.yaml"], [], [0], Path("runs"))
     with prepared(runs):
         pass
@@ -85,7 +85,7 @@ def test_the_log_of_an_earlier_job_says_nothing_of_a_later_start():
 
 
 def test_jobs_of_a_folder_behind_a_link_are_found_from_there(tmp_path):
-    """Rejected: only the folders above the one that the link leads to."""
+    """Reject only the folders above the one that the link leads to."""
     (tmp_path / "scratch").mkdir()
     Path("runs").mkdir()
     Path("runs/tiny").symlink_to(tmp_path / "scratch")
@@ -98,7 +98,7 @@ def test_jobs_of_a_folder_behind_a_link_are_found_from_there(tmp_path):
 
 
 def test_another_spec_is_not_taken_for_the_one_in_the_queue():
-    """Rejected: "nothing to submit: 1 queued or running" of a changed spec that is to be trained afresh."""
+    """Reject: "nothing to submit: 1 queued or running" of a changed spec that is to be trained afresh."""
     old, new = (grid(["tiny.yaml"], [f"train.steps={steps}"], [0], Path("runs")) for steps in (40, 41))
     with prepared(old):
         pass

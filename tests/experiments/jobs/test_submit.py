@@ -148,7 +148,7 @@ def test_states_are_read_from_the_folders(tmp_path, monkeypatch):
 
 
 def test_runs_behind_a_link_are_those_that_were_submitted(tmp_path, monkeypatch):
-    """Rejected: the name by way of the link, which is no other run."""
+    """Reject the name by way of the link, which is no other run."""
     monkeypatch.setenv("PATH", "")  # no scheduler
     (tmp_path / "scratch").mkdir()
     Path("runs").mkdir()
@@ -259,7 +259,7 @@ def test_runs_of_this_machine_and_their_table(tmp_path):
 
 
 def test_without_slurm_the_whole_command_for_this_machine_is_told(monkeypatch):
-    """Rejected: a command that keeps the settings of a cluster, which --executor local refuses."""
+    """Reject a command that keeps the settings of a cluster, which --executor local refuses."""
     monkeypatch.setattr("shutil.which", lambda name: None)
     arguments = ["submit", "tiny.yaml", "-s", "train.steps=5,6", "--time=4:00", "--gpus", "1", "--partition", "a"]
     monkeypatch.setattr("sys.argv", ["metarun", *arguments])
@@ -311,7 +311,7 @@ def test_fault_15_a_local_job_that_asked_for_a_gpu_fails_without_one(tmp_path, m
 
 
 def test_fault_11_a_local_run_goes_on_with_the_threads_that_it_began_with(tmp_path):
-    """Rejected: all cores for the last run of a sweep that is submitted again, which changes its last bits."""
+    """Reject all cores for the last run of a sweep that is submitted again, which changes its last bits."""
     run = RunDirectory(tmp_path)
     run.environment.write_text('[{"step": 0, "intra_op_threads": 1}]')
     assert threads_of(run, 2) == 2  # nothing that is kept was trained

@@ -62,7 +62,7 @@ def test_a_mistake_in_a_table_is_one_line(table, change, message):
 
 
 def test_fault_31_all_mistakes_of_a_table_and_its_specs_at_once(table, tmp_path):
-    """Lines and names of cells are given. Rejected: `cells.0`; the specs only once the table has no mistake."""
+    """Tell lines and names of cells. Rejected: `cells.0`; the specs only once the table has no mistake."""
     text = table.read_text().replace("name: k5,", "name: k5, colour: red,", 1).replace("title", "titel")
     text = text.replace("{shot: 10, query: 10}", "{way: 3}").replace("{inner_steps: 3}", "{inner_step: 3}")
     text += "  - {column: x, method: y, spec: z}\n"
@@ -83,7 +83,7 @@ def test_fault_31_all_mistakes_of_a_table_and_its_specs_at_once(table, tmp_path)
 
 
 def test_fault_31_files_of_another_kind_are_called_what_they_are(table, tmp_path, monkeypatch):
-    """Verbs that do not take a file, or what ships, say so; `validate` checks each as what it is."""
+    """Say so where a verb does not take a file, or what ships; `validate` checks each as what it is."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "cluster.yaml").write_text("partition: gpu\ntime: 60\n")
     (tmp_path / "part.yaml").write_text(PART.replace("TABLE", "sines.yaml"))
@@ -270,7 +270,7 @@ cells: [{name: five, column: a, method: m, spec: quickstart/protonet, published:
 
 @pytest.mark.parametrize("text", [PUBLISHED_CELLS, PUBLISHED_CROSSED])
 def test_fault_07_published_fractions_of_a_tables_cells_are_refused(tmp_path, text):
-    """Rejected: a table whose verdict is "better by 56" on a fraction."""
+    """Reject a table whose verdict is "better by 56" on a fraction."""
     path = tmp_path / "t.yaml"
     for number, words in (("0.987", "in percent: 98.7?"), ("987", "an accuracy is between 0 and 100 percent")):
         path.write_text(text.replace("NUMBER", number))

@@ -294,7 +294,7 @@ def test_seeds_tested_on_other_tasks_are_not_averaged(table, tmp_path):
 
 
 def test_finished_seeds_that_were_not_asked_for_are_told(table, tmp_path):
-    """Rejected: a table of one seed that takes the place of one of three without a word."""
+    """Reject a table of one seed that takes the place of one of three without a word."""
     for one in plan(load_table(str(table)), tmp_path, seeds=range(3)):
         leave(one)
     filled, notes = collect(plan(load_table(str(table)), tmp_path))
@@ -320,7 +320,7 @@ def test_jobs_are_not_kept_by_a_cell_that_is_damaged(table, tmp_path, monkeypatc
 
 
 def test_a_signal_in_a_further_test_is_a_stop(table, tmp_path, monkeypatch):
-    """Rejected: the process dies of it, and what was tested before is in no results.csv; or a cell that failed."""
+    """Reject the process dies of it, and what was tested before is in no results.csv; or a cell that failed."""
 
     def stopped(*_):
         os.kill(os.getpid(), signal.SIGTERM)
@@ -332,7 +332,7 @@ def test_a_signal_in_a_further_test_is_a_stop(table, tmp_path, monkeypatch):
 
 
 def test_cells_in_the_queue_are_left_alone(table, tmp_path, monkeypatch):
-    """Rejected: "interrupted at step 0", and a second training of what waits for its turn."""
+    """Reject: "interrupted at step 0", and a second training of what waits for its turn."""
     monkeypatch.setattr(acting, "train", lambda *_: pytest.fail("trained beside its job"))
     out = tmp_path / "runs"
     runs = trainings(plan(load_table(str(table)), out))

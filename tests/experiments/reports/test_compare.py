@@ -85,7 +85,8 @@ def test_fault_08_two_equal_differences_are_not_certain(test):
 
 
 def test_wilcoxon_by_hand():
-    """|d| = 1, 1, 2, 3 have the ranks 1.5, 1.5, 3, 4; W = 8.5, its mirror 1.5: 3 of 16 choices of signs each.
+    """Count by hand: |d| = 1, 1, 2, 3 have the ranks 1.5, 1.5, 3, 4; W = 8.5, its mirror 1.5: 3 of 16 choices of signs
+    each.
 
     Of each size 15 times: 60 ranks, 15 with minus. W and the variance are summed rank by rank.
     """
@@ -112,7 +113,7 @@ def test_wilcoxon_by_hand():
     ],
 )
 def test_fault_08_wilcoxon_of_few_pairs_is_exact(differences):
-    """Against every choice of signs, one by one, with ties and zeros. Rejected: the normal approximation."""
+    """Compare with every choice of signs, one by one, with ties and zeros. Rejected: the normal approximation."""
     kept = np.array([each for each in differences if each], float)
     sizes = np.abs(kept)
     ranks = np.array([(sizes < size).sum() + ((sizes == size).sum() + 1) / 2 for size in sizes])

@@ -70,7 +70,7 @@ def test_formats():
 
 
 def test_fault_08_intervals_of_few_episodes_are_told(capsys):
-    """Rejected: 72.00 +- 0.00 of two equal episodes, as rows of older versions have it, and a rough interval unsaid."""
+    """Reject: 72.00 +- 0.00 of two equal episodes, as rows of older versions have it, and a rough interval unsaid."""
     note = "fewer than 30 test episodes{}: intervals are rough, and missing where all episodes are equal"
     few, many = row(experiment="few", episodes=2, mean=0.72, ci95=0.0), row(experiment="many")
     for form, mark in (("text", ""), ("markdown", ""), ("latex", "% ")):
@@ -87,7 +87,7 @@ def test_two_measurements_that_disagree_are_told(capsys):
 
 
 def test_lines_that_differ_in_what_is_not_shown_show_it():
-    """Rejected: two lines that look the same."""
+    """Reject two lines that look the same."""
     rows = [row(query=15), row(query=7, checkpoint="last"), row(query=15, episodes_digest="2" * 16), row(way=20)]
     names, _, *lines = render(table_of(rows), "text").splitlines()
     assert "query" in names and "checkpoint" in names and "tasks" in names
@@ -161,7 +161,7 @@ def sweep(tmp_path):
 
 
 def test_the_keys_of_a_sweep_are_columns(sweep):
-    """Rejected: keys in which any two runs differ, such as those of `other`."""
+    """Reject keys in which any two runs differ, such as those of `other`."""
     read = read_results(sweep)
     assert [name for name in read if "." in name] == ["algorithm.inner_lr", "algorithm.inner_steps"]
     assert read["algorithm.inner_lr"].dtype == "Float64" and read["algorithm.inner_steps"].dtype == "Int64"
@@ -212,7 +212,7 @@ def test_the_validation_is_that_of_the_tested_checkpoint(tmp_path, changes, valu
 
 
 def test_what_differs_between_seeds_is_not_said_of_their_mean():
-    """Rejected: the seed, device or folder of the first row beside the mean of all, and a column for one seed."""
+    """Reject the seed, device or folder of the first row beside the mean of all, and a column for one seed."""
     rows = [row(seed=seed, mean=mean, device=device) for seed, mean, device in ((0, 0.5, "CPU"), (1, 0.7, "GPU"))]
     lines = table_of([*rows, row(experiment="single", seed=4)])
     (several, single) = records(lines)
@@ -254,7 +254,7 @@ def test_a_pivot_in_four_formats(sweep):
 
 
 def test_a_pivot_is_sorted_by_numbers_and_refuses_what_it_cannot_show():
-    """Rejected: "10" before "5"."""
+    """Reject: "10" before "5"."""
     lines = table_of([row(way=way, algorithm=name) for way in (5, 10) for name in ("maml", "reptile")])
     text = render_pivot(lines, "algorithm", "way", "text")
     assert re.split("  +", text.splitlines()[0]) == ["algorithm", "way 5", "way 10"]

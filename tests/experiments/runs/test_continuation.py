@@ -57,7 +57,7 @@ def seconds(directory):
 
 
 def test_it_ends_as_an_undisturbed_one(sines, capsys):
-    """Rejected: weights without Adam's moments, the tasks from number 0 again, training from the first step."""
+    """Reject weights without Adam's moments, the tasks from number 0 again, training from the first step."""
     undisturbed = sines("name=long", "train.steps=160", out="alone")
     shorter, whole = sines(), sines("name=long", "train.steps=160")
     train(Run(undisturbed[0], 0, undisturbed[1]))
@@ -178,7 +178,7 @@ def test_a_larger_budget_counts_what_a_smaller_one_did(sines, tmp_path):
 
 
 def test_the_weights_are_those_of_the_last_step_and_of_this_run(sines):
-    """Rejected: an older checkpoint for the last one, another seed's or another spec's for this one."""
+    """Reject an older checkpoint for the last one, another seed's or another spec's for this one."""
     whole, other = sines(), sines(seed=1)
     train(Run(whole[0], 0, whole[1]))
     shutil.copytree(whole[1].checkpoints, other[1].checkpoints)

@@ -53,7 +53,7 @@ def steps(directory):
 
 
 def test_fault_11_threads_and_variables_are_recorded_as_they_are_in_effect(monkeypatch):
-    """Rejected: 0 for threads that a variable or TensorFlow itself has chosen, XLA's flags left out, a secret."""
+    """Reject: 0 for threads that a variable or TensorFlow itself has chosen, XLA's flags left out, a secret."""
     for name in ("INTRA", "INTER"):
         monkeypatch.setenv(f"TF_NUM_{name}OP_THREADS", "1")
     monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_enable_fast_math=true")
@@ -73,7 +73,7 @@ def test_fault_11_threads_and_variables_are_recorded_as_they_are_in_effect(monke
 
 
 def test_fault_11_onednn_is_recorded_as_it_is_in_effect():
-    """Rejected: the variable, which says nothing where TensorFlow decides by itself."""
+    """Reject the variable, which says nothing where TensorFlow decides by itself."""
     program = "from metarun.experiments.system import provenance; print(provenance.uses_onednn())"
     environment = os.environ | {"TF_ENABLE_ONEDNN_OPTS": "0"}
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
@@ -81,7 +81,7 @@ def test_fault_11_onednn_is_recorded_as_it_is_in_effect():
 
 
 def test_fault_11_a_resume_in_another_environment_is_told_once(sines, monkeypatch, capsys):
-    """Rejected: no word, and a file that forgets in what the first half was trained."""
+    """Reject no word, and a file that forgets in what the first half was trained."""
     taken, run = TrainingSteps.take, sines()
 
     def stopped(steps, count):
@@ -107,7 +107,7 @@ def test_fault_11_a_resume_in_another_environment_is_told_once(sines, monkeypatc
 
 
 def test_environments_are_a_list_of_those_that_trained(told, tmp_path, capsys):
-    """Rejected: an entry for one in which no checkpoint was written, unless the run was tested in it."""
+    """Reject an entry for one in which no checkpoint was written, unless the run was tested in it."""
     directory = RunDirectory(tmp_path)
     environments.begin(directory, 0, 100)
     told |= {"host": "another", "git_commit": "b"}
@@ -131,7 +131,7 @@ def test_environments_are_a_list_of_those_that_trained(told, tmp_path, capsys):
 
 @pytest.mark.parametrize(("onednn", "differs"), [("1", False), ("0", True), ("", False)])
 def test_an_environment_of_before_is_still_read(told, tmp_path, capsys, onednn, differs):
-    """It has what was asked for, not what was in effect: what was not set is not compared."""
+    """Read what was asked for, not what was in effect: what was not set is not compared."""
     directory = RunDirectory(tmp_path)
     before = {"packages": {"tensorflow": "2.20"}, "git_commit": "a", "onednn": onednn, "intra_op_threads": 0}
     directory.environment.write_text(json.dumps(before))
@@ -144,7 +144,7 @@ def test_an_environment_of_before_is_still_read(told, tmp_path, capsys, onednn, 
 
 
 def test_fault_11_a_mean_over_versions_commits_or_devices_is_told():
-    """Rejected: no word, and one where rows of older versions do not know their commit."""
+    """Reject no word, and one where rows of older versions do not know their commit."""
 
     def lines(**changes):
         return lines_of(as_frame([Row(**ROW), Row(**ROW | {"seed": 1} | changes)]))

@@ -52,7 +52,7 @@ def test_fault_12_runs_of_other_code_are_refused(code, cache_folder, tmp_path):
 
 @pytest.mark.parametrize(("one", "other", "differ"), [(OLD, NEW, True), (OLD, OLD, False), ("", NEW, False)])
 def test_fault_12_episodes_of_other_code_are_not_identical(one, other, differ, tmp_path):
-    """Rejected: equal digests of the draws alone; and other code of the algorithm, which is what one compares."""
+    """Reject equal digests of the draws alone; and other code of the algorithm, which is what one compares."""
     pair = [Compared(tmp_path, Row(**ROW | {"plugins": each}), {}, np.zeros(2)) for each in (one, other)]
     assert ("the code of the dataset differs" in str(difference_of_tasks(*pair))) == differ
     pair = [
@@ -106,7 +106,7 @@ def test_fault_12_the_digest_is_of_all_files_of_the_package(sunny, tmp_path):
 
 
 def test_fault_30_errors_inside_a_package_are_told_as_its_own(sunny):
-    """Rejected: an internal error that somebody is asked to report to metarun."""
+    """Reject an internal error that somebody is asked to report to metarun."""
     for call, begins in ((sunny.fail, "error: in the code of sunny 1.0: KeyError"), ({}.popitem, "internal error")):
         with pytest.raises(KeyError) as raised:
             call()

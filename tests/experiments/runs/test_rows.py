@@ -39,7 +39,7 @@ def test_fault_08_intervals_are_by_students_t(count):
 
 
 def test_fault_08_a_few_equal_values_have_no_interval():
-    """Rejected: 72.00 +- 0.00 of two episodes."""
+    """Reject: 72.00 +- 0.00 of two episodes."""
     few, many = [0.1] * (FEW - 1), [0.1] * FEW  # whose mean is not 0.1 by rounding, in numpy
     assert mean_and_ci95(few)[0] == pytest.approx(0.1) and math.isnan(mean_and_ci95(few)[1])
     assert math.isnan(ci95_of_columns(np.array([few]).T)[0])

@@ -68,7 +68,7 @@ def test_mistakes_of_a_grid_are_told(overrides, words):
     ],
 )
 def test_fault_27_values_that_are_equal_once_they_are_read_are_refused(override):
-    """Rejected: two runs of one experiment, told apart by the spelling of a value."""
+    """Reject two runs of one experiment, told apart by the spelling of a value."""
     with pytest.raises(SpecError, match="are the same experiment: give each value once") as told:
         grid(["tiny.yaml"], [override, "train.shot=1,2"], [], Path("o"))
     key, _, values = override.partition("=")
@@ -76,7 +76,7 @@ def test_fault_27_values_that_are_equal_once_they_are_read_are_refused(override)
 
 
 def test_fault_27_what_is_given_twice_is_refused_or_counts_once():
-    """Rejected: the last of two values of a key, silently, and two trainings of one seed."""
+    """Reject the last of two values of a key, silently, and two trainings of one seed."""
     with pytest.raises(SpecError, match=r"^command line: train.steps is given twice: keep one$"):
         grid(["tiny.yaml"], ["train.steps=1", "train.steps=2"], [], Path("o"))
     with pytest.raises(SpecError, match=r"^tiny.yaml is given twice: leave one out$"):

@@ -64,7 +64,7 @@ NOTES = (f"tiny: 2 of 3 seeds, seed 1 failed: {REASON}", "other: 0 of 1 seed, se
 
 @pytest.mark.parametrize("form", ["text", "markdown", "latex", "csv", "pivot", "pivot csv", "columns"])
 def test_fault_01_seeds_without_a_row_are_told_in_every_format(runs, form):
-    """Rejected: a mean over two seeds that looks like one over all, and an experiment that is not there at all."""
+    """Reject a mean over two seeds that looks like one over all, and an experiment that is not there at all."""
     options = {"pivot": ("--pivot", "algorithm,shot"), "columns": ("--columns", "experiment,result,seeds")}
     chosen = [*options.get(form.split()[0], ()), "--format", form.split()[-1]]
     done = table(runs, *(chosen if form not in options else chosen[:2]))
@@ -91,7 +91,7 @@ def test_fault_01_results_csv_says_which_seeds_it_lacks(runs, capsys):
 
 
 def test_fault_01_a_seed_that_is_trained_tested_or_damaged_is_told_as_such(tmp_path, capsys):
-    """Rejected: the mean of a further test that looks like one over all seeds, and a spec that was changed since."""
+    """Reject the mean of a further test that looks like one over all seeds, and a spec that was changed since."""
     tiny = written(tmp_path, seeds=range(5), mean=[0.5] * 5)
     (tiny / "seed-1" / "result.json").unlink()
     (tiny / "seed-2" / "result.json").write_text("{")
@@ -125,7 +125,7 @@ def test_fault_01_figures_and_comparisons_tell_them(runs, capsys):
 
 
 def test_fault_01_a_papers_table_tells_them(tmp_path, capsys):
-    """Rejected: `2 of 3 seeds` without the reason, and a cell whose seeds all failed that is just not there."""
+    """Reject: `2 of 3 seeds` without the reason, and a cell whose seeds all failed that is just not there."""
     (tmp_path / "t.yaml").write_text(
         "title: A table\ncells:\n"
         "- {name: one, column: a, method: m, spec: quickstart/protonet}\n"
@@ -177,7 +177,7 @@ def no_scheduler(monkeypatch):
 
 
 def test_fault_26_a_run_that_cannot_be_read_is_told(tmp_path, closed):
-    """Rejected: a table, a state, a figure and a results.csv without it and without a word."""
+    """Reject a table, a state, a figure and a results.csv without it and without a word."""
     tiny = written(tmp_path)
     closed.add(str(tiny / "seed-2"))
     told = table(tmp_path)

@@ -25,7 +25,7 @@ from metarun.experiments.system.failures import explain, noted
     ],
 )
 def test_fault_31_an_error_of_writing_names_the_file(tmp_path, monkeypatch, number, part):
-    """Rejected: "File too large", of which nobody learns the file. What was there stays."""
+    """Reject: "File too large", of which nobody learns the file. What was there stays."""
     path = tmp_path / "step-20.npz"
     path.write_text("before")
 
@@ -54,7 +54,7 @@ def test_fault_31_the_reason_of_a_failure_names_the_file(tmp_path):
 
 
 def test_fault_31_an_error_of_tensorflows_writers_names_the_file():
-    """Rejected: an "internal error" for a limit, or for a folder of another user."""
+    """Reject an "internal error" for a limit, or for a folder of another user."""
     for kind, number in (("OutOfRange", errno.EFBIG), ("PermissionDenied", errno.EACCES), ("Unknown", errno.EIO)):
         raised = getattr(tensorflow.errors, f"{kind}Error")
         error = raised(

@@ -86,7 +86,7 @@ def group_may_write(path: Path) -> bool:
 
 
 def test_fault_27_a_lock_in_a_shared_folder_is_for_the_group(shared, monkeypatch):
-    """Rejected: lock files of mode 0644, and folders of runs that keep the others out; but what is private stays so."""
+    """Reject lock files of mode 0644, and folders of runs that keep the others out; but what is private stays so."""
     monkeypatch.setenv("METARUN_CACHE", str(shared / "cache"))
     paths = [shared / ".results.lock", shared / ".jobs/.lock", shared / "tiny/seed-0/.lock"]
     with lock.waited(paths[0]), lock.locked(paths[1]), lock.locked(paths[2]):
@@ -104,7 +104,7 @@ def test_fault_27_a_lock_in_a_shared_folder_is_for_the_group(shared, monkeypatch
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as several users")
 def test_fault_27_the_second_member_of_a_group_is_not_shut_out(shared, monkeypatch):
-    """Rejected: "Permission denied" at a lock that another member made, also by a version before this one."""
+    """Reject: "Permission denied" at a lock that another member made, also by a version before this one."""
     monkeypatch.setenv("METARUN_CACHE", str(shared))
     path = shared / ".lock"
     with member(4001):

@@ -39,7 +39,7 @@ def test_fault_22_the_quota_of_a_container_is_found(process, granted, wanted):
 
 
 def test_fault_22_a_group_grants_no_more_than_those_around_it(process):
-    """Rejected: the quota of the innermost group alone, and one of a group beside it."""
+    """Reject the quota of the innermost group alone, and one of a group beside it."""
     groups = {"": {}, "a": {"cpu.max": "150000 100000"}, "a/b": {"cpu.max": "max 100000"}}
     groups |= {"c": {"cpu.max": "1 100000"}}
     assert quota(process("0::/a/b\n", V2, groups)) == 1.5
@@ -58,12 +58,12 @@ def test_fault_22_the_quota_of_version_1(process):
 
 @pytest.mark.parametrize("path", ["/docker/1", "/docker/1/", "/", "/../../elsewhere"])
 def test_fault_22_a_container_sees_a_part_of_the_hierarchy(process, path):
-    """The own group is the root of the mount, whatever the name of that is outside."""
+    """Take the root of the mount for the own group, whatever its name is outside."""
     assert quota(process(f"0::{path}\n", V2, {"": {"cpu.max": "70000 100000"}}, root="/docker/1")) == 0.7
 
 
 def test_fault_22_runs_and_threads_follow_the_quota(process, monkeypatch):
-    """Rejected: as many runs at a time, and as many threads, as the affinity has cores."""
+    """Reject: as many runs at a time, and as many threads, as the affinity has cores."""
     monkeypatch.setattr(processors, "schedulable_cores", lambda: 8)
     for name in ("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS"):
         monkeypatch.delenv(name, raising=False)

@@ -97,7 +97,7 @@ def plain(tmp_path_factory, session_cache):
 
 
 def test_fault_14_settings_of_libraries_decide_no_number_no_table_and_no_figure(plain, tmp_path, request, cache_folder):
-    """Rejected: a learner in float16 or with Keras's epsilon; numbers as NumPy or pandas would print them; LaTeX."""
+    """Reject a learner in float16 or with Keras's epsilon; numbers as NumPy or pandas would print them; LaTeX."""
     folder, before = plain
     request.getfixturevalue("odd")
     other = prepared(tmp_path / "odd")
@@ -106,7 +106,8 @@ def test_fault_14_settings_of_libraries_decide_no_number_no_table_and_no_figure(
 
 
 def test_fault_14_files_and_variables_of_the_user_decide_nothing(plain, tmp_path):
-    """A process of its own reads them. Rejected: an unknown backend that ends the command, warnings that are errors."""
+    """Start a process of its own, which reads them. Rejected: an unknown backend that ends the command, warnings that
+    are errors."""
     (tmp_path / "matplotlibrc").write_text(MATPLOTLIB)
     told = {"MPLBACKEND": "nothing", "PYTHONWARNINGS": "error", "COLUMNS": "1", "TERM": "dumb", "FORCE_COLOR": "1"}
     told |= {"LC_ALL": "C", "PYTHONUTF8": "0", "PANDAS_FUTURE_INFER_STRING": "1"}
@@ -135,7 +136,7 @@ def test_fault_14_the_environment_is_changed_before_anything_is_imported(monkeyp
 
 
 def test_a_keras_json_that_keras_refuses_is_named(monkeypatch, tmp_path):
-    """Rejected: an internal error for a file of the user's."""
+    """Reject an internal error for a file of the user's."""
     (tmp_path / "keras.py").write_text("raise ValueError('Invalid `floatx` configuration. Received: floatx=half.')")
     monkeypatch.delitem(sys.modules, "keras")
     monkeypatch.syspath_prepend(tmp_path)
@@ -145,7 +146,7 @@ def test_a_keras_json_that_keras_refuses_is_named(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("columns", ["1", "-3", "0", "wide", "5000"])
 def test_fault_14_pages_are_legible_on_any_terminal(monkeypatch, columns):
-    """Rejected: one letter on a line, or a traceback."""
+    """Reject one letter on a line, or a traceback."""
     monkeypatch.setenv("COLUMNS", columns)
     for name in ("", "train", "maml"):
         lines = called("describe", name).splitlines()

@@ -31,7 +31,7 @@ def test_a_signal_waits_for_the_step_and_for_nothing_else(number, monkeypatch):
 
 
 def test_fault_28_a_stop_is_looked_at_after_the_block_that_held_it():
-    """Rejected: a block that forgets, and one that raises while TensorFlow traces a program."""
+    """Reject a block that forgets, and one that raises while TensorFlow traces a program."""
     with pytest.raises(Interrupted, match="stopped by SIGINT; the same command resumes with it"), StopSignal("with it"):
         with StopSignal() as inner, inner.held():
             os.kill(os.getpid(), signal.SIGINT)
@@ -43,7 +43,7 @@ def test_fault_28_a_stop_is_looked_at_after_the_block_that_held_it():
 
 @pytest.mark.filterwarnings("error")  # pytest warns of exceptions that a finalizer drops
 def test_fault_28_a_signal_in_a_finalizer_or_an_import_is_not_lost(tmp_path, monkeypatch):
-    """Rejected: an exception where Python drops it and prints a traceback, and one that breaks an import."""
+    """Reject an exception where Python drops it and prints a traceback, and one that breaks an import."""
 
     class Finalized:
         def __del__(self):
@@ -71,7 +71,7 @@ def test_fault_28_a_signal_in_a_finalizer_or_an_import_is_not_lost(tmp_path, mon
 
 
 def test_fault_28_swallowed_is_not_forgotten():
-    """Rejected: code that drops every exception takes a stop with it."""
+    """Reject code that drops every exception takes a stop with it."""
     with pytest.raises(Interrupted), StopSignal(), at_once():
         try:
             os.kill(os.getpid(), signal.SIGTERM)
@@ -81,7 +81,7 @@ def test_fault_28_swallowed_is_not_forgotten():
 
 
 def test_fault_28_a_second_interrupt_ends_a_command_in_a_long_call():
-    """The call of a library: Python's own handlers wait for its end."""
+    """Interrupt the call of a library, for whose end Python's own handlers wait."""
     program = (
         "from metarun.experiments.system.signals import begin; import hashlib; begin(); print('begun', flush=True);"
         "hashlib.pbkdf2_hmac('sha256', b'', b'', 2_000_000_000)"
@@ -99,7 +99,7 @@ def test_fault_28_a_second_interrupt_ends_a_command_in_a_long_call():
 
 
 def test_fault_28_a_new_process_gets_what_came_while_it_started():
-    """Rejected: a job that dies of it while Python and its modules are loaded, with a traceback or without a word."""
+    """Reject a job that dies of it while Python and its modules are loaded, with a traceback or without a word."""
     with postponed():
         process = multiprocessing.get_context("spawn").Process(target=stopped)
         process.start()
@@ -111,7 +111,7 @@ def test_fault_28_a_new_process_gets_what_came_while_it_started():
 
 
 def test_fault_18_a_hangup_is_ignored_where_it_was():
-    """`nohup` asks for that. Rejected: a handler that is installed whatever was before."""
+    """Leave a hangup ignored, as `nohup` asks. Rejected: a handler that is installed whatever was before."""
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         with StopSignal() as stop:
@@ -140,7 +140,7 @@ linux = pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="reads /
 @linux
 @pytest.mark.parametrize("verb", ["train", pytest.param("benchmark", marks=pytest.mark.slow)])
 def test_fault_28_stopped_where_tensorflow_is_imported(tmp_path, cache_folder, monkeypatch, verb):
-    """Rejected: an import that swallows the signal, and a traceback."""
+    """Reject an import that swallows the signal, and a traceback."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "tiny.yaml").write_text(SPEC)
     done = interrupted(imports_tensorflow, 0, verb, "tiny.yaml")
@@ -151,7 +151,7 @@ def test_fault_28_stopped_where_tensorflow_is_imported(tmp_path, cache_folder, m
 @linux
 @pytest.mark.parametrize("verb", ["list", "train"])
 def test_fault_28_stopped_in_the_first_lines(tmp_path, monkeypatch, verb):
-    """Rejected: a traceback of an import."""
+    """Reject a traceback of an import."""
     monkeypatch.chdir(tmp_path)
     done = interrupted(began, 0, verb, "specs" if verb == "list" else "quickstart/maml")
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "stopped by SIGINT\n"), done.stderr
@@ -160,7 +160,7 @@ def test_fault_28_stopped_in_the_first_lines(tmp_path, monkeypatch, verb):
 @linux
 @pytest.mark.slow
 def test_fault_28_stopped_at_any_of_thirty_moments(tmp_path, cache_folder, monkeypatch):
-    """Rejected: a moment at which the signal is lost, more than one line, or a step that is done twice."""
+    """Reject a moment at which the signal is lost, more than one line, or a step that is done twice."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "tiny.yaml").write_text(SPEC)
     run, step = RunDirectory(tmp_path / "runs" / "tiny" / "seed-0"), 0

@@ -36,7 +36,7 @@ def spec(tmp_path, monkeypatch):
     "how", ["closed pipe", *(pytest.param(how, marks=pytest.mark.slow) for how in ("closed streams", "full disk"))]
 )
 def test_fault_18_training_goes_on_without_a_reader(tmp_path, how):
-    """Rejected: the first line that cannot be written ends the run."""
+    """Reject the first line that cannot be written ends the run."""
     if how == "full disk" and not Path("/dev/full").exists():
         pytest.skip("there is no /dev/full")
     done = Started("train", "tiny.yaml", "-s", "validation.every=7", program=unheard, HOW=how).wait()
@@ -47,7 +47,7 @@ def test_fault_18_training_goes_on_without_a_reader(tmp_path, how):
 
 @pytest.mark.slow
 def test_fault_18_runs_that_wait_are_started_without_a_reader(tmp_path):
-    """Rejected: the line about the first run that ends is the end of the others."""
+    """Reject the line about the first run that ends is the end of the others."""
     told = ("submit", "tiny.yaml", "--seeds", "0-2", "--executor", "local", "--max-parallel", "1")
     assert Started(*told, program=unheard, HOW="closed pipe").wait().returncode == 0
     assert len(list(tmp_path.glob("runs/tiny/seed-*/result.json"))) == 3
@@ -55,7 +55,7 @@ def test_fault_18_runs_that_wait_are_started_without_a_reader(tmp_path):
 
 @pytest.mark.parametrize("arguments", [["list", "specs"], ["describe"], ["--help"]])
 def test_fault_18_what_only_prints_ends_quietly(arguments):
-    """`metarun list specs | head -n 1`. Rejected: a traceback, also one at the end of the interpreter."""
+    """Run `metarun list specs | head -n 1`. Rejected: a traceback, also one at the end of the interpreter."""
     reader, writer = os.pipe()
     os.close(reader)
     command = [sys.executable, "-m", "metarun.cli", *arguments]
@@ -65,7 +65,7 @@ def test_fault_18_what_only_prints_ends_quietly(arguments):
 
 
 def test_a_table_that_cannot_be_written_is_an_error():
-    """Rejected: the output of a command that only prints is dropped, with the exit code of success."""
+    """Reject the output of a command that only prints is dropped, with the exit code of success."""
     with open("/dev/full", "w") as full:
         command = [sys.executable, "-m", "metarun.cli", "list", "specs"]
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
@@ -73,7 +73,7 @@ def test_a_table_that_cannot_be_written_is_an_error():
 
 
 def test_streams_write_what_can_be_written(capfd, monkeypatch):
-    """Rejected: streams that drop everything, and characters that raise."""
+    """Reject streams that drop everything, and characters that raise."""
     monkeypatch.setattr(sys, "stdout", sys.stdout)
     monkeypatch.setattr(sys, "stderr", sys.stderr)
     drop_what_cannot_be_written()

@@ -24,7 +24,7 @@ def rows_of(directory):
 
 
 def test_a_run_of_an_earlier_version_is_resumed(tmp_path, cache_folder):
-    """Rejected: a version that trains it again from step 0, or that takes its spec for another one."""
+    """Reject a version that trains it again from step 0, or that takes its spec for another one."""
     directory = RunDirectory(tmp_path / "begun-before-the-rooms" / "seed-0")
     shutil.copytree(BEFORE, directory.path)
     experiment = load(directory.spec).experiment

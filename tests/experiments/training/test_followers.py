@@ -127,7 +127,7 @@ class Recorded:
 
 
 def test_workers_of_several_seeds_are_no_run():
-    """Rejected: tasks of three streams in one meta-batch, called seed 0."""
+    """Reject tasks of three streams in one meta-batch, called seed 0."""
     experiment = Experiment(name="shared", **sharing.CASES["maml"] | {"train": {"steps": 1}})
     source, learner = SimpleNamespace(content_digest="a"), SimpleNamespace(variables=[])
     chief = Recorded()

@@ -28,7 +28,7 @@ SMALL = ("network.hidden=[8]", "train.steps=4", "test.episodes=20", "test.episod
 
 @pytest.mark.parametrize(("metric", "best"), [("accuracy", 20), ("mse", 10)])
 def test_the_best_checkpoint_is_that_of_the_best_validation(tmp_path, metric, best):
-    """Rejected: the last one, the first one, the lowest accuracy, the highest error."""
+    """Reject the last one, the first one, the lowest accuracy, the highest error."""
     experiment = load("finn2017/sinusoid", SMALL).experiment
     training = Training(build(experiment, 0), RunDirectory(tmp_path))
     training.source = SimpleNamespace(regression=metric == "mse", content_digest="")
@@ -43,7 +43,7 @@ def test_the_best_checkpoint_is_that_of_the_best_validation(tmp_path, metric, be
 
 
 def test_tasks_are_of_their_split_and_seed(tmp_path, monkeypatch):
-    """Rejected: training or validation on test tasks, training tasks that are the same for every seed."""
+    """Reject training or validation on test tasks, training tasks that are the same for every seed."""
     asked, sample = set(), SinusoidSource.sample
 
     def watched(source, split, index, tasks, shape, seed):
@@ -108,7 +108,7 @@ def test_fault_09_a_row_has_the_learning_rate_of_its_step(tmp_path, monkeypatch,
     ],
 )
 def test_schedules(told, rates):
-    """Rejected: twice the steps, another end, a decay without stairs, a schedule that counts the updates of a step."""
+    """Reject twice the steps, another end, a decay without stairs, a schedule that counts the updates of a step."""
     for updates in (1, 4):
         optimizer = outer_optimizer(OptimizerOptions(learning_rate=1.0, **told), 100, updates)
         optimizer.build([tf.Variable(0.0)])

@@ -113,7 +113,7 @@ def test_available_memory_is_told_on_linux():
     ],
 )
 def test_fault_23_the_memory_of_a_test_is_foreseen(monkeypatch, tmp_path, spec, overrides, told):
-    """Rejected: the kernel's kill in the test, after the whole training; keys of the training, which change nothing."""
+    """Reject the kernel's kill in the test, after the whole training; keys of the training, which change nothing."""
     experiment = load(spec, ["train.steps=1", "test.episodes=4", "jit=off", *overrides]).experiment
     training = Training(build(experiment, 0), RunDirectory(tmp_path))
     monkeypatch.setattr(memory, "available_bytes", lambda: 700 * MIB)
@@ -163,8 +163,8 @@ SPECS = {
 
 @pytest.mark.parametrize("name", ["protonet", *(pytest.param(name, marks=pytest.mark.slow) for name in [*SPECS][1:])])
 def test_fault_29_a_run_leaves_no_graph_behind(name, cache_folder):
-    """Small programs of the first run are kept. Rejected: TensorFlow's registry, which keeps every custom gradient for
-    ever and with it the graph around it, and programs that are kept by more than their learner."""
+    """Keep small programs of the first run, and nothing else. Rejected: TensorFlow's registry, which keeps every custom
+    gradient for ever and with it the graph around it, and programs that are kept by more than their learner."""
     spec, overrides = SPECS[name]
     experiment = load(spec, overrides).experiment
 
@@ -190,7 +190,7 @@ def test_fault_29_a_run_leaves_no_graph_behind(name, cache_folder):
 
 
 def test_custom_gradients_live_as_long_as_their_graph():
-    """Rejected: gradients that are gone when a program that was traced before is differentiated."""
+    """Reject gradients that are gone when a program that was traced before is differentiated."""
     free_graphs()
 
     @tf.custom_gradient

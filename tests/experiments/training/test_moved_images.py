@@ -84,7 +84,7 @@ def as_before(run):
 
 @pytest.mark.parametrize("older", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_fault_17_a_moved_folder_is_the_same(few, tmp_path, stop_in_the_test, monkeypatch, older):
-    """It may be behind a link or under another name, with a row and without, also if an older version began the run.
+    """Move it behind a link or to another name, with a row and without, also if an older version began the run.
 
     Rejected: "of another spec", a training from step 0, and a run that `evaluate` cannot test any more.
     """
@@ -113,7 +113,7 @@ def evaluate_fails(run):
 
 @pytest.mark.parametrize("older", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_fault_17_seeds_from_two_mounts_are_one_line(few, tmp_path, older):
-    """Tables, figures and comparisons see one experiment, and a longer training continues the one of the other mount.
+    """Show one experiment in tables, figures and comparisons; a longer training continues the one of the other mount.
 
     Rejected: a table with two lines, and one whose lines are of different images.
     """
@@ -138,7 +138,7 @@ def test_fault_17_seeds_from_two_mounts_are_one_line(few, tmp_path, older):
 
 
 def test_fault_17_other_images_are_never_the_same(few, tmp_path, stop_in_the_test, capsys):
-    """Rejected: the row of a folder for another one, at another path, behind a link, or at the same path."""
+    """Reject the row of a folder for another one, at another path, behind a link, or at the same path."""
     train(few())
     stop_in_the_test(few(out="begun"))
     fill(tmp_path / "other", 1)

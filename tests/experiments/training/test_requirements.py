@@ -128,7 +128,7 @@ def impure(model):
     ],
 )
 def test_fault_30_each_requirement_finds_its_fault(broken, check, said, monkeypatch):
-    """Rejected: a requirement that what is broken meets."""
+    """Reject a requirement that what is broken meets."""
     build = models.build
 
     def break_it(*arguments, **options):

@@ -104,8 +104,8 @@ def test_rl2_leaves_a_whole_run(tmp_path):
 
 
 def test_fault_09_the_learning_rate_of_an_iteration(tmp_path):
-    """Whatever the number of updates in it, here ten. Rejected: an end in the first of three iterations; the rate of
-    the next iteration, [0.2, 0.1, 0.0]."""
+    """Take the rate of an iteration whatever the number of updates in it, here ten. Rejected: an end in the first of
+    three iterations; the rate of the next iteration, [0.2, 0.1, 0.0]."""
     experiment = loaded(tmp_path, RL2, "optimizer.schedule=linear", "optimizer.learning_rate=0.3")
     train(Run(experiment, 0, RunDirectory(tmp_path / "run")))
     with (tmp_path / "run" / "metrics.csv").open(newline="") as file:

@@ -80,7 +80,7 @@ def without_training_digest(path):
 
 
 def test_fault_16_a_stopped_test_is_changed_and_no_step_is_repeated(tiny, stop_in_the_test, no_step):
-    """Rejected: a refusal, a second training, and the digest of the former test in the row."""
+    """Reject a refusal, a second training, and the digest of the former test in the row."""
     stop_in_the_test(tiny())
     whole = train(tiny("test.episodes=6", out="whole"))
     no_step()
@@ -94,7 +94,7 @@ def test_fault_16_a_stopped_test_is_changed_and_no_step_is_repeated(tiny, stop_i
 
 
 def test_fault_16_the_advice_after_too_little_memory_works(tiny, stop_in_the_test, no_step):
-    """The shape of the validation, which the spec takes from the test, stays that of the training, and the row says so.
+    """Keep the shape of the validation, which the spec takes from the test, as that of the training; the row says so.
 
     Rejected: the digest of a spec whose best checkpoint other validation tasks would have chosen.
     """
@@ -126,7 +126,7 @@ def test_fault_16_evaluate_needs_no_row_of_the_run(tiny, stop_in_the_test, no_st
 
 
 def test_fault_16_a_row_of_another_test_is_never_returned(tiny, no_step):
-    """Rejected: "is finished" for a test that was not done, and a row that takes the place of another one."""
+    """Reject: "is finished" for a test that was not done, and a row that takes the place of another one."""
     row = train(tiny())
     no_step()
     for change, words in (
@@ -143,7 +143,7 @@ def test_fault_16_a_row_of_another_test_is_never_returned(tiny, no_step):
 
 
 def test_fault_16_checkpoints_of_before_know_their_training(tiny, stop_in_the_test, no_step):
-    """Rejected: a refusal once the changed test was stopped as well, when the folder has the changed spec."""
+    """Reject a refusal once the changed test was stopped as well, when the folder has the changed spec."""
     run, changed = tiny(), tiny("test.episodes=6")
     stop_in_the_test(run)
     for path in run.directory.newest_checkpoints():
@@ -155,7 +155,7 @@ def test_fault_16_checkpoints_of_before_know_their_training(tiny, stop_in_the_te
 
 
 def test_a_run_that_is_queued_or_running_keeps_its_test(tiny, stop_in_the_test, tmp_path):
-    """Rejected: "queued or running", and the row of the former test when it is done."""
+    """Reject: "queued or running", and the row of the former test when it is done."""
     stop_in_the_test(tiny())
     changed = tiny("test.episodes=6")
     with tiny().directory.locked():
@@ -166,7 +166,7 @@ def test_a_run_that_is_queued_or_running_keeps_its_test(tiny, stop_in_the_test, 
 
 
 def test_a_training_goes_on_with_another_test(tiny, monkeypatch):
-    """Rejected: another seed of the test, which draws the tasks of the validation too."""
+    """Reject another seed of the test, which draws the tasks of the validation too."""
     taken = TrainingSteps.take
 
     def stopped(steps, count):
@@ -186,7 +186,7 @@ def test_a_training_goes_on_with_another_test(tiny, monkeypatch):
 
 
 def test_advice_on_memory_before_the_first_step_works(tiny, monkeypatch, capsys):
-    """The advice of the error makes another spec; the failed attempt is set aside, never lost."""
+    """Follow the advice of the error, which makes another spec; the failed attempt is set aside, never lost."""
     with monkeypatch.context() as patch, pytest.raises(RunError, match="lower train.way or train.query"):
         patch.setattr(memory, "available_bytes", lambda: 1)
         patch.setattr(loop, "foresee_tasks", lambda *_: None)  # they would be told first
@@ -230,7 +230,7 @@ def test_inner_steps_of_tests_decide_a_training_by_its_validation_alone(tiny, va
 
 
 def test_fault_31_another_spec_is_told_by_its_keys(tiny, tmp_path):
-    """Finished and unfinished, a foreign checkpoint, evaluate and submit; a few keys, the others counted."""
+    """Tell a few keys, the others counted: finished and unfinished, a foreign checkpoint, evaluate and submit."""
     run = tiny()
     train(run)
     many = ["train.way=4", "train.shot=2", "train.query=3", "train.steps=7", "train.log_every=5", "precision=float64"]
