@@ -9,20 +9,9 @@ from pathlib import Path
 
 import pytest
 from processes import Started, unheard
+from slurm_jobs import SPEC
 
 from metarun.experiments.system.streams import drop_what_cannot_be_written
-
-SPEC = """
-name: tiny
-algorithm: {name: maml, inner_lr: 0.01}
-network: {name: mlp, hidden: [16]}
-dataset: {name: sinusoid}
-protocol: inductive
-train: {way: 1, shot: 5, query: 5, meta_batch: 4, steps: 40, log_every: 10}
-validation: {episodes: 20, every: 20}
-test: {way: 1, shot: 5, query: 5, episodes: 30}
-jit: off
-"""
 
 
 @pytest.fixture(autouse=True)

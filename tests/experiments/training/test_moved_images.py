@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from metarun.experiments.config.load import former_digest, load
-from metarun.experiments.errors import Interrupted, RunError
+from metarun.experiments.errors import RunError
 from metarun.experiments.evaluation.retest import evaluate
 from metarun.experiments.figures.finished import runs_below
 from metarun.experiments.figures.seeds import seed_groups
@@ -15,7 +15,6 @@ from metarun.experiments.reports.compare import difference_of_tasks, with_episod
 from metarun.experiments.reports.table import lines_of, read_results
 from metarun.experiments.runs.continuation import shorter_run
 from metarun.experiments.runs.run import Run
-from metarun.experiments.training import loop
 from metarun.experiments.training.steps import TrainingSteps
 from metarun.experiments.training.train import train
 
@@ -52,19 +51,6 @@ def few(tmp_path, own_cache, eagerly):
         return Run.at(tmp_path / out, load(tmp_path / "few.yaml", changes).experiment, seed)
 
     return make
-
-
-@pytest.fixture
-def stop_in_the_test(monkeypatch):
-    def stop(run):
-        def raises(*_, **__):
-            raise Interrupted("stopped")
-
-        with monkeypatch.context() as patch, pytest.raises(Interrupted):
-            patch.setattr(loop, "record", raises)
-            train(run)
-
-    return stop
 
 
 def as_before(run):

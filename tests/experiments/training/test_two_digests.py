@@ -44,23 +44,6 @@ def tiny(tmp_path, cache_folder, eagerly):
 
 
 @pytest.fixture
-def stop_in_the_test(monkeypatch):
-    """Return a function that trains a run to its last step and raises an error in the test."""
-
-    def stop(run, error=None):
-        def raises(*_, **__):
-            raise error or Interrupted("stopped")
-
-        with monkeypatch.context() as patch, pytest.raises((Interrupted, RunError)) as told:
-            patch.setattr(loop, "record", raises)
-            train(run)
-        assert run.directory.step == 8 and not run.directory.finished
-        return str(told.value)
-
-    return stop
-
-
-@pytest.fixture
 def no_step(monkeypatch):
     """Make each further step of training an error."""
 
