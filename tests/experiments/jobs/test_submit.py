@@ -299,6 +299,7 @@ def test_offline_runs_download_nothing(tmp_path, monkeypatch):
     assert "and this run is offline: `metarun data fetch` on a machine with internet" in told
 
 
+@pytest.mark.slow  # test_gpus.py has the same in this process
 def test_fault_15_a_local_job_that_asked_for_a_gpu_fails_without_one(tmp_path, monkeypatch):
     program = tmp_path / "nvidia-smi"
     program.write_text("#!/bin/sh\necho 'GPU 0: NVIDIA H200 (UUID: GPU-1)'\n")

@@ -105,7 +105,7 @@ def test_a_run_does_not_go_on_with_other_images(tmp_path, pictures, run_until):
     assert train(Run(experiment, 0, directory)).train_steps == 12
 
 
-@pytest.mark.parametrize("pixels", [False, True])
+@pytest.mark.parametrize("pixels", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_checkpoint_from_before_there_were_such_digests_is_good(tmp_path, pictures, run_until, pixels):
     """The checkpoint has no digest, or that of the pixels alone."""
     experiment, directory = load(pictures).experiment, RunDirectory(tmp_path / "run")
