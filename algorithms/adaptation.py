@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import tensorflow as tf
 
 from ..datasets.tasks import PIXELS_AT_ONCE, Episode
+from .learner import SUPPORT
 from .networks.feedforward import Network, Parameters, Values
 from .programs import program
 
@@ -100,7 +101,9 @@ def mean_over_chunks(function: Callable[[Episode], Any], batch: Episode, size: i
     return tf.nest.map_structure(lambda result: tf.reduce_mean(result, axis=0), results)
 
 
-def predict_queries(network: Network, parameters: Parameters, batch: Episode, protocol: str) -> tf.Tensor:
+def predict_queries(
+    network: Network, parameters: Parameters, support_x: tf.Tensor, query_x: tf.Tensor, protocol: str
+) -> tf.Tensor:
     """Return outputs `[T, Q, outputs]` for the queries of a gradient-based learner.
 
     Under "transductive" all queries of a task are one batch. Under "inductive" each query is in a batch with the whole
@@ -110,21 +113,24 @@ def predict_queries(network: Network, parameters: Parameters, batch: Episode, pr
     Args:
         network: The network.
         parameters: Its parameters, shared `[*shape]` or per task `[T, *shape]`.
-        batch: T tasks.
+        support_x: The support images `[T, S, *x]`.
+        query_x: The queries `[T, Q, *x]`.
         protocol: "transductive" or "inductive".
     """
     if protocol == "transductive" or not network.batch_norm:
-        return network(parameters, batch.query_x)
-    tasks, supports = batch.support_x.shape[:2]
-    queries, example = batch.query_x.shape[1], batch.query_x.shape[2:]
-    beside = tf.repeat(batch.support_x[:, None], queries, axis=1)  # [T, Q, S, *x]
-    groups = tf.concat([beside, batch.query_x[:, :, None]], axis=2)  # [T, Q, S + 1, *x]
+        return network(parameters, query_x)
+    tasks, supports = support_x.shape[:2]
+    queries, example = query_x.shape[1], query_x.shape[2:]
+    beside = tf.repeat(support_x[:, None], queries, axis=1)  # [T, Q, S, *x]
+    groups = tf.concat([beside, query_x[:, :, None]], axis=2)  # [T, Q, S + 1, *x]
     flat = tf.reshape(groups, (tasks, queries * (supports + 1), *example))
     outputs = network(parameters, flat, groups=queries)
     return tf.reshape(outputs, (tasks, queries, supports + 1, outputs.shape[-1]))[:, :, -1]
 
 
-def predict_in_parts(network: Network, parameters: Parameters, batch: Episode, protocol: str) -> tf.Tensor:
+def predict_in_parts(
+    network: Network, parameters: Parameters, support_x: tf.Tensor, query_x: tf.Tensor, protocol: str
+) -> tf.Tensor:
     """Return the outputs of `predict_queries`, for a part of the queries at a time where all would need much memory.
 
     Under "inductive" Q queries are Q x (S + 1) images. A part has as many queries as keep its images within
@@ -132,21 +138,46 @@ def predict_in_parts(network: Network, parameters: Parameters, batch: Episode, p
     size of the parts, which depends on the spec alone, changes outputs by rounding only (kernels differ with the
     number of images). No gradient is taken through it: a tape would keep all parts.
     """
-    tasks, supports = batch.support_x.shape[:2]
-    queries, example = batch.query_x.shape[1], batch.query_x.shape[2:]
+    tasks, supports = support_x.shape[:2]
+    queries, example = query_x.shape[1], query_x.shape[2:]
     fitting = PIXELS_AT_ONCE // (tasks * (supports + 1) * math.prod(example[:2]))
     size = max(part for part in range(1, max(1, min(queries, fitting)) + 1) if queries % part == 0)
     if protocol == "transductive" or not network.batch_norm or size == queries:
-        return predict_queries(network, parameters, batch, protocol)
+        return predict_queries(network, parameters, support_x, query_x, protocol)
 
     def predict(part: tf.Tensor) -> tf.Tensor:
-        return predict_queries(network, parameters, batch._replace(query_x=part), protocol)
+        return predict_queries(network, parameters, support_x, part, protocol)
 
-    parts = _swapped(tf.reshape(batch.query_x, (tasks, queries // size, size, *example)))
+    parts = _swapped(tf.reshape(query_x, (tasks, queries // size, size, *example)))
     one = program(predict).get_concrete_function(tf.TensorSpec(parts.shape[1:], parts.dtype)).structured_outputs
     signature = tf.TensorSpec(one.shape, one.dtype)
     outputs = _swapped(tf.map_fn(predict, parts, fn_output_signature=signature, parallel_iterations=1))
     return tf.reshape(outputs, (tasks, queries, outputs.shape[-1]))
+
+
+def kept(adapted: Values, support_x: tf.Tensor, network: Network, protocol: str) -> Values:
+    """Return what `outputs_of` needs: adapted parameters `[T, *shape]`, and the support images beside which queries
+    pass batch norm under the inductive protocol.
+    """
+    beside = protocol == "inductive" and network.batch_norm
+    return adapted | ({SUPPORT: support_x} if beside else {})
+
+
+def outputs_of(network: Network, fitted: Parameters, query_x: tf.Tensor, protocol: str) -> tf.Tensor:
+    """Return outputs `[T, Q, outputs]` for queries `[T, Q, *x]`, given what `kept` returned."""
+    parameters = {name: tf.convert_to_tensor(value) for name, value in fitted.items() if name != SUPPORT}
+    support_x = fitted.get(SUPPORT)
+    if support_x is None:
+        return network(parameters, query_x)
+    return predict_in_parts(network, parameters, tf.convert_to_tensor(support_x), query_x, protocol)
+
+
+def after_steps(steps: int, state: State, inner_step: Callable[[tf.Tensor, State], State]) -> State:
+    """Return the state after a number of inner steps, see `outputs_along`."""
+    _, state = tf.while_loop(
+        lambda number, _: number < steps, lambda number, state: (number + 1, inner_step(number, state)), (0, state)
+    )
+    return state
 
 
 def _swapped(x: tf.Tensor) -> tf.Tensor:

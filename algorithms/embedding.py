@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import abc
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import keras
 import tensorflow as tf
 
 from ..datasets.tasks import Episode, Shape
-from .learner import Metrics, Problem, apply_meta_gradients, state_of
+from .learner import SUPPORT, Metrics, Problem, Support, apply_meta_gradients, state_of
 from .metrics import cross_entropy, right_answers
 from .networks.feedforward import EmbeddingNetwork, Moments, Parameters
 from .networks.operations import forward, gradient
@@ -18,19 +17,22 @@ from .options import Options
 from .programs import compiled
 from .workers import WHOLE, Share
 
+MEMBERS = "support/members"  # which image is of which class, see `Support.members`
 
-class EmbeddingLearner(abc.ABC):
+
+class EmbeddingLearner:
     """A `Learner` whose class scores are a function of the embeddings of support and queries.
 
-    A subclass defines `logits`, and registers itself with `Algorithm(options, learner, has_head=False)`. Training,
-    test, checkpoints, many workers and compiling are done here. What a subclass must know:
+    A subclass defines `summary` and `compare`, or `logits`, which joins them, and registers itself with
+    `Algorithm(options, learner, has_head=False)`. Training, test, checkpoints, many workers and compiling are done
+    here. What a subclass must know:
 
     dtypes     Embeddings, `own` parameters and `logits` have `self.network.dtype`: float64 with `precision: float64`,
                float32 otherwise. Make constants of that dtype, for example `tf.cast(1, supports.dtype)`.
     protocol   Is applied before `logits`, to batch norm: training uses the batch of support and queries of each task.
                The test uses running averages (inductive) or that batch (transductive). With inductive, the logits of a
                query must not depend on other queries.
-    tracing    `logits` is traced without AutoGraph and compiled with XLA (`jit`). It must be a pure function of its
+    tracing    They are traced without AutoGraph and compiled with XLA (`jit`). They must be pure functions of their
                arguments and `self.options`, with derivatives, and write conditions on values with tf.cond or tf.where.
     parameters Those that `own_parameters` returns are trained and kept in checkpoints. Take their first values from
                `self.network.seed + 1`, `+ 2`, ..., so that the seed of the run decides them.
@@ -68,7 +70,6 @@ class EmbeddingLearner(abc.ABC):
         """Return the parameters besides the embedding's; by default none."""
         return {}
 
-    @abc.abstractmethod
     def logits(self, own: Parameters, supports: tf.Tensor, queries: tf.Tensor, way: int) -> tf.Tensor:
         """Return unnormalised log-probabilities `[T, Q, way]`.
 
@@ -78,6 +79,29 @@ class EmbeddingLearner(abc.ABC):
             queries: Query embeddings `[T, Q, D]`.
             way: The number of classes per task.
         """
+        return self.compare(own, self.summary(own, supports, None, way), queries, way)
+
+    def summary(
+        self, own: Parameters, supports: tf.Tensor, members: tf.Tensor | None, way: int | tf.Tensor
+    ) -> dict[str, tf.Tensor]:
+        """Return what `compare` needs of the support sets, by name, each with a task axis.
+
+        Args:
+            own: The values of the parameters besides the embedding's.
+            supports: Support embeddings `[T, S, D]`.
+            members: Of images in any order, in classes of any size: 1 / (images of the class) for an image of the
+                class, otherwise 0, `[T, S, way]`. None: the embeddings are class-major, equally many of each class.
+            way: The number of classes per task.
+        """
+        if members is not None:
+            raise ValueError(f"{type(self).__name__} takes equally many images of each class")
+        return {"supports": supports}
+
+    def compare(
+        self, own: Parameters, known: Mapping[str, tf.Tensor], queries: tf.Tensor, way: int | tf.Tensor
+    ) -> tf.Tensor:
+        """Return the logits `[T, Q, way]` of query embeddings `[T, Q, D]`, given the `summary` of the support sets."""
+        return self.logits(own, known["supports"], queries, way)  # pyright: ignore[reportArgumentType]
 
     def train_step(self, batch: Episode, share: Share = WHOLE) -> Metrics:
         """Update the parameters once on the mean over tasks and queries of -log p(y | x).
@@ -106,9 +130,27 @@ class EmbeddingLearner(abc.ABC):
         logits, _ = self._forward(batch, running=self.problem.protocol == "inductive")
         return logits[None]
 
+    def fit(self, support: Support) -> dict[str, tf.Tensor]:
+        """Return the `summary` of support sets; transductive, where batch norm needs them whole: their images."""
+        members = None if support.balanced else support.members(self.network.dtype)
+        if self.problem.protocol == "transductive":
+            return {SUPPORT: support.x} | ({} if members is None else {MEMBERS: members})
+        embedded = self.network(self.network.parameters, support.x, running=True)
+        return self.summary(self.own, embedded, members, support.way)
+
+    def classify(self, fitted: Mapping[str, tf.Tensor], query_x: tf.Tensor, way: int | tf.Tensor) -> tf.Tensor:
+        """Return the logits `[T, Q, way]` of queries `[T, Q, *x]`, given what `fit` returned."""
+        if SUPPORT not in fitted:
+            queries = self.network(self.network.parameters, query_x, running=True)
+            return self.compare(self.own, fitted, queries, way)
+        supports, queries, _ = self._embedded(fitted[SUPPORT], query_x, running=False)
+        known = self.summary(self.own, supports, fitted.get(MEMBERS), way)
+        return self.compare(self.own, known, queries, way)
+
     def embed(self, batch: Episode) -> tuple[tf.Tensor, tf.Tensor]:
         """Return the embeddings of supports `[T, S, D]` and queries `[T, Q, D]` under the protocol."""
-        supports, queries, _ = self._embedded(batch, running=self.problem.protocol == "inductive")
+        running = self.problem.protocol == "inductive"
+        supports, queries, _ = self._embedded(batch.support_x, batch.query_x, running)
         return supports, queries
 
     def operations(self, shape: Shape) -> int:
@@ -122,14 +164,16 @@ class EmbeddingLearner(abc.ABC):
         return 0
 
     def _forward(self, batch: Episode, running: bool) -> tuple[tf.Tensor, Moments]:
-        supports, queries, moments = self._embedded(batch, running)
+        supports, queries, moments = self._embedded(batch.support_x, batch.query_x, running)
         values = [tf.convert_to_tensor(value) for value in self.own.values()]
         return self._compare(batch.classes.shape[1])(supports, queries, *values), moments
 
-    def _embedded(self, batch: Episode, running: bool) -> tuple[tf.Tensor, tf.Tensor, Moments]:
+    def _embedded(
+        self, support_x: tf.Tensor, query_x: tf.Tensor, running: bool
+    ) -> tuple[tf.Tensor, tf.Tensor, Moments]:
         """Pass support and queries through the network as one batch."""
-        supports = batch.support_x.shape[1]
-        images = tf.concat([batch.support_x, batch.query_x], axis=1)  # [T, S + Q, *x]
+        supports = support_x.shape[1]
+        images = tf.concat([support_x, query_x], axis=1)  # [T, S + Q, *x]
         embedded, moments = self.network.apply(self.network.parameters, images, running=running)
         return embedded[:, :supports], embedded[:, supports:], moments
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple, Protocol
 
 import keras
@@ -14,6 +14,7 @@ from .options import OptimizerOptions
 from .workers import WHOLE, Share
 
 Metrics = dict[str, tf.Tensor]
+SUPPORT = "support/x"  # name of support images in what `fit` returns
 
 
 class Problem(NamedTuple):
@@ -36,6 +37,39 @@ class Problem(NamedTuple):
             steps: The R numbers of inner steps.
         """
         return (regression_metrics if self.regression else classification_metrics)(outputs, targets, steps)
+
+
+class Support(NamedTuple):
+    """The labelled images of T tasks, of which a learner makes a classifier for each.
+
+    Where classes have different numbers of images every class counts alike: its images share the weight of one class.
+    """
+
+    x: tf.Tensor  # [T, S, *x]
+    y: tf.Tensor  # [T, S] int32, from 0 to way - 1
+    way: int | tf.Tensor
+    drawn: tf.Tensor  # [T, n] int32, of which alone depends what is random in an adaptation
+    balanced: bool  # class after class, with equally many images, as tasks are drawn
+
+    @classmethod
+    def of_task(cls, batch: Episode) -> Support:
+        """Return the support sets of drawn tasks."""
+        return cls(batch.support_x, batch.support_y, batch.classes.shape[1], batch.drawn, True)
+
+    def members(self, dtype: tf.DType) -> tf.Tensor:
+        """Return for each image and class 1 / (images of the class) if the image is of it, else 0, `[T, S, way]`."""
+        members = tf.one_hot(self.y, self.way, dtype=dtype)
+        return tf.math.divide_no_nan(members, tf.reduce_sum(members, axis=1, keepdims=True))
+
+    @property
+    def weights(self) -> tf.Tensor | None:
+        """Return the weight of each image in a mean over classes, `[T, S]`; None if all are equal."""
+        return None if self.balanced else tf.reduce_sum(self.members(self.x.dtype), axis=2)
+
+
+def support_loss(problem: Problem, outputs: tf.Tensor, targets: tf.Tensor, weights: tf.Tensor | None) -> tf.Tensor:
+    """Return the loss of each task on images of its support set, `[T]`; `weights` are those of `Support`."""
+    return problem.loss(outputs, targets) if weights is None else cross_entropy(outputs, targets, weights)
 
 
 class Learner(Protocol):
@@ -77,6 +111,20 @@ class FewShotLearner(TrainedLearner, Protocol):
 
     def predict(self, batch: Episode) -> tf.Tensor:
         """Return outputs `[R, T, Q, outputs]` for the queries, after each of R recorded numbers of inner steps."""
+        ...
+
+    def fit(self, support: Support) -> dict[str, tf.Tensor]:
+        """Return all that `classify` needs of support sets, by name, each with a task axis `[T, ...]`."""
+        ...
+
+    def classify(self, fitted: Mapping[str, tf.Tensor], query_x: tf.Tensor, way: int | tf.Tensor) -> tf.Tensor:
+        """Return the last outputs of `predict`, `[T, Q, outputs]`, for queries `[T, Q, *x]`.
+
+        Args:
+            fitted: What `fit` returned.
+            query_x: The queries.
+            way: The number of classes of each task.
+        """
         ...
 
 

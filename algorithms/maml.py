@@ -15,15 +15,19 @@ protocol is transductive; `inductive` is ours.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 import keras
 import tensorflow as tf
 
 from ..datasets.tasks import Episode, Shape
 from .adaptation import (
+    after_steps,
     gradient_descent,
+    kept,
     mean_over_chunks,
     outputs_along,
+    outputs_of,
     per_task,
     predict_in_parts,
     predict_queries,
@@ -32,8 +36,8 @@ from .adaptation import (
     task_gradients,
 )
 from .keras_update import checked, kept_update, plain_learning_rate
-from .learner import Metrics, Problem, apply_meta_gradients, state_of
-from .networks.feedforward import Network, Values
+from .learner import Metrics, Problem, Support, apply_meta_gradients, state_of, support_loss
+from .networks.feedforward import Network, Parameters, Values
 from .networks.operations import gradient, gradient_through_gradient, gradient_through_last_gradient
 from .options import MAMLOptions
 from .programs import program, untouched
@@ -96,7 +100,7 @@ class MAML:
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(theta)
             adapted, support_loss = self.adapt(theta, batch)
-            outputs = predict_queries(self.network, adapted, batch, self.problem.protocol)
+            outputs = predict_queries(self.network, adapted, batch.support_x, batch.query_x, self.problem.protocol)
             losses = self.problem.loss(outputs, batch.query_y)  # [T]
             meta_loss = tf.reduce_mean(losses)
         gradients = tape.gradient(meta_loss, theta, unconnected_gradients=tf.UnconnectedGradients.ZERO)
@@ -109,7 +113,7 @@ class MAML:
         first_loss = tf.zeros(batch.support_x.shape[0], batch.support_x.dtype)
 
         def inner_step(parameters: Values) -> tuple[Values, tf.Tensor]:
-            loss, gradients = self._inner_gradient(parameters, batch)
+            loss, gradients = self._inner_gradient(parameters, Support.of_task(batch))
             if self.options.first_order:
                 gradients = {name: tf.stop_gradient(gradient) for name, gradient in gradients.items()}
             return gradient_descent(parameters, gradients, self.options.inner_lr), loss
@@ -131,15 +135,30 @@ class MAML:
     def _predict(self, batch: Episode) -> tf.Tensor:
         """Compute the outputs `[R, T, Q, outputs]` of `predict`."""
 
-        def inner_step(_: tf.Tensor, parameters: Values) -> Values:
-            _, gradients = self._inner_gradient(parameters, batch)
-            return gradient_descent(parameters, gradients, self.test_lr)
-
         def predict(parameters: Values) -> tf.Tensor:
-            return predict_in_parts(self.network, parameters, batch, self.problem.protocol)
+            return predict_in_parts(self.network, parameters, batch.support_x, batch.query_x, self.problem.protocol)
 
         start = per_task(self.parameters, batch.support_x.shape[0])
-        return outputs_along(self.recorded, start, inner_step, predict)
+        return outputs_along(self.recorded, start, self._test_step(Support.of_task(batch)), predict)
+
+    def fit(self, support: Support) -> Values:
+        """Return theta_i' of each task after the test's inner steps, `[T, *shape]`, and what batch norm sees."""
+        start = per_task(self.parameters, support.x.shape[0])
+        adapted = after_steps(self.recorded[-1], start, self._test_step(support))
+        return kept(adapted, support.x, self.network, self.problem.protocol)
+
+    def classify(self, fitted: Parameters, query_x: tf.Tensor, way: int | tf.Tensor) -> tf.Tensor:
+        """Return outputs `[T, Q, outputs]` of the adapted networks; `way` is that of the last layer."""
+        return outputs_of(self.network, fitted, query_x, self.problem.protocol)
+
+    def _test_step(self, support: Support) -> Callable[[tf.Tensor, Values], Values]:
+        """Return an inner step of the test, which maps its number and theta_i to the next theta_i."""
+
+        def inner_step(_: tf.Tensor, parameters: Values) -> Values:
+            _, gradients = self._inner_gradient(parameters, support)
+            return gradient_descent(parameters, gradients, self.test_lr)
+
+        return inner_step
 
     def operations(self, shape: Shape) -> int:
         """Return the floating-point operations of one task in a training step."""
@@ -154,11 +173,11 @@ class MAML:
             inner = gradient_through_gradient(self.network.layers)
         return self.options.inner_steps * supports * inner + seen * gradient(self.network.layers)
 
-    def _inner_gradient(self, parameters: Values, batch: Episode) -> tuple[tf.Tensor, Values]:
-        def support_loss(parameters: Values) -> tf.Tensor:
-            return self.problem.loss(self.network(parameters, batch.support_x), batch.support_y)
+    def _inner_gradient(self, parameters: Values, support: Support) -> tuple[tf.Tensor, Values]:
+        def loss(parameters: Values) -> tf.Tensor:
+            return support_loss(self.problem, self.network(parameters, support.x), support.y, support.weights)
 
-        return task_gradients(support_loss, parameters, self.adapted)
+        return task_gradients(loss, parameters, self.adapted)
 
     def _scalars(self, loss: tf.Tensor, support_loss: tf.Tensor, per_task: Metrics) -> Metrics:
         name = "mse" if self.problem.regression else "accuracy"

@@ -17,15 +17,18 @@ attention can be at most e^2 times stronger for one image than another.) Batch n
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import keras
 import tensorflow as tf
 
 from ..datasets.tasks import Episode
-from .embedding import EmbeddingLearner, cosine_similarities
+from .embedding import MEMBERS, EmbeddingLearner, cosine_similarities
 from .networks.feedforward import Parameters
 from .options import MatchingNetworkOptions
 
 DEFAULT_ATTENTION_STEPS = 5
+TINY = 1e-37  # least attention to a class, whose logarithm is finite
 
 
 class MatchingNetwork(EmbeddingLearner):
@@ -44,23 +47,42 @@ class MatchingNetwork(EmbeddingLearner):
             **lstm_parameters("context/attention", width, 2 * width, dtype, self.network.seed + 3),
         }
 
-    def logits(self, own: Parameters, supports: tf.Tensor, queries: tf.Tensor, way: int) -> tf.Tensor:
-        """Return log p(y | x, S) `[T, Q, way]` from `[T, S, D]` (class-major) and `[T, Q, D]`."""
-        log_attention = self.log_attention(own, supports, queries)
+    def summary(
+        self, own: Parameters, supports: tf.Tensor, members: tf.Tensor | None, way: int | tf.Tensor
+    ) -> dict[str, tf.Tensor]:
+        """Return g(x_i, S) `[T, S, D]`, and which image is of which class, see `EmbeddingLearner`."""
+        if self.options.full_context_embeddings:
+            supports = self.embed_supports(own, supports)
+        return {"supports": supports} | ({} if members is None else {MEMBERS: members})
+
+    def compare(
+        self, own: Parameters, known: Mapping[str, tf.Tensor], queries: tf.Tensor, way: int | tf.Tensor
+    ) -> tf.Tensor:
+        """Return log p(y | x, S) `[T, Q, way]` from `[T, Q, D]`.
+
+        The attention that a class of few images gets is not smaller for it: that of its images is averaged. Where all
+        have equally many, this is the sum of equation 1.
+        """
+        log_attention = self.log_attention(own, known["supports"], queries)
+        if MEMBERS in known:
+            most = tf.reduce_max(log_attention, axis=-1, keepdims=True)
+            masses = tf.matmul(tf.exp(log_attention - most), known[MEMBERS])  # [T, Q, way]
+            return tf.nn.log_softmax(tf.math.log(tf.maximum(masses, masses.dtype.as_numpy_dtype(TINY))), axis=-1)
         tasks, count, examples = log_attention.shape
         by_class = tf.reshape(log_attention, (tasks, count, way, examples // way))
         return tf.reduce_logsumexp(by_class, axis=-1)
 
     def log_attention(self, own: Parameters, supports: tf.Tensor, queries: tf.Tensor) -> tf.Tensor:
-        """Return log a(x, x_i) `[T, Q, S]` from `[T, S, D]` and `[T, Q, D]`."""
+        """Return log a(x, x_i) `[T, Q, S]` from g(x_i, S) `[T, S, D]` and `[T, Q, D]`."""
         if self.options.full_context_embeddings:
-            supports = self.embed_supports(own, supports)
             queries = self.embed_queries(own, queries, supports)
         return tf.nn.log_softmax(cosine_similarities(queries, supports) / self.options.temperature, axis=-1)
 
     def attention(self, batch: Episode) -> tf.Tensor:
         """Return a(x, x_i) of each query over the support images of its task, `[T, Q, S]`."""
-        return tf.exp(self.log_attention(self.own, *self.embed(batch)))
+        supports, queries = self.embed(batch)
+        known = self.summary(self.own, supports, None, batch.classes.shape[1])
+        return tf.exp(self.log_attention(self.own, known["supports"], queries))
 
     def comparison(self, way: int, supports: int, queries: int) -> int:
         """Return the multiply-adds of `logits` for one task."""

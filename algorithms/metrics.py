@@ -16,11 +16,18 @@ Loss = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 CALIBRATION_BINS = 15  # Guo et al. 2017
 
 
-def cross_entropy(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-    """Return the mean cross-entropy over the examples of each task `[T]`, from logits `[T, N, way]` and labels `[T,
-    N]`.
+def cross_entropy(logits: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor | None = None) -> tf.Tensor:
+    """Return the mean cross-entropy over the examples of each task `[T]`.
+
+    Args:
+        logits: `[T, N, way]`.
+        labels: `[T, N]`.
+        weights: Of the examples in the mean, `[T, N]`; None if all are equal.
     """
-    return tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits), axis=1)
+    losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+    if weights is None:
+        return tf.reduce_mean(losses, axis=1)
+    return tf.reduce_sum(weights * losses, axis=1) / tf.reduce_sum(weights, axis=1)
 
 
 def mean_squared_error(predictions: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:

@@ -14,6 +14,8 @@ its epsilon is 1e-3. The paper's code had PyTorch's; so have the paper's specs (
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import tensorflow as tf
 
 from .embedding import EmbeddingLearner, cosine_similarities, squared_distances
@@ -26,14 +28,23 @@ class PrototypicalNetwork(EmbeddingLearner):
 
     options: PrototypicalNetworkOptions
 
-    def logits(self, own: Parameters, supports: tf.Tensor, queries: tf.Tensor, way: int) -> tf.Tensor:
-        """Return `[T, Q, way]` from embeddings `[T, S, D]` (class-major) and `[T, Q, D]`."""
+    def summary(
+        self, own: Parameters, supports: tf.Tensor, members: tf.Tensor | None, way: int | tf.Tensor
+    ) -> dict[str, tf.Tensor]:
+        """Return the prototypes c_k `[T, way, D]` (equation 1), see `EmbeddingLearner`."""
+        if members is not None:
+            return {"prototypes": tf.matmul(members, supports, transpose_a=True)}
         tasks, examples, dimensions = supports.shape
         by_class = tf.reshape(supports, (tasks, way, examples // way, dimensions))
-        prototypes = tf.reduce_mean(by_class, axis=2)  # [T, way, D]
+        return {"prototypes": tf.reduce_mean(by_class, axis=2)}
+
+    def compare(
+        self, own: Parameters, known: Mapping[str, tf.Tensor], queries: tf.Tensor, way: int | tf.Tensor
+    ) -> tf.Tensor:
+        """Return -d(f(x), c_k) `[T, Q, way]` (equation 2) from `[T, Q, D]`."""
         if self.options.distance == "cosine":
-            return cosine_similarities(queries, prototypes) - 1.0
-        return -squared_distances(queries, prototypes)
+            return cosine_similarities(queries, known["prototypes"]) - 1.0
+        return -squared_distances(queries, known["prototypes"])
 
     def comparison(self, way: int, supports: int, queries: int) -> int:
         """Return the multiply-adds of `logits` for one task."""

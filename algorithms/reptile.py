@@ -19,21 +19,32 @@ pure function of what the task has drawn, so the same task is always learnt in t
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import keras
 import tensorflow as tf
 
 from ..datasets.random import TaskKeys
 from ..datasets.tasks import Episode, Shape
-from .adaptation import outputs_along, per_task, predict_in_parts, recorded_steps, task_gradients
-from .learner import Metrics, Problem, apply_meta_gradients, state_of
-from .networks.feedforward import Network, Values
+from .adaptation import (
+    after_steps,
+    kept,
+    outputs_along,
+    outputs_of,
+    per_task,
+    predict_in_parts,
+    recorded_steps,
+    task_gradients,
+)
+from .learner import Metrics, Problem, Support, apply_meta_gradients, state_of, support_loss
+from .networks.feedforward import Network, Parameters, Values
 from .networks.operations import gradient
 from .options import ReptileOptions
 from .programs import program
 from .workers import WHOLE, Share
 
 BETA2, EPSILON = 0.999, 1e-8
+State = tuple[Values, Values]  # parameters and second moments of each task
 
 
 class Reptile:
@@ -98,12 +109,13 @@ class Reptile:
         Returns:
             theta_i' and the second moments v_i, each `[T, *shape]`, and the mini-batch losses `[k, T]`.
         """
-        order = self._order(batch, self.options.inner_steps, self.options.inner_batch)
-        parameters, moments = self._start(batch)
+        support = Support.of_task(batch)
+        order = self._order(support, self.options.inner_steps, self.options.inner_batch)
+        parameters, moments = self._start(support)
         losses = tf.TensorArray(batch.support_x.dtype, self.options.inner_steps, element_shape=(order.shape[0],))
 
         def step(number: tf.Tensor, parameters: Values, moments: Values, losses: tf.TensorArray):
-            parameters, moments, loss = self._inner_step(parameters, moments, batch, order, number)
+            parameters, moments, loss = self._inner_step(parameters, moments, support, order, number)
             return number + 1, parameters, moments, losses.write(number, loss)
 
         steps = self.options.inner_steps
@@ -122,43 +134,59 @@ class Reptile:
 
     def _predict(self, batch: Episode) -> tf.Tensor:
         """Compute the outputs `[R, T, Q, outputs]` of `predict`."""
-        order = self._order(batch, self.recorded[-1], self.options.test_inner_batch or self.options.inner_batch)
 
-        def inner_step(number: tf.Tensor, state: tuple[Values, Values]) -> tuple[Values, Values]:
-            parameters, moments, _ = self._inner_step(*state, batch, order, number)
+        def predict(state: State) -> tf.Tensor:
+            return predict_in_parts(self.network, state[0], batch.support_x, batch.query_x, self.problem.protocol)
+
+        support = Support.of_task(batch)
+        return outputs_along(self.recorded, self._start(support), self._test_step(support), predict)
+
+    def fit(self, support: Support) -> Values:
+        """Return theta_i' of each task after the test's inner steps, `[T, *shape]`, and what batch norm sees."""
+        adapted, _ = after_steps(self.recorded[-1], self._start(support), self._test_step(support))
+        return kept(adapted, support.x, self.network, self.problem.protocol)
+
+    def classify(self, fitted: Parameters, query_x: tf.Tensor, way: int | tf.Tensor) -> tf.Tensor:
+        """Return outputs `[T, Q, outputs]` of the adapted networks; `way` is that of the last layer."""
+        return outputs_of(self.network, fitted, query_x, self.problem.protocol)
+
+    def _test_step(self, support: Support) -> Callable[[tf.Tensor, State], State]:
+        """Return an inner step of the test, which maps its number and state to the next state."""
+        order = self._order(support, self.recorded[-1], self.options.test_inner_batch or self.options.inner_batch)
+
+        def inner_step(number: tf.Tensor, state: State) -> State:
+            parameters, moments, _ = self._inner_step(*state, support, order, number)
             return parameters, moments
 
-        def predict(state: tuple[Values, Values]) -> tf.Tensor:
-            return predict_in_parts(self.network, state[0], batch, self.problem.protocol)
-
-        return outputs_along(self.recorded, self._start(batch), inner_step, predict)
+        return inner_step
 
     def operations(self, shape: Shape) -> int:
         """Return the floating-point operations of one task in a training step."""
         return self.options.inner_steps * self.options.inner_batch * gradient(self.network.layers)
 
-    def _start(self, batch: Episode) -> tuple[Values, Values]:
-        tasks = batch.support_x.shape[0]
+    def _start(self, support: Support) -> State:
+        tasks = support.x.shape[0]
         return per_task(self.parameters, tasks), per_task(self.moments, tasks)
 
-    def _order(self, batch: Episode, steps: int, size: int) -> tf.Tensor:
+    def _order(self, support: Support, steps: int, size: int) -> tf.Tensor:
         """Return the support rows of each mini-batch, int32 `[T, steps, size]`, reshuffled for each pass."""
-        tasks, supports = batch.support_x.shape[:2]
+        tasks, supports = support.x.shape[:2]
         passes = -(-steps * size // supports)
-        shuffled = TaskKeys.of_drawn(batch.drawn).distinct("mini-batches", supports, supports, passes)
+        shuffled = TaskKeys.of_drawn(support.drawn).distinct("mini-batches", supports, supports, passes)
         rows = tf.reshape(shuffled, (tasks, passes * supports))[:, : steps * size]
         return tf.reshape(rows, (tasks, steps, size))
 
     def _inner_step(
-        self, parameters: Values, moments: Values, batch: Episode, order: tf.Tensor, number: tf.Tensor
+        self, parameters: Values, moments: Values, support: Support, order: tf.Tensor, number: tf.Tensor
     ) -> tuple[Values, Values, tf.Tensor]:
         """Return new parameters and second moments after step `number` (from 0), and the losses `[T]` before it."""
         rows = tf.gather(order, number, axis=1)  # [T, size]
-        x = tf.gather(batch.support_x, rows, batch_dims=1)
-        y = tf.gather(batch.support_y, rows, batch_dims=1)
+        x = tf.gather(support.x, rows, batch_dims=1)
+        y = tf.gather(support.y, rows, batch_dims=1)
+        weights = None if support.weights is None else tf.gather(support.weights, rows, batch_dims=1)
 
         def loss(parameters: Values) -> tf.Tensor:
-            return self.problem.loss(self.network(parameters, x), y)
+            return support_loss(self.problem, self.network(parameters, x), y, weights)
 
         losses, gradients = task_gradients(loss, parameters, list(parameters))
         rate = tf.constant(self.options.inner_lr, x.dtype)

@@ -83,7 +83,8 @@ def test_sum_over_tasks_is_the_mean_times_the_tasks():
 def meta_loss(model, batch):
     """Return the loss of the queries after adaptation, without its derivative."""
     theta = {name: tf.convert_to_tensor(value) for name, value in model.parameters.items()}
-    outputs = predict_queries(model.network, model.adapt(theta, batch)[0], batch, model.problem.protocol)
+    adapted, protocol = model.adapt(theta, batch)[0], model.problem.protocol
+    outputs = predict_queries(model.network, adapted, batch.support_x, batch.query_x, protocol)
     return float(tf.reduce_mean(model.problem.loss(outputs, batch.query_y)))
 
 

@@ -34,7 +34,7 @@ def test_inductive_is_each_query_beside_all_supports(make_source):
     """Reject the answer for another image of its batch, here the first support image."""
     batch = make_source(dtype="float64").sample("test", 0, 2, Shape(3, 2, 2), seed=0)
     network = feedforward.build(Conv4Options(filters=4), (16, 16, 1), 3, "float64", seed=0)
-    found = predict_queries(network, network.parameters, batch, "inductive").numpy()
+    found = predict_queries(network, network.parameters, batch.support_x, batch.query_x, "inductive").numpy()
     for query in range(6):
         beside = np.concatenate([batch.support_x, batch.query_x[:, query : query + 1]], axis=1)
         outputs = network(network.parameters, beside).numpy()

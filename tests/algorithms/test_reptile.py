@@ -7,7 +7,7 @@ import tensorflow as tf
 from quadratic import QuadraticProblem, quadratic_tasks, theta_network
 
 from metarun.algorithms import ALGORITHMS
-from metarun.algorithms.learner import Problem, outer_optimizer
+from metarun.algorithms.learner import Problem, Support, outer_optimizer
 from metarun.algorithms.networks.feedforward import build
 from metarun.algorithms.networks.options import MLPOptions
 from metarun.algorithms.options import OptimizerOptions, ReptileOptions
@@ -181,10 +181,11 @@ def test_outputs_along_many_steps_are_those_of_a_plain_loop():
     batch = SinusoidSource(SinusoidOptions(), "float64").sample("test", 0, 3, Shape(1, 5, 7), 0)
     network = build(MLPOptions(hidden=(8,)), (1,), 1, "float64", 0)
     model = learner(network, Problem(True, "inductive"), inner_lr=0.02, inner_batch=2, test_inner_steps=13)
-    order, state = model._order(batch, 13, 2), model._start(batch)
+    support = Support.of_task(batch)
+    order, state = model._order(support, 13, 2), model._start(support)
     expected = [network(state[0], batch.query_x)]
     for number in range(13):
-        state = model._inner_step(*state, batch, order, number)[:2]
+        state = model._inner_step(*state, support, order, number)[:2]
         if number + 1 in (1, 2, 5, 10, 13):
             expected.append(network(state[0], batch.query_x))
     np.testing.assert_allclose(model.predict(batch), expected, rtol=1e-9)
@@ -194,14 +195,14 @@ def test_outputs_along_many_steps_are_those_of_a_plain_loop():
 def test_mini_batches_pass_through_the_support_set_without_replacement():
     model = learner(theta_network([0.0]), QuadraticProblem(), inner_lr=0.1)
     batch = quadratic_tasks([[1.0], [2.0]], examples=6)
-    order = model._order(batch, steps=5, size=4).numpy()  # 20 rows: three passes and a third
+    order = model._order(Support.of_task(batch), steps=5, size=4).numpy()  # 20 rows: three passes and a third
     assert order.shape == (2, 5, 4)
     passes = order.reshape(2, 20)
     for task in range(2):
         for start in (0, 6, 12):
             assert sorted(passes[task, start : start + 6]) == list(range(6))
     assert (passes[0] != passes[1]).any() and (passes[0, :6] != passes[0, 6:12]).any()
-    alone = model._order(Episode(*(part[1:] for part in batch)), steps=5, size=4).numpy()
+    alone = model._order(Support.of_task(Episode(*(part[1:] for part in batch))), steps=5, size=4).numpy()
     np.testing.assert_array_equal(alone[0], order[1])
 
 
