@@ -17,6 +17,7 @@ from ..datasets.images import cache
 from ..datasets.plugins import installed_version
 from .jobs.slurm import slurm
 from .system import gpus, lock
+from .system.cgroups import memory_limits
 from .system.processors import cores
 from .system.provenance import DECIDING, PACKAGES, describe, git_commit, processor
 
@@ -69,7 +70,7 @@ def _tensorflow() -> Iterator[Finding]:
         return
     import tensorflow as tf
 
-    from .training.memory import available_bytes, limits
+    from .training.memory import available_bytes
 
     yield Finding("packages", ", ".join(f"{name} {installed_version(name)}" for name in PACKAGES if name != "metarun"))
     facts = describe()
@@ -77,7 +78,7 @@ def _tensorflow() -> Iterator[Finding]:
     yield Finding("oneDNN", {True: "on", False: f"off{chosen}", None: "unknown"}[facts["onednn"]])
     threads = f"{facts['intra_op_threads']} in an operation, {facts['inter_op_threads']} for operations"
     yield Finding("threads", threads)
-    free, least = available_bytes(), min(limits(), default=None)
+    free, least = available_bytes(), min(memory_limits(), default=None)
     limit = "no limit of a control group" if least is None or least >= 2**60 else f"limit {least / GIB:.1f} GiB"
     yield Finding("memory", f"{'unknown' if free is None else f'{free / GIB:.1f} GiB'} free, {limit}")
     names = [

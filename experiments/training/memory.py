@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,11 +14,11 @@ import tensorflow as tf
 from ..config.experiment import Experiment
 from ..errors import RunError, warn
 from ..evaluation.measure import Evaluation
+from ..system.cgroups import memory_limits
 
 COMPILER = 300 * 2**20  # bytes for programs and their compiler
 SURELY = 2.0  # estimates are too high by up to this factor where kernels work in place
 CALLED = {"PartitionedCall": "f", "StatefulPartitionedCall": "f", "While": "body", "StatelessWhile": "body"}
-CGROUPS = Path("/sys/fs/cgroup")
 NO_MEMORY = {"Const", "Placeholder", "Reshape", "Identity", "StopGradient", "ExpandDims", "Squeeze", "ReadVariableOp"}
 
 
@@ -134,18 +133,8 @@ def available_bytes() -> int | None:
     try:
         memory = dict(re.findall(r"^(\w+):\s+(\d+) kB", Path("/proc/meminfo").read_text(), re.MULTILINE))
         status = dict(re.findall(r"^(\w+):\s+(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE))
-        return min([int(memory["MemAvailable"]) * 1024, *(each - int(status["VmRSS"]) * 1024 for each in limits())])
+        return min(
+            [int(memory["MemAvailable"]) * 1024, *(each - int(status["VmRSS"]) * 1024 for each in memory_limits())]
+        )
     except (OSError, KeyError):
         return None
-
-
-def limits() -> Iterator[int]:
-    """Yield the limits, in bytes, of the control groups of this process and of those that contain them."""
-    for line in Path("/proc/self/cgroup").read_text().splitlines():
-        _, controllers, path = line.split(":", 2)
-        if controllers not in ("", "memory"):
-            continue
-        root, name = (CGROUPS, "memory.max") if not controllers else (CGROUPS / "memory", "memory.limit_in_bytes")
-        for group in [root / path.lstrip("/"), *(root / path.lstrip("/")).parents]:
-            with contextlib.suppress(OSError, ValueError):  # not there, or "max"
-                yield int((group / name).read_text())

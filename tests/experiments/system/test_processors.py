@@ -7,7 +7,9 @@ import pytest
 
 from metarun.experiments.jobs.local import devices
 from metarun.experiments.system import processors
-from metarun.experiments.system.processors import cores, limited_threads, quota
+from metarun.experiments.system.cgroups import memory_limits
+from metarun.experiments.system.cgroups import processor_quota as quota
+from metarun.experiments.system.processors import cores, limited_threads
 
 V2 = "31 23 0:28 {root} {point} rw,nosuid - cgroup2 cgroup rw,nsdelegate\n"
 V1 = "32 31 0:29 {root} {point} rw,relatime shared:9 - cgroup cgroup rw,cpu,cpuacct\n"
@@ -69,17 +71,29 @@ def test_fault_22_runs_and_threads_follow_the_quota(process, monkeypatch):
         monkeypatch.delenv(name, raising=False)
     for granted, wanted in (("50000 100000", 1), ("250000 100000", 3), ("900000 100000", 8), ("max 100000", 8)):
         folder = process("0::/\n", V2, {"": {"cpu.max": granted}})
-        monkeypatch.setattr(processors, "quota", lambda folder=folder: quota(folder))
+        monkeypatch.setattr(processors, "processor_quota", lambda folder=folder: quota(folder))
         assert cores() == wanted and devices(20, None, 0) == [None] * wanted
         limited = dict.fromkeys(("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS"), str(wanted)) if wanted < 8 else {}
         assert limited_threads() == limited
     folder = process("0::/\n", V2, {"": {"cpu.max": "50000 100000"}})
     monkeypatch.setenv("OMP_NUM_THREADS", "2")  # set by the user
-    monkeypatch.setattr(processors, "quota", lambda: quota(folder))
+    monkeypatch.setattr(processors, "processor_quota", lambda: quota(folder))
     assert limited_threads() == {"TF_NUM_INTRAOP_THREADS": "1"}
 
 
 def test_a_system_without_control_groups_has_no_quota(tmp_path):
-    assert quota(tmp_path) == math.inf
+    assert quota(tmp_path) == math.inf and not list(memory_limits(tmp_path))
     (tmp_path / "cgroup").write_text("not a group\n")
     assert quota(tmp_path) == math.inf and cores() >= 1
+
+
+def test_limits_of_memory_are_those_of_the_same_groups(process):
+    """Reject those of groups beside them, and the word "max"."""
+    groups = {"": {"memory.max": "9000"}, "a": {"memory.max": "max"}, "a/b": {"memory.max": "7000"}}
+    assert list(memory_limits(process("0::/a/b\n", V2, groups | {"c": {"memory.max": "1"}}))) == [7000, 9000]
+
+
+def test_limits_of_memory_of_version_1(process):
+    mount = V1.replace("rw,cpu,cpuacct", "rw,memory")
+    assert list(memory_limits(process("6:memory:/\n", mount, {"": {"memory.limit_in_bytes": "5000\n"}}))) == [5000]
+    assert not list(memory_limits(process("6:cpu:/\n", mount, {})))
