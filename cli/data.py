@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from ..datasets.images.cache import PARTS
+from ..datasets.images.cache import BY_SPLIT, PARTS
 from .options import examples
 
 
@@ -21,28 +21,28 @@ def list_() -> None:
     from ..datasets.availability import overview
 
     for name, state in overview():
-        click.echo(f"{name:<14}{state}")
+        click.echo(f"{name:<16}{state}")
 
 
-@command.command(epilog=examples("data fetch omniglot", "data fetch omniglot && metarun data verify"))
-@click.argument("name", type=click.Choice(["omniglot"]))
+@command.command(epilog=examples("data fetch omniglot", "data fetch cifar-fs && metarun data verify"))
+@click.argument("name", type=click.Choice(["omniglot", "cifar-fs", "fc100", "emnist"]))
 def fetch(name: str) -> None:
     """Download NAME from its public address, check it and prepare it."""
-    from ..datasets.images import cache
+    from ..datasets import omniglot
+    from ..datasets.images import cache, published
 
-    if cache.verify(name, cache.read(name)) == "good":
+    if all(cache.verify(part, cache.read(part)) == "good" for part in PARTS[name]):
         click.echo(f"{name} is here already")
         return
     from ..experiments.system.startup import import_tensorflow
 
     import_tensorflow(needs_gpu=None)
-    from ..datasets import omniglot
     from ..experiments.system import signals
 
-    cache.remove(name)
-    click.echo(f"downloading {name} from {omniglot.ADDRESS}", err=True)
+    address = omniglot.ADDRESS if name == "omniglot" else published.ADDRESSES[name][0]
+    click.echo(f"downloading {name} from {address}", err=True)
     with signals.at_once():
-        cache.load(name, lambda: omniglot.prepare(omniglot.download(omniglot.ADDRESS, omniglot.ARCHIVES)))
+        (omniglot.fetch if name == "omniglot" else lambda: published.fetch(name))()
     click.echo(f"{name} is ready in {cache.folder()}")
 
 
@@ -60,21 +60,32 @@ def import_(name: str, paths: tuple[Path, ...]) -> None:
     \b
     omniglot       images_background and images_evaluation, zips or folders, or a
                    folder that holds both; every pixel is compared.
-    miniimagenet   a folder, or the parts of it, with one of
-                     train, val, test: folders or tars of class folders
-                     train.csv, val.csv, test.csv (Ravi) beside images/
-                     mini-imagenet-cache-train.pkl, -val.pkl, -test.pkl
+    miniimagenet   folders train, val, test of class folders, or 100 class folders
+                   by WordNet number; Ravi's train.csv, val.csv, test.csv beside
+                   images/; pickles with train, val, test in their names; or
+                   archives of these
+    cifar-fs       cifar-100-python.tar.gz, cifar-100-binary.tar.gz, 100 class
+    fc100          folders, or CIFAR_FS_train.pickle (FC100_...), -val, -test
+    cub            CUB_200_2011.tgz, or its folder
+    emnist         gzip.zip of NIST, or its files emnist-byclass-*
+    tieredimagenet tiered-imagenet.tar or its pickles, or train_images.npz and
+                   train_labels.pkl, the same for val and test
+
+    PATH is an archive, a folder, or several parts of it.
     """
     from ..experiments.system.startup import import_tensorflow
 
     import_tensorflow(needs_gpu=None)
-    from ..datasets import miniimagenet, omniglot
-    from ..datasets.images import cache
+    from ..datasets import omniglot
+    from ..datasets.images import cache, published
     from ..experiments.system import signals
 
     click.echo(f"preparing {name} from {', '.join(map(str, paths))}", err=True)
     with signals.at_once():
-        {"omniglot": omniglot, "miniimagenet": miniimagenet}[name].import_from(paths)
+        if name == "omniglot":
+            omniglot.import_from(paths)
+        else:
+            published.import_from(published.layout_of(name), paths)
     click.echo(f"{name} is ready in {cache.folder()}")
 
 
@@ -82,9 +93,8 @@ def import_(name: str, paths: tuple[Path, ...]) -> None:
 @click.argument("names", nargs=-1, type=click.Choice(sorted(PARTS)), metavar="[NAME]...")
 def verify(names: tuple[str, ...]) -> None:
     """Read every byte of the prepared datasets and compare it with their digests."""
-    from ..datasets import ravi_split
     from ..datasets.errors import DataError
-    from ..datasets.images import cache
+    from ..datasets.images import cache, published
     from ..experiments.system.progress import Progress
 
     parts = [part for name in names or PARTS for part in PARTS[name]]
@@ -92,19 +102,22 @@ def verify(names: tuple[str, ...]) -> None:
     total = sum(len(each.images) for each in found.values() if each)
     with Progress("verify", total, unit="image") as progress:
         states = {part: cache.verify(part, each, progress.advance) for part, each in found.items()}
-    splits = {part.rpartition("-")[2]: each for part, each in found.items() if each and states[part] == "good"}
-    splits = {split: splits[split] for split in ravi_split.SPLITS if split in splits}
-    wrong = list(ravi_split.problems(splits)) if len(splits) == len(ravi_split.SPLITS) else []
-    for part, state in states.items():
-        click.echo(f"{part:<20}{'wrong' if wrong and part in PARTS['miniimagenet'] else state}")
-    if unknown := ravi_split.unknown_names(splits):
-        click.echo(f"miniimagenet: {unknown}")
+    good = [name for name in names or PARTS if all(states[part] == "good" for part in PARTS[name])]
+    wrong = {name: published.problems(name) for name in good if name in BY_SPLIT}
+    wrong = {name: problems for name, problems in wrong.items() if problems}
+    for name in names or PARTS:
+        for part in PARTS[name]:
+            click.echo(f"{part:<22}{'wrong' if name in wrong else states[part]}")
+    for name in good:
+        if name in BY_SPLIT and (unknown := published.unknown_names(name)):
+            click.echo(f"{name}: {unknown}")
     if damaged := [part for part, state in states.items() if state == "damaged"]:
         raise DataError(f"{', '.join(damaged)}: damaged in {cache.folder()}; import or fetch again")
     if wrong:
-        raise DataError(
-            f"miniimagenet is not in the split of Ravi and Larochelle ({'; '.join(wrong)}): import it again"
+        told = "; ".join(
+            f"{name} is not {published.layout_of(name).title} ({'; '.join(each)})" for name, each in wrong.items()
         )
+        raise DataError(f"{told}: import again")
 
 
 @command.command(epilog=examples("data clean --dry-run", "data clean --yes"))

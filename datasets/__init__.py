@@ -6,7 +6,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from .options import (
+    MODULES,
     BanditsOptions,
+    CifarFSOptions,
+    CubOptions,
+    EmnistOptions,
+    FC100Options,
     GlyphsOptions,
     ImageFolderOptions,
     MDPsOptions,
@@ -14,6 +19,7 @@ from .options import (
     OmniglotOptions,
     Options,
     SinusoidOptions,
+    TieredImagenetOptions,
 )
 from .plugins import misnamed, plugins
 
@@ -25,6 +31,11 @@ BUILT_IN: dict[str, type[Options]] = {
     "glyphs": GlyphsOptions,
     "omniglot": OmniglotOptions,
     "miniimagenet": MiniImagenetOptions,
+    "tieredimagenet": TieredImagenetOptions,
+    "cifar-fs": CifarFSOptions,
+    "fc100": FC100Options,
+    "cub": CubOptions,
+    "emnist": EmnistOptions,
     "imagefolder": ImageFolderOptions,
     "sinusoid": SinusoidOptions,
     "bandits": BanditsOptions,
@@ -53,5 +64,5 @@ def build(options: Any, dtype: str = "float32") -> TaskSource | TrialSource:
         DataError: Data are missing or damaged.
     """
     if type(options) in BUILT_IN.values():
-        return import_module(f".{options.name}", __name__).build(options, dtype)
+        return import_module(f".{MODULES.get(options.name, options.name)}", __name__).build(options, dtype)
     return options.build(dtype)

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from . import ravi_split
 from .errors import DataError, counted
-from .images import cache, leftovers
+from .images import cache, leftovers, published
 from .images.folders import divided
 from .options import ImageFolderOptions
 
@@ -26,7 +25,7 @@ def overview() -> Iterator[tuple[str, str]]:
         found = [each for part in parts if (each := cache.read(part))]
         if len(found) == len(parts):
             classes, images = sum(len(each.counts) for each in found), sum(len(each.images) for each in found)
-            unknown = ravi_split.unknown_names(dict(enumerate(found))) if name == "miniimagenet" else None
+            unknown = published.unknown_names(name) if name in cache.BY_SPLIT else None
             beside = f"; {unknown}" if unknown else ""
             held = f"{counted(classes, 'class', 'classes')}, {counted(images, 'image')}"
             yield name, f"ready: {held} in {cache.folder()}{beside}"
@@ -65,7 +64,8 @@ def needs(dataset: Any) -> str:
 
 
 def _missing(name: str) -> str:
-    way = "`metarun data fetch` or `import`" if name == "omniglot" else "`metarun data import`"
+    fetched = name == "omniglot" or name in published.ADDRESSES
+    way = "`metarun data fetch` or `import`" if fetched else "`metarun data import`"
     return f"not here: {way} {name}"
 
 

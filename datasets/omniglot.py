@@ -113,6 +113,12 @@ def prepare(paths: Sequence[Path]) -> cache.Prepared:
     return cache.Prepared(images, counts, characters()[0], {})
 
 
+def fetch() -> None:
+    """Download the archives, check them and fill the cache."""
+    cache.remove("omniglot")  # a damaged one, which `load` would return
+    cache.load("omniglot", lambda: prepare(download(ADDRESS, ARCHIVES)))
+
+
 def import_from(paths: Sequence[Path]) -> None:
     """Fill the cache from the user's own copies."""
     with cache.locked("omniglot"):

@@ -9,6 +9,8 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from pydantic_core import PydanticCustomError
 
+MODULES = {"cifar-fs": "cifar100", "fc100": "cifar100"}  # dataset -> its module, where the names differ
+
 
 class Options(BaseModel):
     """A section of a spec: unknown keys and wrong types are errors, and values never change.
@@ -74,6 +76,15 @@ class ImageOptions(Options):
     )
 
 
+Normalisation = Literal["unit", "standard", "imagenet"]
+NORMALISATION: Any = Field(
+    default="unit",
+    description="unit: x/255 (Finn et al. 2017); standard: minus the mean, over the standard "
+    "deviation of each channel of the training classes; imagenet: with ImageNet's mean and "
+    "standard deviation (Antoniou et al. 2019).",
+)
+
+
 class GlyphsOptions(ImageOptions):
     """Letters of many scripts as the fonts inside matplotlib draw them: 28x28, ink 1, no download."""
 
@@ -116,12 +127,59 @@ class MiniImagenetOptions(ImageOptions):
     """miniImageNet (Vinyals 2016; split of Ravi and Larochelle 2017): 64/16/20 classes x 600, 84x84x3."""
 
     name: Literal["miniimagenet"] = "miniimagenet"
-    normalisation: Literal["unit", "standard", "imagenet"] = Field(
-        default="unit",
-        description="unit: x/255 (Finn et al. 2017); standard: minus the mean, over the standard "
-        "deviation of each channel of the training classes; imagenet: with ImageNet's mean and "
-        "standard deviation (Antoniou et al. 2019).",
+    normalisation: Normalisation = NORMALISATION
+
+
+class TieredImagenetOptions(ImageOptions):
+    """tieredImageNet (Ren et al. 2018): 351/97/160 classes of 20/6/8 categories of ImageNet, 84x84x3."""
+
+    name: Literal["tieredimagenet"] = "tieredimagenet"
+    normalisation: Normalisation = NORMALISATION
+
+
+class CifarFSOptions(ImageOptions):
+    """CIFAR-FS (Bertinetto et al. 2019): CIFAR-100 in 64/16/20 classes x 600, 32x32x3."""
+
+    name: Literal["cifar-fs"] = "cifar-fs"
+    normalisation: Normalisation = NORMALISATION
+
+
+class FC100Options(ImageOptions):
+    """FC100 (Oreshkin et al. 2018): CIFAR-100 in 60/20/20 classes x 600, divided by superclass, 32x32x3."""
+
+    name: Literal["fc100"] = "fc100"
+    normalisation: Normalisation = NORMALISATION
+
+
+class CubOptions(ImageOptions):
+    """CUB-200-2011 (Wah et al. 2011): 200 species of birds, 41 to 60 photographs each, 84x84x3."""
+
+    name: Literal["cub"] = "cub"
+    split: Literal["100-50-50", "140-30-30"] = Field(
+        default="100-50-50",
+        description="Which species are for training, validation and test: 100-50-50 by number (Chen et al. 2019); "
+        "140-30-30 by the list of Meta-Dataset (Triantafillou et al. 2020). Results in one must not be compared with "
+        "results in the other.",
     )
+    normalisation: Normalisation = NORMALISATION
+
+
+class EmnistOptions(ImageOptions):
+    """EMNIST by class (Cohen et al. 2017): 62 digits and letters, 28x28, to test models trained on Omniglot."""
+
+    name: Literal["emnist"] = "emnist"
+    split: Literal["even-odd"] = Field(
+        default="even-odd",
+        description="Which classes are for validation and test: even-odd (by number, 31 each; Chen et al. 2019, "
+        "Patacchiola et al. 2020). No class is for training.",
+    )
+    ink: Literal[0, 1] = Field(
+        default=1, description="Value of the ink's pixels; the background has the other value. 1: as in omniglot."
+    )
+
+    def conflicts(self, experiment: Any) -> Iterator[tuple[str, str]]:
+        if experiment.kind.is_trained and experiment.dataset.name == self.name:
+            yield "dataset.name", "emnist has no training classes: train on omniglot, and test the run on emnist"
 
 
 class ImageFolderOptions(ImageOptions):
@@ -222,6 +280,11 @@ DatasetOptions = Annotated[
     GlyphsOptions
     | OmniglotOptions
     | MiniImagenetOptions
+    | TieredImagenetOptions
+    | CifarFSOptions
+    | FC100Options
+    | CubOptions
+    | EmnistOptions
     | ImageFolderOptions
     | SinusoidOptions
     | BanditsOptions

@@ -8,7 +8,17 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .images import cache
-from .options import GlyphsOptions, ImageFolderOptions, MiniImagenetOptions, OmniglotOptions
+from .options import (
+    CifarFSOptions,
+    CubOptions,
+    EmnistOptions,
+    FC100Options,
+    GlyphsOptions,
+    ImageFolderOptions,
+    MiniImagenetOptions,
+    OmniglotOptions,
+    TieredImagenetOptions,
+)
 
 
 class Sizes(NamedTuple):
@@ -69,10 +79,20 @@ def _omniglot(options: OmniglotOptions) -> dict[str, Sizes]:
     }
 
 
-def _miniimagenet(options: MiniImagenetOptions) -> dict[str, Sizes]:
-    from .miniimagenet import CLASSES, IMAGES
+def _published(options: Any) -> dict[str, Sizes]:
+    """Return the sizes of a dataset that is imported; before that, classes of unknown size have their lower bound."""
+    from .images import published
 
-    return {split: Sizes(classes, IMAGES, "") for split, classes in CLASSES.items()}
+    layout, members = published.layout_of(options.name), published.members_of(options)
+    prepared = published.read_all(layout)
+    if prepared and members:
+        whole = prepared[published.WHOLE]
+        count_of = dict(zip(whole.names, whole.counts.tolist(), strict=True))
+        return {split: Sizes.of([count_of[name] for name in names], names) for split, names in members.items()}
+    if prepared:
+        return {split: Sizes.of(part.counts, part.names) for split, part in prepared.items()}
+    classes = {split: len(names) for split, names in members.items()} if members else layout.classes
+    return {split: Sizes(number, layout.images or layout.fewest, "") for split, number in classes.items()}
 
 
 def _imagefolder(options: ImageFolderOptions) -> dict[str, Sizes]:
@@ -88,6 +108,11 @@ def _imagefolder(options: ImageFolderOptions) -> dict[str, Sizes]:
 KNOWN: dict[type, Callable[[Any], dict[str, Sizes]]] = {
     GlyphsOptions: _glyphs,
     OmniglotOptions: _omniglot,
-    MiniImagenetOptions: _miniimagenet,
+    MiniImagenetOptions: _published,
+    CifarFSOptions: _published,
+    FC100Options: _published,
+    TieredImagenetOptions: _published,
+    CubOptions: _published,
+    EmnistOptions: _published,
     ImageFolderOptions: _imagefolder,
 }

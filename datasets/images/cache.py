@@ -26,9 +26,12 @@ from ..errors import DataError
 from ..sharing import make_folder, share
 
 FORMAT = 1
+BY_SPLIT = ("miniimagenet", "tieredimagenet", "cifar-fs", "fc100")  # each split is a part of its own
 PARTS = {  # dataset -> names of its prepared parts
     "omniglot": ("omniglot",),
-    "miniimagenet": ("miniimagenet-train", "miniimagenet-val", "miniimagenet-test"),
+    **{name: tuple(f"{name}-{split}" for split in ("train", "val", "test")) for name in BY_SPLIT},
+    "cub": ("cub",),
+    "emnist": ("emnist",),
 }
 
 

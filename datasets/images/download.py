@@ -26,12 +26,13 @@ def offline() -> bool:
     return value.lower() in YES
 
 
-def download(address: str, archives: Mapping[str, str]) -> list[Path]:
+def download(address: str, archives: Mapping[str, str], dataset: str = "omniglot") -> list[Path]:
     """Download archives into the cache and check them; good copies that are there stay.
 
     Args:
         address: The address below which the archives are.
         archives: File name -> md5.
+        dataset: The name with which `metarun data import` takes the user's own copy, for messages.
 
     Returns:
         The paths of the archives.
@@ -72,12 +73,12 @@ def download(address: str, archives: Mapping[str, str]) -> list[Path]:
                 raise DataError(cache.disk_message(error)) from None
             raise DataError(
                 f"cannot download {address}{name} ({type(error).__name__}): on a machine without internet give "
-                f"your own copy with `metarun data import omniglot PATH...`"
+                f"your own copy with `metarun data import {dataset} PATH...`"
             ) from None
         except ValueError:
             raise DataError(
                 f"{address}{name} is not the official archive (its md5 is not {md5}): import a good copy with "
-                "`metarun data import omniglot PATH...`"
+                f"`metarun data import {dataset} PATH...`"
             ) from None
         paths.append(Path(fetched))
     return paths

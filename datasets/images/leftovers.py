@@ -15,7 +15,7 @@ from ..plugins import installed_version
 from . import cache
 from .folders import cached_name, divided, in_order
 
-TEMPORARY = re.compile(r"\.((?:imagefolder|glyphs|miniimagenet|omniglot)[^/]*)\.(?:npy|json)\.\d+")
+TEMPORARY = re.compile(rf"\.((?:imagefolder|glyphs|{'|'.join(cache.PARTS)})[^/]*)\.(?:npy|json)\.\d+")
 
 
 class Copy(NamedTuple):
@@ -42,8 +42,8 @@ def stale() -> Iterator[Copy]:
     for name, _ in cache.described("glyphs-"):
         if name != glyphs_name():
             yield Copy(name, _size(name), "glyphs", "drawn with another version of Pillow or matplotlib")
-    for name, _ in cache.described("miniimagenet-"):
-        if name.endswith("-new"):
+    for name, _ in cache.described():
+        if name.endswith("-new") and name.removesuffix("-new") in _dataset_of():
             yield Copy(name, _size(name), name, "left by an import that was killed")
     for path in sorted(cache.folder().glob("imagefolder-*.npy")):
         if not cache.description_path(path.stem).exists():
@@ -75,7 +75,12 @@ def _lock_of(copy: Copy) -> str:
     """Return the name whose lock a process holds that writes a file."""
     found = TEMPORARY.fullmatch(copy.name)
     name = found[1] if found else copy.name
-    return "miniimagenet" if name.startswith("miniimagenet") else name.removesuffix("-unfinished")
+    return _dataset_of().get(name.removesuffix("-new")) or name.removesuffix("-unfinished")
+
+
+def _dataset_of() -> dict[str, str]:
+    """Return the dataset of each prepared part, which is the name of its lock."""
+    return {part: dataset for dataset, parts in cache.PARTS.items() for part in parts}
 
 
 def _why_stale(name: str, facts: dict[str, Any]) -> str:

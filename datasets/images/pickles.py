@@ -11,8 +11,7 @@ from __future__ import annotations
 import pickle
 import re
 from collections import OrderedDict
-from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -81,19 +80,23 @@ class _ArrayUnpickler(pickle.Unpickler):
         return HARMLESS[known]
 
 
-def load_arrays(path: Path) -> dict[str, Any]:
-    """Return the dict in a pickle of arrays.
+def load(file: IO[bytes], where: str) -> Any:
+    """Return what is in a pickle of arrays, lists and dicts; `where` is its name for messages.
 
     Raises:
         DataError: The pickle holds anything else; no code in it is run.
     """
     try:
-        with open(path, "rb") as file:
-            content = _ArrayUnpickler(file, encoding="latin1").load()
+        return _ArrayUnpickler(file, encoding="latin1").load()
     except KnownError:
         raise  # such as a request to stop
     except Exception as error:  # a malformed pickle raises almost anything
-        raise DataError(f"{path} is not a pickle of plain arrays ({error}): nothing in it was run") from None
+        raise DataError(f"{where} is not a pickle of plain arrays ({error}): nothing in it was run") from None
+
+
+def load_arrays(file: IO[bytes], where: str) -> dict[str, Any]:
+    """Return the dict in a pickle of arrays, see `load`."""
+    content = load(file, where)
     if not isinstance(content, dict):
-        raise DataError(f"{path} holds a {type(content).__name__}, not a dict of arrays")
+        raise DataError(f"{where} holds a {type(content).__name__}, not a dict of arrays")
     return content

@@ -261,7 +261,7 @@ def test_a_closed_pipe_is_no_error():
 
 def test_data_that_are_missing_say_how_to_get_them(tmp_path):
     done = metarun("data", "list", METARUN_CACHE=str(tmp_path))
-    assert "miniimagenet  not here: `metarun data import` miniimagenet" in done.stdout
+    assert "miniimagenet    not here: `metarun data import` miniimagenet" in done.stdout
     assert "absent" in metarun("data", "verify", METARUN_CACHE=str(tmp_path)).stdout
     (tmp_path / "omniglot.json").write_text("{")
     assert metarun("data", "verify", "omniglot", code=1, METARUN_CACHE=str(tmp_path)).stderr.count("warning") == 1

@@ -13,9 +13,10 @@ from pictures import png
 from PIL import Image
 
 from metarun.cli.data import command as data_verb
-from metarun.datasets import miniimagenet, ravi_split
+from metarun.datasets import miniimagenet
 from metarun.datasets.errors import DataError
 from metarun.datasets.images import cache
+from metarun.datasets.images.intake import moments
 from metarun.datasets.options import MiniImagenetOptions
 from metarun.datasets.tasks import Shape
 
@@ -153,7 +154,7 @@ class TestMiniImagenet:
     def test_moments_are_exact_and_need_no_copy_of_the_images(self):
         pictures = np.random.default_rng(0).integers(0, 256, (500, 84, 84, 3), dtype=np.uint8)
         tracemalloc.start()
-        mean, std = miniimagenet.moments(iter(pictures))
+        mean, std = moments(iter(pictures))
         assert tracemalloc.get_traced_memory()[1] < pictures.nbytes / 10  # std() takes 8 times as much
         tracemalloc.stop()
         np.testing.assert_allclose(mean, pictures.mean(axis=(0, 1, 2)) / 255, rtol=1e-12)
@@ -205,7 +206,7 @@ class TestMiniImagenet:
         rest = b"" if damage == "cut" else b"\xff" * 100 + whole[place + 100 :]
         (tmp_path / "train.tar.gz").write_bytes(whole[:place] + rest)
         with pytest.raises(DataError, match=r"train\.tar\.gz is not a readable tar archive (.*): copy it again$"):
-            miniimagenet.prepare([tmp_path], "train")
+            miniimagenet.import_from([tmp_path])
 
     @pytest.mark.parametrize(
         "told",
@@ -230,7 +231,7 @@ class TestMiniImagenet:
             DataError,
             match="has no image numbers under class_dict|has class members beyond its 1 images|has an image twice",
         ):
-            miniimagenet.prepare([path], "train")
+            miniimagenet.import_from([path])
 
     def test_a_table_cannot_lead_out_of_its_folder(self, tmp_path):
         (tmp_path / "images").mkdir()
@@ -309,14 +310,14 @@ class TestMiniImagenet:
         other = next((tmp_path / "val").glob("*/*"))
         other.write_bytes(next((tmp_path / "train").glob("*/*")).read_bytes())
         with monkeypatch.context() as patch:
-            patch.setattr(ravi_split, "problems", lambda parts: ())
+            patch.setattr(miniimagenet, "problems", lambda *_: ())
             miniimagenet.import_from([tmp_path])
         cache.note("miniimagenet-train", checked="")
         with pytest.raises(DataError, match="1 of them in several splits.*import it again"):
             miniimagenet.build(MiniImagenetOptions())
         done = CliRunner().invoke(data_verb, ["verify"])
         assert isinstance(done.exception, DataError) and "in several splits" in str(done.exception)
-        assert "miniimagenet-val    wrong" in done.output and "good" not in done.output
+        assert "miniimagenet-val      wrong" in done.output and "good" not in done.output
         other.write_bytes(png(255))
         miniimagenet.import_from([tmp_path])
         cache.note("miniimagenet-train", checked="")
@@ -337,7 +338,7 @@ class TestMiniImagenet:
 
 
 def test_fault_03_the_known_classes_are_64_16_and_20():
-    classes = ravi_split.classes()
+    classes = miniimagenet.classes()
     assert [list(classes.values()).count(split) for split in SPLITS] == [64, 16, 20]
     assert classes["n01532829"] == "train" and classes["n09256479"] == "val" and classes["n07613480"] == "test"
 

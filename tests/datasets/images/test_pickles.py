@@ -13,6 +13,11 @@ from metarun.datasets.errors import DataError, KnownError
 from metarun.datasets.images import pickles
 
 
+def load_arrays(path):
+    with path.open("rb") as file:
+        return pickles.load_arrays(file, str(path))
+
+
 class Hostile:
     def __init__(self, path):
         self.path = path
@@ -30,7 +35,7 @@ def test_a_hostile_pickle_runs_nothing(tmp_path, where):
     path = tmp_path / "mini-imagenet-cache-train.pkl"
     path.write_bytes(pickle.dumps(told))
     with pytest.raises(DataError, match="nothing in it was run"):
-        pickles.load_arrays(path)
+        load_arrays(path)
     assert not (tmp_path / "ran").exists()
     with contextlib.suppress(Exception):
         pickle.loads(path.read_bytes())  # the wrong variant runs it
@@ -55,7 +60,7 @@ def test_a_pickle_cannot_disguise_pointers_as_numbers(tmp_path):
     path = tmp_path / "mini-imagenet-cache-train.pkl"
     path.write_bytes(pickle.dumps({"image_data": np.zeros((1, 84, 84, 3), np.uint8), "labels": Disguised()}))
     sort = "import sys, numpy\nfrom pathlib import Path\n{}\nnumpy.unique(told['labels'])"
-    load = "from metarun.datasets.images import pickles\ntold = pickles.load_arrays(Path(sys.argv[1]))"
+    load = "from metarun.datasets.images import pickles\ntold = pickles.load_arrays(open(sys.argv[1], 'rb'), 'x')"
     wrong = "import pickle\ntold = pickle.loads(Path(sys.argv[1]).read_bytes())"
     safe, unsafe = (
         subprocess.run([sys.executable, "-c", sort.format(way), path], capture_output=True, text=True)
@@ -77,7 +82,7 @@ def test_no_array_looks_at_the_memory_of_another(tmp_path):
     path = tmp_path / "x.pkl"
     path.write_bytes(pickle.dumps({"a": OverAnArray()}))
     with pytest.raises(DataError, match="it has an array over a _PlainArray"):
-        pickles.load_arrays(path)
+        load_arrays(path)
 
 
 @pytest.mark.parametrize("protocol", range(2, 6))
@@ -92,9 +97,9 @@ def test_plain_arrays_come_out_of_every_protocol(tmp_path, protocol):
     }
     path = tmp_path / "x.pkl"
     path.write_bytes(pickle.dumps(told, protocol))
-    for name, array in pickles.load_arrays(path).items():
+    for name, array in load_arrays(path).items():
         np.testing.assert_array_equal(array, told[name])
-    assert pickles.load_arrays(path)["images"].dtype == np.uint8
+    assert load_arrays(path)["images"].dtype == np.uint8
 
 
 @pytest.mark.parametrize("array", [np.zeros(2, [("x", "f4")]), np.array([{}], object), np.zeros(2, "M8[s]")])
@@ -102,7 +107,7 @@ def test_arrays_of_anything_but_numbers_and_texts_are_refused(tmp_path, array):
     path = tmp_path / "x.pkl"
     path.write_bytes(pickle.dumps({"a": array}))
     with pytest.raises(DataError, match="it has an array of type"):
-        pickles.load_arrays(path)
+        load_arrays(path)
 
 
 @pytest.mark.parametrize("data", [b"", b"nonsense", pickle.dumps([1])[:-1], pickle.dumps([1])])
@@ -110,7 +115,7 @@ def test_pickles_that_are_no_dict_of_arrays(tmp_path, data):
     path = tmp_path / "x.pkl"
     path.write_bytes(data)
     with pytest.raises(DataError, match=r"x\.pkl"):
-        pickles.load_arrays(path)
+        load_arrays(path)
 
 
 def test_a_request_to_stop_is_not_told_as_a_bad_pickle(tmp_path, monkeypatch):
@@ -124,4 +129,4 @@ def test_a_request_to_stop_is_not_told_as_a_bad_pickle(tmp_path, monkeypatch):
     path = tmp_path / "x.pkl"
     path.write_bytes(pickle.dumps({}))
     with pytest.raises(Stopped):
-        pickles.load_arrays(path)
+        load_arrays(path)
