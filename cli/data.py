@@ -34,15 +34,15 @@ def fetch(name: str) -> None:
     if all(cache.verify(part, cache.read(part)) == "good" for part in PARTS[name]):
         click.echo(f"{name} is here already")
         return
-    from ..experiments.system.startup import import_tensorflow
-
-    import_tensorflow(needs_gpu=None)
     from ..experiments.system import signals
 
     address = omniglot.ADDRESS if name == "omniglot" else published.ADDRESSES[name][0]
     click.echo(f"downloading {name} from {address}", err=True)
     with signals.at_once():
-        (omniglot.fetch if name == "omniglot" else lambda: published.fetch(name))()
+        if name == "omniglot":
+            omniglot.fetch()
+        else:
+            published.fetch(name)
     click.echo(f"{name} is ready in {cache.folder()}")
 
 
@@ -73,9 +73,6 @@ def import_(name: str, paths: tuple[Path, ...]) -> None:
 
     PATH is an archive, a folder, or several parts of it.
     """
-    from ..experiments.system.startup import import_tensorflow
-
-    import_tensorflow(needs_gpu=None)
     from ..datasets import omniglot
     from ..datasets.images import cache, published
     from ..experiments.system import signals

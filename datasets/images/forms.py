@@ -12,6 +12,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import os
 import re
 import sys
 from collections import Counter, defaultdict
@@ -65,7 +66,7 @@ def _items(path: Path, layout: Layout, done: set[str | None], hint: str | None) 
 
 def warn_of_another(path: Path, md5: str | None) -> None:
     """Print that a file is not the original of its name, whose md5 is known: its pixels may differ."""
-    if md5 and path.is_file():
+    if md5 and path.is_file() and os.access(path, os.R_OK):
         with open(path, "rb") as file:
             found = hashlib.file_digest(file, "md5").hexdigest()
         if found != md5:
@@ -79,18 +80,20 @@ def warn_of_another(path: Path, md5: str | None) -> None:
 def _readers(box: boxes.Box, layout: Layout, hint: str | None, only: str) -> Readers:
     """Return what reads each split of a box; of a file, `only`, what reads that file."""
     found: Readers = {}
+    folders = {} if only else _class_folders(box, layout, hint)
     for name in (each for each in box.names if each in (only or each) and each.lower().endswith(".csv")):
-        if (split := SPLIT_WORDS.get(PurePosixPath(name).stem.lower())) and split not in found:
+        split = SPLIT_WORDS.get(PurePosixPath(name).stem.lower())
+        if split and split not in found and (split not in folders or _images_beside(box, name)):
             found[split] = partial(_of_table, box, name)
-    if not only:
-        for split, names in _class_folders(box, layout, hint).items():
-            found.setdefault(split, partial(_of_class_folders, box, layout, split, names))
+    for split, names in folders.items():
+        found.setdefault(split, partial(_of_class_folders, box, layout, split, names))
+    own_first = sorted(box.names, key=lambda name: _letters(layout.name) not in _letters(PurePosixPath(name).name))
     if box.is_folder and not only:
-        for name in filter(boxes.is_archive, box.names):
+        for name in filter(boxes.is_archive, own_first):
             split = split_of(PurePosixPath(name).name)
             if split and split not in found:
                 found[split] = partial(_items, box.path / name, layout, {None, *SPLITS} - {None, split}, split)
-    for name in (each for each in box.names if each in (only or each)):
+    for name in (each for each in own_first if each in (only or each)):
         base = PurePosixPath(name).name.lower()
         split = split_of(base) or hint
         if base.endswith((*arrays.PICKLES, ".npz")) and "label" not in base and split and split not in found:
@@ -102,6 +105,11 @@ def _readers(box: boxes.Box, layout: Layout, hint: str | None, only: str) -> Rea
             if PurePosixPath(name).name in layout.archives:
                 return {None: partial(_items, box.path / name, layout, set(), None)}
     return found
+
+
+def _letters(name: str) -> str:
+    """Return the letters and digits of a name: FC100_train.pickle lies beside CIFAR_FS_train.pickle in many folders."""
+    return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
 def _class_folders(box: boxes.Box, layout: Layout, hint: str | None) -> Mapping[str | None, list[str]]:
@@ -148,20 +156,24 @@ def _bytes(box: boxes.Box, name: str) -> bytes:
     return data
 
 
+def _images_beside(box: boxes.Box, table: str) -> dict[str, str]:
+    """Return the files in the folder images/ beside a table, by their base names."""
+    folder = PurePosixPath(table).parent / "images"
+    return {PurePosixPath(name).name: name for name in box.names if PurePosixPath(name).parent == folder}
+
+
 def _of_table(box: boxes.Box, table: str) -> Iterator[Item]:
     """Yield the images that a table names, of those in the folder images/ beside it: none from elsewhere."""
-    folder = PurePosixPath(table).parent / "images"
-    there = {PurePosixPath(name).name: name for name in box.names if PurePosixPath(name).parent == folder}
-    missing = []
+    there, missing = _images_beside(box, table), []
     try:
         with box.open(table) as file:
-            rows = list(csv.DictReader(io.TextIOWrapper(file, "utf-8-sig", newline="")))
+            rows = list(csv.DictReader(io.StringIO(file.read().decode("utf-8-sig"), newline="")))
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{box.where(table)} is not a table with the columns filename and label ({error})") from None
     for row in rows:
         name = PurePosixPath(row.get("filename") or "").name
         if name not in there:
-            missing.append(f"{box.where(table)} names {name!r}, which is not in {box.where(str(folder))}")
+            missing.append(f"{box.where(table)} names {name!r}, which is not in the folder images beside it")
     if missing:
         raise DataError(listed(f"{len(missing)} images are missing", missing))
     label_of = {there[PurePosixPath(row["filename"]).name]: row.get("label") or "" for row in rows}

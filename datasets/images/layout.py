@@ -30,6 +30,10 @@ def _nothing(box: boxes.Box) -> Mapping[str | None, Reader]:
     return {}
 
 
+def _as_they_are(names: Mapping[str, list[str]]) -> Mapping[str, str]:
+    return {}
+
+
 class Layout(NamedTuple):
     """A published dataset. Its parts in the cache are its splits, or one for all classes, `WHOLE`."""
 
@@ -47,9 +51,7 @@ class Layout(NamedTuple):
     kind_of_names: str = "known class names"  # what those of `known` are, for messages
     readers: Callable[[boxes.Box], Mapping[str | None, Reader]] = _nothing  # of forms that only this dataset has
     folder: str = ""  # images lie in class folders in a folder of this name; "": of any name
-    renamed: Callable[[Mapping[str, list[str]]], Mapping[str, str]] = (
-        lambda names: {}
-    )  # by all class names of the parts
+    renamed: Callable[[Mapping[str, list[str]]], Mapping[str, str]] = _as_they_are  # by the class names of all parts
     reddest: bool = False  # red is brighter than blue on average, which tells exchanged channels
     problems: Callable[..., Iterator[str]] | None = None  # in place of `divisions.problems`
 

@@ -134,6 +134,11 @@ class TestCifar100:
         np.testing.assert_array_equal(of_class(source, "val", "beaver"), images[names.index("beaver")])
         assert "warning" not in capsys.readouterr().err
 
+    def test_both_datasets_in_one_folder(self, tmp_path):
+        """Reject the pickles of CIFAR-FS, which come first by their names, as those of FC100."""
+        copies.cifar_pickles(tmp_path / "x")
+        imported("fc100", copies.cifar_pickles(tmp_path / "x", "fc100", "FC100"))
+
     def test_numbers_that_are_not_those_of_the_archive_are_told(self, tmp_path, capsys):
         source = imported("cifar-fs", copies.cifar_pickles(tmp_path / "x", label=lambda number: 100 + number))
         told = "100 of 100 class names (100, 101, 103 and 97 more) are no names of CIFAR-100"
@@ -302,7 +307,7 @@ class TestEmnist:
 
 
 class TestTieredImagenet:
-    @pytest.mark.parametrize("form", ["pickles", "pickles tar", "arrays", "arrays swapped"])
+    @pytest.mark.parametrize("form", ["pickles", "pickles tar", "arrays", "arrays swapped", "arrays tar"])
     def test_both_forms(self, tmp_path, form, capsys):
         """Find exchanged channels by their brightness. Rejected: blue photographs, without a word."""
         images = copies.tiered_images()
