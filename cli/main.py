@@ -28,6 +28,7 @@ COMMANDS = {  # verb -> module, short help
     "reproduce": ("reproduce", "Fill a paper's table: run what is missing, print it with verdicts."),
     "compare": ("compare", "Compare runs on identical episodes by a paired test."),
     "plot": ("plot", "Draw figures of runs: learning, adaptation, reliability, single tasks."),
+    "report": ("report", "Write one HTML page of runs: tables, figures, specs, machines."),
     "table": ("table", "Print the results of runs as a table."),
     "validate": ("validate", "Check specs without running them."),
     "show": ("show", "Print a spec resolved, with where each value came from."),
@@ -39,7 +40,7 @@ COMMANDS = {  # verb -> module, short help
     "doctor": ("doctor", "Print what this machine has, and what cannot be used."),
 }
 # verbs that go on without a reader of what they print
-WORKING = ("train", "submit", "cancel", "evaluate", "benchmark", "reproduce", "plot", "data", "check-plugin")
+WORKING = ("train", "submit", "cancel", "evaluate", "benchmark", "reproduce", "plot", "report", "data", "check-plugin")
 QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "GRPC_VERBOSITY": "ERROR", "TF_CPP_MAX_VLOG_LEVEL": "0"}
 
 

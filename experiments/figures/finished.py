@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,10 +28,20 @@ def runs_below(folders: Sequence[Path]) -> list[FinishedRun]:
     without_row = unfinished(folders)
     for run, reason in without_row.items():
         warn(f"{run} is left out: {reason}")
-    beside = Counter(run.parent for run in without_row)
     found = [path for path in find_rows(folders) if path.name == "result.json"]
     if not found:
         raise RunError(f"no finished run in {', '.join(map(str, folders))}: give folders such as runs/NAME/seed-0")
+    return finished_runs(found, without_row)
+
+
+def finished_runs(found: Sequence[Path], without_row: Collection[Path]) -> list[FinishedRun]:
+    """Return the runs of these result files, with the number of other seeds beside each.
+
+    Args:
+        found: the files `result.json`. Raises RunError if one is damaged.
+        without_row: the folders of the runs that have no row.
+    """
+    beside = Counter(run.parent for run in without_row)
     rows = [read_row(path) for path in found]
     same = Counter((row.experiment, row.seed) for row in rows)
     runs, names = [], Counter[str]()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -222,18 +222,33 @@ def render(lines: DataFrame, form: str, columns: Sequence[str] = (), notes: Sequ
     Raises:
         SpecError: there is no such column.
     """
-    from pandas.api.types import is_numeric_dtype
-
     names = {heading: column_of(lines, heading) for heading in columns}
     if form == "csv":
         names = names or {name: name for name in [*GROUPED, *AVERAGED, *keys_of(lines).values()] if name in lines}
         return render_cells(lines.loc[:, list(names.values())].set_axis(list(names), axis="columns"), "csv")
+    cells, right = shown_cells(lines, form, names)
+    return with_notes(render_cells(cells, form, right), [*notes_of(lines), *notes], form)
+
+
+def shown_cells(
+    lines: DataFrame, form: str, names: Mapping[str, str] | None = None
+) -> tuple[DataFrame, frozenset[str]]:
+    """Return the cells of a table as texts under their headings, and the headings of columns that are aligned right.
+
+    Args:
+        lines: the lines of `lines_of`.
+        form: text, markdown or latex, see `render`.
+        names: headings and their columns in `lines`; without them, those that are not empty or needless.
+    """
+    from pandas.api.types import is_numeric_dtype
+
+    names = names or {}
     cells = _cells(lines, "text" if "ci95" in names else form)
     others = {heading: column for heading, column in names.items() if heading not in cells}
     cells = cells.assign(**{heading: [text_of(value) for value in lines[column]] for heading, column in others.items()})
     cells = cells.loc[:, list(names)] if names else _without_needless(cells, lines, form)
     numeric = {heading for heading, name in (keys_of(lines) | others).items() if is_numeric_dtype(lines[name])}
-    return with_notes(render_cells(cells, form, RIGHT | numeric), [*notes_of(lines), *notes], form)
+    return cells, RIGHT | numeric
 
 
 def _cells(lines: DataFrame, form: str) -> DataFrame:
