@@ -35,7 +35,8 @@ def command(folder: Path, out: Path | None, episodes: int, episode: int) -> None
     from ..experiments.pages.page import find, render
     from ..experiments.system.atomic import write_text_atomic
 
-    os.environ["METARUN_OFFLINE"] = "1"
+    if episodes:
+        os.environ["METARUN_OFFLINE"] = "1"
     path = out or folder / "report.html"
     write_text_atomic(path, render(find(folder), episodes, episode))
     click.echo(path)

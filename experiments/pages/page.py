@@ -27,14 +27,18 @@ from ..reports.sweep import validation
 from ..reports.table import lines_of, results_and_notes, shown_cells
 from ..runs import environments
 from ..runs.directory import RunDirectory
-from ..runs.rows import find_rows
+from ..runs.rows import Row, find_rows
 from ..runs.run import readable_spec
 from ..runs.unfinished import unfinished
 from ..stats import FEW
+from ..system.failures import in_one_line
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
+FIRST = ("experiment", "result", "seed std", "published", "difference", "verdict")  # columns of the results
+ALIKE = ("dataset", "way", "shot", "trial", "protocol", "steps", "episodes")  # columns only if the lines differ in them
+COUNTS = {"way", "shot", "steps", "inner"}  # aligned right, too
 LINES = 7  # experiments in one chart: as many as there are colours
 CHARTS = 12  # of one kind
 DPI = 150
@@ -66,6 +70,7 @@ class Table(NamedTuple):
     lines: list[list[str]]
     links: Sequence[str] = ()  # for each line, the section that it links to, or ""
     notes: Sequence[str] = ()
+    about: str = ""  # what all lines have in common
 
 
 class Picture(NamedTuple):
@@ -86,6 +91,7 @@ class Section(NamedTuple):
     name: str
     about: str
     description: str
+    published: str
     seeds: Table
     sheet: Picture | None
     spec: str
@@ -172,7 +178,7 @@ def _counts(found: Found, groups: Sequence[SeedGroup]) -> str:
 def _results(found: Found, groups: Sequence[SeedGroup]) -> tuple[list[Table], list[str]]:
     """Return the table of `metarun table` in parts, one for each metric, with verdicts; and the notes below it."""
     if found.rows is None:
-        return [], found.notes
+        return [], [note.removeprefix(f"{found.folder}/") for note in found.notes]
     lines = lines_of(found.rows)
     for note in [*notes_to_warn_of(lines), *found.notes]:
         warn(note)
@@ -182,7 +188,7 @@ def _results(found: Found, groups: Sequence[SeedGroup]) -> tuple[list[Table], li
         for run in group.runs:
             anchors.setdefault((run.row.experiment, digests[str(run.directory.path)]), f"experiment-{place}")
     tables = [_results_by(metric, part, anchors) for metric, part in lines.groupby("metric", sort=False)]
-    return tables, [*notes_of(lines), *found.notes]
+    return tables, [note.removeprefix(f"{found.folder}/") for note in [*notes_of(lines), *found.notes]]
 
 
 def _results_by(metric: Any, lines: DataFrame, anchors: Mapping[tuple[str, str], str]) -> Table:
@@ -190,11 +196,14 @@ def _results_by(metric: Any, lines: DataFrame, anchors: Mapping[tuple[str, str],
     lines = lines.reset_index(drop=True)
     told = records(lines)
     cells, right = shown_cells(lines, "markdown")
-    cells = cells.drop(columns="metric")
     if "difference" in cells:
-        cells.insert(list(cells).index("difference") + 1, "verdict", [verdict(line) for line in told])
+        cells["verdict"] = [verdict(line) for line in told]
+    alike = [name for name in ALIKE if name in cells and cells[name].nunique() == 1]
+    about = ", ".join(f"{name} {cells[name].iloc[0]}" for name in alike)
+    cells = cells.drop(columns=["metric", *alike])
+    cells = cells.loc[:, [*(name for name in FIRST if name in cells), *(name for name in cells if name not in FIRST)]]
     links = [anchors.get((line["experiment"], line["spec_digest"]), "") for line in told]
-    return Table(MAIN[metric].capitalize(), list(cells), right, cells.to_numpy().tolist(), links)
+    return Table(MAIN[metric].capitalize(), list(cells), right | COUNTS, cells.to_numpy().tolist(), links, about=about)
 
 
 def _papers(folder: Path) -> Iterator[Table]:
@@ -209,7 +218,7 @@ def _papers(folder: Path) -> Iterator[Table]:
         except (OSError, RunError, KeyError, TypeError, ValueError) as error:
             warn(f"{path} is left out of the page: {error}")
             continue
-        best = [bool(mark) for mark in filled["best"].fillna(False)]
+        best = [bool(line["best"]) for line in records(filled)]
         cells["result"] += [" *" if mark else "" for mark in best]
         cells = cells.loc[:, (cells != "").any()]
         star = ["* the best of its column, and those that a paired test does not separate from it"] if any(best) else []
@@ -221,12 +230,15 @@ def _charts(groups: Sequence[SeedGroup]) -> tuple[dict[str, list[Picture]], int]
 
     A chart has `LINES` experiments; those of one name stay together, so that their labels tell them apart.
     """
-    names = list(dict.fromkeys(group.runs[0].row.experiment for group in groups))
-    parts = [names[first : first + LINES] for first in range(0, len(names), LINES)]
+    names: dict[str, list[str]] = {}  # of the experiments, by metric
+    for row in dict.fromkeys(group.runs[0].row for group in groups):
+        if row.experiment not in sum(names.values(), []):
+            names.setdefault(row.metric, []).append(row.experiment)
+    parts = [each[first : first + LINES] for each in names.values() for first in range(0, len(each), LINES)]
     drawn: dict[str, list[Picture]] = {}
     for part in parts[:CHARTS]:
         runs = [run for group in groups for run in group.runs if run.row.experiment in part]
-        caption = ", ".join(part) if len(parts) > 1 else ""
+        caption = _named(runs, part)
         for kind, draw in FROM_FILES.items():
             try:
                 figure = draw(runs)
@@ -237,6 +249,12 @@ def _charts(groups: Sequence[SeedGroup]) -> tuple[dict[str, list[Picture]], int]
             if figure is not None:
                 drawn.setdefault(kind, []).append(_picture(figure, caption))
     return {kind: drawn[kind] for kind in FROM_FILES if kind in drawn}, len(sum(parts[CHARTS:], []))
+
+
+def _named(runs: Sequence[FinishedRun], experiments: Sequence[str]) -> str:
+    """Return which experiments are meant where the labels of a chart are names of algorithms, see `seed_groups`."""
+    names = {run.row.algorithm: run.row.experiment for run in runs}
+    return ", ".join(f"{name}: {each}" for name, each in names.items()) if len(names) == len(experiments) else ""
 
 
 def _picture(figure: Any, caption: str, alt: str = "") -> Picture:
@@ -281,11 +299,19 @@ def _sections(groups: Sequence[SeedGroup], sheets: int, episode: int) -> Iterato
             name=row.experiment,
             about=", ".join(filter(None, [*about, counted(row.train_steps, "step") if row.train_steps else ""])),
             description=spec.description if spec else "",
+            published=_published(row),
             seeds=_seeds(group),
             sheet=_sheet(first, episode) if place < sheets else None,
             spec=_text(first.directory.spec),
             environments=_environments(group.runs),
         )
+
+
+def _published(row: Row) -> str:
+    """Return the number of the paper that the spec names, and where it is; "" without one."""
+    digits = digits_of(row.metric)
+    value = interval(number(row.published, digits), number(row.published_ci95, digits))
+    return f"{value} ({row.published_source})" if value and row.published_source else value
 
 
 def _seeds(group: SeedGroup) -> Table:
@@ -302,7 +328,7 @@ def _seeds(group: SeedGroup) -> Table:
     headings = ["seed", "result", "validation", "minutes", "device", "folder"]
     kept = [place for place in range(len(headings)) if any(line[place] for line in lines)]
     cells = [[line[place] for place in kept] for line in lines]
-    return Table("Seeds", [headings[place] for place in kept], {"seed"} | RIGHT, cells)
+    return Table("Seeds", [headings[place] for place in kept], RIGHT, cells)
 
 
 def _folder(path: Path) -> str:
@@ -339,10 +365,7 @@ def _words(value: Any) -> str:
 
 
 def _sheet(run: FinishedRun, episode: int) -> Picture | None:
-    """Return a test task as the trained model sees it, or why it cannot be shown; None for trials.
-
-    Nothing is downloaded for it if METARUN_OFFLINE is set.
-    """
+    """Return a test task as the trained model sees it, or why it cannot be shown; None if there is no such figure."""
     from ..system.startup import import_tensorflow
 
     if run.row.trial:
@@ -357,7 +380,8 @@ def _sheet(run: FinishedRun, episode: int) -> Picture | None:
             return _picture(figure, caption, f"{run.row.experiment}: {'; '.join(alt)}")
     except Interrupted:
         raise
-    except (KnownError, OSError) as error:
-        warn(f"the page lacks a test task: {error}")
-        return Picture(caption, problem=" ".join(str(error).split()))
+    except Exception as error:  # data that are missing, a damaged checkpoint, code of another package
+        problem = in_one_line(error)
+        warn(f"the page lacks the test task of {run.directory.path}: {problem}")
+        return Picture(caption, problem=problem)
     return None

@@ -13,6 +13,7 @@ from metarun.experiments.figures import single_tasks
 from metarun.experiments.figures.curves import adaptation, reliability
 from metarun.experiments.figures.draw import FROM_FILES, FROM_WEIGHTS, draw_all
 from metarun.experiments.figures.finished import runs_below
+from metarun.experiments.pages.page import find, render
 from metarun.experiments.runs.directory import RunDirectory
 from metarun.experiments.runs.run import Run
 from metarun.experiments.training.train import train
@@ -108,6 +109,16 @@ def test_reliability_is_that_of_all_test_predictions(folder):
     weighted = (heights[heights > 0] * line.get_ydata()).sum() / 100
     assert weighted == pytest.approx(100 * found.row.mean, abs=1e-4)  # accuracy of all is the mean over the bins
     assert not np.allclose(line.get_xdata(), line.get_ydata())
+
+
+@pytest.mark.parametrize("name", ["protonet", "sinusoids"])
+def test_a_page_shows_the_test_task_that_is_asked_for(folder, name):
+    """Rejected: task 0 whichever is asked for, a sheet without words for it."""
+    found = find(folder / name)
+    pages = [render(found, 1, number) for number in (0, 3)]
+    for number, text in zip((0, 3), pages, strict=True):
+        assert f"Test task {number}, seed 0" in text and f'alt="{name}: test task {number}: ' in text
+    assert render(found, 1, 3) == pages[1] != pages[0]
 
 
 @pytest.mark.parametrize("name", ["protonet", "matchingnet", "maml"])
