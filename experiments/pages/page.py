@@ -1,4 +1,4 @@
-"""One self-contained HTML page of the runs below a folder: tables, figures, specs, and where the runs were made.
+"""Write the runs below a folder as one self-contained HTML page: tables, figures, specs, and where they were made.
 
 The page needs no network and no script: figures are data URIs, and long parts are <details>. The same runs give the
 same bytes, so the page has no time of writing. Whatever comes from specs, names of folders and failures is escaped.
@@ -52,7 +52,7 @@ FACTS = {  # keys of environment.json, and words for them
 
 
 class Found(NamedTuple):
-    """What a folder holds."""
+    """The runs below a folder."""
 
     folder: Path
     rows: DataFrame | None  # of `results_and_notes`; None if no run has a row
@@ -85,7 +85,7 @@ class Picture(NamedTuple):
 
 
 class Section(NamedTuple):
-    """One experiment: its seeds, a test task, its spec, and where it was made."""
+    """The part of an experiment: its seeds, a test task, its spec, and where it was made."""
 
     anchor: str
     name: str
@@ -125,7 +125,7 @@ def render(found: Found, sheets: int, episode: int = 0) -> str:
     groups = seed_groups(found.runs)
     results, notes = _results(found, groups)
     with own_style():
-        charts, left_out = _charts(groups)
+        charts, left_out = _charts(groups, found.folder)
         sections = list(_sections(groups, sheets, episode))
     pages = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
@@ -161,6 +161,11 @@ def _inside(path: Path, folder: Path) -> str:
     return str(path.relative_to(folder)) if path.is_relative_to(folder) and path != folder else path.name
 
 
+def _without(folder: Path, text: str) -> str:
+    """Return a text that may begin with a path in the folder, without the path of the folder."""
+    return text.removeprefix(f"{folder}/")
+
+
 def _progress(path: Path, why: str) -> str:
     step = RunDirectory(path).step
     return f"{why} (its newest checkpoint is of step {step})" if step else why
@@ -178,7 +183,7 @@ def _counts(found: Found, groups: Sequence[SeedGroup]) -> str:
 def _results(found: Found, groups: Sequence[SeedGroup]) -> tuple[list[Table], list[str]]:
     """Return the table of `metarun table` in parts, one for each metric, with verdicts; and the notes below it."""
     if found.rows is None:
-        return [], [note.removeprefix(f"{found.folder}/") for note in found.notes]
+        return [], [_without(found.folder, note) for note in found.notes]
     lines = lines_of(found.rows)
     for note in [*notes_to_warn_of(lines), *found.notes]:
         warn(note)
@@ -188,7 +193,7 @@ def _results(found: Found, groups: Sequence[SeedGroup]) -> tuple[list[Table], li
         for run in group.runs:
             anchors.setdefault((run.row.experiment, digests[str(run.directory.path)]), f"experiment-{place}")
     tables = [_results_by(metric, part, anchors) for metric, part in lines.groupby("metric", sort=False)]
-    return tables, [note.removeprefix(f"{found.folder}/") for note in [*notes_of(lines), *found.notes]]
+    return tables, [_without(found.folder, note) for note in [*notes_of(lines), *found.notes]]
 
 
 def _results_by(metric: Any, lines: DataFrame, anchors: Mapping[tuple[str, str], str]) -> Table:
@@ -196,9 +201,9 @@ def _results_by(metric: Any, lines: DataFrame, anchors: Mapping[tuple[str, str],
     lines = lines.reset_index(drop=True)
     told = records(lines)
     cells, right = shown_cells(lines, "markdown")
-    if "difference" in cells:
+    if "published" in cells:
         cells["verdict"] = [verdict(line) for line in told]
-    alike = [name for name in ALIKE if name in cells and cells[name].nunique() == 1]
+    alike = [name for name in ALIKE if name in cells and len(set(cells[name])) == 1]
     about = ", ".join(f"{name} {cells[name].iloc[0]}" for name in alike)
     cells = cells.drop(columns=["metric", *alike])
     cells = cells.loc[:, [*(name for name in FIRST if name in cells), *(name for name in cells if name not in FIRST)]]
@@ -225,7 +230,7 @@ def _papers(folder: Path) -> Iterator[Table]:
         yield Table(path.stem, list(cells), RIGHT, cells.to_numpy().tolist(), notes=star + notes_of(filled, "cell"))
 
 
-def _charts(groups: Sequence[SeedGroup]) -> tuple[dict[str, list[Picture]], int]:
+def _charts(groups: Sequence[SeedGroup], folder: Path) -> tuple[dict[str, list[Picture]], int]:
     """Return the charts of each kind that there are numbers for, and how many experiments are in none.
 
     A chart has `LINES` experiments; those of one name stay together, so that their labels tell them apart.
@@ -244,7 +249,7 @@ def _charts(groups: Sequence[SeedGroup]) -> tuple[dict[str, list[Picture]], int]
                 figure = draw(runs)
             except KnownError as error:
                 warn(f"the page lacks a figure: {error}")
-                drawn.setdefault(kind, []).append(Picture(caption, problem=str(error)))
+                drawn.setdefault(kind, []).append(Picture(caption, problem=_without(folder, str(error))))
                 continue
             if figure is not None:
                 drawn.setdefault(kind, []).append(_picture(figure, caption))

@@ -111,14 +111,12 @@ def test_reliability_is_that_of_all_test_predictions(folder):
     assert not np.allclose(line.get_xdata(), line.get_ydata())
 
 
-@pytest.mark.parametrize("name", ["protonet", "sinusoids"])
-def test_a_page_shows_the_test_task_that_is_asked_for(folder, name):
+@pytest.mark.parametrize(("name", "numbers"), [("protonet", (0, 3)), ("sinusoids", (3,))])
+def test_a_page_shows_the_test_task_that_is_asked_for(folder, name, numbers):
     """Rejected: task 0 whichever is asked for, a sheet without words for it."""
-    found = find(folder / name)
-    pages = [render(found, 1, number) for number in (0, 3)]
-    for number, text in zip((0, 3), pages, strict=True):
+    for number in numbers:
+        text = render(find(folder / name), 1, number)
         assert f"Test task {number}, seed 0" in text and f'alt="{name}: test task {number}: ' in text
-    assert render(found, 1, 3) == pages[1] != pages[0]
 
 
 @pytest.mark.parametrize("name", ["protonet", "matchingnet", "maml"])
