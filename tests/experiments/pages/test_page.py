@@ -88,8 +88,8 @@ def test_the_page_has_all_that_is_known(runs):
     assert "3 finished runs of 2 experiments, 1 run failed" in text
     for told in (
         "51.00 ± 1.00", "within 1 point", "short by 11.00", "2 of 3", "52.00 ± 1.00", "Seeds 0, 1",
-        "first: 2 of 3 seeds, seed 2 failed: the loss is nan", "tensorflow 2.21.0", "inner_lr: 0.4", "51.00 (somewhere)", "first/seed-2", "Learning", "Adaptation",
-        "Reliability",
+        "first: 2 of 3 seeds, seed 2 failed: the loss is nan", "tensorflow 2.21.0", "inner_lr: 0.4",
+        "51.00 (somewhere)", "first/seed-2", "Learning", "Adaptation", "Reliability",
     ):  # fmt: skip
         assert told in text, told
     assert "Regret" not in text  # of runs without trials
