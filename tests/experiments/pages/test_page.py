@@ -137,7 +137,7 @@ def test_whatever_runs_are_named_is_text(tmp_path):
 
 
 def test_the_same_runs_give_the_same_bytes(runs, tmp_path):
-    """In another process, at another time, in another place. Rejected: a time of writing, random names in an SVG."""
+    """Compare with another process, at another time, in another place. Rejected: a time of writing, random names in an SVG."""
     shutil.copytree(runs, tmp_path / "elsewhere/runs")
     fail(runs / "third/seed-0")
     fail(tmp_path / "elsewhere/runs/third/seed-0")
@@ -182,7 +182,7 @@ def test_runs_without_any_result_are_a_page_too(tmp_path):
 
 
 def test_a_reproduced_table_is_on_the_page(runs, monkeypatch):
-    """Its CSV is recognised by its columns: results.csv is none."""
+    """Recognise its CSV by its columns: results.csv is none."""
     monkeypatch.setattr(page, "FROM_FILES", {})
     (runs / "paper.csv").write_text(
         "cell,column,method,spec,published,published_ci95,published_source,metric,result,ci95,seed_std,difference,"
