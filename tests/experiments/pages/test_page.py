@@ -137,7 +137,7 @@ def test_whatever_runs_are_named_is_text(tmp_path):
 
 
 def test_the_same_runs_give_the_same_bytes(runs, tmp_path):
-    """Compare with another process, at another time, in another place. Rejected: a time of writing, random names in an SVG."""
+    """Compare with another process, time and place. Rejected: a time of writing, random names in an SVG."""
     shutil.copytree(runs, tmp_path / "elsewhere/runs")
     fail(runs / "third/seed-0")
     fail(tmp_path / "elsewhere/runs/third/seed-0")
