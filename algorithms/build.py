@@ -54,7 +54,12 @@ def _few_shot(entry: Algorithm, setup: Setup, source: Any) -> Learner:
         setup.network, source.input_shape, outputs if entry.has_head else None, setup.precision, setup.seed, fuse
     )
     problem = Problem(source.regression, setup.protocol)
-    return entry.learner()(network, _optimizer(entry, setup), setup.algorithm, problem, jit_compile=setup.jit)
+    optimizer: Any = _optimizer(entry, setup)
+    if getattr(setup.network, "freeze", None):
+        from .networks.frozen import PartlyFrozen
+
+        optimizer = PartlyFrozen(optimizer, setup.network, network)
+    return entry.learner()(network, optimizer, setup.algorithm, problem, jit_compile=setup.jit)
 
 
 def _player(entry: Algorithm, setup: Setup, source: Any) -> Learner:

@@ -24,6 +24,9 @@ COMMANDS = {  # verb -> module, short help
     "cancel": ("cancel", "Stop the jobs of runs; they are resumed when submitted again."),
     "logs": ("logs", "Print what the last job of a run printed."),
     "evaluate": ("evaluate", "Test a trained run in another way; adds a row."),
+    "verify": ("verify", "Test some episodes of a run again, and compare with what it says."),
+    "pack": ("pack", "Pack a finished run into one file."),
+    "unpack": ("unpack", "Unpack a file of `pack` into a folder of runs."),
     "benchmark": ("benchmark", "Measure how fast an experiment trains on this machine."),
     "reproduce": ("reproduce", "Fill a paper's table: run what is missing, print it with verdicts."),
     "compare": ("compare", "Compare runs on identical episodes by a paired test."),
@@ -40,7 +43,9 @@ COMMANDS = {  # verb -> module, short help
     "doctor": ("doctor", "Print what this machine has, and what cannot be used."),
 }
 # verbs that go on without a reader of what they print
-WORKING = ("train", "submit", "cancel", "evaluate", "benchmark", "reproduce", "plot", "report", "data", "check-plugin")
+WORKING = (
+    "train submit cancel evaluate verify pack unpack benchmark reproduce plot report data check-plugin"
+).split()
 QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "GRPC_VERBOSITY": "ERROR", "TF_CPP_MAX_VLOG_LEVEL": "0"}
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
 from .options import examples, overrides
@@ -39,6 +41,7 @@ def check(name: str, overrides: tuple[str, ...]) -> str:
     from ..experiments.errors import SpecError, warn
     from ..experiments.jobs.settings import read_settings
     from ..experiments.papers.plan import check
+    from ..experiments.runs.run import Run
 
     kind = "table" if name in shipped_tables() else kind_of(read(find(name)).values)
     if overrides and kind != "spec":
@@ -50,6 +53,7 @@ def check(name: str, overrides: tuple[str, ...]) -> str:
         cells, models = check(name)
         return f"a table of {cells} cells, {models} models"
     loaded = load(name, overrides, with_data=True)
+    run = Run.at(Path("runs"), loaded.experiment, loaded.experiment.seeds[0])  # with the weights that it starts from
     for warning in loaded.warnings:
         warn(warning)
-    return f"digest {loaded.experiment.digest}"
+    return f"digest {run.experiment.digest}"

@@ -2,15 +2,80 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import difflib
+import re
+from collections.abc import Collection, Iterator
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from ...datasets.options import Options
 
+BODY = "body"  # in `freeze`: all layers but the last one, the head
 
-class NetworkOptions(Options):
+
+class Pretrained(Options):
+    """Options of a network whose weights may start from those of a run, and stay as they are.
+
+    Options of a network of another package that derive from this class have them too.
+    """
+
+    init: Path | None = Field(
+        default=None,
+        strict=False,
+        description="Start from the weights of this finished run, a folder or a file of `metarun pack`; relative to "
+        "the spec's own folder, with -s to the current one. The whole body must match, a last layer that does not "
+        "starts afresh.",
+    )
+    init_digest: str | None = Field(
+        default=None,
+        pattern=r"^[0-9a-f]{16}$",
+        description="Digest of the weights that init must have. metarun writes it into the spec of a run.",
+    )
+    freeze: tuple[str, ...] | None = Field(
+        default=None,
+        strict=False,
+        description="Layers that the outer optimizer leaves as they are: names (conv1), kinds (norm: all of them), "
+        "parameters (norm1/scale), or body (all but the last layer). The inner loop adapts them as before.",
+    )
+
+    def resolved(self, folder: Path) -> Options:
+        if self.init is None:
+            return self
+        return self.model_copy(update={"init": (folder / self.init.expanduser()).resolve()})
+
+    def conflicts(self, experiment: Any) -> Iterator[tuple[str, str]]:
+        if self.init_digest and self.init is None:
+            yield "network.init_digest", "has no effect without init"
+        if self.freeze is not None and not self.freeze:
+            yield "network.freeze", "has no effect: it names no layer"
+
+    def frozen(self, parameters: Collection[str], head: Collection[str]) -> set[str]:
+        """Return the names of the parameters that `freeze` names.
+
+        Args:
+            parameters: the names of all parameters, such as conv1/kernel.
+            head: those of the last layer.
+
+        Raises:
+            ValueError: a name of `freeze` is that of no layer.
+        """
+        groups: dict[str, set[str]] = {BODY: set(parameters) - set(head)}
+        for name in parameters:
+            layer = name.rpartition("/")[0]
+            for group in (name, layer, re.sub(r"\d+$", "", layer)):
+                groups.setdefault(group, set()).add(name)
+        for name in self.freeze or ():
+            if name not in groups:
+                near = difflib.get_close_matches(name, groups, n=1)
+                layers = dict.fromkeys([BODY, *(each.rpartition("/")[0] for each in parameters)])
+                way_out = f"did you mean {near[0]}?" if near else f"expected {', '.join(layers)}"
+                raise ValueError(f"there is no layer {name!r} to freeze; {way_out}")
+        return set[str]().union(*(groups[name] for name in self.freeze or ()))
+
+
+class NetworkOptions(Pretrained):
     """Options of batch normalisation, which conv4 and mlp share."""
 
     batch_norm: bool = Field(default=True, description="Batch normalisation after each hidden layer.")
@@ -42,6 +107,30 @@ class NetworkOptions(Options):
                 "protocol",
                 "transductive has no effect with batch_norm: false, every query is on its own: write inductive",
             )
+        yield from super().conflicts(experiment)
+        if self.freeze:
+            names = self.parameter_names(experiment.entry.has_head)
+            try:
+                self.frozen(names, [name for name in names if name.startswith("head/")])
+            except ValueError as error:
+                yield "network.freeze", str(error)
+
+    def parameter_names(self, has_head: bool) -> list[str]:
+        """Return the names of the parameters in their order, with those of a last layer or without."""
+        kind, layers = self.body
+        end = [f"head/{part}" for part in ("kernel", "bias") if has_head]
+        return [name for number in range(1, layers + 1) for name in self._names_of_layer(kind, number)] + end
+
+    @property
+    def body(self) -> tuple[str, int]:
+        """Return the kind of the hidden layers, which begins their names, and their number."""
+        raise NotImplementedError
+
+    def _names_of_layer(self, kind: str, number: int) -> list[str]:
+        if not self.batch_norm:
+            return [f"{kind}{number}/kernel", f"{kind}{number}/bias"]
+        norm = [f"norm{number}/{part}" for part in ("scale", "offset")]
+        return [f"{kind}{number}/kernel", *norm[not self.norm_scale :]]
 
 
 class Conv4Options(NetworkOptions):
@@ -70,6 +159,10 @@ class Conv4Options(NetworkOptions):
         "standard deviation 1 (Finn's code on Omniglot).",
     )
 
+    @property
+    def body(self) -> tuple[str, int]:
+        return "conv", 4
+
     def conflicts(self, experiment: Any) -> Iterator[tuple[str, str]]:
         if experiment.dataset.has_images is False:
             yield "network.name", f"conv4 reads images; {experiment.dataset.name} has numbers: use mlp"
@@ -93,6 +186,10 @@ class MLPOptions(NetworkOptions):
         description="Initial values of the weights; truncated_normal has standard deviation "
         "0.01 (Finn's code on sinusoids).",
     )
+
+    @property
+    def body(self) -> tuple[str, int]:
+        return "dense", len(self.hidden)
 
 
 class GRUOptions(Options):

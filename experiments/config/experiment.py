@@ -214,9 +214,11 @@ class Experiment(Options):
         """Return all values that can change a result, the seed aside, as plain data.
 
         Options that are unset are left out, so that a new option does not change the digests of old specs. So is the
-        place of the data: their content decides.
+        place of the data, and of the weights that a network starts from: their content decides.
         """
         values = self.model_dump(mode="json", exclude=NOT_IN_DIGEST, exclude_none=True)
+        if "init_digest" in values.get("network", {}):
+            values["network"].pop("init", None)
         for key in self.dataset.located:
             values["dataset"].pop(key, None)
         return values

@@ -217,7 +217,7 @@ def _validate(document: Document, with_data: bool) -> Experiment:
             document.complain(key, message)
     partial = bool(wrong) or document.is_incomplete
     experiment = _right_part(values, wrong.keys() - misnamed) if partial else Experiment.model_validate(values)
-    experiment = _completed(experiment, document.folder_of(("dataset", "path")))
+    experiment = _completed(experiment, document)
     for key, message in () if document.is_incomplete else problems(experiment, partial, with_data):
         document.complain(tuple(key.split(".")), message)
     if document.problems:
@@ -275,14 +275,20 @@ def _right_part(values: Mapping[str, Any], wrong: Collection[Key]) -> Experiment
     return part(Experiment, {**values, **sections}, lost)
 
 
-def _completed(experiment: Experiment, folder: Path) -> Experiment:
+def _completed(experiment: Experiment, document: Document) -> Experiment:
     """Return the experiment with the values that a spec may leave open, as far as the valid part says them.
 
-    A relative path of the dataset begins at `folder`. Where the test says nothing, it takes what the training has.
+    A relative path of the dataset or of the network begins at the folder of the file that gives it; a network's on the
+    command line, which names a run, at the current folder. Where the test says nothing, it takes what the training has.
     """
     there, changes = vars(experiment), {}
     with suppress(AttributeError, RuntimeError, ValueError, OSError):  # where its path is not valid, or is no path
-        changes["dataset"] = experiment.dataset.resolved(folder)
+        changes["dataset"] = experiment.dataset.resolved(document.folder_of(("dataset", "path")))
+    with suppress(AttributeError, RuntimeError, ValueError, OSError):
+        typed = document.place(("network", "init")) == "command line"
+        changes["network"] = experiment.network and experiment.network.resolved(
+            Path() if typed else document.folder_of(("network", "init"))
+        )
     if {"algorithm", "train", "test"} <= there.keys() and "name" in vars(experiment.algorithm):
         train, taken = vars(experiment.train), experiment.taken
         test = experiment.test.model_copy(update={option: train.get(option) for option in taken})

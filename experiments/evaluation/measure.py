@@ -141,24 +141,27 @@ class Evaluation:
         calibrated = ["expected_calibration_error"] if "calibration" in metrics else []
         return [*(name for name, value in metrics.items() if value.shape.rank == 1), "ci95", "diverged", *calibrated]
 
-    def measure(self, label: str, partial: PartialTest | None = None) -> Measurement:
+    def measure(self, label: str, partial: PartialTest | None = None, first: int | None = None) -> Measurement:
         """Measure all tasks, with a progress bar, and return their values. Every worker gets the values of all tasks.
 
         Args:
             label: text in front of the progress bar.
             partial: the file of a test by one worker. Tasks that it holds are not measured again.
+            first: measure the first tasks only, in the batches of all, so that their values are the same.
 
         Raises:
             Interrupted: a signal came between two batches. The tasks so far are in `partial`.
         """
         metrics, drawn = self._outputs()
-        values = {name: np.zeros((self.calls, *value.shape)) for name, value in metrics.items()}
-        chosen = np.zeros((self.calls, *drawn.shape))
+        episodes = min(first or self.episodes, self.episodes)
+        needed = -(-episodes // self.batch)
+        values = {name: np.zeros((needed, *value.shape)) for name, value in metrics.items()}
+        chosen = np.zeros((needed, *drawn.shape))
         arrays = [*values.values(), chosen]
         calls = partial.restore(arrays) if partial else 0
-        left = self.own[calls:]
+        left = range(self.workers.index, needed, self.workers.count)[calls:]
         try:
-            with Progress(label, self.episodes, min(calls * self.batch, self.episodes), unit="episode") as progress:
+            with Progress(label, episodes, min(calls * self.batch, episodes), unit="episode") as progress:
                 for number, task in zip(left, self.batches(left), strict=True):
                     signals.check()
                     metrics, drawn = self.step(task)
@@ -166,14 +169,15 @@ class Evaluation:
                         values[name][number] = value
                     chosen[number] = drawn
                     calls = number + 1
-                    progress.advance(min((number + self.workers.count) * self.batch, self.episodes) - progress.done)
+                    progress.advance(min((number + self.workers.count) * self.batch, episodes) - progress.done)
                     if partial:
                         partial.keep(arrays, calls)
         except (Interrupted, KeyboardInterrupt):
             if partial and calls:
                 partial.save(arrays, calls)
             raise
-        values, chosen = tf.nest.map_structure(self._whole, self.workers.total((values, chosen)))
+        joined = self.workers.total((values, chosen))
+        values, chosen = tf.nest.map_structure(lambda each: self._joined(each, episodes), joined)
         calibration = values.pop("calibration", None)
         curves = {name: values.pop(name) for name, value in list(values.items()) if value.ndim == 2}
         return Measurement(
@@ -183,10 +187,10 @@ class Evaluation:
             hashlib.sha256(chosen.astype("<i4").tobytes()).hexdigest()[:16],
         )
 
-    def _whole(self, values: np.ndarray | tf.Tensor) -> np.ndarray:
+    def _joined(self, values: np.ndarray | tf.Tensor, episodes: int) -> np.ndarray:
         """Join the batches: `[calls, batch, ...]` -> `[episodes, ...]`."""
         values = np.asarray(values)
-        return values.reshape(-1, *values.shape[2:])[: self.episodes]
+        return values.reshape(-1, *values.shape[2:])[:episodes]
 
     def traced(self) -> Any:
         """Return `step`, which measures one batch of tasks, as a concrete function."""

@@ -14,6 +14,7 @@ import tensorflow as tf
 from ...datasets.tasks import Split
 from ..errors import RunError, warn
 from ..model import Model
+from ..runs import checkpoint
 from ..runs.directory import RunDirectory
 from ..runs.rows import Row, published_columns
 from ..system import provenance
@@ -139,6 +140,8 @@ def row_of(model: Model, trained: Trained, evaluation: Evaluation, measurement: 
         "spec_digest": trained.spec_digest,
         "episodes_digest": measurement.episodes_digest,
         "content_digest": model.source.content_digest[:16],
+        "weights_digest": checkpoint.digest_of(learner.variables),
+        "init": getattr(experiment.network, "init_digest", None) or "",
         "plugins": experiment.plugins,
         **published_columns(experiment.published),
     }

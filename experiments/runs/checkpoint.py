@@ -1,13 +1,17 @@
 """Write and read checkpoints: one file, written atomically, with everything that an exact resume needs.
 
 A checkpoint is an .npz file: one array per variable, in the learner's order, and `state`, a JSON text with the step and
-the numbers of the loop. It is read without unpickling, so a foreign file cannot run code. Zip checksums find damage.
+the numbers of the loop. It is read without unpickling, so a foreign file cannot run code, and it cannot ask for more
+memory than it has bytes. Zip checksums find damage.
 """
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
+import math
+import zipfile
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,11 +54,20 @@ def read(path: Path) -> tuple[dict[str, Any], list[np.ndarray]]:
         OSError, Interrupted, MemoryError: passed on, since they say nothing about the file.
     """
     try:
-        data = io.BytesIO(path.read_bytes())
+        data = path.read_bytes()
     except (FileNotFoundError, IsADirectoryError) as error:
         raise RunError(f"{path} is not a whole checkpoint ({error.strerror}): use --fresh to train again") from None
+    return parse(data, path)
+
+
+def parse(data: bytes, path: Path) -> tuple[dict[str, Any], list[np.ndarray]]:
+    """Return the state and the values of the variables in the bytes of a checkpoint, see `read`.
+
+    `path` is the file, for messages.
+    """
     try:
-        with np.load(data, allow_pickle=False) as file:
+        _refuse_growing(data)
+        with np.load(io.BytesIO(data), allow_pickle=False) as file:
             state = json.loads(str(file["state"]))
             arrays = [file[f"{number:04d}"] for number in range(len(file.files) - 1)]
     except (Interrupted, MemoryError):
@@ -64,6 +77,28 @@ def read(path: Path) -> tuple[dict[str, Any], list[np.ndarray]]:
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise RunError(OTHER.format(path=path))
     return state, arrays
+
+
+def _refuse_growing(data: bytes) -> None:
+    """Raise ValueError for a file whose arrays need more memory than it has bytes: `save` compresses nothing."""
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        infos = archive.infolist()
+        if sum(info.file_size for info in infos) > len(data):
+            raise ValueError("its arrays are larger than the file")
+        for info in infos:
+            with archive.open(info) as file:
+                np.lib.format.read_magic(file)
+                shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+                if math.prod(shape) * dtype.itemsize != info.file_size - file.tell():
+                    raise ValueError(f"{info.filename} is not as large as it says")
+
+
+def digest_of(arrays: Sequence[tf.Variable | np.ndarray]) -> str:
+    """Return 16 hexadecimal digits of a hash of the values of all variables of a checkpoint; "" for none."""
+    digest = hashlib.sha256()
+    for array in map(np.asarray, arrays):
+        digest.update(f"{array.dtype.str} {array.shape} ".encode() + array.tobytes())
+    return digest.hexdigest()[:16] if len(arrays) else ""
 
 
 def restore(path: Path, variables: Sequence[tf.Variable], keys: Collection[str] = ()) -> dict[str, Any]:

@@ -36,14 +36,20 @@ from ..system.atomic import drop_unfinished
 
 KEPT_CHECKPOINTS = 2
 SEED = re.compile(r"seed-\d+")  # the name of a run's folder
+ROW = "result.json"
+PACKED = re.compile(  # the files of a run that an archive may hold
+    r"(spec\.yaml|(environment|result)\.json|(metrics|episodes|calibration|curves|tuning)\.csv"
+    r"|checkpoints/(best|step-\d{1,12})\.npz|evaluations/[a-z0-9-]{1,200}\.(json|csv))"
+)
+UNPACKING = ".unpacking-"  # how the name of a folder begins that `metarun unpack` has not finished
 
 
 def folders_below(folder: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
     """Yield each folder below `folder`, itself first, with the names of its folders and of its files, like os.walk.
 
     The caller may remove names of folders that shall not be visited. Symbolic links are followed, but no folder is
-    visited twice. Runs that --fresh has set aside (seed-0~1) are left out. So is a folder that cannot be read, with a
-    warning.
+    visited twice. Runs that --fresh has set aside (seed-0~1) and those that are being unpacked are left out. So is a
+    folder that cannot be read, with a warning.
     """
     seen = set()
     for path, below, files in os.walk(folder, onerror=_tell_unreadable, followlinks=True):
@@ -52,7 +58,7 @@ def folders_below(folder: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
             below.clear()
             continue
         seen.add(real)
-        below[:] = [name for name in below if not re.fullmatch(r"seed-\d+~\d+", name)]
+        below[:] = [name for name in below if not (re.fullmatch(r"seed-\d+~\d+", name) or name.startswith(UNPACKING))]
         yield Path(path), below, files
 
 
@@ -112,7 +118,7 @@ class RunDirectory:
         self.calibration = path / "calibration.csv"
         self.curves = path / "curves.csv"
         self.tuning = path / "tuning.csv"
-        self.result = path / "result.json"
+        self.result = path / ROW
         self.evaluations = path / "evaluations"
         self.tensorboard = path / "tensorboard"
         self.progress = path / "progress.json"

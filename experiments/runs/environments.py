@@ -16,6 +16,8 @@ from .directory import RunDirectory
 # what decides the bits of a result beside spec and seed
 DECISIVE = ("packages", "git_commit", "code", "processor", "device", "cuda", "workers", "onednn", "intra_op_threads",
             "inter_op_threads", "deterministic", "tensor_float_32", "variables", "libc")  # fmt: skip
+# what decides the bits of a test of given weights: how many processes shared it, and commits of equal code, do not
+OF_A_TEST = tuple(key for key in DECISIVE if key not in ("workers", "git_commit"))
 SHOWN = 8  # differences that a warning lists
 
 
@@ -42,6 +44,22 @@ def begin(directory: RunDirectory, step: int, steps: int, workers: int = 1) -> N
     if known and not changes:
         step = known.pop()["step"]
     write_json_atomic(directory.environment, [*known, {"step": step} | now])
+
+
+def unlike(path: Path) -> str:
+    """Return in what this process differs from the environment in which a run was tested; "" if both are of one kind.
+
+    They are of one kind if tests of equal weights have equal bits: the same versions and code, device, processor with
+    its vector instructions, settings of oneDNN and of threads. What is not known counts as different.
+
+    Args:
+        path: the environment.json of the run.
+    """
+    known, now = read(path), provenance.describe()
+    if not known:
+        return f"{path.name} does not say where the run was tested"
+    before = known[-1]
+    return differences({key: before.get(key) for key in OF_A_TEST}, {key: now.get(key) for key in OF_A_TEST}, SHOWN)
 
 
 def read(path: Path) -> list[dict[str, Any]]:

@@ -69,6 +69,8 @@ class Row(BaseModel):
     spec_digest: str
     episodes_digest: str
     content_digest: str = ""  # of images that the spec does not pin: a folder, a copy of miniImageNet
+    weights_digest: str = ""  # of the tested checkpoint; "" where there is none, and in rows of older versions
+    init: str = ""  # weights_digest of the run whose weights the training started from
     plugins: str = ""  # other packages whose code was run: section, name, version, digest of the source
     published: float | None = None
     published_ci95: float | None = None

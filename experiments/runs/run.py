@@ -17,6 +17,7 @@ from ..errors import RunError, SpecError, warn
 from ..system.atomic import write_text_atomic
 from .directory import RunDirectory
 from .rows import Row, read_row
+from .weights import settled
 
 
 class Stored(NamedTuple):
@@ -38,8 +39,12 @@ class Run:
 
     @classmethod
     def at(cls, out: Path, experiment: Experiment, seed: int) -> Run:
-        """Return the run of an experiment and a seed in its folder below `out`: OUT/<experiment>/seed-<n>."""
-        return cls(experiment, seed, RunDirectory(out / experiment.name / f"seed-{seed}"))
+        """Return the run of an experiment and a seed in its folder below `out`: OUT/<experiment>/seed-<n>.
+
+        Raises SpecError if it starts from the weights of a run that cannot be read.
+        """
+        directory = RunDirectory(out / experiment.name / f"seed-{seed}")
+        return cls(settled(experiment, directory), seed, directory)
 
     @property
     def finished(self) -> bool:

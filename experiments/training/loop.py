@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -24,10 +25,12 @@ from ..runs.trained import labels, refuse_checkpoint_of_another_spec
 from ..system.progress import Progress
 from ..system.signals import StopSignal
 from .followers import start_together
+from .initial import initialise, names_of
 from .memory import foresee, foresee_tasks
 from .steps import CALL_SECONDS, TrainingSteps, validates_at
 
-NEW_IN_STATE = {"content_digest", "plugins", "training_digest", "spec"}  # keys that checkpoints of older versions lack
+# keys that checkpoints of older versions lack
+NEW_IN_STATE = {"content_digest", "plugins", "training_digest", "spec", "weights"}
 
 
 class Training:
@@ -47,6 +50,7 @@ class Training:
         self.best_step, self.best_value = 0, math.nan
         self.window: dict[str, float] = {}  # sums of the training metrics since the last row
         self.window_steps, self.window_seconds = 0, 0.0
+        self.names = names_of(self.learner)
         self.evaluation, self.final = validation_of(model), test_of(model)
         self.warned = False  # of validation tasks that diverged
 
@@ -58,7 +62,8 @@ class Training:
             RunError: the loss is not finite, a checkpoint is of another run, or the memory does not suffice.
         """
         train, batch = self.experiment.train, self.experiment.train.meta_batch
-        self._restore()
+        if not self._restore() and (words := initialise(self.model)):
+            print(f"{self.directory.path} {words}", file=sys.stderr)
         start_together(self.model, self.step)
         environments.begin(self.directory, self.step, train.steps, self.workers.count)
         if self.experiment.kind.is_trained:
@@ -221,10 +226,11 @@ class Training:
             "window_seconds": self.window_seconds,
             "content_digest": self.source.content_digest,
             "plugins": self.experiment.plugins,
+            "weights": self.names,
         }
 
-    def _restore(self) -> None:
-        """Resume from the newest whole checkpoint, if there is one.
+    def _restore(self) -> bool:
+        """Resume from the newest whole checkpoint, and return whether there is one.
 
         A damaged or foreign one is reported and set aside, so that it is not among the newest that are kept. Raises
         RunError for a checkpoint of another spec, seed or data.
@@ -246,4 +252,5 @@ class Training:
             self.best_value = math.nan if state["best_value"] is None else state["best_value"]
             self.window, self.window_steps = state["window"], state["window_steps"]
             self.window_seconds = state["window_seconds"]
-            return
+            return True
+        return False

@@ -19,6 +19,7 @@ from ..runs.run import Run, keep_validation
 from ..system.atomic import write_json_atomic
 from ..system.failures import noted
 from ..system.signals import StopSignal
+from .initial import initialise
 from .loop import Training
 
 
@@ -41,6 +42,8 @@ def train(run: Run, fresh: bool = False, workers: Workers = ALONE) -> Row:
     directory = run.directory
     # Build first: a spec that cannot be trained must not displace an existing run.
     built = _built(run, workers) if fresh else None
+    if built:
+        initialise(built)
     run = run if fresh else keep_validation(run)
     if directory.path.exists() and (fresh or run.replaces_failure()):
         with directory.locked():
