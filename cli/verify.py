@@ -17,8 +17,8 @@ def command(run: Path, episodes: int) -> None:
 
     Their values must be those in episodes.csv: bit for bit where the run was tested on a machine of this kind
     (versions, code, device, processor, oneDNN, threads), otherwise within a tolerance that is printed. Before that the
-    row is compared with the spec, the digest of the weights, episodes.csv and calibration.csv. Changes nothing. The exit
-    code is 1 if anything differs.
+    row is compared with the spec, the digest of the weights, episodes.csv and calibration.csv. Changes nothing. If
+    anything differs, the exit code is 1.
     """
     from ..experiments.runs.archive import checked, opened
     from ..experiments.system.startup import import_tensorflow

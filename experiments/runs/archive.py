@@ -163,7 +163,8 @@ def _checked_as_foreign(file: Path, directory: RunDirectory) -> tuple[Experiment
         for further in directory.evaluations.glob("*.json"):
             read_row(further)
     except (RunError, SpecError) as error:
-        raise RunError(f"{file}: {str(error).replace(f'{directory.path}/', '')}") from None
+        told = str(error).replace(f"{directory.path}/", "").replace(f"{directory.path} ", "")
+        raise RunError(f"{file}: {told}") from None
     return spec, row
 
 
