@@ -30,10 +30,10 @@ VERBS = (
     "Collect Combine Compare Compile Complete Compute Connect Continue Convert Copy Count Create Cut Decode Defer "
     "Delete Describe Divide Download Draw Encode End Ensure Evaluate Explain Export Fetch Fill Find Finish Format "
     "Forward Free Give Go Group Hide Hold Import Initialise Interrupt Invoke Join Keep Label Let Limit List Load "
-    "Lock Log Make Map Mark Mask Measure Merge Move Name Normalise Open Parse Pass Pivot Play Plot Prepare Print "
+    "Lock Log Make Map Mark Mask Measure Merge Move Name Normalise Open Pack Parse Pass Pivot Play Plot Prepare Print "
     "Pull Put Raise Read Record Reduce Refuse Register Release Remove Rename Render Repeat Replace Report Reproduce "
     "Resolve Resume Retry Return Rotate Run Sample Save Scale Search Select Send Set Share Show Sort Split "
-    "Start Step Stop Store Submit Sum Switch Take Test Trace Train Try Tune Turn Update Use Validate Verify "
+    "Start Step Stop Store Submit Sum Switch Take Test Trace Train Try Tune Turn Unpack Update Use Validate Verify "
     "Wait Walk Warn Watch Wrap Write Yield"
 )
 # No docstring begins with one of these: the noun is named, not implied.

@@ -75,7 +75,7 @@ def read(path: Path) -> list[dict[str, Any]]:
         onednn = {"0": False, "1": True}.get(found.pop("onednn", ""))
         set_there = {key: value for key, value in found.items() if not key.endswith("_op_threads") or value}
         return [{"step": 0} | set_there | ({} if onednn is None else {"onednn": onednn})]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return []
 
 

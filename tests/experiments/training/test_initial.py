@@ -1,19 +1,20 @@
 """Trainings that start from the weights of another run, and layers that stay as they are."""
 
 import shutil
+from typing import Literal
 
 import numpy as np
 import pytest
 from few_shot import OPTIONS, learner
 from finished import results
 
-from metarun.algorithms.networks.options import Conv4Options, MLPOptions
+from metarun.algorithms.networks.options import Conv4Options, MLPOptions, Pretrained
 from metarun.algorithms.options import MAMLOptions, OptimizerOptions, PrototypicalNetworkOptions
 from metarun.datasets.errors import DataError
 from metarun.experiments.config.load import load, resolved_yaml
 from metarun.experiments.config.variants import is_beginning
 from metarun.experiments.errors import Interrupted, RunError, SpecError
-from metarun.experiments.model import build
+from metarun.experiments.model import build, deterministic
 from metarun.experiments.runs import checkpoint
 from metarun.experiments.runs.archive import pack
 from metarun.experiments.runs.rows import read_row
@@ -65,8 +66,8 @@ def weights(run):
     return {name: found.arrays[number] for name, number in found.numbers.items()}
 
 
-def test_a_training_starts_from_the_weights(source, from_source, tmp_path, capsys):
-    """Reject weights of the run's own seed; the digest is that of the content, in the spec, the digests and the row."""
+def test_a_training_starts_from_the_weights(source, from_source, tmp_path):
+    """Reject weights of the run's own seed; the digest is that of the content, in the spec and the digests."""
     run, before = from_source(), weights(source)
     model = build(run.experiment, 3)
     assert not np.array_equal(model.learner.parameters["dense1/kernel"], before["dense1/kernel"])
@@ -77,17 +78,18 @@ def test_a_training_starts_from_the_weights(source, from_source, tmp_path, capsy
     pack(source.directory.path, tmp_path / "packed.zip")
     assert from_source(init="packed.zip").experiment.digest == run.experiment.digest
     assert run.experiment.training_digest != source.experiment.training_digest
-    row = train(run)
-    assert f"{run.directory.path} starts from the weights of {tmp_path / 'origin'}" in capsys.readouterr().err
-    assert row.init == read_row(source.directory.result).weights_digest == weights_of(source.directory.path).digest
-    assert f"init_digest: {row.init}" in run.directory.spec.read_text()
-    assert read_row(source.directory.result).init == ""
+    run.write_spec()
+    digest = read_row(source.directory.result).weights_digest
+    assert digest == weights_of(source.directory.path).digest
+    assert f"init_digest: {digest}" in run.directory.spec.read_text()
 
 
-def test_the_source_is_needed_for_the_first_start_only(from_source, tmp_path, monkeypatch):
+def test_the_source_is_needed_for_the_first_start_only(from_source, tmp_path, monkeypatch, capsys):
     """Reject a resumed run that reads the source again: it is gone, and the end is that of an undisturbed run."""
     undisturbed = from_source(name="undisturbed")
-    train(undisturbed)
+    row = train(undisturbed)
+    assert f"undisturbed/seed-3 starts from the weights of {tmp_path / 'origin'}" in capsys.readouterr().err
+    assert row.init == undisturbed.experiment.network.init_digest and row.weights_digest != row.init
     run = from_source()
     with monkeypatch.context() as patch, pytest.raises(Interrupted):
         patch.setattr(loop, "validates_at", lambda step, _: _stop(step))
@@ -239,6 +241,32 @@ def test_a_clipped_norm_does_not_count_frozen_layers(make_source):
     one.train_step(batch)
     moved = sum(float(((value.numpy() - before[key]) ** 2).sum()) for key, value in one.parameters.items())
     assert moved**0.5 == pytest.approx(1e-3, rel=1e-2)
+
+
+class Dense(Pretrained):
+    """A Keras network of another package."""
+
+    name: Literal["dense"] = "dense"
+
+    def build(self, input_shape, outputs, precision, seed):
+        import keras
+
+        layers = [keras.layers.Flatten(), keras.layers.Dense(3), keras.layers.Dense(outputs)]
+        return keras.Sequential([keras.Input(input_shape), *layers])
+
+
+def test_a_keras_network_of_a_package_has_names_too():
+    """Reject names that count the layers of earlier models in this process."""
+    options, found = Dense(freeze=("sequential/dense",)), []
+    for _ in range(2):
+        deterministic(0)
+        one = learner(OPTIONS["maml"], options, "inductive", jit=False)
+        found.append(list(names_of(one)))
+    assert found[0] == found[1] and "sequential/dense/kernel" in found[0] and len(found[0]) == 4
+    frozen = [name for name, value in one.parameters.items() if id(value) in one.optimizer.frozen]
+    assert frozen == ["sequential/dense/kernel", "sequential/dense/bias"]
+    with pytest.raises(DataError, match="network.freeze: there is no layer 'dense' to freeze; did you mean"):
+        learner(OPTIONS["maml"], Dense(freeze=("dense",)), "inductive", jit=False)
 
 
 def test_everything_frozen_is_refused():
