@@ -31,6 +31,7 @@ class Pretrained(Options):
     init_digest: str | None = Field(
         default=None,
         pattern=r"^[0-9a-f]{16}$",
+        examples=["0123456789abcdef"],
         description="Digest of the weights that init must have. metarun writes it into the spec of a run.",
     )
     freeze: tuple[str, ...] | None = Field(

@@ -31,6 +31,7 @@ def folder(tmp_path, monkeypatch):
     for each in FOLDERS:
         (tmp_path / each).mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "maml.zip").touch()
     (tmp_path / "my.yaml").write_text(
         "name: mine\nalgorithm: {name: protonet}\nnetwork: {name: conv4}\ndataset: {name: glyphs}\n"
         "protocol: inductive\ntrain: {steps: 1000}\n"

@@ -152,7 +152,7 @@ def test_edited_files_are_told(copied):
 
 
 def swapped(directory):
-    """Exchange the values of the first two episodes whose accuracies differ: all means stay."""
+    """Change the order of the values of the first two episodes whose accuracies differ: all means stay."""
     head, *lines = directory.episodes.read_text().splitlines()
     values = [line.partition(",")[2] for line in lines]
     other = next(n for n, each in enumerate(values) if each.partition(",")[0] != values[0].partition(",")[0])

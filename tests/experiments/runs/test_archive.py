@@ -34,7 +34,7 @@ test: {way: 2, shot: 1, query: 2, episodes: 3}
 
 @pytest.fixture
 def run(tmp_path):
-    """Leave a finished run with a checkpoint, as a training does, without one."""
+    """Write a finished run with a checkpoint, as a training does, without one."""
     (tmp_path / "few.yaml").write_text(SPEC)
     one = Run.at(tmp_path / "runs", load(tmp_path / "few.yaml").experiment, 0)
     leave(one, experiment="few", algorithm="protonet", dataset="imagefolder", way=2, query=2, train_steps=2)
