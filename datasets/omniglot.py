@@ -38,6 +38,10 @@ ARCHIVES = {
     "images_background.zip": "68d2efa1b9178cc56df9314c21c6e718",
     "images_evaluation.zip": "6b91aef0f799c5bb55b94e3f2daec811",
 }
+SMALL = {  # the alphabets of images_background_small1.zip and images_background_small2.zip
+    "background-small-1": ("Balinese", "Early_Aramaic", "Greek", "Korean", "Latin"),
+    "background-small-2": ("Greek", "Japanese_(katakana)", "Latin", "Sanskrit", "Tagalog"),
+}
 CHARACTERS, DRAWERS, BACKGROUND_CHARACTERS, SIZE = 1623, 20, 964, 28
 PIXELS = "48b48d807b25c6e902ebfe31da7a00ad3614e2a1014e97fe7b5a8d8f0399727b"  # SHA-256 of all 105x105 bitmaps in order
 MAXIMUM_FILE = 1 << 20  # bytes of one image; the real ones have a few hundred
@@ -62,7 +66,9 @@ def build(options: OmniglotOptions, dtype: str = "float32") -> ImageSource:
     stored = cache.load("omniglot", lambda: prepare(download(ADDRESS, ARCHIVES)))
     rotations: dict[Split, Rotations] = dict(zip(SPLITS, ROTATIONS[options.rotations], strict=True))
     pools: dict[Split, ClassPool] = {
-        split: _pool(stored, members) for split, members in divide(options.split).items() if members
+        split: _pool(stored, members, options.episodes == "within-alphabet")
+        for split, members in divide(options.split).items()
+        if members
     }
     mean, std = ((0.0,), (1.0,)) if options.ink == 1 else ((1.0,), (-1.0,))
     return ImageSource(
@@ -132,15 +138,14 @@ def divide(split: str) -> dict[Split, list[int]]:
         if split == "vinyals-1200-423":
             vinyals = ["test" if member == "test" else "train" for member in vinyals]
         return {each: [number for number, member in enumerate(vinyals) if member == each] for each in SPLITS}
-    if split == "background-evaluation":
+    if split.startswith("background-"):
         background = range(BACKGROUND_CHARACTERS)
-        last_five = sorted({names[number].split("/")[0] for number in background})[-5:]
-        held_out = [number for number in background if names[number].split("/")[0] in last_five]
-        return {
-            "train": [number for number in background if number not in set(held_out)],
-            "val": held_out,
-            "test": list(range(BACKGROUND_CHARACTERS, CHARACTERS)),
-        }
+        last_five = sorted({alphabet_of(names[number]) for number in background})[-5:]
+        held_out = [number for number in background if alphabet_of(names[number]) in last_five]
+        trained = [number for number in background if number not in set(held_out)]
+        if split in SMALL:  # whatever chose a checkpoint would be a part of what was learned from
+            trained, held_out = [number for number in background if alphabet_of(names[number]) in SMALL[split]], []
+        return {"train": trained, "val": held_out, "test": list(range(BACKGROUND_CHARACTERS, CHARACTERS))}
     sizes = [int(size) for size in split.removeprefix("random-").split("-")]
     if len(sizes) == 2:
         sizes.insert(1, 0)
@@ -148,6 +153,11 @@ def divide(split: str) -> dict[Split, list[int]]:
     ends = np.cumsum(sizes)
     parts = (order[: ends[0]], order[ends[0] : ends[1]], order[ends[1] : ends[2]])
     return dict(zip(SPLITS, map(sorted, parts), strict=True))
+
+
+def alphabet_of(name: str) -> str:
+    """Return the alphabet of a character, Greek of Greek/character01."""
+    return name.split("/")[0]
 
 
 def characters() -> tuple[tuple[str, ...], tuple[Split, ...]]:
@@ -163,11 +173,13 @@ def characters() -> tuple[tuple[str, ...], tuple[Split, ...]]:
     return names, splits
 
 
-def _pool(stored: cache.Stored, classes: list[int]) -> ClassPool:
+def _pool(stored: cache.Stored, classes: list[int], within_alphabet: bool) -> ClassPool:
     from .images.source import ClassPool
 
     rows = (np.asarray(classes)[:, None] * DRAWERS + np.arange(DRAWERS)).ravel()
-    return ClassPool(stored.images[rows], stored.counts[classes], tuple(stored.names[number] for number in classes))
+    names = tuple(stored.names[number] for number in classes)
+    groups = tuple(map(alphabet_of, names)) if within_alphabet else ()
+    return ClassPool(stored.images[rows], stored.counts[classes], names, groups, "alphabet")
 
 
 def _members(path: Path) -> Iterator[tuple[str, bytes]]:

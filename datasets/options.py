@@ -91,19 +91,34 @@ class GlyphsOptions(ImageOptions):
     name: Literal["glyphs"] = "glyphs"
 
 
+WITHOUT_VALIDATION = ("vinyals-1200-423", "random-1200-423", "background-small-1", "background-small-2")
+
+
 class OmniglotOptions(ImageOptions):
     """Omniglot (Lake, Salakhutdinov and Tenenbaum 2015): 1623 characters x 20 drawers, 28x28."""
 
     name: Literal["omniglot"] = "omniglot"
-    split: Literal["vinyals", "vinyals-1200-423", "background-evaluation", "random-1100-100-423", "random-1200-423"] = (
-        Field(
-            default="vinyals",
-            description="Which characters are for training, validation and test: vinyals (1028/172/423, "
-            "Snell et al. 2017), vinyals-1200-423 (trains on its validation characters too, as the final models of "
-            "Snell et al.; no validation part), background-evaluation (964/659 by alphabet, the last five background "
-            "alphabets for validation), random-1100-100-423 (Finn et al. 2017), random-1200-423 (Nichol "
-            "et al. 2018, no validation part).",
-        )
+    split: Literal[
+        "vinyals",
+        "vinyals-1200-423",
+        "background-evaluation",
+        "background-small-1",
+        "background-small-2",
+        "random-1100-100-423",
+        "random-1200-423",
+    ] = Field(
+        default="vinyals",
+        description="Which characters are for training, validation and test: vinyals (1028/172/423, "
+        "Snell et al. 2017), vinyals-1200-423 (trains on its validation characters too, as the final models of "
+        "Snell et al.; no validation part), background-evaluation (964/659 by alphabet, the last five background "
+        "alphabets for validation), background-small-1 and background-small-2 (136/659 and 156/659: trains on five "
+        "background alphabets, the minimal sets of Lake et al. 2015; no validation part), random-1100-100-423 (Finn "
+        "et al. 2017), random-1200-423 (Nichol et al. 2018, no validation part).",
+    )
+    episodes: Literal["any", "within-alphabet"] | None = Field(
+        default=None,
+        description="Classes of a task: any of the split (the default), or all of one alphabet (within-alphabet). The "
+        "alphabets that have enough characters are then equally likely; turned classes are an alphabet for each angle.",
     )
     rotations: Literal["none", "classes", "classes-train", "per-task"] = Field(
         default="classes",
@@ -118,8 +133,14 @@ class OmniglotOptions(ImageOptions):
         "Prototypical Networks; 0: Reptile.",
     )
 
+    @field_validator("episodes")
+    @classmethod
+    def _any_is_the_default(cls, episodes: str | None) -> str | None:
+        """Return null for any, so that specs that say it and specs that do not have one digest."""
+        return None if episodes == "any" else episodes
+
     def conflicts(self, experiment: Any) -> Iterator[tuple[str, str]]:
-        if self.split.endswith("-1200-423") and experiment.validation:
+        if self.split in WITHOUT_VALIDATION and experiment.validation:
             yield "validation", f"split {self.split} has no validation classes: write `validation: null`"
 
 

@@ -197,4 +197,5 @@ PURPOSES = {
     "posterior": 13,
     "ties": 14,
     "explore": 15,
+    "groups": 16,
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -27,6 +28,7 @@ class Sizes(NamedTuple):
     classes: int | None  # to draw from, with turns that are classes; None: not known before the data are prepared
     images: int  # of the smallest class
     smallest: str  # its name; "" where all classes have so many
+    group: str = ""  # in words, where tasks are of one group: the classes are those of the largest one
 
     @classmethod
     def of(cls, counts: Sequence[int] | np.ndarray, names: Sequence[str], turns: int = 1) -> Sizes:
@@ -34,6 +36,13 @@ class Sizes(NamedTuple):
         fewest = int(np.argmin(counts))
         every = min(counts) == max(counts)
         return cls(turns * len(counts), int(counts[fewest]), "" if every else names[fewest])
+
+    def within(self, groups: Sequence[str], kind: str) -> Sizes:
+        """Return the size of the split if all classes of a task are of one of the groups, given for each class."""
+        if not groups:
+            return self
+        name, size = Counter(groups).most_common(1)[0]
+        return self._replace(classes=size, group=f"{name}, the largest {kind} of ")
 
 
 def sizes_of(options: Any) -> dict[str, Sizes]:
@@ -54,7 +63,9 @@ def sizes_of(options: Any) -> dict[str, Sizes]:
 def sizes_in(source: Any) -> dict[str, Sizes]:
     """Return the size of each split of an `ImageSource`; {} for a source that is none."""
     return {
-        split: Sizes.of(pool.counts, pool.names, 4 if source.rotations[split] == "classes" else 1)
+        split: Sizes.of(pool.counts, pool.names, 4 if source.rotations[split] == "classes" else 1).within(
+            pool.groups, pool.kind
+        )
         for split, pool in getattr(source, "pools", {}).items()
     }
 
@@ -69,14 +80,16 @@ def _glyphs(options: GlyphsOptions) -> dict[str, Sizes]:
 
 
 def _omniglot(options: OmniglotOptions) -> dict[str, Sizes]:
-    from .omniglot import DRAWERS, ROTATIONS, SPLITS, divide
+    from .omniglot import DRAWERS, ROTATIONS, SPLITS, alphabet_of, characters, divide
 
-    modes = dict(zip(SPLITS, ROTATIONS[options.rotations], strict=True))
-    return {
-        split: Sizes((4 if modes[split] == "classes" else 1) * len(members), DRAWERS, "")
-        for split, members in divide(options.split).items()
-        if members
-    }
+    modes, (names, _) = dict(zip(SPLITS, ROTATIONS[options.rotations], strict=True)), characters()
+    sizes = {}
+    for split, members in divide(options.split).items():
+        if members:
+            alphabets = [alphabet_of(names[number]) for number in members] if options.episodes else []
+            whole = Sizes((4 if modes[split] == "classes" else 1) * len(members), DRAWERS, "")
+            sizes[split] = whole.within(alphabets, "alphabet")
+    return sizes
 
 
 def _published(options: Any) -> dict[str, Sizes]:

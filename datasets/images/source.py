@@ -2,12 +2,17 @@
 
 An episode draws `way` classes without replacement, and from each class shot + query images without replacement; the
 first `shot` are the support. Labels are the order in which the classes were drawn, so they are independent of any order
-of the classes themselves.
+of the classes themselves. Where the classes of a pool have groups, all classes of a task are of one group. The group is
+drawn first; groups with at least `way` classes are equally likely. A turned class belongs to its group at that angle,
+which is a group of its own.
 """
 
 from __future__ import annotations
 
+import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -28,6 +33,8 @@ class ClassPool(NamedTuple):
     images: np.ndarray  # [N, H, W, C] uint8, one class after the other; may be memory-mapped
     counts: np.ndarray  # [classes] images of each class
     names: tuple[str, ...]  # one per class
+    groups: tuple[str, ...] = ()  # one per class: all classes of a task are of one group; (): of any
+    kind: str = "group"  # what a group is, for messages
 
 
 class ImageSource(TaskSource):
@@ -106,6 +113,8 @@ class ImageSource(TaskSource):
                 f"{self.name}: {split} has {counted(self.classes(split), 'class', 'classes')}, "
                 f"fewer than way {shape.way}: lower way, or add classes"
             )
+        if pool.groups:
+            self._check_groups(split, shape.way)
         if len(few := np.flatnonzero(pool.counts < need)):
             shown = ", ".join(f"{pool.names[number]} {pool.counts[number]}" for number in few[:TOO_FEW_SHOWN])
             more = f" and {len(few) - TOO_FEW_SHOWN} more" if len(few) > TOO_FEW_SHOWN else ""
@@ -121,7 +130,7 @@ class ImageSource(TaskSource):
         pool, mode = self.pools[split], self.rotations[split]
         distinct_classes = len(pool.counts)
         keys = TaskKeys.of_stream(seed, split, index, tasks)
-        classes = keys.distinct("classes", self.classes(split), way)  # [T, way]
+        classes = self._draw_classes(keys, split, way)  # [T, way]
         base = classes % distinct_classes
         if mode == "per-task":
             turns = tf.cast(keys.bits("turns", way) & tf.constant(3, tf.uint32), tf.int32)  # [T, way]
@@ -143,6 +152,39 @@ class ImageSource(TaskSource):
             classes,
             tf.concat([classes, turns, tf.reshape(rows, (tasks, -1))], axis=1),
         )
+
+    def _draw_classes(self, keys: TaskKeys, split: Split, way: int) -> tf.Tensor:
+        """Draw the classes of tasks, `[T, way]`; those of a task are of one group where the pool has groups."""
+        pool = self.pools[split]
+        if not pool.groups:
+            return keys.distinct("classes", self.classes(split), way)
+        names = np.asarray(pool.groups)
+        large = [np.flatnonzero(names == name) for name, size in sorted(Counter(pool.groups).items()) if size >= way]
+        sizes = [len(members) for members in large]
+        table = np.stack([np.pad(members, (0, max(sizes) - len(members))) for members in large])
+        turns = self.classes(split) // len(pool.counts)
+        group = keys.distinct("groups", turns * len(large), 1)[:, 0]  # [T]
+        number = group % len(large)
+        chosen = keys.distinct("classes", max(sizes), way, counts=tf.gather(tf.constant(sizes, tf.int32), number))
+        members = tf.gather(tf.gather(tf.constant(table, tf.int32), number), chosen, batch_dims=1)
+        return members + (group // len(large) * len(pool.counts))[:, None]
+
+    def _check_groups(self, split: Split, way: int) -> None:
+        """Raise DataError unless a group has `way` classes; name those that have fewer, once, on standard error."""
+        pool = self.pools[split]
+        sizes = Counter(pool.groups)
+        small = [f"{name} {size}" for name, size in sorted(sizes.items()) if size < way]
+        if len(small) == len(sizes):
+            largest, size = sizes.most_common(1)[0]
+            raise DataError(
+                f"{self.name}: no {pool.kind} of {split} has {way} classes, the largest is {largest} with {size}: "
+                "lower way"
+            )
+        if small:
+            _tell(
+                f"warning: {self.name}: {len(small)} of {len(sizes)} {pool.kind}s of {split} have fewer than {way} "
+                f"classes and are skipped: {', '.join(small)}"
+            )
 
     def pixels(self, x: tf.Tensor) -> np.ndarray:
         """Return the images of inputs, from 0 to 1."""
@@ -175,6 +217,12 @@ class ImageSource(TaskSource):
         flat = tf.reshape(images, (tasks, each, *self.input_shape))
         scale, shift = 1.0 / (255.0 * self._std), -self._mean / self._std
         return tf.cast(flat, self.dtype) * tf.constant(scale, self.dtype) + tf.constant(shift, self.dtype)
+
+
+@cache
+def _tell(line: str) -> None:
+    """Print a line on standard error, once in a process, which builds the source anew for every run."""
+    print(line, file=sys.stderr)
 
 
 def _turn(images: tf.Tensor, turns: tf.Tensor) -> tf.Tensor:

@@ -229,7 +229,7 @@ def _shortage(experiment: Experiment, section: str, split: str, size: Sizes | No
         return
     way = _in_effect(experiment, section, "way")
     if size.classes is not None and way[0] > size.classes:
-        yield f"{section}.way", f"is {way[0]}{way[1]}: at most {size.classes} here, the classes of {split}"
+        yield f"{section}.way", f"is {way[0]}{way[1]}: at most {size.classes} here, the classes of {size.group}{split}"
     shot, query = (_in_effect(experiment, section, option) for option in ("shot", "query"))
     asks = section != "train" or experiment.entry.trains_on_queries
     where = f"class {size.smallest} of {split} has" if size.smallest else f"the classes of {split} have"

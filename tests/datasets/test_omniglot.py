@@ -60,6 +60,8 @@ class TestOmniglot:
             ("background-evaluation", "8b2be21c"),
             ("random-1100-100-423", "7baf4b49"),
             ("random-1200-423", "5086cd19"),
+            ("background-small-1", "7e5070cf"),
+            ("background-small-2", "d998601a"),
         ],
     )
     def test_splits_stay_as_they_are(self, split, digest):
@@ -71,6 +73,26 @@ class TestOmniglot:
         both, final = omniglot.divide("vinyals"), omniglot.divide("vinyals-1200-423")
         assert final["test"] == both["test"] and not final["val"]
         assert sorted(final["train"]) == sorted(both["train"] + both["val"])
+
+    @pytest.mark.parametrize(("number", "characters"), [(1, 136), (2, 156)])
+    def test_the_small_sets_are_those_of_the_archives(self, real_data, number, characters):
+        """Compare alphabets and drawings with the official archives. Rejected: the other set, or one alphabet more."""
+        names, _ = omniglot.characters()
+        parts = omniglot.divide(f"background-small-{number}")
+        assert len(parts["train"]) == characters and not parts["val"] and len(parts["test"]) == 659
+        with zipfile.ZipFile(real_data / "lake" / f"images_background_small{number}.zip") as archive:
+            drawn = {match[1] for each in archive.namelist() if (match := omniglot.MEMBER.search(each))}
+        assert {int(each) - 1 for each in drawn} == set(parts["train"])
+        assert {names[each].split("/")[0] for each in parts["train"]} == set(
+            omniglot.SMALL[f"background-small-{number}"]
+        )
+
+    def test_classes_of_one_alphabet(self, build):
+        source = build(split="background-evaluation", episodes="within-alphabet", rotations="classes")
+        classes = source.sample("test", 0, 200, Shape(20, 1, 1), 0).classes.numpy()
+        alphabets = np.array([omniglot.alphabet_of(name) for name in source.pools["test"].names])
+        assert all(len(set(alphabets[task % 659])) == 1 and len(set(task // 659)) == 1 for task in classes)
+        assert len(set(alphabets[classes[:, 0] % 659])) == 20  # all, the smallest of which have 20 characters
 
     def test_rotations_are_classes_where_the_spec_says_so(self, build):
         counts = {

@@ -288,6 +288,15 @@ def test_the_digest_names_what_decides_a_result(write):
     assert len({spec.digest for spec in SHIPPED.values()}) == len(SHIPPED)
 
 
+def test_the_digest_is_kept_where_an_option_is_newer():
+    """Reject `dataset.episodes: any` in the digest: specs of before have no such key."""
+    plain, any_, within = (
+        load("omniglot/maml", overrides).experiment
+        for overrides in ([], ["dataset.episodes=any"], ["dataset.episodes=within-alphabet"])
+    )
+    assert plain.digest == any_.digest != within.digest
+
+
 def test_a_relative_folder_starts_at_the_spec(write, tmp_path):
     path = write(GOOD.replace("{name: omniglot}", "{name: imagefolder, path: pictures}"))
     assert load(path).experiment.dataset.path == (tmp_path / "pictures").resolve()

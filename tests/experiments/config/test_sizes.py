@@ -113,6 +113,11 @@ def test_the_smallest_class_is_named(spec):
             ["train.shot=21"],
             "train.shot: is 21: at most 20 here; the classes of train",
         ),
+        (
+            "comparison/omniglot-protonet",
+            ["dataset.split=background-evaluation", "dataset.episodes=within-alphabet"],
+            "train.way: is 60: at most 52 here, the classes of Japanese_(hiragana), the largest alphabet of train",
+        ),
     ],
 )
 def test_what_ships_is_counted_without_its_data(name, overrides, words, cache_folder):
