@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple
 from ..datasets.plugins import misnamed, plugins
 from .classical.options import CLASSICAL
 from .options import (
+    HausdorffOptions,
     MAMLOptions,
     MatchingNetworkOptions,
     Options,
@@ -36,6 +37,7 @@ class Kind(NamedTuple):
 KINDS = {
     "few-shot": Kind(is_trained=True, plays_trials=False),
     "trials": Kind(is_trained=True, plays_trials=True),
+    "untrained": Kind(is_trained=False, plays_trials=False),
     "classical": Kind(is_trained=False, plays_trials=True),
 }
 
@@ -66,7 +68,7 @@ class Algorithm(NamedTuple):
         learner: A function without arguments that imports and returns the learner's class.
         has_head: Whether its network ends in a linear layer of `way` outputs.
         trains_on_queries: Whether a training step uses the query set.
-        kind: A key of `KINDS`; "classical" is reserved for built-in policies.
+        kind: A key of `KINDS`; "untrained" and "classical" are reserved for built-in methods, which have no network.
         updates: The number of optimizer updates in one training step, given the options and the meta-batch size.
         uses_running_averages: Whether it uses batch norm's running averages under the inductive protocol.
     """
@@ -75,7 +77,7 @@ class Algorithm(NamedTuple):
     learner: Callable[[], Callable[..., Any]]
     has_head: bool = True
     trains_on_queries: bool = True
-    kind: Literal["few-shot", "trials", "classical"] = "few-shot"
+    kind: Literal["few-shot", "trials", "untrained", "classical"] = "few-shot"
     updates: Callable[[Any, int], int] = _one
     uses_running_averages: bool = True
 
@@ -96,6 +98,9 @@ BUILT_IN: dict[str, Algorithm] = {
     ),
     "protonet": Algorithm(PrototypicalNetworkOptions, _named("protonet", "PrototypicalNetwork"), has_head=False),
     "matchingnet": Algorithm(MatchingNetworkOptions, _named("matchingnet", "MatchingNetwork"), has_head=False),
+    "hausdorff": Algorithm(
+        HausdorffOptions, _named("hausdorff", "ModifiedHausdorff"), has_head=False, kind="untrained"
+    ),
     "rl2": Algorithm(
         RL2Options,
         _named("rl2", "RL2"),
@@ -117,8 +122,9 @@ def _problem(name: str, loaded: Any) -> str | None:
         return "it is not a metarun.algorithms.Algorithm(options, learner)"
     if loaded.kind not in KINDS:
         return f'its kind is "{loaded.kind}": use "few-shot" or "trials"'
-    if loaded.kind == "classical":
-        return 'kind "classical" is reserved for built-in methods: use "trials"'
+    if not KINDS[loaded.kind].is_trained:
+        use = "trials" if KINDS[loaded.kind].plays_trials else "few-shot"
+        return f'kind "{loaded.kind}" is reserved for built-in methods: use "{use}"'
     if isinstance(loaded.learner, type):
         return "its learner is a class: give a function without arguments that returns it"
     return misnamed(name, loaded.options)

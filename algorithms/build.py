@@ -39,7 +39,8 @@ def build(setup: Setup, source: TaskSource | TrialSource) -> Learner:
     operations between convolutions, whose library kernels are faster than its own.
     """
     entry = ALGORITHMS[setup.algorithm.name]
-    return {"few-shot": _few_shot, "trials": _player, "classical": _classical}[entry.kind](entry, setup, source)
+    makers = {"few-shot": _few_shot, "trials": _player, "untrained": _without_network, "classical": _without_network}
+    return makers[entry.kind](entry, setup, source)
 
 
 def _few_shot(entry: Algorithm, setup: Setup, source: Any) -> Learner:
@@ -74,7 +75,7 @@ def _player(entry: Algorithm, setup: Setup, source: Any) -> Learner:
     )
 
 
-def _classical(entry: Algorithm, setup: Setup, source: Any) -> Learner:
+def _without_network(entry: Algorithm, setup: Setup, source: Any) -> Learner:
     return entry.learner()(setup.algorithm, source)
 
 

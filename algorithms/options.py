@@ -178,6 +178,16 @@ class MatchingNetworkOptions(Options):
             yield "algorithm.attention_steps", "has no effect without full_context_embeddings: true"
 
 
+class HausdorffOptions(Options):
+    """Nearest drawing by the modified Hausdorff distance (Dubuisson and Jain 1994); nothing is trained."""
+
+    name: Literal["hausdorff"] = "hausdorff"
+
+    def conflicts(self, experiment: Any) -> Iterator[tuple[str, str]]:
+        if not experiment.dataset.has_ink:
+            yield "algorithm.name", "hausdorff compares the ink of drawings: use omniglot or glyphs"
+
+
 class RL2Options(Options):
     """RL^2 (Duan et al. 2016, arXiv:1611.02779), as the authors' code trains it; see `rl2.py`."""
 
@@ -220,7 +230,7 @@ class RL2Options(Options):
 
 
 AlgorithmOptions = Annotated[
-    MAMLOptions | ReptileOptions | PrototypicalNetworkOptions | MatchingNetworkOptions | RL2Options,
+    MAMLOptions | ReptileOptions | PrototypicalNetworkOptions | MatchingNetworkOptions | HausdorffOptions | RL2Options,
     Field(discriminator="name"),
 ]
 

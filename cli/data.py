@@ -25,10 +25,10 @@ def list_() -> None:
 
 
 @command.command(epilog=examples("data fetch omniglot", "data fetch cifar-fs && metarun data verify"))
-@click.argument("name", type=click.Choice(["omniglot", "cifar-fs", "fc100", "emnist"]))
+@click.argument("name", type=click.Choice(["omniglot", "lake-one-shot", "cifar-fs", "fc100", "emnist"]))
 def fetch(name: str) -> None:
     """Download NAME from its public address, check it and prepare it."""
-    from ..datasets import omniglot
+    from ..datasets import lake_one_shot, omniglot
     from ..datasets.images import cache, published
 
     if all(cache.verify(part, cache.read(part)) == "good" for part in PARTS[name]):
@@ -36,11 +36,11 @@ def fetch(name: str) -> None:
         return
     from ..experiments.system import signals
 
-    address = omniglot.ADDRESS if name == "omniglot" else published.ADDRESSES[name][0]
-    click.echo(f"downloading {name} from {address}", err=True)
+    own = {"omniglot": omniglot, "lake-one-shot": lake_one_shot}.get(name)
+    click.echo(f"downloading {name} from {own.ADDRESS if own else published.ADDRESSES[name][0]}", err=True)
     with signals.at_once():
-        if name == "omniglot":
-            omniglot.fetch()
+        if own:
+            own.fetch()
         else:
             published.fetch(name)
     click.echo(f"{name} is ready in {cache.folder()}")
@@ -60,6 +60,8 @@ def import_(name: str, paths: tuple[Path, ...]) -> None:
     \b
     omniglot       images_background and images_evaluation, zips or folders, or a
                    folder that holds both; every pixel is compared.
+    lake-one-shot  all_runs.zip, or a folder with its content; every pixel and
+                   label is compared.
     miniimagenet   folders train, val, test of class folders, or 100 class folders
                    by WordNet number; Ravi's train.csv, val.csv, test.csv beside
                    images/; pickles with train, val, test in their names; or
@@ -73,14 +75,14 @@ def import_(name: str, paths: tuple[Path, ...]) -> None:
 
     PATH is an archive, a folder, or several parts of it.
     """
-    from ..datasets import omniglot
+    from ..datasets import lake_one_shot, omniglot
     from ..datasets.images import cache, published
     from ..experiments.system import signals
 
     click.echo(f"preparing {name} from {', '.join(map(str, paths))}", err=True)
     with signals.at_once():
-        if name == "omniglot":
-            omniglot.import_from(paths)
+        if own := {"omniglot": omniglot, "lake-one-shot": lake_one_shot}.get(name):
+            own.import_from(paths)
         else:
             published.import_from(published.layout_of(name), paths)
     click.echo(f"{name} is ready in {cache.folder()}")

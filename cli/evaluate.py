@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING
 
 import click
 
 from .options import examples
+
+if TYPE_CHECKING:
+    from ..datasets.tasks import Split
 
 
 @click.command(
@@ -16,6 +19,7 @@ from .options import examples
     epilog=examples(
         "evaluate runs/omniglot-maml/seed-0 --shot 5 --episodes 1000",
         "evaluate runs/omniglot-maml/seed-0 --split val --checkpoint last",
+        "evaluate runs/lake2015-protonet/seed-0 --split lake-one-shot",
     ),
 )
 @click.argument("run", type=click.Path(exists=True, file_okay=False, path_type=Path))
@@ -34,15 +38,17 @@ from .options import examples
 )
 @click.option(
     "--split",
-    type=click.Choice(["test", "val", "train"]),
+    type=click.Choice(["test", "val", "train", "within-alphabet", "lake-one-shot"]),
     default="test",
     show_default=True,
-    help="Split whose classes are drawn; train: new tasks drawn from the training classes.",
+    help="Split whose classes are drawn; train: new tasks drawn from the training classes. Of runs trained on "
+    "Omniglot also within-alphabet: test classes, each task of one alphabet; lake-one-shot: the 400 trials of Lake et "
+    "al. 2015, 20 runs of 20-way 1-shot.",
 )
 @click.option(
     "--checkpoint", type=click.Choice(["best", "last"]), help="best: highest validation accuracy; last: the final step."
 )
-def command(run: Path, split: Literal["train", "val", "test"], **changes: int | str | None) -> None:
+def command(run: Path, split: Split, **changes: int | str | None) -> None:
     """Test the trained RUN, a folder such as runs/NAME/seed-0, in another way.
 
     Options that are left out have the values of the run's spec. Adds a row in RUN/evaluations, never overwrites one.
@@ -53,6 +59,7 @@ def command(run: Path, split: Literal["train", "val", "test"], **changes: int | 
     asked = {name: value for name, value in changes.items() if value is not None}
     retest(run, split, asked)  # raises before the seconds that TensorFlow takes to import
     import_tensorflow()
+    from ..experiments.evaluation.errors_by_group import errors_path, told
     from ..experiments.evaluation.retest import evaluate
     from ..experiments.reports.table import lines_of, render
     from ..experiments.runs.rows import as_frame, merge
@@ -66,4 +73,6 @@ def command(run: Path, split: Literal["train", "val", "test"], **changes: int | 
         if (out / "results.csv").exists():
             merge(out)
     click.echo(render(lines_of(as_frame([row])), "text"))
+    if (errors := errors_path(path)).exists():
+        click.echo(f"{told(errors)}\nerrors of each run and alphabet: {errors}", err=True)
     click.echo(f"row: {path}", err=True)

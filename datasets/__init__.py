@@ -66,3 +66,18 @@ def build(options: Any, dtype: str = "float32") -> TaskSource | TrialSource:
     if type(options) in BUILT_IN.values():
         return import_module(f".{MODULES.get(options.name, options.name)}", __name__).build(options, dtype)
     return options.build(dtype)
+
+
+def build_test(options: Any, split: str, dtype: str = "float32", original: bool = False) -> TaskSource:
+    """Build the tasks of a further test of a dataset, which are of this one split.
+
+    Args:
+        options: The section `dataset` of the spec.
+        split: A key of `options.further_tests`.
+        dtype: The dtype of the inputs.
+        original: Whether images have their original size where it is known, because no network reads them.
+
+    Raises:
+        DataError: Data are missing or damaged.
+    """
+    return import_module(f".{options.name}", __name__).build_test(options, split, dtype, original)

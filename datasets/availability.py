@@ -64,7 +64,7 @@ def needs(dataset: Any) -> str:
 
 
 def _missing(name: str) -> str:
-    fetched = name == "omniglot" or name in published.ADDRESSES
+    fetched = name in ("omniglot", "lake-one-shot") or name in published.ADDRESSES
     way = "`metarun data fetch` or `import`" if fetched else "`metarun data import`"
     return f"not here: {way} {name}"
 

@@ -9,29 +9,26 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import io
-import lzma
 import re
 import sys
-import zipfile
-import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image
 from tqdm import tqdm
 
+from . import lake_one_shot
 from .errors import DataError, counted, listed
 from .images import cache
 from .images.download import download
+from .images.drawings import decode, members, shrink
 from .options import OmniglotOptions
 
 if TYPE_CHECKING:
     from .images.source import ClassPool, ImageSource, Rotations
-    from .tasks import Split
+    from .tasks import Split, TaskSource
 
 ADDRESS = "https://raw.githubusercontent.com/brendenlake/omniglot/master/python/"
 ARCHIVES = {
@@ -42,9 +39,8 @@ SMALL = {  # the alphabets of images_background_small1.zip and images_background
     "background-small-1": ("Balinese", "Early_Aramaic", "Greek", "Korean", "Latin"),
     "background-small-2": ("Greek", "Japanese_(katakana)", "Latin", "Sanskrit", "Tagalog"),
 }
-CHARACTERS, DRAWERS, BACKGROUND_CHARACTERS, SIZE = 1623, 20, 964, 28
+CHARACTERS, DRAWERS, BACKGROUND_CHARACTERS = 1623, 20, 964
 PIXELS = "48b48d807b25c6e902ebfe31da7a00ad3614e2a1014e97fe7b5a8d8f0399727b"  # SHA-256 of all 105x105 bitmaps in order
-MAXIMUM_FILE = 1 << 20  # bytes of one image; the real ones have a few hundred
 MEMBER = re.compile(r"(?:^|/)(\d{4})_(\d\d)\.png$")  # number of the character, of the drawer
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 ROTATIONS: dict[str, tuple[Rotations, Rotations, Rotations]] = {
@@ -54,6 +50,8 @@ ROTATIONS: dict[str, tuple[Rotations, Rotations, Rotations]] = {
     "per-task": ("per-task", "per-task", "per-task"),
 }
 
+SCALE: dict[int, Any] = {1: {"mean": (0.0,), "std": (1.0,)}, 0: {"mean": (1.0,), "std": (-1.0,)}}  # of `ink`
+
 
 def build(options: OmniglotOptions, dtype: str = "float32") -> ImageSource:
     """Build the source of a spec; the first call downloads the data.
@@ -61,25 +59,43 @@ def build(options: OmniglotOptions, dtype: str = "float32") -> ImageSource:
     Raises:
         DataError: The data are missing and cannot be downloaded.
     """
+    return _source(options, dtype, {split: (split, options.episodes) for split in SPLITS})
+
+
+def build_test(options: OmniglotOptions, split: Split, dtype: str, original: bool) -> TaskSource:
+    """Build the tasks of a further test, see `datasets.build_test`.
+
+    within-alphabet draws from the test characters of the spec. lake-one-shot has drawings that are not turned.
+    """
+    if split == lake_one_shot.NAME:
+        return lake_one_shot.build(dtype, original, **SCALE[options.ink])
+    return _source(options, dtype, {split: ("test", split)})
+
+
+def _source(options: OmniglotOptions, dtype: str, parts: Mapping[Split, tuple[Split, str | None]]) -> ImageSource:
+    """Return a source. `parts` has, by the name of each split, where its characters are from, and the kind of tasks."""
     from .images.source import ImageSource
 
-    stored = cache.load("omniglot", lambda: prepare(download(ADDRESS, ARCHIVES)))
+    stored, classes = cache.load("omniglot", fetched), divide(options.split)
     rotations: dict[Split, Rotations] = dict(zip(SPLITS, ROTATIONS[options.rotations], strict=True))
     pools: dict[Split, ClassPool] = {
-        split: _pool(stored, members, options.episodes == "within-alphabet")
-        for split, members in divide(options.split).items()
-        if members
+        name: _pool(stored, classes[split], episodes == "within-alphabet")
+        for name, (split, episodes) in parts.items()
+        if classes[split]
     }
-    mean, std = ((0.0,), (1.0,)) if options.ink == 1 else ((1.0,), (-1.0,))
     return ImageSource(
         "omniglot",
         pools,
-        mean=mean,
-        std=std,
-        rotations={split: rotations[split] for split in pools},
+        rotations={name: rotations[parts[name][0]] for name in pools},
         in_memory=options.in_memory,
         dtype=dtype,
+        **SCALE[options.ink],
     )
+
+
+def fetched() -> cache.Prepared:
+    """Download the two official archives and read them, see `prepare`."""
+    return prepare(download(ADDRESS, ARCHIVES))
 
 
 def prepare(paths: Sequence[Path]) -> cache.Prepared:
@@ -94,10 +110,10 @@ def prepare(paths: Sequence[Path]) -> cache.Prepared:
         total=CHARACTERS * DRAWERS, desc="omniglot", unit="image", delay=2, disable=not sys.stderr.isatty()
     ) as bar:
         for path in paths:
-            for member, data in _members(path):
+            for member, data in members(path, MEMBER):
                 number, drawer = MEMBER.search(member).groups()  # pyright: ignore
                 try:
-                    bitmap_of[int(number), int(drawer)] = _decode(data, f"{path}: {member}")
+                    bitmap_of[int(number), int(drawer)] = decode(data, f"{path}: {member}")
                 except DataError as error:
                     damaged.append(str(error))
                 bar.update()
@@ -114,7 +130,7 @@ def prepare(paths: Sequence[Path]) -> cache.Prepared:
     bitmaps = np.stack([bitmap_of[key] for key in sorted(bitmap_of)])  # [32460, 105, 105] bool, ink True
     if hashlib.sha256(np.packbits(bitmaps).tobytes()).hexdigest() != PIXELS:
         raise DataError(f"{', '.join(map(str, paths))}: the images differ from Omniglot's: fetch the official archives")
-    images = np.stack([_shrink(bitmap) for bitmap in bitmaps])[..., None]
+    images = np.stack([shrink(bitmap) for bitmap in bitmaps])[..., None]
     counts = np.full(CHARACTERS, DRAWERS)
     return cache.Prepared(images, counts, characters()[0], {})
 
@@ -122,7 +138,7 @@ def prepare(paths: Sequence[Path]) -> cache.Prepared:
 def fetch() -> None:
     """Download the archives, check them and fill the cache."""
     cache.remove("omniglot")  # a damaged one, which `load` would return
-    cache.load("omniglot", lambda: prepare(download(ADDRESS, ARCHIVES)))
+    cache.load("omniglot", fetched)
 
 
 def import_from(paths: Sequence[Path]) -> None:
@@ -180,40 +196,3 @@ def _pool(stored: cache.Stored, classes: list[int], within_alphabet: bool) -> Cl
     names = tuple(stored.names[number] for number in classes)
     groups = tuple(map(alphabet_of, names)) if within_alphabet else ()
     return ClassPool(stored.images[rows], stored.counts[classes], names, groups, "alphabet")
-
-
-def _members(path: Path) -> Iterator[tuple[str, bytes]]:
-    """Yield names and bytes of the images in a zip or under a folder; nothing is ever extracted by name."""
-    if path.is_dir():
-        for archive in sorted(path.glob("*.zip")):
-            yield from _members(archive)
-        for each in sorted(path.rglob("*.png")):
-            if MEMBER.search(each.as_posix()) and each.is_file() and each.stat().st_size <= MAXIMUM_FILE:
-                yield each.as_posix(), each.read_bytes()
-        return
-    try:
-        with zipfile.ZipFile(path) as archive:
-            for member in archive.infolist():
-                if MEMBER.search(member.filename) and member.file_size <= MAXIMUM_FILE:
-                    yield member.filename, archive.read(member)
-    except FileNotFoundError:
-        raise DataError(f"{path} does not exist") from None
-    except (OSError, ValueError, RuntimeError, EOFError, zipfile.BadZipFile, zlib.error, lzma.LZMAError) as error:
-        raise DataError(f"{path} is not a readable zip archive or folder ({error}): fetch it again") from None
-
-
-def _decode(data: bytes, where: str) -> np.ndarray:
-    """Return the bitmap, bool [105, 105], ink True (the files have ink 0)."""
-    try:
-        with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
-            if image.size != (105, 105):
-                raise DataError(f"{where} is {image.size[0]}x{image.size[1]}, not 105x105: not an Omniglot image")
-            return ~np.asarray(image.convert("1"), bool)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"{where} is not a readable PNG ({error}): fetch the archive again") from None
-
-
-def _shrink(bitmap: np.ndarray) -> np.ndarray:
-    """Return the bitmap as 28x28 uint8, ink 255, resized by Pillow's nearest neighbour."""
-    image = Image.fromarray(np.where(bitmap, 0, 255).astype(np.uint8)).convert("1", dither=Image.Dither.NONE)
-    return np.where(np.asarray(image.resize((SIZE, SIZE))), 0, 255).astype(np.uint8)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -23,7 +23,10 @@ class Options(BaseModel):
 
     has_trials: ClassVar[bool | None] = None  # of a dataset; False: it has episodes; None: known once it is built
     has_images: ClassVar[bool | None] = None  # of a dataset; False: conv4 cannot read it
+    has_ink: ClassVar[bool] = False  # of a dataset; True: drawings, `pixels` of whose source is 1 where there is ink
     regression: ClassVar[bool] = False  # of a dataset; False: classification, or trials
+    # of a dataset: further splits for tests of trained runs -> the settings of the test that are fixed there
+    further_tests: ClassVar[Mapping[str, Mapping[str, int]]] = {}
     located: ClassVar[frozenset[str]] = frozenset()  # of a dataset; options that say where data are: the data decide
     of_tests: ClassVar[frozenset[str]] = frozenset()  # of an algorithm; options of validation and test alone
 
@@ -34,6 +37,10 @@ class Options(BaseModel):
         been found, it lacks the invalid settings: an AttributeError then ends the checks of this section.
         """
         yield from ()
+
+    def invalid_test(self, split: str) -> str | None:
+        """Return why a test on `split`, of `further_tests`, says nothing of a model trained on these data, or None."""
+        return None
 
     def unshareable(self, train: Any, workers: int) -> str | None:
         """Return why so many workers cannot share the training of this algorithm; None if they can.
@@ -88,6 +95,7 @@ NORMALISATION: Any = Field(
 class GlyphsOptions(ImageOptions):
     """Letters of many scripts as the fonts inside matplotlib draw them: 28x28, ink 1, no download."""
 
+    has_ink: ClassVar = True
     name: Literal["glyphs"] = "glyphs"
 
 
@@ -97,6 +105,11 @@ WITHOUT_VALIDATION = ("vinyals-1200-423", "random-1200-423", "background-small-1
 class OmniglotOptions(ImageOptions):
     """Omniglot (Lake, Salakhutdinov and Tenenbaum 2015): 1623 characters x 20 drawers, 28x28."""
 
+    has_ink: ClassVar = True
+    further_tests: ClassVar = {
+        "within-alphabet": {},
+        "lake-one-shot": {"way": 20, "shot": 1, "query": 1, "episodes": 20},
+    }
     name: Literal["omniglot"] = "omniglot"
     split: Literal[
         "vinyals",
@@ -142,6 +155,13 @@ class OmniglotOptions(ImageOptions):
     def conflicts(self, experiment: Any) -> Iterator[tuple[str, str]]:
         if self.split in WITHOUT_VALIDATION and experiment.validation:
             yield "validation", f"split {self.split} has no validation classes: write `validation: null`"
+
+    def invalid_test(self, split: str) -> str | None:
+        if split == "lake-one-shot" and not self.split.startswith("background-"):
+            return (
+                f"split {self.split} trains on characters of this test: train with dataset.split background-evaluation"
+            )
+        return None
 
 
 class MiniImagenetOptions(ImageOptions):

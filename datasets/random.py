@@ -179,7 +179,7 @@ class TaskKeys:
 
 
 # Numbers that name streams and draws; changing one changes every result.
-STREAMS = {"train": 1, "val": 2, "test": 3, "drawn": 4, "step": 5, "draw": 6}
+STREAMS = {"train": 1, "val": 2, "test": 3, "drawn": 4, "step": 5, "draw": 6, "within-alphabet": 7}
 PURPOSES = {
     "classes": 0,
     "images": 1,

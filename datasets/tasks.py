@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 import tensorflow as tf
 
-Split = Literal["train", "val", "test"]
+Split = Literal["train", "val", "test", "within-alphabet", "lake-one-shot"]  # the last two: further tests of omniglot
 PIXELS_AT_ONCE = 1_000_000  # numbers that enter a network in one evaluation call; bounds its memory
 EPISODES_AT_ONCE = 100  # tasks of one evaluation call, at most
 

@@ -71,10 +71,12 @@ def build(experiment: Experiment, seed: int, only: Split | None = None, workers:
     if experiment.device == "gpu":
         gpus.require()
     deterministic(seed)
+    dtype = "float32" if experiment.precision == "bfloat16" else experiment.precision
     with signals.at_once():
-        source: Any = datasets.build(
-            experiment.dataset, "float32" if experiment.precision == "bfloat16" else experiment.precision
-        )
+        if only and only in experiment.dataset.further_tests:
+            source: Any = datasets.build_test(experiment.dataset, only, dtype, original=experiment.network is None)
+        else:
+            source = datasets.build(experiment.dataset, dtype)
     _refuse_misfits(experiment, source)
     if not experiment.kind.plays_trials:
         _check_sizes(experiment, source, only)
@@ -131,6 +133,8 @@ def _refuse_misfits(experiment: Experiment, source: Any) -> None:
 
 def _check_sizes(experiment: Experiment, source: TaskSource, only: Split | None) -> None:
     """Raise DataError, with all of them, if splits hold too few classes or images."""
+    if not experiment.kind.is_trained:
+        only = only or "test"
     sizes = sizes_in(source)
     if problems := [f"{key} {message}" for key, message in shortages(experiment, sizes, only)] if sizes else []:
         raise DataError(f"{source.name}: {'; '.join(problems)}")

@@ -191,3 +191,12 @@ def expected_calibration_error(counts: Sequence[float], confidences: Sequence[fl
     total = math.fsum(counts)
     gap = math.fsum(abs(good - sure) for sure, good in zip(confidences, right, strict=True))
     return gap / total if total else math.nan
+
+
+def wilson_ci95(count: int, of: int) -> tuple[float, float]:
+    """Return the 95% interval of a share by Wilson's score (1927), of `count` among `of` independent trials."""
+    z = 1.959963984540054
+    share, spread = count / of, z * z / of
+    middle = share + spread / 2
+    half = math.sqrt(share * (1 - share) * spread + spread * spread / 4)
+    return (middle - half) / (1 + spread), (middle + half) / (1 + spread)

@@ -29,6 +29,7 @@ FORMAT = 1
 BY_SPLIT = ("miniimagenet", "tieredimagenet", "cifar-fs", "fc100")  # each split is a part of its own
 PARTS = {  # dataset -> names of its prepared parts
     "omniglot": ("omniglot",),
+    "lake-one-shot": ("lake-one-shot",),
     **{name: tuple(f"{name}-{split}" for split in ("train", "val", "test")) for name in BY_SPLIT},
     "cub": ("cub",),
     "emnist": ("emnist",),

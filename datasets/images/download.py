@@ -31,7 +31,7 @@ def download(address: str, archives: Mapping[str, str], dataset: str = "omniglot
 
     Args:
         address: The address below which the archives are.
-        archives: File name -> md5.
+        archives: File name -> md5, or "sha256:" and the SHA-256.
         dataset: The name with which `metarun data import` takes the user's own copy, for messages.
 
     Returns:
@@ -44,8 +44,11 @@ def download(address: str, archives: Mapping[str, str], dataset: str = "omniglot
     import pooch
     import requests
 
+    hashes = {name: ("md5", *each.split(":"))[-2:] for name, each in archives.items()}
+
     def good(name: str) -> bool:
-        return (folder / name).is_file() and pooch.file_hash(str(folder / name), "md5") == archives[name]
+        kind, value = hashes[name]
+        return (folder / name).is_file() and pooch.file_hash(str(folder / name), kind) == value
 
     if offline() and (missing := [name for name in archives if not good(name)]):
         raise DataError(
@@ -54,11 +57,11 @@ def download(address: str, archives: Mapping[str, str], dataset: str = "omniglot
         )
     pooch.get_logger().setLevel("ERROR")
     paths = []
-    for name, md5 in archives.items():
+    for name, (kind, value) in hashes.items():
         try:
             fetched = pooch.retrieve(
                 address + name,
-                known_hash=f"md5:{md5}",
+                known_hash=f"{kind}:{value}",
                 fname=name,
                 path=folder,
                 progressbar=sys.stderr.isatty(),
@@ -77,7 +80,7 @@ def download(address: str, archives: Mapping[str, str], dataset: str = "omniglot
             ) from None
         except ValueError:
             raise DataError(
-                f"{address}{name} is not the official archive (its md5 is not {md5}): import a good copy with "
+                f"{address}{name} is not the official archive (its {kind} is not {value}): import a good copy with "
                 f"`metarun data import {dataset} PATH...`"
             ) from None
         paths.append(Path(fetched))

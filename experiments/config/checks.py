@@ -53,7 +53,7 @@ def problems(experiment: Experiment, partial: bool = False, with_data: bool = Fa
 def _of_kind(kind: Kind) -> list[Check]:
     """Return the checks for the algorithms of one kind."""
     if not kind.is_trained:
-        return [_trials, _untrained]
+        return [_trials if kind.plays_trials else _episodes, _untrained]
     if kind.plays_trials:
         return [_trials, _options("network"), _precision]
     return [_episodes, _ways, _options("network")]
@@ -70,7 +70,7 @@ def _options(section: str) -> Check:
 
 
 def _sections(experiment: Experiment) -> Iterator[Mistake]:
-    """Yield sections that are missing: all but classical methods need a network, a protocol and a training."""
+    """Yield sections that are missing: what is trained needs a network, a protocol and a training."""
     there = vars(experiment)
     if "algorithm" in there:
         name, kind = experiment.algorithm.name, experiment.kind
@@ -116,6 +116,8 @@ def _untrained(experiment: Experiment) -> Iterator[Mistake]:
     for section in ("network", "train", "optimizer"):
         if experiment.is_changed(section):
             yield section, f"has no effect: {name} is not trained"
+    if not experiment.kind.plays_trials and experiment.protocol is not None:
+        yield "protocol", f"has no effect: {name} has no batch norm, and judges each query alone"
     if experiment.precision != "float32":
         yield "precision", f"has no effect: {name} has no network"
     if experiment.jit not in (None, "auto"):
@@ -213,6 +215,8 @@ def shortages(experiment: Experiment, sizes: Mapping[str, Sizes], only: str | No
         sizes: the size of each split of its dataset.
         only: the split of a test without training.
     """
+    if not experiment.kind.is_trained:
+        only = only or "test"
     for section, split in {"test": only}.items() if only else SPLITS.items():
         try:
             yield from _shortage(experiment, section, split, sizes.get(split))

@@ -136,16 +136,16 @@ class Experiment(Options):
     description: str = Field(default="", description="Free text for readers.")
     algorithm: AlgorithmOptions = Field(description="The method that learns.")
     network: NetworkChoice | None = Field(
-        default=None, description="The network that is trained; classical methods have none."
+        default=None, description="The network that is trained; methods without training have none."
     )
     dataset: DatasetOptions = Field(description="The source of the tasks.")
     protocol: Protocol | None = Field(
         default=None,
         description="How batch norm sees the queries: transductive (all queries of a task together) or "
-        "inductive (each on its own). Required in every few-shot spec; trials have none.",
+        "inductive (each on its own). Required where a few-shot learner is trained; trials have none.",
     )
     optimizer: OptimizerOptions = OptimizerOptions()
-    train: Train = Field(default=Train(steps=0), description="Meta-training; classical methods have none.")
+    train: Train = Field(default=Train(steps=0), description="Meta-training; some methods have none.")
     validation: Validation | None = Field(
         default=Validation(), description="null: no validation, test the last checkpoint."
     )

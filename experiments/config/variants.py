@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from ...datasets import DATASETS
 from ..errors import SpecError
 from .checks import problems
 from .experiment import SHAPE, Experiment, effective
@@ -19,13 +20,14 @@ def with_test(experiment: Experiment, changes: Mapping[str, Any]) -> Experiment:
 
     Args:
         experiment: the experiment, as it was trained.
-        changes: values of the section test that differ, and protocol and inner_steps.
+        changes: values of the section test that differ; protocol and inner_steps; split, if it is not test.
 
     Raises:
         SpecError: the trained model cannot be tested in this way.
     """
     values = effective(experiment)
     changes = dict(changes)
+    changes |= _fixed(experiment, changes.pop("split", "test"), changes)
     if (protocol := changes.pop("protocol", experiment.protocol)) is not None:
         values["protocol"] = protocol
     if (inner_steps := changes.pop("inner_steps", None)) is not None:
@@ -43,6 +45,30 @@ def with_test(experiment: Experiment, changes: Mapping[str, Any]) -> Experiment:
     if tested:
         raise SpecError([f"{key}: {message}" for key, message in tested])
     return result
+
+
+def _fixed(experiment: Experiment, split: str, changes: Mapping[str, Any]) -> Mapping[str, int]:
+    """Return the settings of the test that a split fixes.
+
+    Raises:
+        SpecError: there is no such split, it is no test of this training, or `changes` has other values.
+    """
+    if split in ("test", "val", "train"):
+        return {}
+    dataset = experiment.dataset
+    if split not in dataset.further_tests:
+        of = [name for name, options in DATASETS.items() if split in options.further_tests]
+        where = f"is a test of runs trained on {', '.join(of)}, and this one is trained on" if of else "is no split of"
+        raise SpecError([f"--split {split} {where} {dataset.name}"])
+    if reason := dataset.invalid_test(split):
+        raise SpecError([f"--split {split} says nothing of this run: {reason}"])
+    fixed = dataset.further_tests[split]
+    for key, value in changes.items():
+        if key in fixed and value != fixed[key]:
+            raise SpecError([f"--{key} {value}: {split} has {fixed[key]}"])
+        if key == "episode_seed" and fixed:
+            raise SpecError([f"--episode-seed has no effect: nothing in {split} is drawn at random"])
+    return fixed
 
 
 def with_validation_of(trained: Experiment, experiment: Experiment) -> Experiment:

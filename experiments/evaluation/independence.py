@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from ...algorithms.programs import program
 from ...datasets.plugins import package_of
-from ...datasets.tasks import Episode
+from ...datasets.tasks import Episode, Split
 from ..errors import RunError
 from ..model import Model
 
@@ -17,19 +17,19 @@ AVERAGED = ("accuracy", "negative_log_likelihood", "mse")  # metrics that are me
 TOLERANCE = {"float64": 1e-8, "float32": 1e-3, "bfloat16": 0.05}  # of a metric, or of 1 if that is more
 
 
-def refuse_dependent(model: Model) -> None:
+def refuse_dependent(model: Model, split: Split = "test") -> None:
     """Raise RunError if code of another package does not keep to the protocol, or mixes the tasks of a batch.
 
-    Learners of trials have no queries, and what is built in is tested: both pass unseen.
+    Learners of trials have no queries, and what is built in is tested: both pass unseen. `split` has the tasks.
     """
     experiment = model.experiment
     if experiment.kind.plays_trials or not package_of(experiment.algorithm) + package_of(experiment.network):
         return
-    if reason := dependence(model):
+    if reason := dependence(model, split):
         raise RunError(f"{experiment.algorithm.name} of {experiment.plugins}: {reason}")
 
 
-def dependence(model: Model) -> str | None:
+def dependence(model: Model, split: Split = "test") -> str | None:
     """Return how the metrics of a task depend on other tasks or, under the inductive protocol, on other queries.
 
     Four tasks have one support set and the same query labels. Their query images are two images a and b: a b a b ...,
@@ -39,7 +39,7 @@ def dependence(model: Model) -> str | None:
     Returns:
         A sentence, or None if nothing depends on what it should not.
     """
-    batch: Any = model.test_stream().sample(0, 1)
+    batch: Any = model.test_stream(split).sample(0, 1)
     turns = np.arange(batch.query_x.shape[1]) % 2
     if not turns.any():  # one query
         return None

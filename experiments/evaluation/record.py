@@ -20,6 +20,7 @@ from ..runs.rows import Row, published_columns
 from ..system import provenance
 from ..system.atomic import write_json_atomic
 from ..system.failures import OF_THE_DISK
+from .errors_by_group import errors_path, write_errors
 from .measure import Evaluation, Measurement, test_of
 from .partial import PartialTest
 from .tuning import chosen_value
@@ -81,6 +82,7 @@ def record(
             "finite and count as wrong answers"
         )
     measurement.write_csv(files.episodes)
+    write_errors(errors_path(files.row), evaluation, measurement)
     if files.calibration and measurement.calibration is not None:
         measurement.write_calibration(files.calibration)
     if files.curves and measurement.curves:

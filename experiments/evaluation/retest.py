@@ -49,12 +49,12 @@ def evaluate(run: Path, split: Split, changes: Mapping[str, Any]) -> Evaluated:
     with directory.locked():
         if path.exists():
             return Evaluated(read_row(path), path, True)
-        chosen = experiment.test.checkpoint
+        chosen = experiment.test.checkpoint if experiment.kind.is_trained else "last"
         if not own:  # the published number is that of the own test
             experiment = experiment.model_copy(update={"published": None})
         model = restored(directory, experiment, trained.seed, chosen, split)
         training = Trained(chosen, trained.step, trained.seconds, trained.spec_digest)
-        refuse_dependent(model)
+        refuse_dependent(model, split)
         smaller = "--episodes" if experiment.kind.plays_trials else "--query, --way or --shot"
         with advised(f"`metarun evaluate {run}` with a smaller {smaller}"):
             row = record(model, training, Files.of_run(directory) if own else Files.of_retest(path), split)
@@ -77,8 +77,11 @@ def restored(directory: RunDirectory, experiment: Experiment, seed: int, chosen:
         RunError: the checkpoint is missing or of another spec, or data or code of other packages are not those it was
             trained with.
     """
-    model, path = build(experiment, seed, split), _weights(directory, experiment, chosen)
+    model = build(experiment, seed, split)
     refuse_unrepeatable(model, split)
+    if not experiment.kind.is_trained:
+        return model
+    path = _weights(directory, experiment, chosen)
     state = checkpoint.restore(path, model.learner.variables)
     if "training_digest" in state:
         refuse_checkpoint_of_another_spec(path, state, spec_of(directory))

@@ -115,8 +115,12 @@ def episode(model: Model, number: int) -> Any:
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set(xlim=(-left, width), ylim=(-high * way, head))
     axes.axis("off")
-    drawn = model.experiment.dataset.name in ("glyphs", "omniglot")
-    look: dict[str, Any] = {"cmap": "gray_r" if drawn else "gray", "vmin": 0, "vmax": 1, "interpolation": "nearest"}
+    look: dict[str, Any] = {
+        "cmap": "gray_r" if model.experiment.dataset.has_ink else "gray",
+        "vmin": 0,
+        "vmax": 1,
+        "interpolation": "nearest",
+    }
     look["aspect"] = "auto"  # the limits above make squares
     for row in range(way):
         top = -high * row

@@ -95,7 +95,7 @@ def work(
                 failures = []
                 for test in tests:
                     try:
-                        evaluate(directory.path, "test", test)
+                        evaluate(directory.path, test.get("split", "test"), test)
                     except (Interrupted, InUse):
                         raise
                     except Exception as error:  # does not prevent the other tests

@@ -28,6 +28,7 @@ from ..errors import SpecError, suggest
 class Changes(Options):
     """Options of a cell's test that differ from its spec."""
 
+    split: str | None = Field(default=None, min_length=1)
     way: int | None = Field(default=None, ge=1, le=1000)
     shot: int | None = Field(default=None, ge=1, le=1000)
     query: int | None = Field(default=None, ge=1, le=1000)
@@ -58,6 +59,11 @@ class Cell(Options):
     overrides: Overrides = ()  # of that recipe: budgets are shares of its training
     test: Changes = Changes()
     published: Published | None = None
+
+    @property
+    def split(self) -> Any:
+        """Return the split that is tested."""
+        return self.test.split or "test"
 
     @property
     def changes(self) -> dict[str, Any]:

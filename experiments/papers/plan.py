@@ -77,7 +77,8 @@ class Planned:
     @cached_property
     def row_path(self) -> Path:
         """Return the file of the cell's row, which need not exist yet."""
-        return self.directory.row_of(self.experiment, with_test(self.experiment, self.cell.changes))
+        changed = with_test(self.experiment, self.cell.changes)
+        return self.directory.row_of(self.experiment, changed, self.cell.split)
 
     @property
     def state(self) -> State:

@@ -51,7 +51,7 @@ def _test(cells: Sequence[Planned], out: Path, failed: Callable[[str, Exception]
             for one in cells:
                 stop.check()
                 try:
-                    evaluate(one.directory.path, "test", one.cell.changes)
+                    evaluate(one.directory.path, one.cell.split, one.cell.changes)
                 except Interrupted:
                     raise
                 except Exception as error:

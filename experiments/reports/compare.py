@@ -83,8 +83,10 @@ def with_episodes(path: Path) -> Compared:
         raise RunError(f"{episodes} was changed: its mean is {values.mean():.9g}, that of its row {row.mean}")
     if row.metric == "accuracy":
         values = 100 * _as_counted(values, row)
-    dataset = spec_of(directory).dataset.model_dump(mode="json", exclude=APPEARANCE_OPTIONS)
-    return Compared(result, row, dataset, values)
+    dataset = spec_of(directory).dataset
+    fixed = {"name"} if dataset.further_tests.get(row.split) else None  # whatever the options, the tasks are the same
+    options = dataset.model_dump(mode="json", include=fixed, exclude=APPEARANCE_OPTIONS)
+    return Compared(result, row, options, values)
 
 
 def _as_counted(accuracies: np.ndarray, row: Row) -> np.ndarray:

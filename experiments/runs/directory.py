@@ -208,6 +208,7 @@ def _name(experiment: Experiment, split: str) -> str:
     steps = getattr(algorithm, "test_inner_steps", None)
     steps = getattr(algorithm, "inner_steps", None) if steps is None else steps
     inner = "" if steps is None else f"-{steps}steps"
-    few_shot = f"-{test.way}way-{test.shot}shot-{test.query}query-{experiment.protocol}"
+    protocol = f"-{experiment.protocol}" if experiment.protocol else ""
+    few_shot = f"-{test.way}way-{test.shot}shot-{test.query}query{protocol}"
     tasks = "" if experiment.kind.plays_trials else few_shot
     return f"{split}{tasks}-{test.checkpoint}{inner}-{test.episodes}episodes-seed{test.episode_seed}"

@@ -50,7 +50,10 @@ class Run:
     def finished(self) -> bool:
         """Return whether the rows of its own test and of all further tests exist."""
         return self.directory.finished and all(
-            self.directory.row_of(self.experiment, with_test(self.experiment, test)).is_file() for test in self.tests
+            self.directory.row_of(
+                self.experiment, with_test(self.experiment, test), test.get("split", "test")
+            ).is_file()
+            for test in self.tests
         )
 
     def write_spec(self) -> None:

@@ -52,12 +52,12 @@ def retest(run: Path, split: str, changes: Mapping[str, Any]) -> Retest:
     if not (directory.finished or directory.spec.exists()):
         raise RunError(f"{run} has no result.json: give the folder of a trained run, such as runs/NAME/seed-0")
     spec = spec_of(directory)
-    if not spec.kind.is_trained:
+    if not spec.kind.is_trained and (spec.kind.plays_trials or not directory.finished):
         raise RunError(f"{run}: {spec.algorithm.name} is not trained: run `metarun train` on a spec with another test")
     trained = _finished_training(directory, spec) if directory.finished else _last_checkpoint(directory, spec)
     if directory.finished:
         refuse_other_code(read_row(directory.result).plugins, spec, directory)
-    experiment = with_test(spec, changes)
+    experiment = with_test(spec, {**changes, "split": split})
     return Retest(directory, trained, spec, experiment, directory.row_of(spec, experiment, split))
 
 

@@ -147,7 +147,7 @@ def estimate_hours(experiment: Experiment, trained: bool = False) -> tuple[float
     if isinstance(learner, ClassicalPolicy):
         tuning = trials_of(experiment)[1] * len(learner.grid or ())
         return 0.0, evaluation * (experiment.test.episodes + tuning) / 3600
-    if trained:
+    if trained or not experiment.kind.is_trained:
         return 0.0, experiment.test.episodes * evaluation / 3600
     training = TrainingSteps(model)
     training.take(1)
