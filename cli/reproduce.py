@@ -93,7 +93,7 @@ def command(
 
     With --executor the runs go to a cluster, or to parallel processes of this machine, as with `metarun submit`.
     """
-    from ..experiments.papers.definition import shipped_tables
+    from ..experiments.papers.definition import load_table, shipped_tables
     from ..experiments.papers.plan import choose, plan_of
 
     planned = plan_of(table, out, seeds, budget)
@@ -103,7 +103,7 @@ def command(
         given = ", ".join(f"--{name.replace('_', '-')}" for name in settings)
         raise click.UsageError(f"{given}: only with --executor")
     alive = _alive(out) if dry_run or not executor and _unfinished(chosen) else {}
-    show = partial(_show, planned, path, form)
+    show = partial(_show, planned, path, form, load_table(table).notes)
     failed = []
     if dry_run:
         _list(chosen, alive)
@@ -214,11 +214,11 @@ def _list(chosen: Sequence[Planned], alive: Collection[Path]) -> None:
         click.echo(line)
 
 
-def _show(planned: Sequence[Planned], path: Path, form: str) -> None:
-    """Write the table, and print it."""
+def _show(planned: Sequence[Planned], path: Path, form: str, below: Sequence[str]) -> None:
+    """Write the table with the notes below it, and print it."""
     from ..experiments.papers.render import write
 
-    if text := write(planned, path, form):
+    if text := write(planned, path, form, below):
         click.echo(text)
         click.echo(f"table: {path}.csv, .md, .tex", err=True)
     else:

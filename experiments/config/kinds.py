@@ -13,7 +13,20 @@ from .cluster import Cluster
 from .experiment import Experiment
 
 Kind = Literal["spec", "table", "cluster"]
-TABLE = ("title", "cells", "part_of", "columns", "methods", "specs", "runs", "source", "overrides", "published")
+TABLE = (
+    "title",
+    "text",
+    "cells",
+    "others",
+    "part_of",
+    "columns",
+    "methods",
+    "specs",
+    "runs",
+    "source",
+    "overrides",
+    "published",
+)
 KEYS: dict[Kind, Iterable[str]] = {
     "spec": Experiment.model_fields,
     "table": TABLE,

@@ -187,8 +187,9 @@ def write_table(out: str, paper: Paper | None, outcome: str | None = None) -> No
         merge(folder)
         if paper:
             table, seeds, budget = paper
-            planned = plan(load_table(table), folder, seeds, budget)
-            papers_render.write(planned, folder / f"{Path(table).stem}{suffix(budget)}")
+            definition = load_table(table)
+            planned = plan(definition, folder, seeds, budget)
+            papers_render.write(planned, folder / f"{Path(table).stem}{suffix(budget)}", below=definition.notes)
         elif find_rows([folder]):
             rows, notes = results_and_notes(folder)
             lines = lines_of(rows)

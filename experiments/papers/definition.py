@@ -71,17 +71,37 @@ class Cell(Options):
         return self.test.model_dump(exclude_none=True)
 
 
+class Other(Options):
+    """A number that stands beside a column, of a method that no spec trains, such as people."""
+
+    column: str = Field(min_length=1)
+    method: str = Field(min_length=1)
+    value: float
+    source: str = Field(min_length=3)
+
+
 class PaperTable(Options):
-    """A table: its title, and its cells in the paper's order."""
+    """A table: its title, its cells in the paper's order, and what is told below it."""
 
     title: str = Field(min_length=3)
+    text: str = ""
     cells: tuple[Cell, ...] = Field(strict=False, min_length=1)
+    others: tuple[Other, ...] = Field(default=(), strict=False)
     _places: dict[str, str] = PrivateAttr(default={})
 
     @property
     def places(self) -> Mapping[str, str]:
         """Return the place, FILE:LINE, of each cell by its name, for messages."""
         return self._places
+
+    @property
+    def notes(self) -> list[str]:
+        """Return the lines below the table: its text, and the numbers of others by column and source."""
+        told: dict[tuple[str, str], list[str]] = {}
+        for other in self.others:
+            told.setdefault((other.column, other.source), []).append(f"{other.method} {other.value:g}")
+        beside = [f"{column}: {', '.join(numbers)} ({source})" for (column, source), numbers in told.items()]
+        return [*([self.text] if self.text else []), *beside]
 
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")]
@@ -202,7 +222,9 @@ def load_table(name: str) -> PaperTable:
     for name, overrides in part.overrides.items():
         cells[name] = cells[name].model_copy(update={"overrides": overrides})
     places = {name: document.place(("overrides", name)) for name in part.overrides}
-    return _placed(PaperTable(title=part.title, cells=tuple(cells.values())), {**whole.places, **places})
+    others = tuple(other for other in whole.others if other.column in part.columns)
+    table = whole.model_copy(update={"title": part.title, "cells": tuple(cells.values()), "others": others})
+    return _placed(table, {**whole.places, **places})
 
 
 def _find(name: str) -> Path:
@@ -238,6 +260,10 @@ def _whole(document: Document, folder: Path) -> PaperTable:
     else:
         table = _validated(document, PaperTable)
         places = {cell.name: document.place(("cells", number)) for number, cell in enumerate(table.cells)}
+        for number, other in enumerate(table.others):
+            if other.column not in (columns := dict.fromkeys(cell.column for cell in table.cells)):
+                hint = nearest(other.column, columns)
+                document.complain(("others", number, "column"), f"no cell has the column {show(other.column)}; {hint}")
     _report_duplicates(document, table, places)
     if document.problems:
         raise SpecError(document.in_order)

@@ -24,12 +24,13 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 
-def write(planned: Sequence[Planned], path: Path, form: str = "text") -> str:
+def write(planned: Sequence[Planned], path: Path, form: str = "text", below: Sequence[str] = ()) -> str:
     """Write the table to PATH.csv, .md and .tex, and return it in another form; "" where no cell is filled.
 
-    Warns of cells that do not have all their seeds.
+    Warns of cells that do not have all their seeds. `below` has further notes, those of the table's file.
     """
     filled, notes = collect(planned)
+    notes = [*notes, *below]
     if filled.empty:
         return ""
     for note in notes_on_seeds(filled, "cell"):
