@@ -71,5 +71,5 @@ def _points(image: np.ndarray) -> np.ndarray:
 
 
 def _first_best(scores: np.ndarray) -> np.ndarray:
-    """Return the class with the best score, the first one on ties, which TensorFlow does not promise."""
-    return scores.argmax(axis=-1).astype(np.int32)
+    """Return the class with the best score, the first one on ties, which TensorFlow does not promise; -1 if none is."""
+    return np.where(np.isfinite(scores).any(axis=-1), scores.argmax(axis=-1), -1).astype(np.int32)

@@ -6,7 +6,7 @@ import tensorflow as tf
 from few_shot import OPTIONS
 from products import products
 
-from metarun.algorithms import ALGORITHMS
+from metarun.algorithms import ALGORITHMS, KINDS
 from metarun.algorithms.networks.options import Conv4Options, MLPOptions
 from metarun.algorithms.options import MAMLOptions, MatchingNetworkOptions
 from metarun.datasets.tasks import Shape
@@ -74,5 +74,5 @@ def test_comparisons(options):
 
 def test_every_algorithm_is_counted():
     """RL^2 in test_rl2.py."""
-    learning = {name for name, entry in ALGORITHMS.items() if entry.kind != "classical"}
+    learning = {name for name, entry in ALGORITHMS.items() if KINDS[entry.kind].is_trained}
     assert learning == {"maml", "reptile", "protonet", "matchingnet", "rl2"}

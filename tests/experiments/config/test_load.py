@@ -171,7 +171,10 @@ def test_shipped_specs_are_right_and_say_how_to_run_them(name):
     assert head[0] == f"# metarun train {name}"
     assert re.search("second|minute|hour", " ".join(head).lower()), "says how long it takes"
     assert loaded.experiment.name == name.replace("/", "-")
-    published, alone = loaded.experiment.published, name.startswith(("quickstart/", "comparison/", "duan2016/", "lake2015/"))
+    published, alone = (
+        loaded.experiment.published,
+        name.startswith(("quickstart/", "comparison/", "duan2016/", "lake2015/")),
+    )
     assert bool(published) != alone, "says what to compare with"  # a table does of Duan et al. and of Lake et al.
     numbers = [float(number) for number in re.findall(r"\d+\.?\d*", " ".join(head))]
     if published and not name.startswith(("omniglot/", "miniimagenet/", "finn2017/sinusoid")):

@@ -14,7 +14,7 @@ import pytest
 import sharing
 from processes import Started, stopping
 
-from metarun.algorithms import ALGORITHMS
+from metarun.algorithms import ALGORITHMS, KINDS
 from metarun.experiments.config.checks import unshareable
 from metarun.experiments.config.experiment import Experiment
 from metarun.experiments.errors import RunError
@@ -108,7 +108,7 @@ def test_what_is_not_the_sum_over_all_tasks_is_seen(trained, wrong):
 
 
 def test_every_learner_is_shared_out():
-    trainable = {name for name, entry in ALGORITHMS.items() if entry.kind != "classical"}
+    trainable = {name for name, entry in ALGORITHMS.items() if KINDS[entry.kind].is_trained}
     assert trainable == {case["algorithm"]["name"] for case in sharing.CASES.values()}
 
 
