@@ -33,6 +33,40 @@ def test_shipped_tables_are_right(name):
     assert [len(load_table(each).cells) for each in ("duan2016-bandits", "duan2016-mdps")] == [72, 40]
 
 
+def test_numbers_of_others_stand_below_the_table():
+    table = load_table("lake2015-one-shot")
+    text, *others = table.notes
+    assert "expected to be far from people" in text and len(others) == 5
+    assert others[0] == "Lake's test: people 95.5, BPL 96.7, deep convnet 86.5 (Lake et al. 2015, second hand)"
+    planned = plan(table, Path("nowhere"))
+    lake = {one.cell.name: one.row_path for one in planned if one.cell.split == "lake-one-shot"}
+    assert len(lake) == 5 and len({one.directory.path for one in planned}) == 5
+    assert {path.name[:28] for path in lake.values()} == {"lake-one-shot-20way-1shot-1q"}
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (
+            "{column: five shots, method: people, value: 1, source: somewhere}",
+            "others.0.column: no cell has the column 'five shots'; ",
+        ),
+        ("{column: K = 5, method: people, value: many, source: somewhere}", "others.0.value: expected a number"),
+        ("{column: K = 5, method: people, value: 1}", "others.0.source: is missing"),
+    ],
+)
+def test_a_mistake_in_a_number_of_others(table, line, message):
+    table.write_text(f"{table.read_text()}others:\n  - {line}\n")
+    with pytest.raises(SpecError, match=re.escape(message)):
+        load_table(str(table))
+
+
+def test_a_split_that_the_dataset_does_not_have(table):
+    table.write_text(table.read_text().replace("test: {inner_steps: 3}", "test: {split: lake-one-shot}"))
+    with pytest.raises(SpecError, match="k5-more: --split lake-one-shot is a test of runs trained on omniglot"):
+        plan(load_table(str(table)), Path("nowhere"))
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
