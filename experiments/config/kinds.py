@@ -14,19 +14,9 @@ from .experiment import Experiment
 
 Kind = Literal["spec", "table", "cluster"]
 TABLE = (
-    "title",
-    "text",
-    "cells",
-    "others",
-    "part_of",
-    "columns",
-    "methods",
-    "specs",
-    "runs",
-    "source",
-    "overrides",
+    "title", "text", "cells", "others", "part_of", "columns", "methods", "specs", "runs", "source", "overrides",
     "published",
-)
+)  # fmt: skip
 KEYS: dict[Kind, Iterable[str]] = {
     "spec": Experiment.model_fields,
     "table": TABLE,
