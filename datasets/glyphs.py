@@ -53,7 +53,7 @@ def build(options: GlyphsOptions, dtype: str = "float32") -> ImageSource:
         names = tuple(prepared.names[number] for number in chosen)
         pools[split] = ClassPool(prepared.images[rows], prepared.counts[chosen], names)
     digest = prepared.digest
-    return ImageSource("glyphs", pools, in_memory=options.in_memory, content_digest=digest, dtype=dtype)
+    return ImageSource("glyphs", pools, in_memory=options.in_memory, content_digest=digest, dtype=dtype, ink="light")
 
 
 def draw_all() -> cache.Prepared:

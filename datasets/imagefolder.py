@@ -76,6 +76,7 @@ def build(options: ImageFolderOptions, dtype: str = "float32") -> ImageSource:
         former_digest=stored.digest,
         content_digest=hashlib.sha256(os.fsencode(stored.digest + division)).hexdigest(),
         dtype=dtype,
+        bits=options.bits,
     )
 
 

@@ -90,6 +90,8 @@ def _source(options: OmniglotOptions, dtype: str, parts: Mapping[Split, tuple[Sp
         in_memory=options.in_memory,
         dtype=dtype,
         **SCALE[options.ink],
+        ink="light",  # `options.ink` is in the normalisation
+        binary=True,
     )
 
 

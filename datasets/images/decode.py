@@ -60,7 +60,7 @@ def decode(data: bytes, where: str, size: tuple[int, int], channels: int) -> np.
     return examine(data, where, size, channels).pixels
 
 
-def examine(data: bytes, where: str, size: tuple[int, int], channels: int, bits: int | None = None) -> Decoded:
+def examine(data: bytes, where: str, size: tuple[int, int] | None, channels: int, bits: int | None = None) -> Decoded:
     """Decode an image.
 
     Of several frames the first is read. The image is turned as its EXIF data say, put on white where it is transparent,
@@ -69,7 +69,7 @@ def examine(data: bytes, where: str, size: tuple[int, int], channels: int, bits:
     Args:
         data: The bytes of the file.
         where: The name of the file, for messages.
-        size: (height, width) in pixels.
+        size: (height, width) in pixels; None: the image's own.
         channels: 1 for grey, 3 for RGB.
         bits: The significant bits of 16-bit images; None: those that the file names (PNG's sBIT, TIFF's BitsPerSample)
             if no value is beyond them, otherwise 16.
@@ -87,9 +87,9 @@ def examine(data: bytes, where: str, size: tuple[int, int], channels: int, bits:
                 layers = turned.convert("RGBA")
                 turned = Image.alpha_composite(Image.new("RGBA", layers.size, "white"), layers)
             flat = turned.convert("RGB" if channels == 3 else "L")
-            if flat.size != (size[1], size[0]):
+            if size and flat.size != (size[1], size[0]):
                 flat = flat.resize((size[1], size[0]), Image.Resampling.LANCZOS)
-            return Decoded(np.asarray(flat).reshape(*size, channels), depth, largest, frames)
+            return Decoded(np.asarray(flat).reshape(flat.height, flat.width, channels), depth, largest, frames)
     except KnownError:
         raise  # its own, or a request to stop
     except UnidentifiedImageError:

@@ -13,7 +13,7 @@ import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -21,9 +21,11 @@ import tensorflow as tf
 from ..errors import DataError, counted
 from ..random import TaskKeys
 from ..tasks import Episode, Shape, Split, TaskSource
+from .preprocessing import Convert, ConvertedImages, Ink, Preprocessing, conversion
 
 Rotations = Literal["none", "classes", "per-task"]
 DEVICE_BYTES = 4 * 2**30  # "auto": a pool up to this size is held in memory as one tensor
+CONVERTED_BYTES = 64 * 2**20  # up to this size the images of another dataset are converted once, and held in memory
 TOO_FEW_SHOWN = 20  # classes that an error names
 
 
@@ -68,6 +70,9 @@ class ImageSource(TaskSource):
         content_digest: str = "",
         former_digest: str = "",
         dtype: str = "float32",
+        ink: Ink | None = None,
+        binary: bool = False,
+        bits: int | None = None,
     ):
         """Keep the pools; `sample` reads the images.
 
@@ -84,6 +89,9 @@ class ImageSource(TaskSource):
             content_digest: The digest of data that the spec does not determine, such as a user's folder.
             former_digest: The digest that an older version gave to the same data.
             dtype: The dtype of the inputs.
+            ink: Of drawings: "light" ink on dark, or "dark" on light, in the uint8 images. None: not known, or no ink.
+            binary: Whether all values of the uint8 images are 0 or 255.
+            bits: The significant bits of 16-bit files, for files that a trained network is given.
         """
         self.name = name
         self.content_digest = content_digest
@@ -94,7 +102,17 @@ class ImageSource(TaskSource):
         self.input_shape: tuple[int, ...] = tuple(next(iter(pools.values())).images.shape[1:])
         size = sum(pool.images.nbytes for pool in pools.values())
         self.in_memory = size <= DEVICE_BYTES if in_memory == "auto" else in_memory
-        self._mean, self._std = np.asarray(mean), np.asarray(std)
+        height, width, channels = self.input_shape
+        self.preprocessing = Preprocessing(
+            height=height,
+            width=width,
+            channels=channels,
+            mean=tuple(map(float, mean)),
+            std=tuple(map(float, std)),
+            ink=ink,
+            binary=binary,
+            bits=bits,
+        )
         self._resident: dict[Split, tf.Tensor] = {}
 
     def classes(self, split: Split) -> int:
@@ -188,7 +206,7 @@ class ImageSource(TaskSource):
 
     def pixels(self, x: tf.Tensor) -> np.ndarray:
         """Return the images of inputs, from 0 to 1."""
-        return np.clip(np.asarray(x) * self._std + self._mean, 0.0, 1.0)
+        return self.preprocessing.pixels(x)
 
     def class_names(self, split: Split, batch: Episode) -> list[list[str]]:
         """Return the name of each class of each task, with its turn."""
@@ -202,21 +220,49 @@ class ImageSource(TaskSource):
             for task in zip(classes, turns, strict=True)
         ]
 
+    def as_images_of(self, network: ImageSource, split: Split, convert: Convert | None = None) -> ImageSource:
+        """Return one split of this source with images as a network that was trained on another source reads them.
+
+        Args:
+            network: The source that the network was trained on.
+            split: The split to keep, which this source has.
+            convert: "invert": exchange light and dark; "as-is": do not; None: as the polarity of the ink says.
+
+        Raises:
+            DataError: The conversion cannot be decided, or does not exist, see `preprocessing.conversion`.
+        """
+        pool, wanted = self.pools[split], network.preprocessing
+        way = conversion(self.preprocessing, wanted, convert)
+        images: Any = ConvertedImages(pool.images, way) if way.changes_pixels else pool.images
+        small = self.in_memory and (not way.changes_pixels or images.nbytes <= CONVERTED_BYTES)
+        return ImageSource(
+            self.name,
+            {split: pool._replace(images=images)},
+            mean=wanted.mean,
+            std=wanted.std,
+            rotations=self.rotations,
+            in_memory=small,
+            content_digest=self.content_digest,
+            former_digest=self.former_digest,
+            dtype=network.dtype.name,
+            ink=wanted.ink,
+            binary=wanted.binary,
+            bits=wanted.bits,
+        )
+
     def _gather(self, split: Split, rows: tf.Tensor) -> tf.Tensor:
         """Return uint8 images `[*rows.shape, H, W, C]`."""
         if self.in_memory:
             if split not in self._resident:
                 with tf.init_scope():
-                    self._resident[split] = tf.constant(self.pools[split].images)
+                    self._resident[split] = tf.constant(np.asarray(self.pools[split].images))
             return tf.gather(self._resident[split], tf.cast(rows, tf.int64))  # int64 for more than 2 GiB of images
         images = self.pools[split].images
         gathered = tf.numpy_function(lambda chosen: np.asarray(images[chosen]), [rows], tf.uint8, stateful=False)
         return tf.ensure_shape(gathered, (*rows.shape, *self.input_shape))
 
     def _as_input(self, images: tf.Tensor, tasks: int, each: int) -> tf.Tensor:
-        flat = tf.reshape(images, (tasks, each, *self.input_shape))
-        scale, shift = 1.0 / (255.0 * self._std), -self._mean / self._std
-        return tf.cast(flat, self.dtype) * tf.constant(scale, self.dtype) + tf.constant(shift, self.dtype)
+        return self.preprocessing.as_input(tf.reshape(images, (tasks, each, *self.input_shape)), self.dtype)
 
 
 @cache
