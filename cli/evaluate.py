@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
         "evaluate runs/omniglot-maml/seed-0 --shot 5 --episodes 1000",
         "evaluate runs/omniglot-maml/seed-0 --split val --checkpoint last",
         "evaluate runs/lake2015-protonet/seed-0 --split lake-one-shot",
+        "evaluate runs/omniglot-maml/seed-0 --dataset glyphs",
+        "evaluate runs/omniglot-maml/seed-0 --dataset drawings/ --convert invert",
     ),
 )
 @click.argument("run", type=click.Path(exists=True, file_okay=False, path_type=Path))
@@ -48,15 +50,29 @@ if TYPE_CHECKING:
 @click.option(
     "--checkpoint", type=click.Choice(["best", "last"]), help="best: highest validation accuracy; last: the final step."
 )
-def command(run: Path, split: Split, **changes: int | str | None) -> None:
+@click.option(
+    "--dataset",
+    metavar="NAME|FOLDER|SPEC",
+    help="Test on another dataset: one by name, a folder of images (all its classes, or those of its test/), or that "
+    "of a spec. Its images are converted to those of the training.",
+)
+@click.option(
+    "--convert",
+    type=click.Choice(["as-is", "invert"]),
+    help="With --dataset: exchange light and dark (invert) or not. Default: by the polarity of the ink, if known.",
+)
+def command(run: Path, split: Split, dataset: str | None, **changes: int | str | None) -> None:
     """Test the trained RUN, a folder such as runs/NAME/seed-0, in another way.
 
     Options that are left out have the values of the run's spec. Adds a row in RUN/evaluations, never overwrites one.
     """
+    from ..experiments.config.variants import tested_dataset
     from ..experiments.runs.trained import retest
     from ..experiments.system.startup import import_tensorflow
 
-    asked = {name: value for name, value in changes.items() if value is not None}
+    asked: dict[str, Any] = {name: value for name, value in changes.items() if value is not None}
+    if dataset is not None:
+        asked["dataset"] = tested_dataset(dataset)
     retest(run, split, asked)  # raises before the seconds that TensorFlow takes to import
     import_tensorflow()
     from ..experiments.evaluation.errors_by_group import errors_path, told

@@ -61,7 +61,9 @@ def build(options: EmnistOptions, dtype: str = "float32") -> ImageSource:
     Raises:
         DataError: The data have not been imported.
     """
-    return published.source(layout(), members(options), dtype, "unit" if options.ink else "inverted", options.in_memory)
+    return published.source(
+        layout(), members(options), dtype, "unit" if options.ink else "inverted", options.in_memory, "light"
+    )
 
 
 def _readers(box: boxes.Box) -> dict[str | None, Reader]:

@@ -25,6 +25,7 @@ from tqdm import tqdm
 from .errors import DataError, listed
 from .images import cache, decode, duplicates
 from .images.folders import SPLITS, Classes, cached_name, decoding, divide, divided, find_classes, in_order
+from .images.preprocessing import Preprocessing, converted
 from .images.source import ClassPool, ImageSource
 from .options import ImageFolderOptions
 from .tasks import Split
@@ -77,6 +78,7 @@ def build(options: ImageFolderOptions, dtype: str = "float32") -> ImageSource:
         content_digest=hashlib.sha256(os.fsencode(stored.digest + division)).hexdigest(),
         dtype=dtype,
         bits=options.bits,
+        binary=options._binary,
     )
 
 
@@ -188,13 +190,17 @@ class _Decoder:
             if key in former:
                 images, files, number = former[key]
                 return images[number], files[number]
-            image = decode.read(path, self.shape[:2], options.channels, options.bits)
+            size = None if options._binary else self.shape[:2]
+            image = decode.read(path, size, options.channels, options.bits)
         except DataError as error:
             return str(error), None
         except OSError as error:  # it went away after the folder was listed
             return f"{path} cannot be read: {error.strerror}", None
-        depth = decode.DEPTHS.index(image.depth)
-        return image.pixels, (key, duplicates.digest_of(image.pixels), image.largest, depth, image.frames, True)
+        pixels, depth = image.pixels, decode.DEPTHS.index(image.depth)
+        if options._binary:
+            height, width, channels = self.shape
+            pixels = converted(pixels, Preprocessing(height=height, width=width, channels=channels, binary=True))
+        return pixels, (key, duplicates.digest_of(pixels), image.largest, depth, image.frames, True)
 
     def _facts(self) -> dict[str, Any]:
         options, files = self.options, self.files

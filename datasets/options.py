@@ -6,10 +6,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator
 from pydantic_core import PydanticCustomError
 
 MODULES = {"cifar-fs": "cifar100", "fc100": "cifar100"}  # dataset -> its module, where the names differ
+UNDIVIDED = (0.0, 0.0, 1.0)  # shares of a folder whose classes are all for the test
 
 
 class Options(BaseModel):
@@ -23,11 +24,11 @@ class Options(BaseModel):
 
     has_trials: ClassVar[bool | None] = None  # of a dataset; False: it has episodes; None: known once it is built
     has_images: ClassVar[bool | None] = None  # of a dataset; False: conv4 cannot read it
-    has_ink: ClassVar[bool] = False  # of a dataset; True: drawings, `pixels` of whose source is 1 where there is ink
     regression: ClassVar[bool] = False  # of a dataset; False: classification, or trials
     # of a dataset: further splits for tests of trained runs -> the settings of the test that are fixed there
     further_tests: ClassVar[Mapping[str, Mapping[str, int]]] = {}
     located: ClassVar[frozenset[str]] = frozenset()  # of a dataset; options that say where data are: the data decide
+    of_network: ClassVar[frozenset[str]] = frozenset()  # of a dataset; options without effect where it is only tested
     of_tests: ClassVar[frozenset[str]] = frozenset()  # of an algorithm; options of validation and test alone
 
     def conflicts(self, experiment: Any) -> Iterator[tuple[str, str]]:
@@ -65,6 +66,17 @@ class Options(BaseModel):
         """Return the options with every relative path made absolute; it starts at `folder`, that of the spec."""
         return self
 
+    def for_tests(self) -> Options:
+        """Return the options of a dataset that stands in `test.dataset`: another dataset than that of the training."""
+        return self
+
+    def for_network(self, images: Any) -> Options:
+        """Return the options with which a dataset is read as a trained network's images, a `Preprocessing`.
+
+        What they do not change is converted afterwards.
+        """
+        return self
+
     def is_changed(self, option: str) -> bool:
         """Return whether the spec gives `option` a value other than its default; False for one that is not valid."""
         default = type(self).model_fields[option].default
@@ -95,7 +107,6 @@ NORMALISATION: Any = Field(
 class GlyphsOptions(ImageOptions):
     """Letters of many scripts as the fonts inside matplotlib draw them: 28x28, ink 1, no download."""
 
-    has_ink: ClassVar = True
     name: Literal["glyphs"] = "glyphs"
 
 
@@ -105,11 +116,11 @@ WITHOUT_VALIDATION = ("vinyals-1200-423", "random-1200-423", "background-small-1
 class OmniglotOptions(ImageOptions):
     """Omniglot (Lake, Salakhutdinov and Tenenbaum 2015): 1623 characters x 20 drawers, 28x28."""
 
-    has_ink: ClassVar = True
     further_tests: ClassVar = {
         "within-alphabet": {},
         "lake-one-shot": {"way": 20, "shot": 1, "query": 1, "episodes": 20},
     }
+    of_network: ClassVar = frozenset({"ink"})
     name: Literal["omniglot"] = "omniglot"
     split: Literal[
         "vinyals",
@@ -167,6 +178,7 @@ class OmniglotOptions(ImageOptions):
 class MiniImagenetOptions(ImageOptions):
     """miniImageNet (Vinyals 2016; split of Ravi and Larochelle 2017): 64/16/20 classes x 600, 84x84x3."""
 
+    of_network: ClassVar = frozenset({"normalisation"})
     name: Literal["miniimagenet"] = "miniimagenet"
     normalisation: Normalisation = NORMALISATION
 
@@ -174,6 +186,7 @@ class MiniImagenetOptions(ImageOptions):
 class TieredImagenetOptions(ImageOptions):
     """tieredImageNet (Ren et al. 2018): 351/97/160 classes of 20/6/8 categories of ImageNet, 84x84x3."""
 
+    of_network: ClassVar = frozenset({"normalisation"})
     name: Literal["tieredimagenet"] = "tieredimagenet"
     normalisation: Normalisation = NORMALISATION
 
@@ -181,6 +194,7 @@ class TieredImagenetOptions(ImageOptions):
 class CifarFSOptions(ImageOptions):
     """CIFAR-FS (Bertinetto et al. 2019): CIFAR-100 in 64/16/20 classes x 600, 32x32x3."""
 
+    of_network: ClassVar = frozenset({"normalisation"})
     name: Literal["cifar-fs"] = "cifar-fs"
     normalisation: Normalisation = NORMALISATION
 
@@ -188,6 +202,7 @@ class CifarFSOptions(ImageOptions):
 class FC100Options(ImageOptions):
     """FC100 (Oreshkin et al. 2018): CIFAR-100 in 60/20/20 classes x 600, divided by superclass, 32x32x3."""
 
+    of_network: ClassVar = frozenset({"normalisation"})
     name: Literal["fc100"] = "fc100"
     normalisation: Normalisation = NORMALISATION
 
@@ -195,6 +210,7 @@ class FC100Options(ImageOptions):
 class CubOptions(ImageOptions):
     """CUB-200-2011 (Wah et al. 2011): 200 species of birds, 41 to 60 photographs each, 84x84x3."""
 
+    of_network: ClassVar = frozenset({"normalisation"})
     name: Literal["cub"] = "cub"
     split: Literal["100-50-50", "140-30-30"] = Field(
         default="100-50-50",
@@ -208,6 +224,7 @@ class CubOptions(ImageOptions):
 class EmnistOptions(ImageOptions):
     """EMNIST by class (Cohen et al. 2017): 62 digits and letters, 28x28, to test models trained on Omniglot."""
 
+    of_network: ClassVar = frozenset({"ink"})
     name: Literal["emnist"] = "emnist"
     split: Literal["even-odd"] = Field(
         default="even-odd",
@@ -227,6 +244,7 @@ class ImageFolderOptions(ImageOptions):
     """Your own images: class/*.png (jpg, gif, tiff, webp, bmp, ppm, jp2, avif), or train|val|test/class/*."""
 
     located: ClassVar = frozenset({"path"})
+    of_network: ClassVar = frozenset({"image_size", "channels"})
     name: Literal["imagefolder"] = "imagefolder"
     path: Path = Field(strict=False, description="The folder; relative to the spec's own folder.")
     image_size: int = Field(
@@ -247,6 +265,7 @@ class ImageFolderOptions(ImageOptions):
         "train, val and test folders of its own; they add up to 1.",
     )
     split_seed: int = Field(default=0, ge=0, description="Seed of the division by split.")
+    _binary: bool = PrivateAttr(default=False)  # of a network whose images are: its rule for files is used
 
     @field_validator("path")
     @classmethod
@@ -267,6 +286,18 @@ class ImageFolderOptions(ImageOptions):
 
     def resolved(self, folder: Path) -> Options:
         return self.model_copy(update={"path": (folder / self.path.expanduser()).resolve()})
+
+    def for_tests(self) -> Options:
+        """Return the options with all classes as test classes, unless they say how the folder is divided."""
+        return self if "split" in self.model_fields_set else self.model_copy(update={"split": UNDIVIDED})
+
+    def for_network(self, images: Any) -> Options:
+        """Return the options with the network's size and channels, so that each file is resized once."""
+        if images.height != images.width or images.channels not in (1, 3):
+            return self
+        options = self.model_copy(update={"image_size": images.height, "channels": images.channels})
+        options._binary = images.binary
+        return options
 
 
 class SinusoidOptions(Options):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import keras
@@ -15,12 +17,13 @@ from ..algorithms.build import build as build_learner
 from ..algorithms.programs import free_graphs
 from ..algorithms.workers import ALONE, Workers
 from ..datasets.errors import DataError, listed
+from ..datasets.images.source import ImageSource
 from ..datasets.sizes import sizes_in
 from ..datasets.tasks import Episode, EpisodeStream, Shape, Split, TaskSource
 from ..datasets.trials import Trials, TrialSource, TrialStream
 from .config.checks import shortages
 from .config.experiment import Experiment, Validation
-from .errors import RunError
+from .errors import RunError, warn_once
 from .runs.directory import RunDirectory
 from .system import gpus, signals
 
@@ -37,6 +40,17 @@ class Model(NamedTuple):
     source: Any  # a Source
     learner: Any  # a Learner, or a TrainedLearner if the algorithm is trained
     workers: Workers = ALONE  # the processes that train it together
+    tested: Any = None  # the source of the test's tasks, where the test is on another dataset
+
+    @property
+    def test_source(self) -> Any:
+        """Return the source of the test's tasks."""
+        return self.tested or self.source
+
+    @property
+    def content_digest(self) -> str:
+        """Return the digest of the data of training and test."""
+        return self.source.content_digest + (f" {self.tested.content_digest}" if self.tested else "")
 
     def training_stream(self) -> Stream:
         """Return the stream of training tasks."""
@@ -49,7 +63,7 @@ class Model(NamedTuple):
     def test_stream(self, split: Split = "test") -> Stream:
         """Return the stream of fixed test tasks, drawn from `split`."""
         test = self.experiment.test
-        return self.source.stream(split, shape_of(test), test.episode_seed)
+        return self.test_source.stream(split, shape_of(test), test.episode_seed)
 
 
 def build(experiment: Experiment, seed: int, only: Split | None = None, workers: Workers = ALONE) -> Model:
@@ -71,15 +85,18 @@ def build(experiment: Experiment, seed: int, only: Split | None = None, workers:
     if experiment.device == "gpu":
         gpus.require()
     deterministic(seed)
-    dtype = "float32" if experiment.precision == "bfloat16" else experiment.precision
     with signals.at_once():
-        if only and only in experiment.dataset.further_tests:
-            source: Any = datasets.build_test(experiment.dataset, only, dtype, original=experiment.network is None)
+        further = only in experiment.dataset.further_tests and experiment.test.dataset is None
+        if only and further:
+            source: Any = datasets.build_test(
+                experiment.dataset, only, _dtype(experiment), original=experiment.network is None
+            )
         else:
-            source = datasets.build(experiment.dataset, dtype)
-    _refuse_misfits(experiment, source)
+            source = datasets.build(experiment.dataset, _dtype(experiment))
+        _refuse_misfits(experiment, source)
+        tested = _tested_source(experiment, source, only or "test")
     if not experiment.kind.plays_trials:
-        _check_sizes(experiment, source, only)
+        _check_sizes(experiment, source, tested or source, only)
     train = experiment.train
     setup = Setup(
         experiment.algorithm,
@@ -93,7 +110,76 @@ def build(experiment: Experiment, seed: int, only: Split | None = None, workers:
         seed=seed,
         jit=experiment.compiles,
     )
-    return Model(experiment, seed, source, build_learner(setup, source), workers)
+    return Model(experiment, seed, source, build_learner(setup, source), workers, tested)
+
+
+def _dtype(experiment: Experiment) -> str:
+    """Return the dtype of the inputs."""
+    return "float32" if experiment.precision == "bfloat16" else experiment.precision
+
+
+def _tested_source(experiment: Experiment, source: Any, split: Split) -> Any:
+    """Return another source for the test, with the images that the network reads; None if the test has no other.
+
+    Warns of classes of the test that the training has too.
+
+    Raises:
+        RunError: one of the sources has no images, or the conversion must be chosen.
+        DataError: the data are missing or damaged, or have no such split.
+    """
+    if experiment.test.dataset is None:
+        return None
+    options = experiment.test.dataset
+    if isinstance(source, ImageSource):
+        options = options.for_network(source.preprocessing)
+    tested: Any = datasets.build(options, _dtype(experiment))
+    for each in (source, tested):
+        if not isinstance(each, ImageSource):
+            raise RunError(f"{each.name} has no images: only images can be tested on another dataset")
+    if split not in tested.pools:
+        raise DataError(f"{tested.name} has no {split} classes: choose another split, or another dataset")
+    if both := _shared_names(source, tested, split):
+        number, names = len(tested.pools[split].names), ", ".join(both[:3])
+        warn_once(
+            f"{len(both)} of the {number} {split} classes of {tested.name} are classes of the training, by their names "
+            f"({names}{', ...' if len(both) > 3 else ''}): accuracy on them is not few-shot accuracy"
+        )
+    try:
+        return tested.as_images_of(source, split, experiment.test.convert)
+    except DataError as error:
+        raise RunError(
+            f"{tested.name} for a network trained on {source.name}: {error}; test.convert (--convert) is invert to "
+            "exchange them, or as-is"
+        ) from None
+
+
+def _shared_names(source: ImageSource, tested: ImageSource, split: Split) -> list[str]:
+    """Return the names of tested classes that are training classes; those of folders without train/, val/, test/."""
+    own, others = (
+        {re.sub("^(train|val|test)/", "", name) for name in names}
+        for names in (source.pools["train"].names if "train" in source.pools else (), tested.pools[split].names)
+    )
+    return sorted(own & others)
+
+
+def refuse_other_tested_images(experiment: Experiment, split: Split, digest: str, row: Path) -> None:
+    """Raise RunError if the folder that a test was done on has other images now; other datasets cannot change.
+
+    Args:
+        experiment: the experiment with the test.
+        split: the split that was tested.
+        digest: the digest of the images in the row of the test.
+        row: the file of the row, for the message.
+    """
+    if experiment.test.dataset is None or not experiment.test.dataset.located:
+        return
+    source = datasets.build(experiment.dataset, _dtype(experiment))
+    tested = _tested_source(experiment, source, split)
+    if tested.content_digest[:16] != digest:
+        raise RunError(
+            f"{row} is of other images than {tested.name} has now (digest {digest}, these have "
+            f"{tested.content_digest[:16]}): restore them, or move this row away to test again"
+        )
 
 
 def deterministic(seed: int) -> None:
@@ -131,13 +217,13 @@ def _refuse_misfits(experiment: Experiment, source: Any) -> None:
         raise RunError(f"{algorithm} is a classifier, and {source.name} is regression: use maml or reptile")
 
 
-def _check_sizes(experiment: Experiment, source: TaskSource, only: Split | None) -> None:
+def _check_sizes(experiment: Experiment, source: TaskSource, tested: TaskSource, only: Split | None) -> None:
     """Raise DataError, with all of them, if splits hold too few classes or images."""
     if not experiment.kind.is_trained:
         only = only or "test"
-    sizes = sizes_in(source)
-    if problems := [f"{key} {message}" for key, message in shortages(experiment, sizes, only)] if sizes else []:
-        raise DataError(f"{source.name}: {'; '.join(problems)}")
+    sizes = sizes_in(source), sizes_in(tested)
+    if problems := [f"{key} {message}" for key, message in shortages(experiment, *sizes, only)]:
+        raise DataError(f"{(tested if only else source).name}: {'; '.join(problems)}")
     shapes: dict[Split, Shape] = {} if only else {"train": training_shape(experiment)}
     if not only and experiment.validation:
         shapes["val"] = validation_shape(experiment)
@@ -145,7 +231,7 @@ def _check_sizes(experiment: Experiment, source: TaskSource, only: Split | None)
     too_few = []
     for split, shape in shapes.items():
         try:
-            source.check(split, shape)
+            (tested if split == (only or "test") else source).check(split, shape)
         except DataError as error:
             too_few.append(str(error))
     if too_few:

@@ -181,7 +181,7 @@ def _significant_bits(image: ImageFile.ImageFile, data: bytes) -> int:
     return named if 0 < named < 16 else 16
 
 
-def read(path: Path, size: tuple[int, int], channels: int, bits: int | None = None) -> Decoded:
+def read(path: Path, size: tuple[int, int] | None, channels: int, bits: int | None = None) -> Decoded:
     """Read an image file and decode it, see `examine`."""
     try:
         data = path.read_bytes()

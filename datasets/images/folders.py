@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import DataError
-from ..options import ImageFolderOptions
+from ..options import UNDIVIDED, ImageFolderOptions
 from . import decode
 
 SPLITS = ("train", "val", "test")
@@ -120,6 +120,8 @@ def divided(options: ImageFolderOptions) -> tuple[dict[str, Classes], list[str]]
     classes, left_out = find(options.path)
     if "all" in classes:
         return divide(classes["all"], options.split, options.split_seed), left_out
+    if options.split == UNDIVIDED:  # of a folder that is tested: what it has in test/
+        return classes, left_out
     for option in ("split", "split_seed"):
         if getattr(options, option) != ImageFolderOptions.model_fields[option].default:
             raise DataError(
@@ -157,7 +159,8 @@ def cached_name(options: ImageFolderOptions, classes: Classes) -> str:
 def decoding(options: ImageFolderOptions) -> str:
     """Return all that decides the pixels of a file of the folder."""
     bits = f"/{options.bits}" if options.bits else ""
-    return f"{DECODER}/{options.path}/{options.image_size}/{options.channels}{bits}"
+    binary = "/binary" if options._binary else ""
+    return f"{DECODER}/{options.path}/{options.image_size}/{options.channels}{bits}{binary}"
 
 
 def _classes(folder: Path, prefix: str, left_out: _LeftOut) -> Classes:

@@ -125,6 +125,7 @@ def source(
     dtype: str,
     normalisation: str = "unit",
     in_memory: bool | Literal["auto"] = "auto",
+    ink: Ink | None = None,
 ) -> ImageSource:
     """Return the source of tasks.
 
@@ -134,6 +135,7 @@ def source(
         dtype: The dtype of the inputs.
         normalisation: unit, standard or imagenet; inverted: 1 minus the pixel.
         in_memory: See `ImageSource`.
+        ink: See `ImageSource`.
 
     Raises:
         DataError: See `stored`.
@@ -158,7 +160,9 @@ def source(
     elif normalisation == "standard":
         facts = prepared["train"].facts if members is None else None
         mean, std = (facts["mean"], facts["std"]) if facts else map(tuple, moments(pools["train"].images))
-    return ImageSource(layout.name, pools, mean=mean, std=std, in_memory=in_memory, content_digest=digest, dtype=dtype)
+    return ImageSource(
+        layout.name, pools, mean=mean, std=std, in_memory=in_memory, content_digest=digest, dtype=dtype, ink=ink
+    )
 
 
 def _chosen(whole: cache.Stored, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:

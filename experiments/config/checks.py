@@ -36,6 +36,7 @@ def problems(experiment: Experiment, partial: bool = False, with_data: bool = Fa
         _options("optimizer"),
         _checkpoint,
         _options("dataset"),
+        _elsewhere,
         _seeds,
         _published,
     ]
@@ -67,6 +68,25 @@ def _options(section: str) -> Check:
             yield from options.conflicts(experiment)
 
     return check
+
+
+def _elsewhere(experiment: Experiment) -> Iterator[Mistake]:
+    """Yield what is wrong with a test on another dataset than that of the training: both must have images."""
+    dataset = experiment.test.dataset
+    if dataset is None:
+        if experiment.test.convert is not None:
+            yield "test.convert", "has no effect without test.dataset"
+        return
+    for key, options in (("dataset", experiment.dataset), ("test.dataset", dataset)):
+        if options.has_images is False or options.regression or options.has_trials:
+            what = "are trials" if options.has_trials else "has no images"
+            yield "test.dataset", f"only images can be tested on another dataset, and {key} {options.name} {what}"
+            return
+    for option in sorted(dataset.of_network):
+        if dataset.is_changed(option):
+            yield f"test.dataset.{option}", "has no effect: the images become those that the network was trained on"
+    alone = experiment.model_copy(update={"dataset": dataset, "validation": None})
+    yield from ((f"test.{key}", message) for key, message in dataset.conflicts(alone))
 
 
 def _sections(experiment: Experiment) -> Iterator[Mistake]:
@@ -199,27 +219,34 @@ def too_small(experiment: Experiment) -> Iterator[Mistake]:
     """Yield the settings that ask for more classes or images than the dataset has, if it can be counted now."""
     if experiment.kind.plays_trials:
         return
-    try:
-        sizes = sizes_of(experiment.dataset)
-    except DataError as error:
-        yield "dataset.path", str(error)  # of a folder of images: other data have a form of their own
-    else:
-        yield from shortages(experiment, sizes) if sizes else ()
+    sizes: list[dict[str, Sizes]] = []
+    for key, dataset in (("dataset", experiment.dataset), ("test.dataset", experiment.tested)):
+        try:
+            sizes.append(sizes_of(dataset))
+        except DataError as error:
+            yield f"{key}.path", str(error)  # of a folder of images: other data have a form of their own
+            return
+    own, tested = sizes
+    yield from shortages(experiment, own, tested)
 
 
-def shortages(experiment: Experiment, sizes: Mapping[str, Sizes], only: str | None = None) -> Iterator[Mistake]:
+def shortages(
+    experiment: Experiment, sizes: Mapping[str, Sizes], tested: Mapping[str, Sizes], only: str | None = None
+) -> Iterator[Mistake]:
     """Yield the settings of training, validation and test that ask for more classes or images than there are.
 
     Args:
         experiment: a few-shot experiment. Where a setting is invalid and missing, that section is skipped.
-        sizes: the size of each split of its dataset.
+        sizes: the size of each split of its dataset; {} if they are not known.
+        tested: those of the dataset of its test.
         only: the split of a test without training.
     """
     if not experiment.kind.is_trained:
         only = only or "test"
     for section, split in {"test": only}.items() if only else SPLITS.items():
+        known = tested if section == "test" else sizes
         try:
-            yield from _shortage(experiment, section, split, sizes.get(split))
+            yield from _shortage(experiment, section, split, known.get(split)) if known else ()
         except AttributeError:  # of a setting that is missing
             continue
 
@@ -229,7 +256,8 @@ def _shortage(experiment: Experiment, section: str, split: str, size: Sizes | No
         return
     if size is None:
         way_out = "write `validation: null`, or add classes" if section == "validation" else "add classes"
-        yield section, f"the dataset has no {split} classes: {way_out}"
+        named = "test.dataset" if section == "test" and experiment.test.dataset else "the dataset"
+        yield section, f"{named} has no {split} classes: {way_out}"
         return
     way = _in_effect(experiment, section, "way")
     if size.classes is not None and way[0] > size.classes:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, Field, field_validator, model_validator
 
 from ...algorithms import ALGORITHMS, KINDS, Algorithm, Kind
 from ...algorithms.networks import NETWORKS
@@ -98,6 +99,22 @@ class Test(Options):
     episode_seed: int = Field(
         default=0, ge=0, lt=2**31, description="Seed of the validation and test tasks. Keep it equal to compare runs."
     )
+    dataset: DatasetOptions | None = Field(
+        default=None,
+        description="Another image dataset to test on; its images are converted to those of the training. Default: "
+        "the dataset of the training.",
+        examples=[{"name": "glyphs"}],
+    )
+    convert: Literal["as-is", "invert"] | None = Field(
+        default=None,
+        description="With test.dataset: exchange light and dark (invert) or do not (as-is). Default: by the polarity "
+        "of the ink, where it is known of both datasets or of neither.",
+    )
+
+    @field_validator("dataset")
+    @classmethod
+    def _for_tests(cls, dataset: Any) -> Any:
+        return dataset and dataset.for_tests()
 
     @model_validator(mode="before")
     @classmethod
@@ -201,6 +218,32 @@ class Experiment(Options):
         return "; ".join(f"{section} {package}" for section, package in used.items() if package)
 
     @property
+    def tested(self) -> Any:
+        """Return the options of the dataset that the test's tasks are drawn from."""
+        return self.test.dataset or self.dataset
+
+    @property
+    def elsewhere(self) -> str:
+        """Return a name of the other dataset of the test and its options, for a file name; "" without one."""
+        dataset, convert = self.test.dataset, self.test.convert
+        if dataset is None:
+            return ""
+        name = re.sub(r"[^\w.-]", "_", dataset.name)
+        if convert is None and not any(map(dataset.is_changed, type(dataset).model_fields)):
+            return name
+        return f"{name}-{_digest({**dataset.model_dump(mode='json'), 'convert': convert})[:8]}"
+
+    @property
+    def tested_values(self) -> dict[str, Any]:
+        """Return the options of the other dataset of the test, as plain data without places, with `convert`."""
+        if self.test.dataset is None:
+            return {}
+        dataset = self.test.dataset
+        silent = {"in_memory"} | dataset.located | dataset.of_network  # they change no task of this test
+        values = dataset.model_dump(mode="json", exclude_none=True, exclude=silent)
+        return values | ({"convert": self.test.convert} if self.test.convert else {})
+
+    @property
     def taken(self) -> tuple[str, ...]:
         """Return the options of the test that are those of the training, because the test says nothing of them.
 
@@ -221,6 +264,8 @@ class Experiment(Options):
             values["network"].pop("init", None)
         for key in self.dataset.located:
             values["dataset"].pop(key, None)
+        for key in self.tested.located:
+            values["test"].get("dataset", {}).pop(key, None)
         return values
 
     @property
@@ -254,6 +299,20 @@ class Experiment(Options):
     def former_digest(self) -> str:
         """Return the digest that older versions gave to the spec, in which the place of the data counted."""
         return _digest(self.model_dump(mode="json", exclude=NOT_IN_DIGEST, exclude_none=True))
+
+
+def settled(experiment: Experiment) -> Experiment:
+    """Return the experiment without a `test.dataset` that is the dataset of the training."""
+    test = experiment.test
+    if test.dataset is None or test.convert or _plain(test.dataset) != _plain(experiment.dataset):
+        return experiment
+    return experiment.model_copy(update={"test": test.model_copy(update={"dataset": None})})
+
+
+def _plain(dataset: Options) -> Options:
+    """Return the options of a dataset without those that have no effect where it is only tested."""
+    fields = type(dataset).model_fields
+    return dataset.model_copy(update={option: fields[option].default for option in dataset.of_network})
 
 
 def _digest(values: Mapping[str, Any]) -> str:

@@ -19,7 +19,7 @@ from ...algorithms.options import OptimizerOptions
 from ..errors import SpecError, suggest
 from .checks import problems
 from .document import Document, Dumper, Key, override_value, read
-from .experiment import CHOICES, Experiment, effective, section_model
+from .experiment import CHOICES, Experiment, effective, section_model, settled
 from .kinds import USE, refuse_other, shipped_specs, shipped_tables
 from .messages import mistakes, show
 
@@ -278,12 +278,17 @@ def _right_part(values: Mapping[str, Any], wrong: Collection[Key]) -> Experiment
 def _completed(experiment: Experiment, document: Document) -> Experiment:
     """Return the experiment with the values that a spec may leave open, as far as the valid part says them.
 
-    A relative path of the dataset or of the network begins at the folder of the file that gives it; a network's on the
+    A relative path of a dataset or of the network begins at the folder of the file that gives it; a network's on the
     command line, which names a run, at the current folder. Where the test says nothing, it takes what the training has.
     """
     there, changes = vars(experiment), {}
     with suppress(AttributeError, RuntimeError, ValueError, OSError):  # where its path is not valid, or is no path
         changes["dataset"] = experiment.dataset.resolved(document.folder_of(("dataset", "path")))
+    with suppress(AttributeError, RuntimeError, ValueError, OSError):
+        if (tested := experiment.test.dataset) is not None:
+            tested = tested.resolved(document.folder_of(("test", "dataset", "path")))
+            test = experiment.test.model_copy(update={"dataset": tested})
+            experiment = experiment.model_copy(update={"test": test})
     with suppress(AttributeError, RuntimeError, ValueError, OSError):
         typed = document.place(("network", "init")) == "command line"
         changes["network"] = experiment.network and experiment.network.resolved(
@@ -300,7 +305,8 @@ def _completed(experiment: Experiment, document: Document) -> Experiment:
 
 
 def _settled(experiment: Experiment) -> Experiment:
-    """Return the experiment with the last checkpoint as the tested one, if it has no validation."""
+    """Return the experiment with the last checkpoint as the tested one, if it has no validation; see also `settled`."""
+    experiment = settled(experiment)
     if experiment.validation is None:
         return experiment.model_copy(update={"test": experiment.test.model_copy(update={"checkpoint": "last"})})
     return experiment

@@ -12,6 +12,7 @@ from ...datasets.errors import counted
 from ..errors import suggest
 from .experiment import CHOICES, SECTIONS, Experiment, section_model
 
+OTHER = ("test", "dataset")  # the key of another dataset for the test
 EXPECTED = {
     "int_type": "a whole number",
     "int_from_float": "a whole number",
@@ -60,6 +61,8 @@ def mistakes(error: ValidationError, values: Mapping[str, Any]) -> Iterator[tupl
 
 def _key(location: tuple[str | int, ...], values: Mapping[str, Any]) -> tuple[str | int, ...]:
     """Return pydantic's location without the names of union members and of alternative types."""
+    if location[:2] == OTHER and len(location) > 2:
+        return OTHER[:1] + _key(location[1:], values["test"])
     key: list[str | int] = list(location)
     if len(key) > 1 and key[0] in CHOICES and key[1] in CHOICES[str(key[0])]:
         del key[1]
@@ -75,6 +78,8 @@ def _key(location: tuple[str | int, ...], values: Mapping[str, Any]) -> tuple[st
 
 
 def _message(detail: Any, key: tuple[str | int, ...], values: Mapping[str, Any]) -> str:
+    if key[:2] == OTHER:  # a section as `dataset` itself
+        key, values = key[1:], values["test"]
     kind, context, given = detail["type"], detail.get("ctx", {}), show(detail["input"])
     if kind == "extra_forbidden":
         return _unknown(key, values)

@@ -3,16 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from ...datasets import DATASETS
-from ..errors import SpecError
+from ..errors import SpecError, suggest
 from .checks import problems
-from .experiment import SHAPE, Experiment, effective
+from .experiment import SHAPE, Experiment, effective, settled
+from .kinds import shipped_specs
 from .load import load
 from .messages import mistakes
+
+
+def tested_dataset(given: str) -> dict[str, Any]:
+    """Return the section `test.dataset` as plain data.
+
+    Args:
+        given: the name of a dataset, which then has its default options; or a folder of images; or a spec, by its path
+            or the name of one that ships, whose dataset is taken.
+
+    Raises:
+        SpecError: it is none of them, or the spec has mistakes.
+    """
+    if given in DATASETS:
+        return {"name": given}
+    if Path(given).is_dir():
+        return {"name": "imagefolder", "path": str(Path(given).resolve())}
+    try:
+        dataset: Any = load(given).experiment.dataset
+    except SpecError as error:
+        if Path(given).exists() or given in shipped_specs():
+            raise
+        raise SpecError([f"--dataset {given}: {_expected(given)}"]) from error
+    return dataset.model_dump(mode="json", exclude=set(dataset.of_network))
+
+
+def _expected(given: str) -> str:
+    known = [*DATASETS, *shipped_specs()]
+    return f"expected a dataset, a folder of images or a spec; {suggest(given, known, 'see `metarun list`')}"
 
 
 def with_test(experiment: Experiment, changes: Mapping[str, Any]) -> Experiment:
@@ -20,23 +50,29 @@ def with_test(experiment: Experiment, changes: Mapping[str, Any]) -> Experiment:
 
     Args:
         experiment: the experiment, as it was trained.
-        changes: values of the section test that differ; protocol and inner_steps; split, if it is not test.
+        changes: values of the section test that differ; protocol and inner_steps; split, if it is not test. `dataset`
+            is plain data.
 
     Raises:
         SpecError: the trained model cannot be tested in this way.
     """
     values = effective(experiment)
     changes = dict(changes)
-    changes |= _fixed(experiment, changes.pop("split", "test"), changes)
+    if (split := changes.pop("split", "test")) not in ("test", "val", "train"):
+        changes |= _fixed(experiment, split, changes)
+        values["test"].pop("dataset", None)  # of the run's own test
+        values["test"].pop("convert", None)
     if (protocol := changes.pop("protocol", experiment.protocol)) is not None:
         values["protocol"] = protocol
     if (inner_steps := changes.pop("inner_steps", None)) is not None:
         if not hasattr(experiment.algorithm, "test_inner_steps"):
             raise SpecError([f"--inner-steps has no effect: {experiment.algorithm.name} has no inner loop"])
         values["algorithm"]["test_inner_steps"] = inner_steps
+    if "dataset" in changes:
+        values["test"].pop("convert", None)  # of the run's own test
     values["test"].update(changes)
     try:
-        result = Experiment.model_validate(values)
+        result = settled(Experiment.model_validate(values))
     except ValidationError as error:
         found = mistakes(error, values)
         raise SpecError([f"{'.'.join(map(str, key))}: {message}" for key, message in found]) from None
@@ -48,14 +84,14 @@ def with_test(experiment: Experiment, changes: Mapping[str, Any]) -> Experiment:
 
 
 def _fixed(experiment: Experiment, split: str, changes: Mapping[str, Any]) -> Mapping[str, int]:
-    """Return the settings of the test that a split fixes.
+    """Return the settings of the test that one of the dataset's further tests fixes.
 
     Raises:
         SpecError: there is no such split, it is no test of this training, or `changes` has other values.
     """
-    if split in ("test", "val", "train"):
-        return {}
     dataset = experiment.dataset
+    if "dataset" in changes:
+        raise SpecError([f"--split {split} is a test of the dataset of the training: leave --dataset out"])
     if split not in dataset.further_tests:
         of = [name for name, options in DATASETS.items() if split in options.further_tests]
         where = f"is a test of runs trained on {', '.join(of)}, and this one is trained on" if of else "is no split of"

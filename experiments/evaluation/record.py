@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from ..errors import RunError, warn
 from ..model import Model
 from ..runs import checkpoint
 from ..runs.directory import RunDirectory
-from ..runs.rows import Row, published_columns
+from ..runs.rows import ARROW, Row, published_columns
 from ..system import provenance
 from ..system.atomic import write_json_atomic
 from ..system.failures import OF_THE_DISK
@@ -74,7 +75,7 @@ def record(
     experiment, label = model.experiment, f"{model.experiment.name} seed {model.seed}"
     evaluation, partial = evaluation or test_of(model, split), None
     if model.workers.count == 1:
-        partial = PartialTest(files.partial, experiment, model.learner.variables, model.source.content_digest)
+        partial = PartialTest(files.partial, experiment, model.learner.variables, model.content_digest)
     measurement = evaluation.measure(f"{label} {split}", partial)
     if measurement.diverged:
         warn(
@@ -118,7 +119,7 @@ def row_of(model: Model, trained: Trained, evaluation: Evaluation, measurement: 
     columns: dict[str, Any] = {
         "experiment": experiment.name,
         "algorithm": experiment.algorithm.name,
-        "dataset": experiment.dataset.name,
+        "dataset": experiment.dataset.name + (f"{ARROW}{experiment.tested.name}" if model.tested else ""),
         "split": evaluation.stream.split,
         **evaluation.stream.columns,
         "protocol": experiment.protocol,
@@ -144,6 +145,8 @@ def row_of(model: Model, trained: Trained, evaluation: Evaluation, measurement: 
         "content_digest": model.source.content_digest[:16],
         "weights_digest": checkpoint.digest_of(learner.variables),
         "init": getattr(experiment.network, "init_digest", None) or "",
+        "test_options": json.dumps(tested, sort_keys=True) if (tested := experiment.tested_values) else "",
+        "test_content_digest": model.tested.content_digest[:16] if model.tested else "",
         "plugins": experiment.plugins,
         **published_columns(experiment.published),
     }

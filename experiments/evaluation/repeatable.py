@@ -59,9 +59,14 @@ def refuse_unrepeatable(model: Model, split: Split = "test") -> None:
     Raises:
         DataError: a task differs between equal draws, or from itself in another batch.
     """
-    if type(model.experiment.dataset) in BUILT_IN.values():
-        return
-    plays, stream = model.experiment.kind.plays_trials, model.test_stream(split)
+    if type(model.experiment.tested) not in BUILT_IN.values():
+        _refuse_unrepeatable(model, model.test_stream(split), split)
+    if model.tested and type(model.experiment.dataset) not in BUILT_IN.values():
+        _refuse_unrepeatable(model, model.training_stream(), "train")
+
+
+def _refuse_unrepeatable(model: Model, stream: Stream, split: Split) -> None:
+    plays = model.experiment.kind.plays_trials
     look = _played if plays else _drawn
     two = program(lambda number: look(stream, number, 2))
     first, again = (_arrays(two(task_number(0))) for _ in range(2))
@@ -73,7 +78,7 @@ def refuse_unrepeatable(model: Model, split: Split = "test") -> None:
     if difference:
         task = "trial" if plays else "task"
         raise DataError(
-            f"{model.source.name}: a {split} {task} was another one {when} ({difference}), so no result could be "
+            f"{stream.source.name}: a {split} {task} was another one {when} ({difference}), so no result could be "
             f"repeated or compared: {WAY_OUT[plays]}"
         )
 

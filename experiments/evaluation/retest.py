@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from ...datasets.tasks import Split
 from ..config.experiment import Experiment
 from ..errors import RunError
-from ..model import Model, build, refuse_other_images
+from ..model import Model, build, refuse_other_images, refuse_other_tested_images
 from ..runs import checkpoint
 from ..runs.directory import RunDirectory
 from ..runs.rows import Row, read_row
@@ -36,7 +36,8 @@ def evaluate(run: Path, split: Split, changes: Mapping[str, Any]) -> Evaluated:
     Args:
         run: folder of the run.
         split: the split whose classes are drawn.
-        changes: values that differ, of way, shot, query, episodes, episode_seed, inner_steps, protocol, checkpoint.
+        changes: values that differ, of way, shot, query, episodes, episode_seed, inner_steps, protocol, checkpoint,
+            dataset (plain data), convert.
 
     Raises:
         RunError: the run is not trained to its end.
@@ -45,10 +46,10 @@ def evaluate(run: Path, split: Split, changes: Mapping[str, Any]) -> Evaluated:
     directory, trained, _, experiment, path = retest(run, split, changes)
     own = path == directory.result
     if own and path.exists():
-        return Evaluated(read_row(path), path, True)
+        return _known(path, experiment, split)
     with directory.locked():
         if path.exists():
-            return Evaluated(read_row(path), path, True)
+            return _known(path, experiment, split)
         chosen = experiment.test.checkpoint if experiment.kind.is_trained else "last"
         if not own:  # the published number is that of the own test
             experiment = experiment.model_copy(update={"published": None})
@@ -61,6 +62,13 @@ def evaluate(run: Path, split: Split, changes: Mapping[str, Any]) -> Evaluated:
         if directory.finished:  # otherwise it says why the own test is missing
             directory.failure.unlink(missing_ok=True)  # of an earlier attempt
     return Evaluated(row, path, False)
+
+
+def _known(path: Path, experiment: Experiment, split: Split) -> Evaluated:
+    """Return a row that exists. Raises RunError if it is of other images than those that were asked for."""
+    row = read_row(path)
+    refuse_other_tested_images(experiment, split, row.test_content_digest, path)
+    return Evaluated(row, path, True)
 
 
 def restored(directory: RunDirectory, experiment: Experiment, seed: int, chosen: str, split: Split = "test") -> Model:

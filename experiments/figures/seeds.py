@@ -96,7 +96,7 @@ def seed_groups(runs: Sequence[FinishedRun]) -> list[SeedGroup]:
 
 def _spec_of(run: FinishedRun) -> Spec:
     """Return the spec of a run; the images tell runs apart if they are a folder of the user."""
-    dataset = DATASETS.get(run.row.dataset)
+    dataset = DATASETS.get(run.row.trained_on)
     return Spec(digest_of(run.directory, run.row), run.row.content_digest if dataset and dataset.located else "")
 
 

@@ -46,7 +46,7 @@ def figures(run: FinishedRun, kinds: Sequence[str], number: int) -> Iterator[tup
     model = restored(run.directory, experiment, run.row.seed, run.row.checkpoint)
     draws: dict[str, tuple[bool, Any]] = {
         "fits": (isinstance(model.source, SinusoidSource), fits),
-        "episode": (isinstance(model.source, ImageSource), episode),
+        "episode": (isinstance(model.test_source, ImageSource), episode),
         "embedding": (isinstance(model.learner, PrototypicalNetwork), embedding),
         "attention": (isinstance(model.learner, MatchingNetwork), attention),
     }
@@ -104,11 +104,12 @@ def episode(model: Model, number: int) -> Any:
     """Draw a test task: its images by class, and the predicted class of each query with its probability."""
     batch = _tasks(model, number)
     way, (shot, query) = model.experiment.test.way, (model.experiment.test.shot, model.experiment.test.query)
-    supports = model.source.pixels(batch.support_x[0]).reshape(way, shot, *model.source.input_shape)
-    queries = model.source.pixels(batch.query_x[0]).reshape(way, query, *model.source.input_shape)
+    source = model.test_source
+    supports = source.pixels(batch.support_x[0]).reshape(way, shot, *source.input_shape)
+    queries = source.pixels(batch.query_x[0]).reshape(way, query, *source.input_shape)
     chosen, confidence = (each.reshape(way, query) for each in _answers(model, batch))
     right = chosen == np.arange(way)[:, None]
-    names = [plain(name) for name in model.source.class_names("test", batch)[0]]
+    names = [plain(name) for name in source.class_names("test", batch)[0]]
     wide, high, gap = 1.15, 1.5, 0.4
     width, left, head = max(5.0, wide * (shot + query) + gap), 4.0, 1.2
     figure = pyplot.figure(figsize=(0.8 * (width + left), 0.8 * (high * way + head)))
@@ -116,7 +117,7 @@ def episode(model: Model, number: int) -> Any:
     axes.set(xlim=(-left, width), ylim=(-high * way, head))
     axes.axis("off")
     look: dict[str, Any] = {
-        "cmap": "gray_r" if model.experiment.dataset.has_ink else "gray",
+        "cmap": "gray_r" if source.preprocessing.ink == "light" else "gray",  # dark on white
         "vmin": 0,
         "vmax": 1,
         "interpolation": "nearest",

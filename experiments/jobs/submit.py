@@ -221,7 +221,8 @@ def devices_for(runs: int, clusters: Collection[Cluster], settings: Mapping[str,
 
 def refuse_missing_data(runs: Sequence[Run], folders_alone: bool = False) -> None:
     """Raise DataError if the data of a run are not on this machine, or only if its image folder cannot be used."""
-    for dataset in {run.experiment.dataset.model_dump_json(): run.experiment.dataset for run in runs}.values():
+    found = [dataset for run in runs for dataset in run.datasets]
+    for dataset in {each.model_dump_json(): each for each in found}.values():
         unread = unusable(dataset)
         if absent(dataset) and (unread or not folders_alone):
             raise DataError(f"before submitting: {needs(dataset)}")

@@ -16,10 +16,11 @@ from typing import Annotated, Any, Literal, TypeVar, get_args
 from pydantic import AfterValidator, BaseModel, Field, PrivateAttr, ValidationError
 from pydantic_core import PydanticCustomError
 
+from ...datasets import DATASETS
 from ...datasets.errors import counted
 from ...datasets.options import Options
 from ..config.document import Document, Key, read
-from ..config.experiment import Protocol, Published
+from ..config.experiment import DatasetOptions, Protocol, Published
 from ..config.kinds import USE, refuse_other, shipped_specs, shipped_tables
 from ..config.messages import nearest, plain_message, show
 from ..errors import SpecError, suggest
@@ -37,6 +38,8 @@ class Changes(Options):
     inner_steps: int | None = Field(default=None, ge=0, le=1000)
     protocol: Protocol | None = None
     checkpoint: Literal["best", "last"] | None = None
+    dataset: DatasetOptions | None = None
+    convert: Literal["as-is", "invert"] | None = None
 
 
 def _named(overrides: tuple[str, ...]) -> tuple[str, ...]:
@@ -68,7 +71,7 @@ class Cell(Options):
     @property
     def changes(self) -> dict[str, Any]:
         """Return the options of `evaluate` for this cell; none if the run's own test fills it."""
-        return self.test.model_dump(exclude_none=True)
+        return self.test.model_dump(mode="json", exclude_none=True)
 
 
 class Other(Options):
@@ -271,8 +274,13 @@ def _whole(document: Document, folder: Path) -> PaperTable:
 
 
 def _beside_the_file(table: PaperTable, folder: Path) -> PaperTable:
-    """Return the table with the paths of the specs in its folder."""
-    cells = (cell.model_copy(update={"spec": _beside(cell.spec, folder)}) for cell in table.cells)
+    """Return the table with the paths of the specs, and of the datasets of tests, in its folder."""
+    cells = []
+    for cell in table.cells:
+        test = cell.test
+        if test.dataset is not None:
+            test = test.model_copy(update={"dataset": test.dataset.resolved(folder)})
+        cells.append(cell.model_copy(update={"spec": _beside(cell.spec, folder), "test": test}))
     return table.model_copy(update={"cells": tuple(cells)})
 
 
@@ -345,7 +353,9 @@ def _message(detail: Any, kind: type[Options]) -> str:
 def _model_at(model: type[BaseModel], key: Sequence[str | int]) -> type[BaseModel]:
     """Return the model of the section at `key`, which may lead through lists."""
     for part in key:
-        if isinstance(part, str):
+        if part in DATASETS and part not in model.model_fields:  # the one of `dataset` that was chosen
+            model = DATASETS[str(part)]
+        elif isinstance(part, str):
             model = next(_models_in(model.model_fields[part].annotation))
     return model
 

@@ -11,7 +11,7 @@ from ...datasets.errors import DataError
 from ..config.experiment import Experiment
 from ..config.variants import with_test
 from ..errors import RunError
-from .plan import Planned, Stage, State, by_cell
+from .plan import Planned, Stage, State, by_cell, trainings
 
 Hours = Callable[[Experiment, bool], tuple[float, float]]
 
@@ -39,12 +39,13 @@ def listing(planned: Sequence[Planned], hours: Hours, alive: Collection[Path] = 
         ]
         state = ", ".join(f"{count} {each}" if len(seeds) > 1 else str(each) for each, count in Counter(states).items())
         todo = [one for one, each in zip(seeds, states, strict=True) if not each.is_blocked]
-        shared, data, shown = names[first.directory.path], needs(first.experiment.dataset), ""
+        datasets = trainings(seeds)[0].datasets
+        shared, data, shown = names[first.directory.path], "; ".join(map(needs, datasets)), ""
         models = [one for one in todo if shared == name and not one.directory.finished]
         tests = [one for one in todo if one.row_path != one.directory.result and not one.row_path.is_file()]
         if shared != name:
             state += f" (the model of {shared})"
-        if (models or tests) and absent(first.experiment.dataset):
+        if (models or tests) and any(map(absent, datasets)):
             unknown.append(name)
             shown = "?"
         elif models or tests:

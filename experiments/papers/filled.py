@@ -147,7 +147,7 @@ def _most_tested(rows: Sequence[Row]) -> list[bool]:
     """
     images = {row.content_digest for row in rows} - {""}
     only = images.pop() if len(images) == 1 else ""
-    tasks = [(row.episodes_digest, row.content_digest or only) for row in rows]
+    tasks = [(row.episodes_digest, row.content_digest or only, row.test_content_digest) for row in rows]
     chosen = Counter(tasks).most_common(1)[0][0] if tasks else None
     return [each == chosen for each in tasks]
 

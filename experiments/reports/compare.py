@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import math
 from collections.abc import Sequence
 from itertools import combinations
@@ -22,7 +23,8 @@ from .notes import note_on_few
 
 LEVEL = 0.05  # of the paired test
 
-APPEARANCE_OPTIONS = {"in_memory", "ink", "normalisation"}  # of a dataset: they change no task, only its images
+# of a dataset: they change no task, only its images
+APPEARANCE_OPTIONS = {"in_memory", "ink", "normalisation", "convert"}
 TASKS = ("split", "trial", "way", "shot", "query", "episodes")
 
 
@@ -31,7 +33,7 @@ class Compared(NamedTuple):
 
     path: Path  # of the row
     row: Row
-    dataset: dict[str, Any]  # the section of the spec
+    dataset: dict[str, Any]  # the section of the spec, of the dataset that was tested
     values: np.ndarray  # [E] the main metric; accuracies in percent
 
 
@@ -84,8 +86,11 @@ def with_episodes(path: Path) -> Compared:
     if row.metric == "accuracy":
         values = 100 * _as_counted(values, row)
     dataset = spec_of(directory).dataset
-    fixed = {"name"} if dataset.further_tests.get(row.split) else None  # whatever the options, the tasks are the same
-    options = dataset.model_dump(mode="json", include=fixed, exclude=APPEARANCE_OPTIONS)
+    if row.test_options:
+        options = {key: value for key, value in json.loads(row.test_options).items() if key not in APPEARANCE_OPTIONS}
+    else:  # of a further test the tasks are the same whatever the options
+        fixed = {"name"} if dataset.further_tests.get(row.split) else None
+        options = dataset.model_dump(mode="json", include=fixed, exclude=APPEARANCE_OPTIONS, exclude_none=True)
     return Compared(result, row, options, values)
 
 
@@ -124,7 +129,7 @@ def difference_of_tasks(one: Compared, other: Compared) -> str | None:
         return f"one is measured by {one.row.metric}, the other by {other.row.metric}"
     for name in sorted(one.dataset.keys() | other.dataset.keys()):
         mine, theirs = one.dataset.get(name), other.dataset.get(name)
-        moved = name == "path" and one.row.content_digest and other.row.content_digest  # these tell images apart
+        moved = name == "path" and one.row.tested_content and other.row.tested_content  # these tell images apart
         if mine != theirs and not moved:
             return f"dataset.{name} is {mine} and {theirs}"
     for name in TASKS:
@@ -133,9 +138,9 @@ def difference_of_tasks(one: Compared, other: Compared) -> str | None:
             return f"{name} is {mine} and {theirs}"
     if one.row.episodes_digest != other.row.episodes_digest:
         return f"the episodes differ (digests {one.row.episodes_digest} and {other.row.episodes_digest})"
-    images = {one.row.content_digest, other.row.content_digest} - {""}  # of older versions, which did not note it
+    images = {one.row.tested_content, other.row.tested_content} - {""}  # of older versions, which did not note it
     if len(images) > 1:
-        return f"the images differ (digests {one.row.content_digest} and {other.row.content_digest})"
+        return f"the images differ (digests {one.row.tested_content} and {other.row.tested_content})"
     mine, theirs = (code_of(each.row.plugins).get("dataset") for each in (one, other))
     if mine and theirs and mine[-1] != theirs[-1]:
         return f"the code of the dataset differs ({' '.join(mine)} and {' '.join(theirs)})"

@@ -8,6 +8,7 @@ means.
 
 from __future__ import annotations
 
+import json
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 GROUPED = (
     "experiment", "algorithm", "dataset", "split", "way", "shot", "query", "trial", "protocol", "metric", "checkpoint",
     "train_steps", "inner_steps", "tuned", "episodes", "episodes_digest", "spec_digest",
-    "content_digest",
+    "content_digest", "test_options", "test_content_digest",
 )  # fmt: skip
 OF_RUNS = {"run": "string", "validation": "Float64", "validation_step": "Int64"}  # columns that results.csv lacks
 # all that was measured
@@ -47,6 +48,8 @@ HIDDEN = {  # unless lines would look alike without
     "checkpoint": "checkpoint",
     "tasks": "episodes_digest",
     "images": "content_digest",
+    "tested images": "test_content_digest",
+    "test options": "test_options",
 }
 DETAILS = {"steps": "train_steps", "inner": "inner_steps", "tuned": "tuned", "episodes": "episodes"}  # hidden in latex
 HEADINGS = HIDDEN | DETAILS | {
@@ -260,9 +263,9 @@ def _cells(lines: DataFrame, form: str) -> DataFrame:
         [
             {
                 "experiment": line["experiment"],
-                **{heading: str(line[column] or "")[:8] for heading, column in HIDDEN.items()},
+                **{heading: _short(column, str(line[column] or "")) for heading, column in HIDDEN.items()},
                 "algorithm": line["algorithm"],
-                "dataset": line["dataset"] if line["split"] == "test" else f"{line['dataset']} ({line['split']})",
+                "dataset": line["dataset"] + _beside(line),
                 "way": str(line["way"] or ""),
                 "shot": str(line["shot"] or ""),
                 "trial": line["trial"] or "",
@@ -284,6 +287,20 @@ def _cells(lines: DataFrame, form: str) -> DataFrame:
         ],
         dtype=object,
     )
+
+
+def _beside(line: dict[str, Any]) -> str:
+    """Return what is unusual in the images of a test: another split than test, light and dark as the user said."""
+    convert = json.loads(line["test_options"] or "{}").get("convert")
+    unusual = [each for each in (line["split"], convert) if each not in ("test", None)]
+    return f" ({', '.join(unusual)})" if unusual else ""
+
+
+def _short(column: str, text: str) -> str:
+    """Return the beginning of a digest; options of a dataset as a whole, without its name."""
+    if column != "test_options" or not text:
+        return text[:8]
+    return " ".join(f"{key}={text_of(value)}" for key, value in json.loads(text).items() if key != "name")
 
 
 def _without_needless(cells: DataFrame, lines: DataFrame, form: str) -> DataFrame:

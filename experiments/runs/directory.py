@@ -211,4 +211,5 @@ def _name(experiment: Experiment, split: str) -> str:
     protocol = f"-{experiment.protocol}" if experiment.protocol else ""
     few_shot = f"-{test.way}way-{test.shot}shot-{test.query}query{protocol}"
     tasks = "" if experiment.kind.plays_trials else few_shot
-    return f"{split}{tasks}-{test.checkpoint}{inner}-{test.episodes}episodes-seed{test.episode_seed}"
+    elsewhere = f"-on-{experiment.elsewhere}" if experiment.elsewhere else ""
+    return f"{split}{elsewhere}{tasks}-{test.checkpoint}{inner}-{test.episodes}episodes-seed{test.episode_seed}"

@@ -25,6 +25,7 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+ARROW = " -> "  # between the datasets of training and test, where they differ
 Measured = Annotated[float | None, BeforeValidator(_finite)]  # None where it is not finite
 
 
@@ -38,7 +39,7 @@ class Row(BaseModel):
 
     experiment: str
     algorithm: str
-    dataset: str
+    dataset: str  # of the training and the test, or TRAINING -> TEST where the test is on another dataset
     split: str
     way: int | None = None  # of trials: None
     shot: int | None = None
@@ -71,10 +72,22 @@ class Row(BaseModel):
     content_digest: str = ""  # of images that the spec does not pin: a folder, a copy of miniImageNet
     weights_digest: str = ""  # of the tested checkpoint; "" where there is none, and in rows of older versions
     init: str = ""  # weights_digest of the run whose weights the training started from
+    test_options: str = ""  # of a test on another dataset: its options, JSON; `dataset` is then "glyphs -> omniglot"
+    test_content_digest: str = ""  # of the images of that dataset, as content_digest
     plugins: str = ""  # other packages whose code was run: section, name, version, digest of the source
     published: float | None = None
     published_ci95: float | None = None
     published_source: str | None = None
+
+    @property
+    def trained_on(self) -> str:
+        """Return the name of the dataset of the training."""
+        return self.dataset.partition(ARROW)[0]
+
+    @property
+    def tested_content(self) -> str:
+        """Return the digest of the images that were tested."""
+        return self.test_content_digest if self.test_options else self.content_digest
 
     def as_json(self) -> dict[str, Any]:
         """Return the content of result.json."""

@@ -56,6 +56,13 @@ class Run:
             for test in self.tests
         )
 
+    @property
+    def datasets(self) -> list[Any]:
+        """Return the options of the datasets of its training and of all its tests."""
+        tests = [self.experiment, *(with_test(self.experiment, test) for test in self.tests)]
+        found = [self.experiment.dataset, *(test.tested for test in tests)]
+        return list({options.model_dump_json(): options for options in found}.values())
+
     def write_spec(self) -> None:
         """Write the resolved spec of this one seed to spec.yaml, unless it is there already."""
         text = resolved_yaml(self.experiment.model_copy(update={"seeds": (self.seed,), "cluster": None}))
@@ -217,7 +224,7 @@ def digest_of(directory: RunDirectory, row: Row) -> str:
         directory: the folder of the run.
         row: its row, or that of another test of it.
     """
-    if not (row.content_digest and row.dataset in DATASETS and DATASETS[row.dataset].located):
+    if not (row.content_digest and row.trained_on in DATASETS and DATASETS[row.trained_on].located):
         return row.spec_digest
     spec = readable_spec(directory)
     return spec.digest if spec and former_digest(directory.spec, spec) == row.spec_digest else row.spec_digest

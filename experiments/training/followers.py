@@ -56,7 +56,7 @@ def start_together(model: Model, step: int = 0) -> int:
         RunError: the workers do not all have the same spec, seed, version and data.
     """
     workers = model.workers
-    work = f"{model.experiment.digest} {model.seed} {model.source.content_digest} {version('metarun')}"
+    work = f"{model.experiment.digest} {model.seed} {model.content_digest} {version('metarun')}"
     work += model.experiment.plugins
     number = zlib.crc32(work.encode())
     if workers.agree(number) != number:
