@@ -18,9 +18,6 @@ if TYPE_CHECKING:
     name="evaluate",
     epilog=examples(
         "evaluate runs/omniglot-maml/seed-0 --shot 5 --episodes 1000",
-        "evaluate runs/omniglot-maml/seed-0 --split val --checkpoint last",
-        "evaluate runs/lake2015-protonet/seed-0 --split lake-one-shot",
-        "evaluate runs/omniglot-maml/seed-0 --dataset glyphs",
         "evaluate runs/omniglot-maml/seed-0 --dataset drawings/ --convert invert",
     ),
 )
@@ -66,13 +63,13 @@ def command(run: Path, split: Split, dataset: str | None, **changes: int | str |
 
     Options that are left out have the values of the run's spec. Adds a row in RUN/evaluations, never overwrites one.
     """
-    from ..experiments.config.variants import tested_dataset
+    from ..experiments.config.variants import dataset_named
     from ..experiments.runs.trained import retest
     from ..experiments.system.startup import import_tensorflow
 
     asked: dict[str, Any] = {name: value for name, value in changes.items() if value is not None}
     if dataset is not None:
-        asked["dataset"] = tested_dataset(dataset)
+        asked["dataset"] = dataset_named(dataset)
     retest(run, split, asked)  # raises before the seconds that TensorFlow takes to import
     import_tensorflow()
     from ..experiments.evaluation.errors_by_group import errors_path, told

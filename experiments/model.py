@@ -124,8 +124,8 @@ def _tested_source(experiment: Experiment, source: Any, split: Split) -> Any:
     Warns of classes of the test that the training has too.
 
     Raises:
-        RunError: one of the sources has no images, or the conversion must be chosen.
-        DataError: the data are missing or damaged, or have no such split.
+        RunError: one of the sources has no images.
+        DataError: the data are missing or damaged, have no such split, or the conversion must be chosen.
     """
     if experiment.test.dataset is None:
         return None
@@ -144,13 +144,7 @@ def _tested_source(experiment: Experiment, source: Any, split: Split) -> Any:
             f"{len(both)} of the {number} {split} classes of {tested.name} are classes of the training, by their names "
             f"({names}{', ...' if len(both) > 3 else ''}): accuracy on them is not few-shot accuracy"
         )
-    try:
-        return tested.as_images_of(source, split, experiment.test.convert)
-    except DataError as error:
-        raise RunError(
-            f"{tested.name} for a network trained on {source.name}: {error}; test.convert (--convert) is invert to "
-            "exchange them, or as-is"
-        ) from None
+    return tested.as_images_of(source, split, experiment.test.convert)
 
 
 def _shared_names(source: ImageSource, tested: ImageSource, split: Split) -> list[str]:

@@ -1,9 +1,9 @@
-"""What a network's images are, and how images of another origin become such images. TensorFlow only in `as_input`.
+"""The images that a network reads, and how others become such images. TensorFlow is imported by `as_input` alone.
 
 The rule, in this order:
 1. Channels: grey becomes RGB by repetition, RGB becomes grey by Pillow's luma (0.299 R + 0.587 G + 0.114 B).
-2. Size: Pillow's Lanczos, as user's images are read; height and width need not keep their ratio. Where the network has
-   binary images, an image that is binary already is resized by nearest neighbour, as Omniglot itself.
+2. Size: Pillow's Lanczos, as the images of users are read; height and width need not keep their ratio. Where the
+   network has binary images, an image that is binary already is resized by nearest neighbour, as Omniglot itself.
 3. Binary: where the network has binary images, values from 128 on become 255, the others 0.
 4. Polarity: light and dark are exchanged (255 - x) if both have ink, one light on dark and the other dark on light.
 5. Values: (x / 255 - mean) / std with the mean and std of the training. Reptile's Omniglot, ink 0, is such a
@@ -114,21 +114,21 @@ def conversion(given: Preprocessing, wanted: Preprocessing, convert: Convert | N
 
     Raises:
         DataError: One of them has ink and of the other it is not known, so `convert` must say it; or the channels
-            cannot be converted. The message begins with what the images have.
+            cannot be converted. The message goes on after the name of the images.
     """
     if given.shape != wanted.shape and (not {given.channels, wanted.channels} <= {1, 3}):
-        raise DataError(f"images of shape {given.shape} cannot become images of shape {wanted.shape}")
+        raise DataError(f"has images {given.shape}, which cannot become those of the network, {wanted.shape}")
     if convert is None and (given.ink is None) != (wanted.ink is None):
         raise DataError(
-            f"images of {_polarity(given)} and a network for images of {_polarity(wanted)}: it cannot be decided "
-            "whether light and dark must be exchanged"
+            f"has {_polarity(given)}, and the network was trained on {_polarity(wanted)}: set test.convert (--convert) "
+            "to invert, which exchanges light and dark, or to as-is"
         )
     return Conversion(given, wanted, convert == "invert" or convert is None and given.ink != wanted.ink)
 
 
 def _polarity(images: Preprocessing) -> str:
     known = {"light": "light ink on dark", "dark": "dark ink on light"}
-    return known[images.ink] if images.ink else "no known ink (photographs, or a folder)"
+    return known[images.ink] if images.ink else "images whose ink is not known, or none"
 
 
 def converted(image: np.ndarray, wanted: Preprocessing, invert: bool = False) -> np.ndarray:

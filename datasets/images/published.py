@@ -24,6 +24,7 @@ from .layout import WHOLE, Layout
 
 if TYPE_CHECKING:
     from ..tasks import Split
+    from .preprocessing import Ink
     from .source import ImageSource
 
 SPLITS: tuple[Split, ...] = ("train", "val", "test")

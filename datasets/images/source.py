@@ -232,7 +232,10 @@ class ImageSource(TaskSource):
             DataError: The conversion cannot be decided, or does not exist, see `preprocessing.conversion`.
         """
         pool, wanted = self.pools[split], network.preprocessing
-        way = conversion(self.preprocessing, wanted, convert)
+        try:
+            way = conversion(self.preprocessing, wanted, convert)
+        except DataError as error:
+            raise DataError(f"{self.name} {error}") from None
         images: Any = ConvertedImages(pool.images, way) if way.changes_pixels else pool.images
         small = self.in_memory and (not way.changes_pixels or images.nbytes <= CONVERTED_BYTES)
         return ImageSource(

@@ -218,6 +218,12 @@ class Experiment(Options):
         return "; ".join(f"{section} {package}" for section, package in used.items() if package)
 
     @property
+    def test_plugins(self) -> str:
+        """Return `plugins` with the package of the other dataset of the test."""
+        package = package_of(self.test.dataset) if self.test.dataset else ""
+        return "; ".join(filter(None, [self.plugins, package and f"test-dataset {package}"]))
+
+    @property
     def tested(self) -> Any:
         """Return the options of the dataset that the test's tasks are drawn from."""
         return self.test.dataset or self.dataset

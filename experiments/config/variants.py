@@ -17,7 +17,7 @@ from .load import load
 from .messages import mistakes
 
 
-def tested_dataset(given: str) -> dict[str, Any]:
+def dataset_named(given: str) -> dict[str, Any]:
     """Return the section `test.dataset` as plain data.
 
     Args:
@@ -28,6 +28,10 @@ def tested_dataset(given: str) -> dict[str, Any]:
         SpecError: it is none of them, or the spec has mistakes.
     """
     if given in DATASETS:
+        fields = DATASETS[given].model_fields
+        if needed := [option for option, field in fields.items() if field.is_required()]:
+            way_out = "give the folder itself" if needed == ["path"] else "give a spec that has it"
+            raise SpecError([f"--dataset {given} lacks its {', '.join(needed)}: {way_out}"])
         return {"name": given}
     if Path(given).is_dir():
         return {"name": "imagefolder", "path": str(Path(given).resolve())}

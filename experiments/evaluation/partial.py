@@ -27,7 +27,7 @@ class PartialTest:
             variables: the weights that are tested.
             content_digest: digest of the data.
         """
-        digest = hashlib.sha256(f"{experiment.digest} {content_digest}{experiment.plugins}".encode())
+        digest = hashlib.sha256(f"{experiment.digest} {content_digest}{experiment.test_plugins}".encode())
         for variable in variables:
             digest.update(variable.numpy().tobytes())
         self.path, self.digest, self._saved = path, digest.hexdigest(), 0

@@ -147,7 +147,7 @@ def row_of(model: Model, trained: Trained, evaluation: Evaluation, measurement: 
         "init": getattr(experiment.network, "init_digest", None) or "",
         "test_options": json.dumps(tested, sort_keys=True) if (tested := experiment.tested_values) else "",
         "test_content_digest": model.tested.content_digest[:16] if model.tested else "",
-        "plugins": experiment.plugins,
+        "plugins": experiment.test_plugins,
         **published_columns(experiment.published),
     }
     return Row(**columns)

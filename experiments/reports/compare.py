@@ -141,7 +141,9 @@ def difference_of_tasks(one: Compared, other: Compared) -> str | None:
     images = {one.row.tested_content, other.row.tested_content} - {""}  # of older versions, which did not note it
     if len(images) > 1:
         return f"the images differ (digests {one.row.tested_content} and {other.row.tested_content})"
-    mine, theirs = (code_of(each.row.plugins).get("dataset") for each in (one, other))
+    mine, theirs = (
+        code_of(each.row.plugins).get("test-dataset" if each.row.test_options else "dataset") for each in (one, other)
+    )
     if mine and theirs and mine[-1] != theirs[-1]:
         return f"the code of the dataset differs ({' '.join(mine)} and {' '.join(theirs)})"
     return None

@@ -300,7 +300,8 @@ def _short(column: str, text: str) -> str:
     """Return the beginning of a digest; options of a dataset as a whole, without its name."""
     if column != "test_options" or not text:
         return text[:8]
-    return " ".join(f"{key}={text_of(value)}" for key, value in json.loads(text).items() if key != "name")
+    options = {key: value for key, value in json.loads(text).items() if key != "name"}
+    return " ".join(f"{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in options.items())
 
 
 def _without_needless(cells: DataFrame, lines: DataFrame, form: str) -> DataFrame:

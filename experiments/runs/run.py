@@ -244,11 +244,11 @@ def refuse_other_code(plugins: str, experiment: Experiment, directory: RunDirect
     A version alone is no other code.
 
     Args:
-        plugins: `Experiment.plugins` as the run has it, or "" of a run of an older metarun.
+        plugins: `Experiment.plugins` or `test_plugins` as the run has it, or "" of a run of an older metarun.
         experiment: the experiment, with the packages as they are installed now.
         directory: the folder of the run, for the message.
     """
-    before, now = code_of(plugins), code_of(experiment.plugins)
+    before, now = code_of(plugins), code_of(experiment.test_plugins)
     if changed := [section for section in before if section in now and before[section][-1] != now[section][-1]]:
         former, current = (" ".join(code[changed[0]]) for code in (before, now))
         raise RunError(

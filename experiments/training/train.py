@@ -12,7 +12,7 @@ from ...algorithms.workers import ALONE, Workers
 from ..errors import InUse, warn
 from ..evaluation.independence import refuse_dependent
 from ..evaluation.repeatable import refuse_unrepeatable
-from ..model import Model, build
+from ..model import Model, build, refuse_other_tested_images
 from ..runs.continuation import continue_shorter_run, label_checkpoints
 from ..runs.rows import Row, published_columns, read_row
 from ..runs.run import Run, keep_validation
@@ -54,6 +54,8 @@ def train(run: Run, fresh: bool = False, workers: Workers = ALONE) -> Row:
         run.refuse_another_spec()
         if not run.is_moved:  # those that are were compared now
             run.refuse_other_data()
+        tested = read_row(directory.result).test_content_digest
+        refuse_other_tested_images(run.experiment, "test", tested, directory.result)
         row, current = finished_row(run)
         if current == row:  # nothing that must be written, so another process or user may hold the folder
             with suppress(InUse, OSError):

@@ -1,4 +1,4 @@
-"""What a network's images are, and how images of another origin become such images."""
+"""Images of other datasets, and files of users, become the images that a network reads."""
 
 import io
 import zipfile
@@ -58,13 +58,13 @@ class TestConversion:
 
     @pytest.mark.parametrize(("given", "wanted"), [(RGB, LIGHT), (DARK, RGB), (GREY, BINARY)])
     def test_a_polarity_that_is_known_on_one_side_alone_is_refused(self, given, wanted):
-        with pytest.raises(DataError, match="cannot be decided whether light and dark must be exchanged"):
+        with pytest.raises(DataError, match=r"set test.convert \(--convert\) to invert"):
             conversion(given, wanted)
 
     def test_other_numbers_of_channels_are_refused_unless_nothing_changes(self):
         four = RGB.model_copy(update={"channels": 4})
         assert not conversion(four, four).changes_pixels
-        with pytest.raises(DataError, match="cannot become images of shape"):
+        with pytest.raises(DataError, match="cannot become those of the network"):
             conversion(four, RGB)
 
     def test_it_says_what_it_changes(self):
