@@ -1,4 +1,4 @@
-"""A test on another dataset than that of the training: what a spec, `evaluate` and a table may say, and what it decides."""
+"""A test on another dataset than that of the training: what a spec, `evaluate` and a table may say, and its digests."""
 
 from pathlib import Path
 
@@ -24,7 +24,8 @@ TABLE = """\
 title: Elsewhere
 cells:
   - {name: own, column: c, method: m, spec: here.yaml}
-  - {name: other, column: c, method: m, spec: here.yaml, test: {dataset: {name: imagefolder, path: drawings}, convert: as-is}}
+  - {name: other, column: c, method: m, spec: here.yaml,
+     test: {dataset: {name: imagefolder, path: drawings}, convert: as-is}}
 """
 
 
@@ -171,5 +172,5 @@ class TestTables:
     )
     def test_mistakes_have_their_line(self, spec, tmp_path, was, now, message):
         (tmp_path / "table.yaml").write_text(TABLE.replace(was, now))
-        with pytest.raises(SpecError, match=f"table.yaml:4: .*{message}"):
+        with pytest.raises(SpecError, match=f"table.yaml:[45]: .*{message}"):
             load_table(str(tmp_path / "table.yaml"))
