@@ -78,7 +78,7 @@ class Preprocessing(BaseModel):
 
 
 class Conversion(NamedTuple):
-    """How images of one dataset become those of another."""
+    """The way from images of one dataset to those of another."""
 
     given: Preprocessing
     wanted: Preprocessing
