@@ -69,17 +69,36 @@ def build(options: ImageFolderOptions, dtype: str = "float32") -> ImageSource:
             images = stored.images[rows : rows + counts.sum()]  # of the memory map, not a copy
             pools[split] = ClassPool(images, counts, stored.names[classes : classes + own])
             classes, rows = classes + own, rows + len(images)
+    content = _digest_of_files(name, stored, everything) if options._tested else stored.digest
     division = repr([(split, pool.names, pool.counts.tolist()) for split, pool in pools.items()])
     return ImageSource(
         f"imagefolder {options.path}",
         pools,
         in_memory=options.in_memory,
         former_digest=stored.digest,
-        content_digest=hashlib.sha256(os.fsencode(stored.digest + division)).hexdigest(),
+        content_digest=hashlib.sha256(os.fsencode(content + division)).hexdigest(),
         dtype=dtype,
         bits=options.bits,
         binary=options._binary,
     )
+
+
+def _digest_of_files(name: str, stored: cache.Stored, classes: Classes) -> str:
+    """Return a digest of the bytes of all files, which is noted in the cache.
+
+    Networks read a folder that they are tested on in several sizes; its content is the same.
+    """
+    if known := stored.facts.get("bytes"):
+        return known
+    digest = hashlib.sha256()
+    for _, paths in classes:
+        for path in paths:
+            try:
+                digest.update(hashlib.sha256(path.read_bytes()).digest())
+            except OSError as error:
+                raise DataError(f"{path} cannot be read: {error.strerror}") from None
+    cache.note(name, bytes=digest.hexdigest())
+    return digest.hexdigest()
 
 
 def _discard_unfinished(options: ImageFolderOptions) -> None:

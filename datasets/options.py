@@ -266,6 +266,7 @@ class ImageFolderOptions(ImageOptions):
     )
     split_seed: int = Field(default=0, ge=0, description="Seed of the division by split.")
     _binary: bool = PrivateAttr(default=False)  # of a network whose images are: its rule for files is used
+    _tested: bool = PrivateAttr(default=False)  # the content is that of the files, whatever network reads them
 
     @field_validator("path")
     @classmethod
@@ -293,10 +294,9 @@ class ImageFolderOptions(ImageOptions):
 
     def for_network(self, images: Any) -> Options:
         """Return the options with the network's size and channels, so that each file is resized once."""
-        if images.height != images.width or images.channels not in (1, 3):
-            return self
-        options = self.model_copy(update={"image_size": images.height, "channels": images.channels})
-        options._binary = images.binary
+        fits = images.height == images.width and images.channels in (1, 3)
+        options = self.model_copy(update={"image_size": images.height, "channels": images.channels} if fits else {})
+        options._binary, options._tested = fits and images.binary, True
         return options
 
 

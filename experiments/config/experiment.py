@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
 
-from pydantic import BaseModel, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, Field, model_validator
 
 from ...algorithms import ALGORITHMS, KINDS, Algorithm, Kind
 from ...algorithms.networks import NETWORKS
@@ -30,6 +30,9 @@ NOT_IN_DIGEST = {"name", "description", "seeds", "published", "cluster", "device
 # keys of a section that a validation takes from the test where it says nothing, and a test from the training
 SHAPE = ("way", "shot", "query")
 Protocol = Literal["transductive", "inductive"]
+OtherDataset = Annotated[  # of a test; "Dataset | None" with what a folder means there
+    DatasetOptions | None, AfterValidator(lambda dataset: dataset and dataset.for_tests())
+]
 
 
 def _or_null(schema: dict[str, Any]) -> None:
@@ -99,7 +102,7 @@ class Test(Options):
     episode_seed: int = Field(
         default=0, ge=0, lt=2**31, description="Seed of the validation and test tasks. Keep it equal to compare runs."
     )
-    dataset: DatasetOptions | None = Field(
+    dataset: OtherDataset = Field(
         default=None,
         description="Another image dataset to test on; its images are converted to those of the training. Default: "
         "the dataset of the training.",
@@ -110,11 +113,6 @@ class Test(Options):
         description="With test.dataset: exchange light and dark (invert) or do not (as-is). Default: by the polarity "
         "of the ink, where it is known of both datasets or of neither.",
     )
-
-    @field_validator("dataset")
-    @classmethod
-    def _for_tests(cls, dataset: Any) -> Any:
-        return dataset and dataset.for_tests()
 
     @model_validator(mode="before")
     @classmethod

@@ -20,7 +20,7 @@ from ...datasets import DATASETS
 from ...datasets.errors import counted
 from ...datasets.options import Options
 from ..config.document import Document, Key, read
-from ..config.experiment import DatasetOptions, Protocol, Published
+from ..config.experiment import OtherDataset, Protocol, Published
 from ..config.kinds import USE, refuse_other, shipped_specs, shipped_tables
 from ..config.messages import nearest, plain_message, show
 from ..errors import SpecError, suggest
@@ -38,7 +38,7 @@ class Changes(Options):
     inner_steps: int | None = Field(default=None, ge=0, le=1000)
     protocol: Protocol | None = None
     checkpoint: Literal["best", "last"] | None = None
-    dataset: DatasetOptions | None = None
+    dataset: OtherDataset = None
     convert: Literal["as-is", "invert"] | None = None
 
 

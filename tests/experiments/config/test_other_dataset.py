@@ -161,6 +161,8 @@ class TestTables:
         assert own.changes == {} and other.changes["dataset"]["path"] == str(tmp_path / "drawings")
         tested = with_test(load(spec).experiment, other.changes)
         assert tested.test.dataset.path == tmp_path / "drawings" and tested.test.convert == "as-is"
+        asked = {"dataset": {"name": "imagefolder", "path": str(tmp_path / "drawings")}, "convert": "as-is"}
+        assert tested == with_test(load(spec).experiment, asked)  # as `evaluate` does: the folder is not divided
 
     @pytest.mark.parametrize(
         ("was", "now", "message"),

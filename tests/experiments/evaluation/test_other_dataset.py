@@ -103,6 +103,20 @@ def test_tables_and_comparisons_keep_test_datasets_apart(trained):
     assert own.episodes_digest == kept.row.episodes_digest and own.mean != kept.row.mean
 
 
+def test_a_folder_has_the_same_content_for_networks_of_other_images(trained):
+    """Reject a digest of the images as a network reads them: no two networks could be compared on a folder."""
+    directory, own, _ = trained
+    options = load(directory.spec).experiment.test.dataset
+    images = build_dataset(GlyphsOptions()).preprocessing
+    others = [
+        images.model_copy(update=change) for change in ({"binary": True}, {"height": 9, "width": 9, "channels": 3})
+    ]
+    sources = [build_dataset(options.for_network(each)) for each in (images, *others)]
+    assert {source.content_digest[:16] for source in sources} == {own.test_content_digest}
+    assert [source.input_shape for source in sources] == [(28, 28, 1), (28, 28, 1), (9, 9, 3)]
+    assert set(np.unique(sources[1].pools["test"].images)) == {0, 255}
+
+
 def test_a_folder_that_changed_since_a_test_is_refused(trained, tmp_path):
     """Reject a row of the former images, returned as if nothing had happened."""
     directory, _, _ = trained
