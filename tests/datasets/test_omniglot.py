@@ -199,6 +199,17 @@ class TestFetch:
         with pytest.raises(DataError, match="cannot download .*metarun data import omniglot"):
             download(address, {"b.zip": good})
 
+    def test_sha256_is_compared_too_and_messages_name_the_dataset(self, address, monkeypatch):
+        monkeypatch.setenv("no_proxy", "127.0.0.1")
+        good = "sha256:" + hashlib.sha256(b"content").hexdigest()
+        (path,) = download(address, {"a.zip": good}, "lake-one-shot")
+        monkeypatch.setenv("METARUN_OFFLINE", "1")
+        assert download(address, {"a.zip": good}) == [path]
+        monkeypatch.setenv("METARUN_OFFLINE", "0")
+        path.unlink()
+        with pytest.raises(DataError, match="its sha256 is not 00.* `metarun data import lake-one-shot PATH"):
+            download(address, {"a.zip": "sha256:" + "0" * 64}, "lake-one-shot")
+
     def test_offline_a_damaged_copy_is_not_downloaded_again(self, address, monkeypatch):
         monkeypatch.setenv("no_proxy", "127.0.0.1")
         good = hashlib.md5(b"content").hexdigest()
