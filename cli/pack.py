@@ -29,4 +29,4 @@ def command(run: Path, file: Path) -> None:
     notes = pack(run, file)
     for note in notes:
         click.echo(note, err=True)
-    click.echo(f"{file}: {file.stat().st_size / 1e6:.1f} MB")
+    click.echo(f"{file}: {file.stat().st_size / 1e6:.2f} MB")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,10 +55,10 @@ def initialise(model: Model) -> str:
         variable = variables[own[name]]
         variable.assign(found[name].astype(variable.dtype.as_numpy_dtype))
     rest = {
-        "starts afresh": _layers(name for name in own if name not in fitting),
-        "is not used": _layers(name for name in found if name not in own),
+        "starting afresh": list(dict.fromkeys(name.rpartition("/")[0] or name for name in own if name not in fitting)),
+        "not used": [name for name in found if name not in own],
     }
-    told = [f"; {layers} {words}" for words, layers in rest.items() if layers]
+    told = [f"; {words}: {_listed(names)}" for words, names in rest.items() if names]
     return f"starts from the weights of {place} (digest {source.digest}){''.join(told)}"
 
 
@@ -78,5 +78,5 @@ def _refuse_another_body(
         )
 
 
-def _layers(names: Iterable[str]) -> str:
-    return ", ".join(dict.fromkeys(name.rpartition("/")[0] or name for name in names))
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")

@@ -156,7 +156,7 @@ def test_a_head_of_other_width_starts_afresh(source, from_source, tmp_path):
     checkpoint.save(tmp_path / "origin" / "checkpoints" / "best.npz", arrays, state)
     model = build(from_source("precision=float64").experiment, 3)
     head = model.learner.parameters["head/kernel"].numpy()
-    assert initialise(model).endswith("; head starts afresh")
+    assert initialise(model).endswith("; starting afresh: head")
     np.testing.assert_array_equal(model.learner.parameters["head/kernel"], head)
     np.testing.assert_array_equal(model.learner.parameters["head/bias"], arrays[numbers["head/bias"]])
     np.testing.assert_array_equal(model.learner.parameters["dense1/kernel"], arrays[numbers["dense1/kernel"]])
@@ -266,9 +266,7 @@ def test_a_keras_network_of_a_package_has_names_too():
     frozen = [name for name, value in one.parameters.items() if id(value) in one.optimizer.frozen]
     assert frozen == ["sequential/dense/kernel", "sequential/dense/bias"]
     deterministic(0)
-    with pytest.raises(
-        DataError, match="no layer 'dense' to freeze; expected body, sequential/dense, "
-    ):
+    with pytest.raises(DataError, match="no layer 'dense' to freeze; expected body, sequential/dense, "):
         learner(OPTIONS["maml"], Dense(freeze=("dense",)), "inductive", jit=False)
 
 
