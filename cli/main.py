@@ -42,10 +42,8 @@ COMMANDS = {  # verb -> module, short help
     "check-plugin": ("check_plugin", "Check an algorithm, network or dataset of another package."),
     "doctor": ("doctor", "Print what this machine has, and what cannot be used."),
 }
-# verbs that go on without a reader of what they print
-WORKING = (
-    "train submit cancel evaluate verify pack unpack benchmark reproduce plot report data check-plugin"
-).split()
+# verbs that only print, and end without a reader; the others go on
+PRINTING = ("status", "logs", "compare", "table", "validate", "show", "list", "describe", "schema", "doctor")
 QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "GRPC_VERBOSITY": "ERROR", "TF_CPP_MAX_VLOG_LEVEL": "0"}
 
 
@@ -107,7 +105,7 @@ def main() -> None:
     signals.begin()
     ignore_settings_of_libraries()
     verb = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
-    if verb in WORKING:
+    if verb in COMMANDS and verb not in PRINTING:
         streams.drop_what_cannot_be_written()
     else:
         streams.end_without_reader()
