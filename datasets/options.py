@@ -24,6 +24,7 @@ class Options(BaseModel):
 
     has_trials: ClassVar[bool | None] = None  # of a dataset; False: it has episodes; None: known once it is built
     has_images: ClassVar[bool | None] = None  # of a dataset; False: conv4 cannot read it
+    has_ink: ClassVar[bool] = False  # of a dataset; True: drawings, whose ink differs from the background
     regression: ClassVar[bool] = False  # of a dataset; False: classification, or trials
     # of a dataset: further splits for tests of trained runs -> the settings of the test that are fixed there
     further_tests: ClassVar[Mapping[str, Mapping[str, int]]] = {}
@@ -107,6 +108,7 @@ NORMALISATION: Any = Field(
 class GlyphsOptions(ImageOptions):
     """Letters of many scripts as the fonts inside matplotlib draw them: 28x28, ink 1, no download."""
 
+    has_ink: ClassVar = True
     name: Literal["glyphs"] = "glyphs"
 
 
@@ -121,6 +123,7 @@ class OmniglotOptions(ImageOptions):
         "lake-one-shot": {"way": 20, "shot": 1, "query": 1, "episodes": 20},
     }
     of_network: ClassVar = frozenset({"ink"})
+    has_ink: ClassVar = True
     name: Literal["omniglot"] = "omniglot"
     split: Literal[
         "vinyals",
@@ -225,6 +228,7 @@ class EmnistOptions(ImageOptions):
     """EMNIST by class (Cohen et al. 2017): 62 digits and letters, 28x28, to test models trained on Omniglot."""
 
     of_network: ClassVar = frozenset({"ink"})
+    has_ink: ClassVar = True
     name: Literal["emnist"] = "emnist"
     split: Literal["even-odd"] = Field(
         default="even-odd",
