@@ -9,6 +9,7 @@ which is a group of its own.
 
 from __future__ import annotations
 
+import mmap
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -258,7 +259,7 @@ class ImageSource(TaskSource):
         if self.in_memory:
             if split not in self._resident:
                 with tf.init_scope():
-                    self._resident[split] = tf.constant(np.asarray(self.pools[split].images))
+                    self._resident[split] = _in_memory(self.pools[split].images)
             return tf.gather(self._resident[split], tf.cast(rows, tf.int64))  # int64 for more than 2 GiB of images
         images = self.pools[split].images
         gathered = tf.numpy_function(lambda chosen: np.asarray(images[chosen]), [rows], tf.uint8, stateful=False)
@@ -266,6 +267,15 @@ class ImageSource(TaskSource):
 
     def _as_input(self, images: tf.Tensor, tasks: int, each: int) -> tf.Tensor:
         return self.preprocessing.as_input(tf.reshape(images, (tasks, each, *self.input_shape)), self.dtype)
+
+
+def _in_memory(images: np.ndarray) -> tf.Tensor:
+    """Return images as a tensor. The pages of a mapped file that were read for it do not stay in memory."""
+    tensor = tf.constant(np.asarray(images))
+    pages = getattr(images, "_mmap", None)
+    if pages is not None and hasattr(pages, "madvise"):
+        pages.madvise(mmap.MADV_DONTNEED)
+    return tensor
 
 
 @cache
