@@ -11,7 +11,7 @@ import tensorflow as tf
 from processes import counting_traces, metarun
 from shipped import SHIPPED
 
-from metarun.algorithms import ALGORITHMS
+from metarun.algorithms import ALGORITHMS, KINDS
 from metarun.algorithms.classical import bandits, mdps
 from metarun.datasets import DATASETS
 from metarun.datasets import build as build_source
@@ -122,7 +122,8 @@ def test_a_dataset_is_a_pure_function_that_can_be_traced(source_of, name):
             source.check("test", Shape(999_999, 1, 1))
 
 
-FEW_SHOT_SPECS = {name: spec for name, spec in SHIPPED.items() if not spec.kind.plays_trials}
+TRAINED_ON_EPISODES = KINDS["few-shot"]
+FEW_SHOT_SPECS = {name: spec for name, spec in SHIPPED.items() if spec.kind == TRAINED_ON_EPISODES}
 QUICK = ("quickstart/maml", "quickstart/reptile", "quickstart/matchingnet", "omniglot/protonet", "finn2017/sinusoid")
 
 
