@@ -89,16 +89,21 @@ def build(experiment: Experiment, seed: int, only: Split | None = None, workers:
         further = only in experiment.dataset.further_tests and experiment.test.dataset is None
         if only and further:
             source: Any = datasets.build_test(
-                experiment.dataset, only, _dtype(experiment), original=experiment.network is None
+                experiment.dataset, only, input_dtype(experiment), original=experiment.network is None
             )
         else:
-            source = datasets.build(experiment.dataset, _dtype(experiment))
+            source = datasets.build(experiment.dataset, input_dtype(experiment))
         _refuse_misfits(experiment, source)
         tested = _tested_source(experiment, source, only or "test")
     if not experiment.kind.plays_trials:
         _check_sizes(experiment, source, tested or source, only)
+    return Model(experiment, seed, source, build_learner(setup_of(experiment, seed), source), workers, tested)
+
+
+def setup_of(experiment: Experiment, seed: int) -> Setup:
+    """Return what the learner of an experiment is built from, besides its source of tasks."""
     train = experiment.train
-    setup = Setup(
+    return Setup(
         experiment.algorithm,
         experiment.network,
         experiment.optimizer,
@@ -110,10 +115,9 @@ def build(experiment: Experiment, seed: int, only: Split | None = None, workers:
         seed=seed,
         jit=experiment.compiles,
     )
-    return Model(experiment, seed, source, build_learner(setup, source), workers, tested)
 
 
-def _dtype(experiment: Experiment) -> str:
+def input_dtype(experiment: Experiment) -> str:
     """Return the dtype of the inputs."""
     return "float32" if experiment.precision == "bfloat16" else experiment.precision
 
@@ -132,7 +136,7 @@ def _tested_source(experiment: Experiment, source: Any, split: Split) -> Any:
     options = experiment.test.dataset
     if isinstance(source, ImageSource):
         options = options.for_network(source.preprocessing)
-    tested: Any = datasets.build(options, _dtype(experiment))
+    tested: Any = datasets.build(options, input_dtype(experiment))
     for each in (source, tested):
         if not isinstance(each, ImageSource):
             raise RunError(f"{each.name} has no images: only images can be tested on another dataset")
@@ -167,7 +171,7 @@ def refuse_other_tested_images(experiment: Experiment, split: Split, digest: str
     """
     if experiment.test.dataset is None or not experiment.test.dataset.located:
         return
-    source = datasets.build(experiment.dataset, _dtype(experiment))
+    source = datasets.build(experiment.dataset, input_dtype(experiment))
     tested = _tested_source(experiment, source, split)
     if tested.content_digest[:16] != digest:
         raise RunError(

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ...algorithms.learner import Learner
 from ...datasets.tasks import Split
 from ..config.experiment import Experiment
 from ..errors import RunError
@@ -89,13 +90,32 @@ def restored(directory: RunDirectory, experiment: Experiment, seed: int, chosen:
     refuse_unrepeatable(model, split)
     if not experiment.kind.is_trained:
         return model
+    state = restore_weights(model.learner, directory, experiment, chosen)
+    refuse_other_images(state, model.source, directory)
+    return model
+
+
+def restore_weights(
+    learner: Learner, directory: RunDirectory, experiment: Experiment, chosen: str
+) -> Mapping[str, Any]:
+    """Assign the weights of a run's checkpoint to a learner, and return the state of the checkpoint.
+
+    Args:
+        learner: the learner of the run, with other weights.
+        directory: the folder of the run.
+        experiment: its experiment.
+        chosen: the checkpoint, "best" or "last".
+
+    Raises:
+        RunError: the checkpoint is missing or of another spec, or the code of other packages is not that which it was
+            trained with.
+    """
     path = _weights(directory, experiment, chosen)
-    state = checkpoint.restore(path, model.learner.variables)
+    state = checkpoint.restore(path, learner.variables)
     if "training_digest" in state:
         refuse_checkpoint_of_another_spec(path, state, spec_of(directory))
-    refuse_other_images(state, model.source, directory)
     refuse_other_code(state.get("plugins", ""), experiment, directory)
-    return model
+    return state
 
 
 def _weights(directory: RunDirectory, experiment: Experiment, chosen: str) -> Path:

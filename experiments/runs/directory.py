@@ -1,6 +1,7 @@
 """The folder of a run: the only owner of the paths inside it.
 
 spec.yaml         resolved and complete, itself a valid spec
+inputs.json       of images: how those of a file become the network's inputs, and how bright the training's are
 environment.json  versions, commit, host, devices, command line: a list, with the step at which each environment began
 metrics.csv       one line per log point and per validation
 checkpoints/      step-N.npz, the newest two, and best.npz by validation
@@ -108,6 +109,7 @@ class RunDirectory:
     def __init__(self, path: Path):
         self.path = path
         self.spec = path / "spec.yaml"
+        self.inputs = path / "inputs.json"
         self.environment = path / "environment.json"
         self.metrics = path / "metrics.csv"
         self.checkpoints = path / "checkpoints"

@@ -9,8 +9,10 @@ from __future__ import annotations
 from contextlib import suppress
 
 from ...algorithms.workers import ALONE, Workers
+from ...datasets.images.source import ImageSource
 from ..errors import InUse, warn
 from ..evaluation.independence import refuse_dependent
+from ..evaluation.inputs import Inputs
 from ..evaluation.repeatable import refuse_unrepeatable
 from ..model import Model, build, refuse_other_tested_images
 from ..runs.continuation import continue_shorter_run, label_checkpoints
@@ -75,6 +77,8 @@ def train(run: Run, fresh: bool = False, workers: Workers = ALONE) -> Row:
             model = built or _built(run, workers)
             label_checkpoints(run)
             run.write_spec()
+            if isinstance(model.source, ImageSource):
+                Inputs.of_source(model.source).write(directory)
             continue_shorter_run(run.experiment, directory, model.source.content_digest)
             training = Training(model, directory)
             training.train(stop)

@@ -1,0 +1,109 @@
+"""Build the learner of a trained run with its weights, without the data that it was trained on."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ... import datasets
+from ...algorithms import ALGORITHMS
+from ...algorithms.build import build as build_learner
+from ...algorithms.learner import FewShotLearner
+from ...datasets.errors import DataError
+from ...datasets.images.source import ImageSource
+from ..config.experiment import Experiment
+from ..errors import InUse, RunError
+from ..evaluation.inputs import Inputs, stored_inputs
+from ..evaluation.retest import restore_weights
+from ..model import deterministic, input_dtype, refuse_other_images, setup_of
+from ..runs.directory import RunDirectory
+from ..system import gpus, signals
+from .request import Protocol, trained_classifier
+
+
+class TrainedModel(NamedTuple):
+    """A few-shot learner with the weights that its run's test used, and what it takes as images."""
+
+    learner: FewShotLearner
+    inputs: Inputs
+    experiment: Experiment  # of the run, with the protocol that was asked for
+    directory: RunDirectory
+    seed: int
+    temperature: float = 1.0  # logits are divided by it before the softmax
+
+    @property
+    def way(self) -> int | None:
+        """Return the number of classes that the last layer has; None if any number can be told apart."""
+        return self.experiment.train.way if ALGORITHMS[self.experiment.algorithm.name].has_head else None
+
+    def as_input(self, images: np.ndarray) -> Any:
+        """Return the learner's inputs, a tensor, from uint8 images `[..., height, width, channels]`."""
+        return self.inputs.preprocessing.as_input(images, input_dtype(self.experiment))
+
+
+class _Images(NamedTuple):
+    """The part of a source of images from which a learner is built."""
+
+    input_shape: tuple[int, ...]
+    regression: bool = False
+    target_shape: tuple[int, ...] = ()
+
+
+def trained_learner(run: Path, protocol: Protocol = "inductive") -> TrainedModel:
+    """Return the learner of a trained run, with the weights of the checkpoint that its test used.
+
+    The data of the training are needed only for a run of an older version, which has no inputs.json.
+
+    Args:
+        run: the folder of the run.
+        protocol: what batch norm may see: each query alone, or all queries together.
+
+    Raises:
+        RunError: the run is not trained, or classifies no images; its checkpoint is missing or of another spec; or its
+            learner lacks `fit` or `classify`.
+        SpecError: the protocol does not fit the run.
+        DataError: the data of an older run are missing.
+    """
+    directory, trained, _, experiment, _ = trained_classifier(run, protocol)
+    if experiment.device == "gpu":
+        gpus.require()
+    deterministic(trained.seed)
+    inputs = stored_inputs(directory)
+    source: Any = _Images(inputs.preprocessing.shape) if inputs else _source(experiment, run)
+    learner: Any = build_learner(setup_of(experiment, trained.seed), source)
+    if missing := [method for method in ("fit", "classify") if not callable(getattr(learner, method, None))]:
+        name = experiment.algorithm.name
+        raise RunError(f"{run}: the learner of {name} has no {' and no '.join(missing)}, see docs/extending.md")
+    state = restore_weights(learner, directory, experiment, experiment.test.checkpoint)
+    if not inputs:
+        refuse_other_images(state, source, directory)
+        inputs = Inputs.of_source(source)
+        with suppress(InUse, OSError), directory.locked():  # for the next time, where this may be written
+            inputs.write(directory)
+    return TrainedModel(learner, inputs, experiment, directory, trained.seed)
+
+
+def training_source(model: TrainedModel) -> ImageSource:
+    """Return the source of the training's images.
+
+    Raises:
+        DataError: they are not at hand, or other ones than those of the training.
+    """
+    try:
+        source = _source(model.experiment, model.directory.path)
+        if Inputs.of_source(source) != model.inputs:
+            raise DataError(f"{source.name} has other images than those of the training")
+    except RunError as error:
+        raise DataError(str(error)) from None
+    return source
+
+
+def _source(experiment: Experiment, run: Path) -> ImageSource:
+    with signals.at_once():
+        source = datasets.build(experiment.dataset, input_dtype(experiment))
+    if not isinstance(source, ImageSource):
+        raise RunError(f"{run}: {source.name} has no images (it is no ImageSource), and only images can be classified")
+    return source
