@@ -140,12 +140,31 @@ class EmbeddingLearner:
 
     def classify(self, fitted: Mapping[str, tf.Tensor], query_x: tf.Tensor, way: int | tf.Tensor) -> tf.Tensor:
         """Return the logits `[T, Q, way]` of queries `[T, Q, *x]`, given what `fit` returned."""
-        if SUPPORT not in fitted:
-            queries = self.network(self.network.parameters, query_x, running=True)
-            return self.compare(self.own, fitted, queries, way)
-        supports, queries, _ = self._embedded(fitted[SUPPORT], query_x, running=False)
-        known = self.summary(self.own, supports, fitted.get(MEMBERS), way)
+        known, queries = self._compared(fitted, query_x, way)
         return self.compare(self.own, known, queries, way)
+
+    def classify_with_scores(
+        self, fitted: Mapping[str, tf.Tensor], query_x: tf.Tensor, way: int | tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Return logits as `classify` does, and the `score` of each query, `[T, Q]`."""
+        known, queries = self._compared(fitted, query_x, way)
+        logits = self.compare(self.own, known, queries, way)
+        return logits, self.score(self.own, known, queries, logits)
+
+    def score(
+        self, own: Parameters, known: Mapping[str, tf.Tensor], queries: tf.Tensor, logits: tf.Tensor
+    ) -> tf.Tensor:
+        """Return how well queries `[T, Q, D]` fit their class, `[T, Q]`: by default their largest logit."""
+        return tf.reduce_max(logits, axis=-1)
+
+    def _compared(
+        self, fitted: Mapping[str, tf.Tensor], query_x: tf.Tensor, way: int | tf.Tensor
+    ) -> tuple[Mapping[str, tf.Tensor], tf.Tensor]:
+        """Return the `summary` of the support sets and the embeddings of queries `[T, Q, D]`."""
+        if SUPPORT not in fitted:
+            return fitted, self.network(self.network.parameters, query_x, running=True)
+        supports, queries, _ = self._embedded(fitted[SUPPORT], query_x, running=False)
+        return self.summary(self.own, supports, fitted.get(MEMBERS), way), queries
 
     def embed(self, batch: Episode) -> tuple[tf.Tensor, tf.Tensor]:
         """Return the embeddings of supports `[T, S, D]` and queries `[T, Q, D]` under the protocol."""

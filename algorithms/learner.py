@@ -128,6 +128,22 @@ class FewShotLearner(TrainedLearner, Protocol):
         ...
 
 
+def classify_with_scores(
+    learner: FewShotLearner, fitted: Mapping[str, tf.Tensor], query_x: tf.Tensor, way: int | tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Return what `classify` returns, and how well each query fits its class, `[T, Q]`: the larger, the better.
+
+    By default the score is the largest logit: a distance or an output of the last layer. The largest probability would
+    not tell an image of another class: it stays the same where all distances grow alike. A learner whose logits are
+    normalised has a method `classify_with_scores` of its own.
+    """
+    own = getattr(learner, "classify_with_scores", None)
+    if own is not None:
+        return own(fitted, query_x, way)
+    logits = learner.classify(fitted, query_x, way)
+    return logits, tf.reduce_max(logits, axis=-1)
+
+
 class Stepwise(keras.optimizers.schedules.LearningRateSchedule):
     """A schedule over training steps of several updates each: the rate changes between steps, not within one."""
 

@@ -74,9 +74,19 @@ class MatchingNetwork(EmbeddingLearner):
 
     def log_attention(self, own: Parameters, supports: tf.Tensor, queries: tf.Tensor) -> tf.Tensor:
         """Return log a(x, x_i) `[T, Q, S]` from g(x_i, S) `[T, S, D]` and `[T, Q, D]`."""
+        return tf.nn.log_softmax(self.cosines(own, supports, queries) / self.options.temperature, axis=-1)
+
+    def cosines(self, own: Parameters, supports: tf.Tensor, queries: tf.Tensor) -> tf.Tensor:
+        """Return cosine(f(x), g(x_i)) `[T, Q, S]` from g(x_i, S) `[T, S, D]` and `[T, Q, D]`."""
         if self.options.full_context_embeddings:
             queries = self.embed_queries(own, queries, supports)
-        return tf.nn.log_softmax(cosine_similarities(queries, supports) / self.options.temperature, axis=-1)
+        return cosine_similarities(queries, supports)
+
+    def score(
+        self, own: Parameters, known: Mapping[str, tf.Tensor], queries: tf.Tensor, logits: tf.Tensor
+    ) -> tf.Tensor:
+        """Return the largest cosine of each query with a support image, `[T, Q]`; the logits are normalised."""
+        return tf.reduce_max(self.cosines(own, known["supports"], queries), axis=-1)
 
     def attention(self, batch: Episode) -> tf.Tensor:
         """Return a(x, x_i) of each query over the support images of its task, `[T, Q, S]`."""

@@ -111,6 +111,49 @@ def find_classes(folder: Path) -> dict[str, Classes]:
     return find(folder).classes
 
 
+def classes_in(folder: Path) -> Found:
+    """Return the class folders directly in a folder, whatever their names are, and what is left out.
+
+    Raises:
+        DataError: There is no folder, it cannot be read, or no folder in it has images.
+    """
+    if not folder.is_dir():
+        raise DataError(f"{folder} is not a folder: expected {folder}/<class>/<image>")
+    left_out = _LeftOut(folder)
+    if not (classes := _classes(folder, "", left_out)):
+        endings = ", ".join(decode.FORMATS)
+        because = _because(left_out)
+        raise DataError(
+            f"{folder} has no class folders with images ({endings}): expected {folder}/<class>/<image>{because}"
+        )
+    return Found({"all": classes}, list(left_out.told()))
+
+
+def images_below(folder: Path) -> tuple[list[Path], list[str]]:
+    """Return the images in a folder and in the folders below it, sorted by path, and what is left out.
+
+    Raises:
+        DataError: A folder cannot be read.
+    """
+    left_out, images, seen = _LeftOut(folder), [], set()
+    waiting = [str(folder)]
+    while waiting:
+        each = waiting.pop()
+        if (real := os.path.realpath(each)) in seen:
+            continue
+        seen.add(real)
+        inner, files, nothing = _listed(each)
+        waiting += inner
+        for path in files:
+            if decode.is_image(path):
+                images.append(Path(path))
+            else:
+                left_out.add(left_out.files, path)
+        for path in nothing:
+            left_out.add(left_out.nothing, path)
+    return sorted(images), list(left_out.told())
+
+
 def divided(options: ImageFolderOptions) -> tuple[dict[str, Classes], list[str]]:
     """Return the classes of each split of a spec, and what in the folder is left out.
 

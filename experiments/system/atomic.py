@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from ...datasets.sharing import make_folder
 
@@ -26,9 +26,16 @@ def naming(path: Path) -> Iterator[None]:
 
 
 def write_bytes_atomic(path: Path, data: bytes) -> None:
-    """Write `data` to a temporary file in the same folder, flush it to the disk and rename it to `path`.
+    """Write `data` to `path` with `replacing`."""
+    with replacing(path) as file:
+        file.write(data)
 
-    Folders that are missing are made. Raises OSError if the disk refuses; `path` then stays as it was.
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """Yield a temporary file in the same folder, which is flushed to the disk and renamed to `path` after the block.
+
+    Folders that are missing are made. If the block raises, or the disk refuses (OSError), `path` stays as it was.
     """
     make_folder(path.parent)
     with naming(path):
@@ -36,7 +43,7 @@ def write_bytes_atomic(path: Path, data: bytes) -> None:
         temporary = Path(name)
         try:
             with os.fdopen(handle, "wb") as file:
-                file.write(data)
+                yield file
                 file.flush()
                 os.fsync(file.fileno())
             temporary.chmod(0o666 & ~_umask())
