@@ -343,3 +343,10 @@ def test_every_fault_that_is_listed_has_a_test():
         number for file in tests.rglob("*.py") for number in re.findall(r"def test_fault_(\d\d)_", file.read_text())
     }
     assert listed == sorted(named)
+
+
+def test_letters_are_drawn(tmp_path, script):
+    """The folders of docs/predict.md have the classes that it names, and dark ink on white."""
+    script("docs/examples/letters.py").main(tmp_path)
+    known = {path.name: len(list(path.glob("*.png"))) for path in (tmp_path / "known").iterdir()}
+    assert known == {"be": 5, "de": 4, "yu": 4, "zhe": 4, "ef": 3} and len(list((tmp_path / "new").glob("*.png"))) == 24

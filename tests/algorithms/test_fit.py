@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 from few_shot import OPTIONS
 
-from metarun.algorithms.learner import Support
+from metarun.algorithms.learner import Support, classify_with_scores
 from metarun.algorithms.networks.options import MLPOptions
 from metarun.datasets.tasks import Shape
 
@@ -45,6 +45,26 @@ def test_a_class_does_not_win_because_it_has_more_images(make_source, name):
     by_image = {"balanced": True} if name in ("maml", "reptile") else {"y": support.y[:, ::-1]}
     wrong = model.classify(model.fit(support._replace(**by_image)), batch.query_x, WAY).numpy()
     assert np.abs(_probabilities(wrong) - _probabilities(expected)).max() > 1e-6
+
+
+@pytest.mark.parametrize("protocol", ["inductive", "transductive"])
+@pytest.mark.parametrize("name", OPTIONS)
+def test_scores_are_the_largest_logits_or_the_largest_cosines(make_source, name, protocol):
+    """Reject a probability: softmax does not change where all logits grow alike, and matchingnet's are such already."""
+    batch = make_source(dtype="float64").sample("test", 0, 1, Shape(WAY, 2, 2), seed=0)
+    model = few_shot.learner(OPTIONS[name], NETWORK, protocol, precision="float64")
+    fitted = model.fit(Support.of_task(batch))
+    logits, scores = classify_with_scores(model, fitted, batch.query_x, WAY)
+    np.testing.assert_allclose(logits, model.classify(fitted, batch.query_x, WAY), atol=1e-12)
+    expected = logits.numpy().max(axis=-1)
+    if name == "matchingnet":
+        supports, queries = model.embed(batch)
+        known = model.summary(model.own, supports, None, WAY)["supports"]
+        queries = model.embed_queries(model.own, queries, known)
+        supports, queries = (each / np.linalg.norm(each, axis=-1, keepdims=True) for each in (known, queries))
+        assert np.abs(scores - expected).max() > 0.01
+        expected = (queries @ supports.transpose(0, 2, 1)).max(axis=-1)
+    np.testing.assert_allclose(scores, expected, atol=1e-9)
 
 
 def test_weights_of_images_share_the_weight_of_their_class():

@@ -8,7 +8,7 @@ import tensorflow
 
 from metarun.experiments.runs.directory import RunDirectory
 from metarun.experiments.system import atomic, lock
-from metarun.experiments.system.atomic import naming, write_bytes_atomic
+from metarun.experiments.system.atomic import naming, replacing, write_bytes_atomic
 from metarun.experiments.system.failures import explain, noted
 
 
@@ -63,3 +63,17 @@ def test_fault_31_an_error_of_tensorflows_writers_names_the_file():
         assert explain(error) == explain(OSError(number, os.strerror(number), "runs/a b/events.out"))
     told = explain(tensorflow.errors.OutOfRangeError(None, None, "End of sequence"))[0]
     assert told.startswith("internal error, ")
+
+
+def test_a_file_that_is_written_part_by_part_is_whole_or_as_it_was(tmp_path):
+    """Reject parts of a file whose writing ended in an error, and temporary files that stay."""
+    path = tmp_path / "deep" / "labels.csv"
+    with replacing(path) as file:
+        file.write(b"one\n")
+        assert not path.exists()
+        file.write(b"two\n")
+    assert path.read_bytes() == b"one\ntwo\n"
+    with pytest.raises(KeyError), replacing(path) as file:
+        file.write(b"three\n")
+        raise KeyError
+    assert path.read_bytes() == b"one\ntwo\n" and os.listdir(path.parent) == ["labels.csv"]
