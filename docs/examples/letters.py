@@ -1,6 +1,6 @@
 """Draw a small folder of images: Cyrillic letters in fonts that no run on `glyphs` has seen, dark ink on white.
 
-    python docs/examples/letters.py
+    python docs/examples/letters.py [FOLDER]
 
 writes letters/known (five letters, with three to five images each) and letters/new (the same letters, and one that is
 not known). The fonts are the STIX fonts inside matplotlib.
@@ -9,6 +9,7 @@ not known). The fonts are the STIX fonts inside matplotlib.
 from __future__ import annotations
 
 import random
+import sys
 from pathlib import Path
 
 import matplotlib
@@ -47,4 +48,4 @@ def main(folder: Path = Path("letters")) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(Path(*sys.argv[1:2] or ["letters"]))

@@ -20,6 +20,10 @@ metarun plot "$out/bandits" --kind regret --kind optimal --out "$here"
 metarun plot "$out/sinusoid" --kind fits --out "$here"
 metarun plot "$out/glyphs/quickstart-protonet/seed-0" --kind episode --kind embedding --episode 3 --out "$here"
 metarun plot "$out/glyphs/quickstart-matchingnet/seed-0" --kind attention --episode 3 --out "$here"
+python docs/examples/letters.py "$out/letters"
+metarun train quickstart/protonet --out "$out"
+metarun predict "$out/quickstart-protonet/seed-0" --support "$out/letters/known" "$out/letters/new" --invert \
+    --preview "$here/predict.png" --out "$out/letters/labels.csv"
 
 python - "$here" <<'PYTHON'
 """Scale the figures to a width of at most 1,000 pixels and 96 colours, so that the repository stays small."""

@@ -18,6 +18,7 @@ from ...datasets.images.folders import classes_in, images_below
 from ...datasets.images.preprocessing import Preprocessing
 from ..system import signals
 
+NAMED = 20  # classes whose numbers of images are told
 SHOWN = 3  # pairs of equal images in a warning
 
 
@@ -32,10 +33,13 @@ class SupportFiles(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Return the folder and the number of images of each class, for a reader."""
-        each = ", ".join(f"{name} {count}" for name, count in zip(self.classes, self.counts, strict=True))
+        """Return the folder and the number of images of each class, for a reader; of many classes the smallest ones."""
+        by_count = list(zip(self.counts, self.classes, strict=True))
+        shown = by_count if len(by_count) <= NAMED else sorted(by_count)[:NAMED]
+        each = ", ".join(f"{name} {count}" for count, name in shown)
+        rest = f", ..., up to {max(self.counts)}" if len(shown) < len(by_count) else ""
         images = counted(len(self.paths), "image")
-        return f"support {self.folder}: {counted(len(self.classes), 'class', 'classes')}, {images}: {each}"
+        return f"support {self.folder}: {counted(len(self.classes), 'class', 'classes')}, {images}: {each}{rest}"
 
     def shown(self, row: int) -> str:
         """Return the path of an image below the folder."""

@@ -29,7 +29,11 @@ def read(model, folder):
     return support, np.stack([each.image.pixels for each in queries])
 
 
-@pytest.mark.parametrize("name", MORE)
+LEARNERS = [pytest.param(name, marks=[pytest.mark.slow] * (name in ("matchingnet", "reptile"))) for name in MORE]
+
+
+@pytest.mark.usefixtures("eagerly")
+@pytest.mark.parametrize("name", LEARNERS)
 def test_the_images_of_a_test_task_give_the_line_of_that_task(runs, models, lay_out, name):
     """Reject another order of the labels, other weights, the network before adaptation, and inverted images."""
     directory, number = runs(name), 2
@@ -70,6 +74,7 @@ def test_no_line_depends_on_the_other_images(runs, models, lay_out, name, monkey
         assert transductive != together
 
 
+@pytest.mark.usefixtures("eagerly")
 class TestNearest:
     def test_it_is_the_support_image_with_the_nearest_embedding(self, runs, models, lay_out):
         model = models("protonet")
@@ -91,6 +96,7 @@ class TestNearest:
         assert Classifier(model, support).classify(queries[:1]).nearest is None
 
 
+@pytest.mark.usefixtures("eagerly")
 class TestCounts:
     def test_classes_of_other_sizes_are_taken(self, runs, models, lay_out):
         """Reject a mean over the images: a class does not win because it has copies of its images."""
@@ -120,8 +126,9 @@ class TestCounts:
         assert "equally many" in leave_one_out(model, support).why
 
 
+@pytest.mark.usefixtures("eagerly")
 class TestLeaveOneOut:
-    @pytest.mark.parametrize("name", ["protonet", "matchingnet", "reptile"])
+    @pytest.mark.parametrize("name", LEARNERS)
     def test_an_image_is_classified_by_the_others(self, runs, models, lay_out, name):
         """Reject an image that stays in its class, and embeddings of another image."""
         folder = lay_out(runs(name), 0).folder
@@ -189,8 +196,9 @@ class TestTrainedLearner:
             trained_learner(runs("maml").path)
 
 
+@pytest.mark.usefixtures("eagerly")
 class TestWords:
-    def test_what_is_seen_is_told(self, runs, lay_out, tmp_path, capsys):
+    def test_what_is_seen_is_told(self, runs, models, lay_out, tmp_path, capsys, monkeypatch):
         """Tell bad files all at once, equal pictures, exchanged light and dark, and draw what the network sees."""
         folder = lay_out(runs("protonet"), 0).folder
         support, (first, *_) = folder / "support", sorted((folder / "query").rglob("*.png"))
@@ -202,6 +210,7 @@ class TestWords:
         shutil.copy(known, support / "class 0" / "again.png")
         white = folder / "query" / "white.png"
         write_image(white, np.full((30, 20), 255))
+        monkeypatch.setattr(predicting, "trained_learner", lambda _, protocol: models("protonet", protocol))
         options = {"unknown": 0.5, "preview": tmp_path / "seen.png"}
         written, said = [], []
         request = Request.of(runs("protonet").path, support, [folder / "query", white], **options)
@@ -218,13 +227,15 @@ class TestWords:
         assert any("which 3 of 7 images that were left out have" in each for each in said)
         assert options["preview"].read_bytes().startswith(b"\x89PNG") and f"preview: {options['preview']}" in said
 
-    def test_a_damaged_support_image_ends_it(self, runs, lay_out):
+    def test_a_damaged_support_image_ends_it(self, runs, models, lay_out, monkeypatch):
+        monkeypatch.setattr(predicting, "trained_learner", lambda _, protocol: models("protonet", protocol))
         folder = lay_out(runs("protonet"), 0).folder
         (folder / "support" / "class 0" / "bad.png").write_bytes(b"nothing")
         with pytest.raises(DataError, match=r"class 0/bad.png is not a readable image"):
             lines(runs("protonet").path, folder / "support", [folder / "query"])
 
-    def test_a_threshold_needs_images_that_are_left_out(self, runs, lay_out):
+    def test_a_threshold_needs_images_that_are_left_out(self, runs, models, lay_out, monkeypatch):
+        monkeypatch.setattr(predicting, "trained_learner", lambda _, protocol: models("protonet", protocol))
         folder = lay_out(runs("protonet"), 0).folder
         with pytest.raises(DataError, match="--unknown needs images that can be left out: none is, by --leave"):
             lines(runs("protonet").path, folder / "support", [folder / "query"], unknown=0.1)

@@ -123,6 +123,11 @@ class TestWarnings:
         found = list(brightness_warning("the images", given, inputs, inverted))
         assert found == [] if words is None else words in found[0]
 
+    def test_of_many_classes_the_smallest_are_named(self):
+        assert support(1, 2).files.name == "support /s: 2 classes, 3 images: c0 1, c1 2"
+        name = support(*range(30, 5, -1)).files.name
+        assert ": c24 6, c23 7, " in name and name.endswith("c5 25, ..., up to 30") and "c4 " not in name
+
     def test_equal_support_images(self):
         assert equal_supports(support(2, 2)) == ""
         within = equal_supports(support(2, 2, digests=[b"a", b"a", b"b", b"c"]))
