@@ -44,7 +44,7 @@ COMMANDS = {  # verb -> module, short help
     "doctor": ("doctor", "Print what this machine has, and what cannot be used."),
 }
 # verbs that only print, and end without a reader; the others go on
-PRINTING = ("status", "logs", "compare", "table", "validate", "show", "list", "describe", "schema", "doctor")
+PRINTING = ("status", "logs", "predict", "compare", "table", "validate", "show", "list", "describe", "schema", "doctor")
 QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "GRPC_VERBOSITY": "ERROR", "TF_CPP_MAX_VLOG_LEVEL": "0"}
 
 

@@ -18,8 +18,8 @@ FILE = click.Path(dir_okay=False, path_type=Path)
 @click.command(
     name="predict",
     epilog=examples(
-        "predict runs/quickstart-protonet/seed-0 --support known new --out labels.csv",
-        "predict runs/quickstart-protonet/seed-0 --support known new/1.png --preview seen.png",
+        "predict runs/omniglot-protonet/seed-0 --support known new --out labels.csv",
+        "predict runs/omniglot-protonet/seed-0 --support known new/1.png --preview seen.png",
     ),
 )
 @click.argument("run", type=click.Path(exists=True, file_okay=False, path_type=Path))
@@ -27,7 +27,7 @@ FILE = click.Path(dir_okay=False, path_type=Path)
 @click.option(
     "--support",
     required=True,
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    type=click.Path(file_okay=False, path_type=Path),
     help="Folder of the known images: one folder per class.",
 )
 @click.option("--out", type=FILE, help="File of the predictions; by default they are printed.")
@@ -56,7 +56,7 @@ FILE = click.Path(dir_okay=False, path_type=Path)
     help="Most support images that are left out in turn to measure the support set.",
 )
 def command(run: Path, images: tuple[Path, ...], support: Path, **options: Any) -> None:
-    """Classify IMAGES (files or folders) by the trained RUN and a few images of each class.
+    """Label IMAGES (files or folders) by the trained RUN and a few images of each class.
 
     Says first what the support set is worth: its accuracy when each of its images is left out in turn.
     """

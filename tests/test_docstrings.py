@@ -26,7 +26,7 @@ EXAMPLES = (
 
 # A function's docstring begins with one of these.
 VERBS = (
-    "Add Adapt Align Append Apply Ask Assign Average Begin Build Call Cancel Change Check Choose Clear Close "
+    "Add Adapt Align Append Apply Ask Assign Average Begin Build Call Cancel Change Check Choose Classify Clear Close "
     "Collect Combine Compare Compile Complete Compute Connect Continue Convert Copy Count Create Cut Decode Defer "
     "Delete Describe Divide Download Draw Encode End Ensure Evaluate Explain Export Fetch Fill Find Finish Format "
     "Forward Free Give Go Group Hide Hold Import Initialise Interrupt Invoke Join Keep Label Let Limit List Load "

@@ -1,4 +1,4 @@
-"""What the network of a run takes as its input images, stored with the run so that it can be used without its data.
+"""The input images that a run's network takes, stored with the run so that it can be used without its data.
 
 `inputs.json` is a pure function of the training data. It has the preprocessing, by which a file becomes an input, and
 the brightness of the training images, with which the images that a trained network is given are compared.

@@ -42,7 +42,7 @@ class LeftOut(NamedTuple):
 def leave_one_out(
     model: TrainedModel, support: SupportImages, most: int = MOST, drawn: np.ndarray | None = None
 ) -> LeftOut:
-    """Leave images out, one at a time, and classify each by the rest of the support set.
+    """Classify images of a support set, one at a time, each by the rest of it.
 
     An image that is the only one of its class cannot be left out.
 

@@ -11,7 +11,7 @@ import numpy as np
 from ...datasets.errors import DataError, counted
 from ...datasets.images.duplicates import digest_of
 from ..errors import warn
-from ..runs.inputs import Inputs, brightness
+from ..evaluation.inputs import Inputs, brightness
 from ..system.progress import Progress
 from .classifier import Answers, Classifier
 from .files import Read, SupportImages, equal_supports, in_chunks, read_support, shown_pairs
@@ -26,7 +26,7 @@ FAR = 0.15  # difference of brightness, of 1, that is told; or three deviations 
 
 
 class Predicted:
-    """What is seen of the images while they are predicted, for the words after them."""
+    """The facts of the images that are seen while they are predicted, for the words after them."""
 
     def __init__(self, support: SupportImages, invert: bool):
         self.support, self.invert = support, invert
@@ -37,7 +37,7 @@ class Predicted:
         self._rows = {digest: row for row, digest in enumerate(support.digests)}
 
     def see(self, read: list[Read]) -> None:
-        """Note what is told of images, and the problems of those that cannot be read."""
+        """Record what is told of images, and the problems of those that cannot be read."""
         for path, image, problem in read:
             if image is None:
                 self.problems.append(problem)
@@ -86,7 +86,7 @@ class Unreadable(DataError):
     """Images that cannot be read; the others are predicted."""
 
     def __init__(self, problems: Sequence[str], number: int):
-        """Tell all problems of `number` images."""
+        """List all problems of `number` images."""
         head = f"{len(problems)} of {counted(number, 'image')} cannot be read; the others are predicted:"
         super().__init__("\n".join([head, *(f"  {each}" for each in problems)]))
 
@@ -153,7 +153,7 @@ def _answered(request: Request, classifier: Classifier) -> Iterator[tuple[list[R
 
 
 def _look_at(request: Request, model: TrainedModel, support: SupportImages, say: Callable[[str], object]) -> float:
-    """Say what is to be known of the support set, and return the score below which an image gets no label."""
+    """Report what is to be known of the support set, and return the score below which an image gets no label."""
     say(request.support.name)
     for line in [f"{request.support.folder}: left out: {each}" for each in request.support.left_out]:
         warn(line)

@@ -1,4 +1,4 @@
-"""What a run says of its input images."""
+"""The words of a run about its input images."""
 
 import json
 

@@ -10,6 +10,7 @@ from small_runs import MORE, write_image
 
 from metarun.datasets.errors import DataError
 from metarun.experiments.errors import RunError
+from metarun.experiments.evaluation.inputs import stored_inputs
 from metarun.experiments.prediction import predict as predicting
 from metarun.experiments.prediction.classifier import Classifier
 from metarun.experiments.prediction.files import find_images, find_support, read_images, read_support
@@ -17,7 +18,6 @@ from metarun.experiments.prediction.leave_one_out import _answering, leave_one_o
 from metarun.experiments.prediction.model import trained_learner, training_source
 from metarun.experiments.prediction.predict import predict
 from metarun.experiments.prediction.request import Request
-from metarun.experiments.runs.inputs import stored_inputs
 
 OWN = {name: protocol for name, (_, protocol) in MORE.items()}
 

@@ -1,4 +1,4 @@
-"""What is asked is refused in one line, before TensorFlow is imported and before an image is read."""
+"""Requests that cannot be met are refused in one line, before TensorFlow is imported and before an image is read."""
 
 import os
 import subprocess

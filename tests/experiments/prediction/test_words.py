@@ -1,4 +1,4 @@
-"""What is written and said of predictions, without a network."""
+"""Lines that are written and said of predictions, without a network."""
 
 import csv
 import io
@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from metarun.datasets.images.preprocessing import Preprocessing
+from metarun.experiments.evaluation.inputs import Inputs
 from metarun.experiments.prediction.classifier import Answers
 from metarun.experiments.prediction.files import SupportFiles, SupportImages, equal_supports
 from metarun.experiments.prediction.leave_one_out import LeftOut, chosen, threshold, told
 from metarun.experiments.prediction.lines import CSV, JSON, predictions_of
 from metarun.experiments.prediction.predict import brightness_warning
-from metarun.experiments.runs.inputs import Inputs
 
 LETTERS = Inputs(
     preprocessing=Preprocessing(height=28, width=28, channels=1), brightness=0.1, brightness_deviation=0.04
@@ -29,7 +29,7 @@ def support(*counts, digests=None):
         Path(f"/s/{name}/{row}.png") for name, count in zip(classes, counts, strict=True) for row in range(count)
     )
     files = SupportFiles(Path("/s"), classes, counts, paths, [])
-    digests = digests or [bytes([255 - row]) for row in range(len(paths))]
+    digests = digests or [bytes([(255 - row) % 256, row // 256]) for row in range(len(paths))]
     return SupportImages(files, np.zeros((len(paths), 1, 1, 1), np.uint8), digests)
 
 
