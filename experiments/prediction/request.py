@@ -30,6 +30,8 @@ def trained_classifier(run: Path, protocol: Protocol = "inductive") -> Retest:
     spec = trained.spec
     if spec.kind.plays_trials:
         raise RunError(f"{run}: {spec.algorithm.name} plays trials, and only images can be classified")
+    if not spec.kind.is_trained:
+        raise RunError(f"{run}: {spec.algorithm.name} is not trained, so it has no weights to classify with")
     if spec.dataset.regression:
         raise RunError(f"{run} is a regression on {spec.dataset.name}, and only images can be classified")
     return trained
@@ -38,7 +40,7 @@ def trained_classifier(run: Path, protocol: Protocol = "inductive") -> Retest:
 def _has_protocol(run: Path) -> bool:
     """Return whether the run is one of few-shot learning; True if that cannot be told, so that `retest` says why."""
     spec = readable_spec(RunDirectory(run))
-    return spec is None or not spec.kind.plays_trials
+    return spec is None or spec.kind.is_trained and not spec.kind.plays_trials
 
 
 def refuse_other_way(experiment: Experiment, classes: Sequence[str], where: str) -> None:

@@ -60,8 +60,8 @@ def test_scores_are_the_largest_logits_or_the_largest_cosines(make_source, name,
     if name == "matchingnet":
         supports, queries = model.embed(batch)
         known = model.summary(model.own, supports, None, WAY)["supports"]
-        queries = model.embed_queries(model.own, queries, known)
-        supports, queries = (each / np.linalg.norm(each, axis=-1, keepdims=True) for each in (known, queries))
+        queries = model.embed_queries(model.own, queries, known).numpy()
+        supports, queries = (each / np.linalg.norm(each, axis=-1, keepdims=True) for each in (known.numpy(), queries))
         assert np.abs(scores - expected).max() > 0.01
         expected = (queries @ supports.transpose(0, 2, 1)).max(axis=-1)
     np.testing.assert_allclose(scores, expected, atol=1e-9)

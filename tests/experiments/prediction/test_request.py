@@ -29,19 +29,19 @@ GIVEN = {"algorithm": "maml, inner_lr: 0.1", "dataset": "glyphs", "way": 3}
 @pytest.fixture
 def asked(tmp_path, monkeypatch):
     """Return a function that asks for three classes and two images, of a run that is said to be trained."""
-    for name in ("b", "a", "c/deep", "new", "new/more"):
-        (tmp_path / "support" / name).mkdir(parents=True) if name[:3] != "new" else (tmp_path / name).mkdir()
+    for name in ("support/b", "support/a", "support/c/deep", "new/more"):
+        (tmp_path / name).mkdir(parents=True)
     for name in ("support/b/1", "support/b/0", "support/a/0", "support/c/0", "new/0", "new/more/1"):
         (tmp_path / f"{name}.png").write_bytes(png())
     (tmp_path / "new" / "notes.txt").write_text("")
     (tmp_path / "run").mkdir()
 
     def ask(images=("new",), spec=GIVEN, **options):
-        (tmp_path / "asked.yaml").write_text(SPEC.format(**GIVEN | spec))
-        experiment = load(tmp_path / "asked.yaml").experiment
-        monkeypatch.setattr(
-            request, "retest", lambda *_: SimpleNamespace(spec=experiment, experiment=experiment), raising=True
-        )
+        if isinstance(spec, dict):
+            (tmp_path / "asked.yaml").write_text(SPEC.format(**GIVEN | spec))
+            spec = tmp_path / "asked.yaml"
+        experiment = load(spec).experiment
+        monkeypatch.setattr(request, "retest", lambda *_: SimpleNamespace(spec=experiment, experiment=experiment))
         return Request.of(tmp_path / "run", tmp_path / "support", [tmp_path / each for each in images], **options)
 
     return ask
@@ -76,6 +76,16 @@ def test_what_a_learner_cannot_do(asked, monkeypatch, spec, options, words):
     with pytest.raises(RunError, match=words):
         asked(spec=spec, **options)
     assert asked(spec={"algorithm": "protonet", "way": 5}).support.classes == ("a", "b", "c")
+
+
+def test_a_comparison_of_pixels_has_no_weights(asked):
+    with pytest.raises(RunError, match="hausdorff is not trained, so it has no weights to classify with"):
+        asked(spec="lake2015/hausdorff")
+
+
+def test_a_player_of_trials_sees_no_images(asked):
+    with pytest.raises(RunError, match="rl2 plays trials, and only images can be classified"):
+        asked(spec="duan2016/bandits-rl2")
 
 
 def test_a_learner_of_numbers_classifies_nothing(asked):
