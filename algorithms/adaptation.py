@@ -11,7 +11,7 @@ import tensorflow as tf
 from ..datasets.tasks import PIXELS_AT_ONCE, Episode
 from .learner import SUPPORT
 from .networks.feedforward import Network, Parameters, Values
-from .programs import program
+from .programs import program, sizes
 
 State = TypeVar("State")  # the state of an adaptation, a structure of tensors
 
@@ -119,8 +119,8 @@ def predict_queries(
     """
     if protocol == "transductive" or not network.batch_norm:
         return network(parameters, query_x)
-    tasks, supports = support_x.shape[:2]
-    queries, example = query_x.shape[1], query_x.shape[2:]
+    tasks, supports = sizes(support_x)[:2]
+    queries, example = sizes(query_x)[1], query_x.shape[2:]
     beside = tf.repeat(support_x[:, None], queries, axis=1)  # [T, Q, S, *x]
     groups = tf.concat([beside, query_x[:, :, None]], axis=2)  # [T, Q, S + 1, *x]
     flat = tf.reshape(groups, (tasks, queries * (supports + 1), *example))
@@ -136,13 +136,15 @@ def predict_in_parts(
     Under "inductive" Q queries are Q x (S + 1) images. A part has as many queries as keep its images within
     `PIXELS_AT_ONCE`, and all parts have equally many. A query sees the same images in a part as in the whole, so the
     size of the parts, which depends on the spec alone, changes outputs by rounding only (kernels differ with the
-    number of images). No gradient is taken through it: a tape would keep all parts.
+    number of images). Where a call decides how many images there are, a part is one query. No gradient is taken
+    through it: a tape would keep all parts.
     """
-    tasks, supports = support_x.shape[:2]
-    queries, example = query_x.shape[1], query_x.shape[2:]
-    fitting = PIXELS_AT_ONCE // (tasks * (supports + 1) * math.prod(example[:2]))
-    size = max(part for part in range(1, max(1, min(queries, fitting)) + 1) if queries % part == 0)
-    if protocol == "transductive" or not network.batch_norm or size == queries:
+    tasks, supports = sizes(support_x)[:2]
+    queries, example = sizes(query_x)[1], query_x.shape[2:]
+    known = None not in (support_x.shape[1], query_x.shape[1])
+    fitting = PIXELS_AT_ONCE // (tasks * (supports + 1) * math.prod(example[:2])) if known else 1
+    size = max(part for part in range(1, max(1, min(queries, fitting)) + 1) if queries % part == 0) if known else 1
+    if protocol == "transductive" or not network.batch_norm or known and size == queries:
         return predict_queries(network, parameters, support_x, query_x, protocol)
 
     def predict(part: tf.Tensor) -> tf.Tensor:

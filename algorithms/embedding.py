@@ -14,7 +14,7 @@ from .metrics import cross_entropy, right_answers
 from .networks.feedforward import EmbeddingNetwork, Moments, Parameters
 from .networks.operations import forward, gradient
 from .options import Options
-from .programs import compiled
+from .programs import compiled, sizes
 from .workers import WHOLE, Share
 
 MEMBERS = "support/members"  # which image is of which class, see `Support.members`
@@ -191,7 +191,7 @@ class EmbeddingLearner:
         self, support_x: tf.Tensor, query_x: tf.Tensor, running: bool
     ) -> tuple[tf.Tensor, tf.Tensor, Moments]:
         """Pass support and queries through the network as one batch."""
-        supports = support_x.shape[1]
+        supports = sizes(support_x)[1]
         images = tf.concat([support_x, query_x], axis=1)  # [T, S + Q, *x]
         embedded, moments = self.network.apply(self.network.parameters, images, running=running)
         return embedded[:, :supports], embedded[:, supports:], moments

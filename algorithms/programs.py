@@ -24,7 +24,20 @@ from tensorflow.python.framework.ops import gradient_registry
 program = functools.partial(tf.function, autograph=False)
 untouched = tf.autograph.experimental.do_not_convert  # for functions that tf.data traces
 Function = Callable[..., Any]
+Size = Any  # of an axis: an int, or where only a call decides it a scalar tensor
 ZERO = tf.UnconnectedGradients.ZERO
+
+
+def sizes(x: tf.Tensor) -> tuple[Size, ...]:
+    """Return the length of each axis of x, for tf.reshape and arithmetic: an int where it is known.
+
+    Training and tests know all of them. An exported program takes any number of images.
+    """
+    known = tuple(x.shape)
+    if None not in known:
+        return known
+    found = tf.shape(x)
+    return tuple(found[axis] if size is None else size for axis, size in enumerate(known))
 
 
 class GradientRegistry(type(gradient_registry)):

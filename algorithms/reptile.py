@@ -40,7 +40,7 @@ from .learner import Metrics, Problem, Support, apply_meta_gradients, state_of, 
 from .networks.feedforward import Network, Parameters, Values
 from .networks.operations import gradient
 from .options import ReptileOptions
-from .programs import program
+from .programs import program, sizes
 from .workers import WHOLE, Share
 
 BETA2, EPSILON = 0.999, 1e-8
@@ -170,7 +170,7 @@ class Reptile:
 
     def _order(self, support: Support, steps: int, size: int) -> tf.Tensor:
         """Return the support rows of each mini-batch, int32 `[T, steps, size]`, reshuffled for each pass."""
-        tasks, supports = support.x.shape[:2]
+        tasks, supports = sizes(support.x)[:2]
         passes = -(-steps * size // supports)
         shuffled = TaskKeys.of_drawn(support.drawn).distinct("mini-batches", supports, supports, passes)
         rows = tf.reshape(shuffled, (tasks, passes * supports))[:, : steps * size]

@@ -26,6 +26,7 @@ import keras
 import tensorflow as tf
 
 from ...datasets.errors import DataError
+from ..programs import sizes
 from .layers import batch_norm, convolution, normalised_block, over_examples, rectify_and_pool
 from .options import Conv4Options, MLPOptions, NetworkOptions
 
@@ -266,7 +267,7 @@ class Conv4(BuiltInNetwork):
         if options.features == "mean":
             x = tf.reduce_mean(x, axis=[2, 3])  # [T, N, filters]
         else:
-            x = tf.reshape(x, (*x.shape[:2], self.features))
+            x = tf.reshape(x, (*sizes(x)[:2], self.features))
         return (_dense(parameters, "head", x) if "head/kernel" in parameters else x), moments
 
 
@@ -309,7 +310,7 @@ class MLP(BuiltInNetwork):
     ) -> tuple[tf.Tensor, Moments]:
         """Return the outputs, see `__call__`, and the batch moments of each batch norm (empty with `running`)."""
         moments: Moments = {}
-        x = tf.cast(tf.reshape(x, (*x.shape[:2], math.prod(x.shape[2:]))), self.activations)
+        x = tf.cast(tf.reshape(x, (*sizes(x)[:2], math.prod(x.shape[2:]))), self.activations)
         for number in range(1, len(self.options.hidden) + 1):
             x = _dense(parameters, f"dense{number}", x)
             if self.options.batch_norm:

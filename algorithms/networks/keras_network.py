@@ -22,7 +22,7 @@ import keras
 import tensorflow as tf
 from tensorflow.python.ops import nn_impl
 
-from ..programs import program
+from ..programs import program, sizes
 from .feedforward import Moments, Parameters
 
 SEED = "seed_generator_state"  # the name that Keras gives the variable of each generator
@@ -75,7 +75,7 @@ class KerasNetwork:
 
         With `running` the moving averages are applied, and none are returned.
         """
-        tasks, examples, *shape = x.shape
+        tasks, examples, *shape = sizes(x)
         weights = [parameters[name] for name in self.parameters]
         shared = [
             given.shape.rank == own.shape.rank for given, own in zip(weights, self.parameters.values(), strict=True)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
-from ..programs import compiled, program
+from ..programs import compiled, program, sizes
 
 SMALL = 750_000  # values of one task that its convolution reads as patches: 3 MB
 LARGE = 1_000_000  # values of one task that one batch norm normalises
@@ -20,11 +20,13 @@ def convolution(x: tf.Tensor, kernel: tf.Tensor | tf.Variable, stride: int, fuse
     """Apply a 3x3 convolution with zero padding ("same"), `[T, N, H, W, C]` -> `[T, N, H', W', F]`.
 
     A shared kernel `[3, 3, C, F]` is one ordinary convolution. For a kernel per task `[T, 3, 3, C, F]` see
-    `TaskConvolution`.
+    `TaskConvolution`. That of one task with any number of images, as an exported program has them, is shared too.
     """
+    if kernel.shape.rank == 5 and x.shape[1] is None:
+        kernel = tf.squeeze(kernel, 0)
     if kernel.shape.rank == 5:
         return TaskConvolution(tuple(x.shape), tuple(kernel.shape), stride, fuse).outputs(x, kernel)
-    tasks, examples, *image = x.shape
+    tasks, examples, *image = sizes(x)
     y = tf.nn.conv2d(tf.reshape(x, (tasks * examples, *image)), kernel, stride, "SAME")
     return tf.reshape(y, (tasks, examples, *y.shape[1:]))
 
@@ -247,7 +249,7 @@ def max_pool(x: tf.Tensor, padding: str, shared: bool) -> tf.Tensor:
         shared: Whether to use the library's fast kernel, whose second derivative XLA does not know in every precision.
             Otherwise the maximum is taken of shifted slices.
     """
-    tasks, examples, height, width, channels = x.shape
+    tasks, examples, height, width, channels = sizes(x)
     if shared:
         flat = tf.reshape(x, (tasks * examples, height, width, channels))
         pooled = tf.nn.max_pool2d(flat, 2, 2, padding.upper())
@@ -274,9 +276,10 @@ def batch_norm(
         y, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
             x=flat, scale=scale, offset=offset, mean=[], variance=[], epsilon=epsilon, is_training=True
         )
-        examples = flat.shape[1]
-        biased = variance * ((examples - 1) / examples)  # which the kernel normalises by; it returns the unbiased one
-        return tf.reshape(y, x.shape), mean[None, None], biased[None, None]
+        examples = sizes(flat)[1]
+        share = tf.cast((examples - 1) / examples, variance.dtype)
+        biased = variance * share  # which the kernel normalises by; it returns the unbiased one
+        return tf.reshape(y, sizes(x)), mean[None, None], biased[None, None]
     grouped = tf.cast(tf.reshape(x, (tasks, groups, -1, channels)), offset.dtype)
     mean = tf.reduce_mean(grouped, axis=2, keepdims=True)
     # not tf.nn.moments: it stops the gradient of the mean inside the variance, which spoils second derivatives
@@ -285,7 +288,7 @@ def batch_norm(
     if scale is not None:
         gain *= over_examples(scale, 4)
     y = (grouped - mean) * gain + over_examples(offset, 4)
-    return tf.cast(tf.reshape(y, x.shape), x.dtype), mean[:, :, 0], variance[:, :, 0]
+    return tf.cast(tf.reshape(y, sizes(x)), x.dtype), mean[:, :, 0], variance[:, :, 0]
 
 
 def over_examples(parameter: tf.Tensor | tf.Variable, rank: int) -> tf.Tensor:
