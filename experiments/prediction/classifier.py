@@ -6,7 +6,6 @@ many images block and sum in other orders, so the last bits of one image would d
 
 from __future__ import annotations
 
-import hashlib
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,6 +17,8 @@ from ...algorithms.programs import program
 from ..errors import RunError
 from .files import SupportImages
 from .model import TrainedModel
+
+DRAWN = np.zeros(1, np.int32)  # `Support.drawn` of images that no stream has drawn
 
 
 class Answers(NamedTuple):
@@ -43,8 +44,8 @@ class Task:
         Args:
             model: the trained learner.
             support: the support set.
-            drawn: int32 `[n]`, which decides the mini-batches of reptile; by default the digest of the pixels, so that
-                names of files do not count, but the same images in the same order give the same bits.
+            drawn: int32 `[n]`, which decides the mini-batches of reptile; by default those of `DRAWN`, whatever the
+                images are, as an exported learner has them.
 
         Raises:
             RunError: a learner of another package takes equally many images of each class alone.
@@ -54,9 +55,7 @@ class Task:
         self.balanced = len(set(self.counts)) == 1
         self.x = model.as_input(support.images)[None]
         self.y = tf.constant(support.labels[None])
-        if drawn is None:
-            drawn = np.frombuffer(hashlib.blake2b(b"".join(support.digests), digest_size=32).digest(), "<i4")
-        self.drawn = tf.constant(np.asarray(drawn, np.int32)[None])
+        self.drawn = tf.constant((DRAWN if drawn is None else np.asarray(drawn, np.int32))[None])
         if not self.balanced and not takes_any_counts(model):
             raise RunError(
                 f"{model.experiment.algorithm.name} takes equally many images of each class: {support.files.name}"
