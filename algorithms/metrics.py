@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
+from .programs import sizes
+
 Loss = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 
 CALIBRATION_BINS = 15  # Guo et al. 2017
@@ -37,7 +39,7 @@ def mean_squared_error(predictions: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
         predictions: `[T, N, D]`.
         targets: `[T, N, D]`, or `[T, N]` where D is 1.
     """
-    targets = tf.reshape(targets, predictions.shape)  # or they would be compared each with each
+    targets = tf.reshape(targets, sizes(predictions))  # or they would be compared each with each
     return tf.reduce_mean(tf.math.squared_difference(predictions, targets), axis=[1, 2])
 
 

@@ -42,7 +42,7 @@ from .networks.gru import GRU, Weights
 from .networks.operations import forward, gradient
 from .networks.options import GRUOptions
 from .options import RL2Options
-from .programs import program
+from .programs import program, sizes
 from .rl import distributions
 from .rl.minibatches import Minibatches, mean_of_each, weighted_mean
 from .rl.rollout import Rollout, Seen, roll_out, trial_metrics
@@ -312,7 +312,7 @@ class RL2:
         """Return the numbers that `distributions` takes, from the network's outputs `[..., O]`."""
         if self.source.actions.discrete:
             return outputs
-        return tf.concat([outputs, tf.broadcast_to(theta["log_std"], outputs.shape)], axis=-1)
+        return tf.concat([outputs, tf.broadcast_to(theta["log_std"], sizes(outputs))], axis=-1)
 
 
 class Player:
@@ -328,11 +328,15 @@ class Player:
 
     def act(self, memory: tf.Tensor, seen: Seen, number: tf.Tensor, keys: TaskKeys):
         """Return a sampled action, the next h, and the distribution."""
+        numbers, memory = self.consider(memory, seen)
+        return self.learner.distribution.sample(numbers, keys), memory, numbers
+
+    def consider(self, memory: tf.Tensor, seen: Seen) -> tuple[tf.Tensor, tf.Tensor]:
+        """Return the numbers of the distribution of actions `[T, n]`, see `distributions`, and the next h."""
         learner = self.learner
         x = encode(learner.source.observations, learner.source.actions, seen, learner.dtype)
         outputs, memory = self.network.step(self.weights, x, memory)
-        numbers = learner._numbers(learner.parameters, outputs)
-        return learner.distribution.sample(numbers, keys), memory, numbers
+        return learner._numbers(learner.parameters, outputs), memory
 
 
 class Watched(Player):

@@ -28,6 +28,7 @@ COMMANDS = {  # verb -> module, short help
     "pack": ("pack", "Pack a finished run into one file."),
     "unpack": ("unpack", "Unpack a file of `pack` into a folder of runs."),
     "predict": ("predict", "Classify your own images with a trained run and a few examples."),
+    "export": ("export", "Write a trained run as a SavedModel that runs without metarun."),
     "benchmark": ("benchmark", "Measure how fast an experiment trains on this machine."),
     "reproduce": ("reproduce", "Fill a paper's table: run what is missing, print it with verdicts."),
     "compare": ("compare", "Compare runs on identical episodes by a paired test."),

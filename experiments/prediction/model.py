@@ -52,7 +52,7 @@ class _Images(NamedTuple):
     target_shape: tuple[int, ...] = ()
 
 
-def trained_learner(run: Path, protocol: Protocol = "inductive") -> TrainedModel:
+def trained_learner(run: Path, protocol: Protocol = "inductive", jit: bool | None = None) -> TrainedModel:
     """Return the learner of a trained run, with the weights of the checkpoint that its test used.
 
     The data of the training are needed only for a run of an older version, which has no inputs.json.
@@ -60,6 +60,7 @@ def trained_learner(run: Path, protocol: Protocol = "inductive") -> TrainedModel
     Args:
         run: the folder of the run.
         protocol: what batch norm may see: each query alone, or all queries together.
+        jit: whether XLA compiles parts of the learner; None: as in the training.
 
     Raises:
         RunError: the run is not trained, or classifies no images; its checkpoint is missing or of another spec; or its
@@ -73,7 +74,8 @@ def trained_learner(run: Path, protocol: Protocol = "inductive") -> TrainedModel
     deterministic(trained.seed)
     inputs = stored_inputs(directory)
     source: Any = _Images(inputs.preprocessing.shape) if inputs else _source(experiment, run)
-    learner: Any = build_learner(setup_of(experiment, trained.seed), source)
+    setup = setup_of(experiment, trained.seed)
+    learner: Any = build_learner(setup if jit is None else setup._replace(jit=jit), source)
     if missing := [method for method in ("fit", "classify") if not callable(getattr(learner, method, None))]:
         name = experiment.algorithm.name
         raise RunError(f"{run}: the learner of {name} has no {' and no '.join(missing)}, see docs/extending.md")

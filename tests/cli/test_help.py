@@ -13,7 +13,7 @@ from metarun.experiments.papers.definition import load_table
 from metarun.experiments.papers.plan import choose, plan
 from metarun.experiments.runs.sweep import grid
 
-FOLDERS = ("runs/omniglot-maml/seed-0", "runs/omniglot-maml/seed-3", "runs/omniglot-protonet/seed-0")
+FOLDERS = ("runs/omniglot-maml/seed-0", "runs/omniglot-maml/seed-3", "runs/omniglot-protonet/seed-0", "known")
 
 
 def verbs():

@@ -1,0 +1,74 @@
+"""Check what is asked of an export, before TensorFlow is imported."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from ..errors import RunError
+from ..prediction.files import SupportFiles, find_support
+from ..prediction.request import Protocol, refuse_other_way, trained_classifier
+from ..runs.directory import RunDirectory
+from ..runs.run import readable_spec
+from ..runs.trained import Retest, retest
+
+Kind = Literal["classifier", "regression", "policy"]
+
+
+class Request(NamedTuple):
+    """A trained run to export, and where to."""
+
+    run: Path
+    out: Path
+    support: SupportFiles | None
+    protocol: Protocol
+    invert: bool  # the images have light and dark exchanged
+    kind: Kind
+    trained: Retest
+
+
+def request(
+    run: Path, out: Path, support: Path | None = None, protocol: Protocol = "inductive", invert: bool = False
+) -> Request:
+    """Return what is to be exported.
+
+    Args:
+        run: the folder of the run.
+        out: the folder to write, which must not exist.
+        support: a folder with a folder for each class, or None.
+        protocol: what batch norm may see of the queries.
+        invert: whether light and dark are exchanged in all images that the model is given, the support's included.
+
+    Raises:
+        RunError: the run has no model to export, or is not trained to its end; or `out` exists.
+        SpecError: the protocol does not fit the run.
+        DataError: the support set cannot be read, or holds no images.
+    """
+    if os.path.lexists(out):
+        raise RunError(f"{out} exists already: choose another folder, or remove it")
+    spec = readable_spec(RunDirectory(run))
+    if spec and not spec.kind.is_trained:
+        raise RunError(
+            f"{run}: {spec.algorithm.name} is a rule without weights, which needs the model of its environment at "
+            "every step: there is nothing to export"
+        )
+    kind: Kind = "classifier"
+    if spec and (spec.kind.plays_trials or spec.dataset.regression):
+        kind = "policy" if spec.kind.plays_trials else "regression"
+    if kind != "classifier" and (support or invert):
+        raise RunError(f"{run} classifies no images: leave out {'--support' if support else '--invert'}")
+    if kind == "policy":
+        trained = retest(run, "test", {})
+        if trained.spec.algorithm.name != "rl2":
+            raise RunError(
+                f"{run}: the policy of {trained.spec.algorithm.name} is not known: only that of rl2 is exported"
+            )
+    elif kind == "regression":
+        trained = retest(run, "test", {"protocol": protocol})
+    else:
+        trained = trained_classifier(run, protocol)
+    files = find_support(support) if support else None
+    if files:
+        refuse_other_way(trained.experiment, files.classes, str(support))
+    return Request(run, out, files, protocol, invert, kind, trained)
