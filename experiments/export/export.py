@@ -14,13 +14,13 @@ from ...algorithms.programs import program
 from ...datasets.images.preprocessing import Preprocessing
 from ..config.experiment import Experiment
 from ..errors import RunError, warn
+from ..evaluation.inputs import brightness
 from ..evaluation.retest import restored
 from ..model import Model, input_dtype
 from ..prediction.classifier import Task, takes_any_counts
 from ..prediction.files import SupportImages, equal_supports, read_support
 from ..prediction.model import TrainedModel, trained_learner
 from ..prediction.predict import brightness_warning
-from ..runs.inputs import brightness
 from ..system.atomic import new_folder
 from . import programs
 from .card import Card, render
