@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ...datasets.images.source import ImageSource
 
 LOOKED_AT = 1000  # training images whose brightness is measured, at most; they are evenly spread over the classes
+LARGEST = 10_000  # pixels of a side, in a file that may come from others
 
 
 class Inputs(BaseModel):
@@ -66,7 +67,10 @@ def stored_inputs(directory: RunDirectory, strict: bool = True) -> Inputs | None
         RunError: the file is damaged or cannot be read.
     """
     try:
-        return Inputs.model_validate(json.loads(directory.inputs.read_text(encoding="utf-8")))
+        inputs = Inputs.model_validate(json.loads(directory.inputs.read_text(encoding="utf-8")))
+        if not all(0 < side <= LARGEST for side in inputs.preprocessing.shape) or 0 in inputs.preprocessing.std:
+            raise ValueError("no image has this size")
+        return inputs
     except FileNotFoundError:
         return None
     except (OSError, ValueError, ValidationError) as error:

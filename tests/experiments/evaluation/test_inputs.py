@@ -10,6 +10,14 @@ from metarun.experiments.errors import RunError
 from metarun.experiments.evaluation.inputs import Inputs, brightness, stored_inputs
 from metarun.experiments.runs.directory import RunDirectory
 
+HUGE = json.dumps(
+    {
+        "preprocessing": {"height": 10**9, "width": 8, "channels": 1},
+        "brightness": 0.1,
+        "brightness_deviation": 0.1,
+    }
+)
+
 
 def source(levels, **options):
     images = np.stack([np.full((4, 4, 3), level, np.uint8) for level in levels])
@@ -44,7 +52,7 @@ def test_a_run_of_an_older_version_has_none(tmp_path):
     assert stored_inputs(RunDirectory(tmp_path)) is None
 
 
-@pytest.mark.parametrize("text", ["{", "[]", json.dumps({"preprocessing": {}}), "\0"])
+@pytest.mark.parametrize("text", ["{", "[]", json.dumps({"preprocessing": {}}), "\0", HUGE])
 def test_a_damaged_file_is_one_line_with_the_way_out(tmp_path, text):
     (tmp_path / "inputs.json").write_text(text)
     with pytest.raises(RunError, match=r"inputs.json cannot be read \(it is damaged.*\): restore it, or remove it"):

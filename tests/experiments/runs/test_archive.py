@@ -58,13 +58,14 @@ def written(file, members, **changes):
 
 def test_what_travels_arrives(run, tmp_path):
     """Reject an archive with the last checkpoint in place of the tested one, and one whose bytes hang on the time."""
+    run.inputs.write_text("{}")
     notes = pack(run.path, tmp_path / "one.zip")
     os.utime(run.best, (0, 0))
     pack(run.path, tmp_path / "two.zip")
     assert (tmp_path / "one.zip").read_bytes() == (tmp_path / "two.zip").read_bytes()
     there, same = unpack(tmp_path / "one.zip", tmp_path / "there")
     assert there.path == tmp_path / "there" / "few" / "seed-0" and notes == same
-    names = {"spec.yaml", "environment.json", "episodes.csv", "result.json", "checkpoints/best.npz"}
+    names = {"spec.yaml", "environment.json", "inputs.json", "episodes.csv", "result.json", "checkpoints/best.npz"}
     found = {path.relative_to(there.path).as_posix() for path in there.path.rglob("*") if path.is_file()}
     assert found == names
     assert all((there.path / name).read_bytes() == (run.path / name).read_bytes() for name in names)
