@@ -52,15 +52,16 @@ class _Images(NamedTuple):
     target_shape: tuple[int, ...] = ()
 
 
-def trained_learner(run: Path, protocol: Protocol = "inductive", jit: bool | None = None) -> TrainedModel:
+def trained_learner(run: Path, protocol: Protocol = "inductive") -> TrainedModel:
     """Return the learner of a trained run, with the weights of the checkpoint that its test used.
 
-    The data of the training are needed only for a run of an older version, which has no inputs.json.
+    XLA compiles nothing of it: that would take longer than a few predictions, and an exported learner, which gives the
+    same values, cannot have it. The data of the training are needed only for a run of an older version, which has no
+    inputs.json.
 
     Args:
         run: the folder of the run.
         protocol: what batch norm may see: each query alone, or all queries together.
-        jit: whether XLA compiles parts of the learner; None: as in the training.
 
     Raises:
         RunError: the run is not trained, or classifies no images; its checkpoint is missing or of another spec; or its
@@ -74,8 +75,8 @@ def trained_learner(run: Path, protocol: Protocol = "inductive", jit: bool | Non
     deterministic(trained.seed)
     inputs = stored_inputs(directory)
     source: Any = _Images(inputs.preprocessing.shape) if inputs else _source(experiment, run)
-    setup = setup_of(experiment, trained.seed)
-    learner: Any = build_learner(setup if jit is None else setup._replace(jit=jit), source)
+    setup = setup_of(experiment, trained.seed)._replace(jit=False)
+    learner: Any = build_learner(setup, source)
     if missing := [method for method in ("fit", "classify") if not callable(getattr(learner, method, None))]:
         name = experiment.algorithm.name
         raise RunError(f"{run}: the learner of {name} has no {' and no '.join(missing)}, see docs/extending.md")
