@@ -21,9 +21,13 @@ from metarun.experiments.training.train import train
 
 def model_of(source, plays):
     """Return what `refuse_unrepeatable` asks of a model, for a source of another package."""
-    experiment = SimpleNamespace(dataset=object(), kind=SimpleNamespace(plays_trials=plays))
+    dataset = object()
+    experiment = SimpleNamespace(dataset=dataset, tested=dataset, kind=SimpleNamespace(plays_trials=plays))
     return SimpleNamespace(
-        experiment=experiment, source=source, test_stream=lambda split: source.stream(split, Shape(1, 3, 4), 0)
+        experiment=experiment,
+        source=source,
+        tested=None,
+        test_stream=lambda split: source.stream(split, Shape(1, 3, 4), 0),
     )
 
 

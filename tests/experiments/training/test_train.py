@@ -296,6 +296,7 @@ def test_checkpoints_come_back_exactly_and_foreign_ones_change_nothing(tmp_path,
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
         with contextlib.suppress(RunError):
             checkpoint.read(path)
+    path.write_bytes(whole)
     array = tmp_path / "array.npz"
     np.save(array.open("wb"), np.zeros(3))
     for broken in (array, tmp_path / "missing.npz"):
@@ -304,10 +305,10 @@ def test_checkpoints_come_back_exactly_and_foreign_ones_change_nothing(tmp_path,
     for no_damage in (Interrupted("stopped"), MemoryError()):  # the checkpoint is good: it must not be set aside
         with monkeypatch.context() as now, pytest.raises(type(no_damage)):
             now.setattr(np, "load", lambda *_, told=no_damage, **__: raise_(told))
-            checkpoint.read(array)
+            checkpoint.read(path)
     with monkeypatch.context() as now, pytest.raises(OSError, match="stale"):
         now.setattr(Path, "read_bytes", lambda _: raise_(OSError(errno.ESTALE, "stale")))
-        checkpoint.read(array)
+        checkpoint.read(path)
     evil = tmp_path / "evil.npz"
     np.savez(evil, state=np.array([{"format": 1}], dtype=object))  # would have to be unpickled
     with pytest.raises(RunError, match="not a whole checkpoint"):
