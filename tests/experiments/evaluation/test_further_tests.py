@@ -112,6 +112,7 @@ def test_within_alphabet_draws_test_classes_of_one_alphabet(run):
     assert {len(each) for each in alphabets} == {1} and len(set.union(*alphabets)) > 10
 
 
+@pytest.mark.slow
 def test_runs_are_compared_on_the_trials_whatever_they_were_trained_on(run, tmp_path):
     """Reject: other rotations and another split make other tasks. For tasks within an alphabet they do."""
     path = tmp_path / "other.yaml"

@@ -202,6 +202,7 @@ def test_elsewhere_few_trials_may_take_another_course(copied):
     assert "does not say where the run was tested" in verify.verify(directory, 20).how
 
 
+@pytest.mark.slow
 def test_a_run_that_travelled_is_a_run(few, tmp_path):
     """Verify, test, compare and train what was unpacked; a finished run is not trained again."""
     pack(few.path, tmp_path / "few.zip")

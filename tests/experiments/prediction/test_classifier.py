@@ -58,7 +58,7 @@ def lines(run, support, images, **options):
     return "".join(written).splitlines(), said, error
 
 
-@pytest.mark.parametrize("name", ["protonet", "maml"])
+@pytest.mark.parametrize("name", ["protonet", pytest.param("maml", marks=pytest.mark.slow)])
 def test_no_line_depends_on_the_other_images(runs, models, lay_out, name, monkeypatch):
     """Reject batches of images: their kernels round in another way, and batch norm would see all of them."""
     monkeypatch.setattr(predicting, "AT_ONCE", 4)

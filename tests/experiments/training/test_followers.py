@@ -88,7 +88,7 @@ def distance(one: list[np.ndarray], other: list[np.ndarray]) -> float:
 @pytest.mark.parametrize(
     ("count", "precision", "tolerance"),
     [
-        (2, "float64", 1e-10),
+        pytest.param(2, "float64", 1e-10, marks=pytest.mark.slow),
         pytest.param(4, "float64", 1e-10, marks=pytest.mark.slow),
         pytest.param(2, "float32", 1e-5, marks=pytest.mark.slow),
         pytest.param(4, "float32", 1e-5, marks=pytest.mark.slow),

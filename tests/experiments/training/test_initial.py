@@ -84,6 +84,7 @@ def test_a_training_starts_from_the_weights(source, from_source, tmp_path):
     assert f"init_digest: {digest}" in run.directory.spec.read_text()
 
 
+@pytest.mark.slow
 def test_the_source_is_needed_for_the_first_start_only(from_source, tmp_path, monkeypatch, capsys):
     """Reject a resumed run that reads the source again: it is gone, and the end is that of an undisturbed run."""
     undisturbed = from_source(name="undisturbed")
