@@ -58,7 +58,20 @@ if TYPE_CHECKING:
     type=click.Choice(["as-is", "invert"]),
     help="With --dataset: exchange light and dark (invert) or not. Default: by the polarity of the ink, if known.",
 )
-def command(run: Path, split: Split, dataset: str | None, **changes: int | str | None) -> None:
+@click.option(
+    "--unknown",
+    is_flag=True,
+    help="How well scores tell classes outside the task: area under the ROC curve, as many classes outside as inside.",
+)
+@click.option(
+    "--calibrated",
+    is_flag=True,
+    help="Divide logits by a temperature fitted on the run's validation tasks; the row has the calibration error "
+    "before and after.",
+)
+def command(
+    run: Path, split: Split, dataset: str | None, unknown: bool, calibrated: bool, **changes: int | str | None
+) -> None:
     """Test the trained RUN, a folder such as runs/NAME/seed-0, in another way.
 
     Options that are left out have the values of the run's spec. Adds a row in RUN/evaluations, never overwrites one.
@@ -70,7 +83,10 @@ def command(run: Path, split: Split, dataset: str | None, **changes: int | str |
     asked: dict[str, Any] = {name: value for name, value in changes.items() if value is not None}
     if dataset is not None:
         asked["dataset"] = dataset_named(dataset)
-    retest(run, split, asked)  # raises before the seconds that TensorFlow takes to import
+    if unknown and calibrated:
+        raise click.UsageError("--unknown and --calibrated are two tests: give one of them")
+    judged = "unknown" if unknown else "calibrated" if calibrated else ""
+    retest(run, split, asked, judged)  # raises before the seconds that TensorFlow takes to import
     import_tensorflow()
     from ..experiments.evaluation.errors_by_group import errors_path, told
     from ..experiments.evaluation.retest import evaluate
@@ -79,7 +95,7 @@ def command(run: Path, split: Split, dataset: str | None, **changes: int | str |
     from ..experiments.system.signals import StopSignal
 
     with StopSignal("with the tasks that are left"):
-        row, path, known = evaluate(run, split, asked)
+        row, path, known = evaluate(run, split, asked, judged)
     if known:
         click.echo(f"{path} has this measurement already", err=True)
     for out in {name.parent.parent for name in (run.resolve(), Path(os.path.abspath(run)))}:  # by links or not

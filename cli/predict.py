@@ -38,6 +38,11 @@ FILE = click.Path(dir_okay=False, path_type=Path)
     metavar="SHARE",
     help="Leave the label empty where the score is below that of this share of the support images, each left out.",
 )
+@click.option(
+    "--calibrated",
+    is_flag=True,
+    help="Divide logits by a temperature, fitted on the run's validation tasks and stored with the run.",
+)
 @click.option("--preview", type=FILE, help="PNG file: what the network sees, beside images of the training.")
 @click.option("--invert", is_flag=True, help="Exchange light and dark of all images.")
 @click.option(

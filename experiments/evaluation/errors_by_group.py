@@ -27,7 +27,7 @@ def errors_path(row: Path) -> Path:
 def write_errors(path: Path, evaluation: Evaluation, measurement: Measurement) -> None:
     """Write a CSV file with the wrong answers in each task, numbered from 1, if the source names their groups."""
     groups = getattr(evaluation.stream.source, "groups", ())
-    if not groups:
+    if not groups or "accuracy" not in measurement.values:
         return
     queries = evaluation.stream.columns["way"] * evaluation.stream.columns["query"]
     right = [round(accuracy * queries) for accuracy in measurement.values["accuracy"].tolist()]

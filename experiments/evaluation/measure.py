@@ -6,9 +6,9 @@ import csv
 import hashlib
 import io
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -20,6 +20,7 @@ from ...algorithms.workers import ALONE, Workers
 from ...datasets.tasks import Split, task_number
 from ..errors import Interrupted
 from ..model import Model, Stream
+from ..runs.rows import METRICS, Metric
 from ..stats import ci95_of_columns, exact_sum, expected_calibration_error, mean_and_ci95
 from ..system import signals
 from ..system.atomic import write_text_atomic
@@ -29,6 +30,16 @@ from .partial import PartialTest
 FIRST_UNSEEN_TASK = 2**62  # of a test on the training split: a number that no training reaches, so its tasks are unseen
 
 
+class Judge(NamedTuple):
+    """What is measured of a learner on a batch of tasks, and the columns that its row has for it."""
+
+    metrics: Callable[[Any, Any], Metrics]  # of a learner and a batch; one value per task
+    columns: Mapping[str, Any] = {}
+
+
+ANSWERS = Judge(lambda learner, batch: learner.evaluate(batch))  # the test of a run
+
+
 class Measurement(NamedTuple):
     """The values of E tasks."""
 
@@ -36,9 +47,10 @@ class Measurement(NamedTuple):
     calibration: np.ndarray | None  # [3, 15] sums over tasks, of classifiers: queries, confidence, right answers
     curves: dict[str, np.ndarray]  # [E, N] each, of trials: one value per step
     episodes_digest: str  # of the random draws of all tasks: equal digests mean identical tasks
+    uncalibrated: np.ndarray | None = None  # as `calibration`, before the logits were divided by a temperature
 
     @property
-    def metric(self) -> Literal["accuracy", "mse", "total_reward"]:
+    def metric(self) -> Metric:
         """Return the name of the main metric."""
         return main_metric(self.values)
 
@@ -46,10 +58,10 @@ class Measurement(NamedTuple):
     def diverged(self) -> int:
         """Return the number of tasks with an output that is not finite, which `algorithms/metrics.py` counts as wrong.
 
-        Their negative log-likelihood, mean squared error or total reward is infinite.
+        Their negative log-likelihood, mean squared error or total reward is infinite, or they tell it by `not_finite`.
         """
         told = [self.values[name] for name in (self.metric, "negative_log_likelihood") if name in self.values]
-        return int((~np.isfinite(told)).any(axis=0).sum())
+        return int(((~np.isfinite(told)).any(axis=0) | (self.values.get("not_finite", np.zeros(1)) > 0)).sum())
 
     def summary(self) -> dict[str, float]:
         """Return the mean of every metric over all tasks, the main metric's ci95, and the number of diverged tasks.
@@ -60,6 +72,9 @@ class Measurement(NamedTuple):
         summary = means | {"ci95": mean_and_ci95(self.values[self.metric].tolist())[1], "diverged": self.diverged}
         if self.calibration is not None:
             summary["expected_calibration_error"] = expected_calibration_error(*self.calibration.tolist())
+        if self.uncalibrated is not None:
+            before = expected_calibration_error(*self.uncalibrated.tolist())
+            summary["expected_calibration_error_uncalibrated"] = before
         return summary
 
     def write_csv(self, path: Path) -> None:
@@ -98,7 +113,9 @@ class Evaluation:
     last batch may draw tasks that are ignored. Several workers take the batches in turn.
     """
 
-    def __init__(self, learner: Learner, stream: Stream, episodes: int, workers: Workers = ALONE):
+    def __init__(
+        self, learner: Learner, stream: Stream, episodes: int, workers: Workers = ALONE, judge: Judge = ANSWERS
+    ):
         """Prepare an evaluation; nothing is computed yet.
 
         Args:
@@ -106,7 +123,9 @@ class Evaluation:
             stream: the stream of tasks.
             episodes: number of tasks.
             workers: the processes that measure together.
+            judge: what is measured.
         """
+        self.judge = judge
         source, self.stream, self.episodes, self.workers = stream.source, stream, episodes, workers
         self.batch = stream.at_once(episodes, queries_beside_supports(learner))
         first = FIRST_UNSEEN_TASK if stream.split == "train" else 0
@@ -116,7 +135,7 @@ class Evaluation:
 
         def evaluate(task: Any) -> tuple[Metrics, tf.Tensor]:
             batch = sample(task) if source.in_memory else task
-            return learner.evaluate(batch), batch.drawn
+            return judge.metrics(learner, batch), batch.drawn
 
         self.step = program(evaluate)
         self.calls = -(-episodes // self.batch)  # batches that hold all tasks
@@ -178,13 +197,15 @@ class Evaluation:
             raise
         joined = self.workers.total((values, chosen))
         values, chosen = tf.nest.map_structure(lambda each: self._joined(each, episodes), joined)
-        calibration = values.pop("calibration", None)
+        calibrations = [values.pop(name, None) for name in ("calibration", "calibration_uncalibrated")]
+        calibration, uncalibrated = (None if each is None else each.sum(axis=0) for each in calibrations)
         curves = {name: values.pop(name) for name, value in list(values.items()) if value.ndim == 2}
         return Measurement(
             values,
-            None if calibration is None else calibration.sum(axis=0),
+            calibration,
             curves,
             hashlib.sha256(chosen.astype("<i4").tobytes()).hexdigest()[:16],
+            uncalibrated,
         )
 
     def _joined(self, values: np.ndarray | tf.Tensor, episodes: int) -> np.ndarray:
@@ -212,10 +233,10 @@ class Evaluation:
         return seconds / self.batch
 
 
-def main_metric(names: Iterable[str]) -> Literal["accuracy", "mse", "total_reward"]:
-    """Return the metric that a table shows: accuracy of a classifier, mse of a regression, total_reward of trials."""
+def main_metric(names: Iterable[str]) -> Metric:
+    """Return the metric that a table shows, the first of `METRICS` that is among the names."""
     names = set(names)
-    return "accuracy" if "accuracy" in names else "mse" if "mse" in names else "total_reward"
+    return next(metric for metric in METRICS if metric in names)
 
 
 def queries_beside_supports(learner: Learner) -> bool:
@@ -235,6 +256,6 @@ def validation_of(model: Model) -> Evaluation | None:
     return Evaluation(model.learner, model.validation_stream(), section.episodes, model.workers)
 
 
-def test_of(model: Model, split: Split = "test") -> Evaluation:
-    """Return the evaluation on the test tasks of a model, drawn from `split`."""
-    return Evaluation(model.learner, model.test_stream(split), model.experiment.test.episodes, model.workers)
+def test_of(model: Model, split: Split = "test", judge: Judge = ANSWERS) -> Evaluation:
+    """Return the evaluation on the test tasks of a model, drawn from `split`; `judge` says what is measured."""
+    return Evaluation(model.learner, model.test_stream(split), model.experiment.test.episodes, model.workers, judge)

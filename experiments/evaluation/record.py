@@ -115,7 +115,8 @@ def row_of(model: Model, trained: Trained, evaluation: Evaluation, measurement: 
     experiment, learner, workers = model.experiment, model.learner, model.workers.count
     summary, seconds = measurement.summary(), trained.seconds
     tasks = trained.step * experiment.train.meta_batch
-    measured = ("expected_calibration_error", "negative_log_likelihood", "regret", "optimal_actions", "diverged")
+    measured = ("expected_calibration_error", "expected_calibration_error_uncalibrated", "negative_log_likelihood",
+                "regret", "optimal_actions", "diverged")  # fmt: skip
     columns: dict[str, Any] = {
         "experiment": experiment.name,
         "algorithm": experiment.algorithm.name,
@@ -134,6 +135,7 @@ def row_of(model: Model, trained: Trained, evaluation: Evaluation, measurement: 
         "tuned": chosen_value(learner, experiment),
         "parameters": sum(math.prod(value.shape) for value in learner.parameters.values()),
         **{name: summary.get(name) for name in measured},
+        **evaluation.judge.columns,
         "precision": experiment.precision,
         "device": f"{workers} x {provenance.device_name()}" if workers > 1 else provenance.device_name(),
         "seconds": round(seconds, 1),

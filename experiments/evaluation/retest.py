@@ -6,19 +6,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ...algorithms.learner import Learner
 from ...datasets.tasks import Split
 from ..config.experiment import Experiment
-from ..errors import RunError
-from ..model import Model, build, refuse_other_images, refuse_other_tested_images
-from ..runs import checkpoint
-from ..runs.directory import RunDirectory
-from ..runs.rows import Row, read_row
-from ..runs.run import refuse_other_code, spec_of
-from ..runs.trained import refuse_checkpoint_of_another_spec, retest
+from ..model import Model, refuse_other_tested_images
+from ..runs.rows import Judged, Row, read_row
+from ..runs.trained import Retest, retest
 from .independence import refuse_dependent
+from .measure import Evaluation, test_of
 from .record import Files, Trained, advised, record
-from .repeatable import refuse_unrepeatable
+from .restore import refuse_missing, restored
+from .temperature import calibrated, temperature_of
+from .unknown import unknown_of
 
 
 class Evaluated(NamedTuple):
@@ -29,7 +27,7 @@ class Evaluated(NamedTuple):
     known: bool
 
 
-def evaluate(run: Path, split: Split, changes: Mapping[str, Any]) -> Evaluated:
+def evaluate(run: Path, split: Split, changes: Mapping[str, Any], judged: Judged = "") -> Evaluated:
     """Test the trained run in the folder `run` in another way, and write another row beside its own.
 
     If its own test is not done and nothing is changed, that test is done.
@@ -39,15 +37,19 @@ def evaluate(run: Path, split: Split, changes: Mapping[str, Any]) -> Evaluated:
         split: the split whose classes are drawn.
         changes: values that differ, of way, shot, query, episodes, episode_seed, inner_steps, protocol, checkpoint,
             dataset (plain data), convert.
+        judged: what is judged besides, or in place of, the answers, see `Row.judged`.
 
     Raises:
-        RunError: the run is not trained to its end.
+        RunError: the run is not trained to its end, or cannot be judged so.
         SpecError: the changes do not fit it.
+        DataError: data are missing or too few.
     """
-    directory, trained, _, experiment, path = retest(run, split, changes)
+    asked = retest(run, split, changes, judged)
+    directory, trained, _, experiment, path = asked
     own = path == directory.result
     if own and path.exists():
         return _known(path, experiment, split)
+    temperature = temperature_of(asked).temperature if judged == "calibrated" and not path.exists() else 1.0
     with directory.locked():
         if path.exists():
             return _known(path, experiment, split)
@@ -59,7 +61,8 @@ def evaluate(run: Path, split: Split, changes: Mapping[str, Any]) -> Evaluated:
         refuse_dependent(model, split)
         smaller = "--episodes" if experiment.kind.plays_trials else "--query, --way or --shot"
         with advised(f"`metarun evaluate {run}` with a smaller {smaller}"):
-            row = record(model, training, Files.of_run(directory) if own else Files.of_retest(path), split)
+            evaluation = _evaluation(model, asked, split, judged, temperature)
+            row = record(model, training, Files.of_run(directory) if own else Files.of_retest(path), split, evaluation)
         if directory.finished:  # otherwise it says why the own test is missing
             directory.failure.unlink(missing_ok=True)  # of an earlier attempt
     return Evaluated(row, path, False)
@@ -72,56 +75,18 @@ def _known(path: Path, experiment: Experiment, split: Split) -> Evaluated:
     return Evaluated(row, path, True)
 
 
-def restored(directory: RunDirectory, experiment: Experiment, seed: int, chosen: str, split: Split = "test") -> Model:
-    """Return the model of a run with the weights of a checkpoint.
-
-    Args:
-        directory: the folder of the run.
-        experiment: its experiment, with the test.
-        seed: its seed.
-        chosen: the checkpoint, "best" or "last".
-        split: the split that is tested.
+def _evaluation(model: Model, asked: Retest, split: Split, judged: Judged, temperature: float) -> Evaluation:
+    """Return the evaluation of a test that is judged in some way.
 
     Raises:
-        RunError: the checkpoint is missing or of another spec, or data or code of other packages are not those it was
-            trained with.
+        RunError: the learner lacks a method.
+        DataError: the split has too few classes.
     """
-    model = build(experiment, seed, split)
-    refuse_unrepeatable(model, split)
-    if not experiment.kind.is_trained:
-        return model
-    state = restore_weights(model.learner, directory, experiment, chosen)
-    refuse_other_images(state, model.source, directory)
-    return model
-
-
-def restore_weights(
-    learner: Learner, directory: RunDirectory, experiment: Experiment, chosen: str
-) -> Mapping[str, Any]:
-    """Assign the weights of a run's checkpoint to a learner, and return the state of the checkpoint.
-
-    Args:
-        learner: the learner of the run, with other weights.
-        directory: the folder of the run.
-        experiment: its experiment.
-        chosen: the checkpoint, "best" or "last".
-
-    Raises:
-        RunError: the checkpoint is missing or of another spec, or the code of other packages is not that which it was
-            trained with.
-    """
-    path = _weights(directory, experiment, chosen)
-    state = checkpoint.restore(path, learner.variables)
-    if "training_digest" in state:
-        refuse_checkpoint_of_another_spec(path, state, spec_of(directory))
-    refuse_other_code(state.get("plugins", ""), experiment, directory)
-    return state
-
-
-def _weights(directory: RunDirectory, experiment: Experiment, chosen: str) -> Path:
-    if chosen == "best":
-        return directory.best
-    last = directory.checkpoint(experiment.train.steps)
-    if not last.is_file():
-        raise RunError(f"{last} is missing, the checkpoint of the last step: train again with --fresh")
-    return last
+    learner, where = model.learner, asked.directory.path
+    if judged == "unknown":
+        refuse_missing(learner, ("fit", "classify"), asked.experiment, where)
+        return unknown_of(model, split)
+    if judged == "calibrated":
+        refuse_missing(learner, ("predict",), asked.experiment, where)
+        return test_of(model, split, calibrated(temperature))
+    return test_of(model, split)

@@ -19,7 +19,7 @@ from ..stats import exact_sum, expected_calibration_error, mean_and_ci95, t_quan
 from .independence import TOLERANCE
 from .measure import Measurement, test_of
 from .repeatable import refuse_unrepeatable
-from .retest import restored
+from .restore import restored
 from .tuning import chosen_value
 
 NORMAL = 1.959963984540054  # of the intervals in rows of older versions

@@ -17,7 +17,8 @@ from ...datasets.images.source import ImageSource
 from ..config.experiment import Experiment
 from ..errors import InUse, RunError
 from ..evaluation.inputs import Inputs, stored_inputs
-from ..evaluation.retest import restore_weights
+from ..evaluation.restore import refuse_missing, restore_weights
+from ..evaluation.temperature import temperature_of
 from ..model import deterministic, input_dtype, refuse_other_images, setup_of
 from ..runs.directory import RunDirectory
 from ..system import gpus, signals
@@ -52,7 +53,7 @@ class _Images(NamedTuple):
     target_shape: tuple[int, ...] = ()
 
 
-def trained_learner(run: Path, protocol: Protocol = "inductive") -> TrainedModel:
+def trained_learner(run: Path, protocol: Protocol = "inductive", calibrated: bool = False) -> TrainedModel:
     """Return the learner of a trained run, with the weights of the checkpoint that its test used.
 
     XLA compiles nothing of it: that would take longer than a few predictions, and an exported learner, which gives the
@@ -62,31 +63,32 @@ def trained_learner(run: Path, protocol: Protocol = "inductive") -> TrainedModel
     Args:
         run: the folder of the run.
         protocol: what batch norm may see: each query alone, or all queries together.
+        calibrated: whether logits are divided by the run's temperature. Where none is stored, it is fitted, which takes
+            the data of the training.
 
     Raises:
         RunError: the run is not trained, or classifies no images; its checkpoint is missing or of another spec; or its
-            learner lacks `fit` or `classify`.
+            learner lacks `fit` or `classify`; or it cannot be calibrated.
         SpecError: the protocol does not fit the run.
         DataError: the data of an older run are missing.
     """
-    directory, trained, _, experiment, _ = trained_classifier(run, protocol)
+    asked = trained_classifier(run, protocol)
+    directory, trained, _, experiment, _ = asked
+    temperature = temperature_of(asked).temperature if calibrated else 1.0
     if experiment.device == "gpu":
         gpus.require()
     deterministic(trained.seed)
     inputs = stored_inputs(directory)
     source: Any = _Images(inputs.preprocessing.shape) if inputs else _source(experiment, run)
-    setup = setup_of(experiment, trained.seed)._replace(jit=False)
-    learner: Any = build_learner(setup, source)
-    if missing := [method for method in ("fit", "classify") if not callable(getattr(learner, method, None))]:
-        name = experiment.algorithm.name
-        raise RunError(f"{run}: the learner of {name} has no {' and no '.join(missing)}, see docs/extending.md")
+    learner: Any = build_learner(setup_of(experiment, trained.seed)._replace(jit=False), source)
+    refuse_missing(learner, ("fit", "classify"), experiment, run)
     state = restore_weights(learner, directory, experiment, experiment.test.checkpoint)
     if not inputs:
         refuse_other_images(state, source, directory)
         inputs = Inputs.of_source(source)
         with suppress(InUse, OSError), directory.locked():  # for the next time, where this may be written
             inputs.write(directory)
-    return TrainedModel(learner, inputs, experiment, directory, trained.seed)
+    return TrainedModel(learner, inputs, experiment, directory, trained.seed, temperature)
 
 
 def training_source(model: TrainedModel) -> ImageSource:

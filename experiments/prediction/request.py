@@ -12,7 +12,7 @@ from ..config.experiment import Experiment
 from ..errors import RunError
 from ..runs.directory import RunDirectory
 from ..runs.run import readable_spec
-from ..runs.trained import Retest, retest
+from ..runs.trained import Retest, refuse_no_classifier, refuse_no_validation, retest
 from .files import GivenImages, SupportFiles, find_images, find_support
 
 MOST_TOGETHER = 1000  # images of a transductive prediction, which pass the network in one batch
@@ -27,13 +27,7 @@ def trained_classifier(run: Path, protocol: Protocol = "inductive") -> Retest:
         SpecError: the protocol does not fit the run.
     """
     trained = retest(run, "test", {"protocol": protocol} if _has_protocol(run) else {})
-    spec = trained.spec
-    if spec.kind.plays_trials:
-        raise RunError(f"{run}: {spec.algorithm.name} plays trials, and only images can be classified")
-    if not spec.kind.is_trained:
-        raise RunError(f"{run}: {spec.algorithm.name} is not trained, so it has no weights to classify with")
-    if spec.dataset.regression:
-        raise RunError(f"{run} is a regression on {spec.dataset.name}, and only images can be classified")
+    refuse_no_classifier(run, trained.spec)
     return trained
 
 
@@ -71,6 +65,7 @@ class Request:
     protocol: Protocol = "inductive"
     form: str = "csv"
     invert: bool = False  # exchange light and dark of all images
+    calibrated: bool = False  # divide logits by the temperature that is fitted on the run's validation tasks
     unknown: float | None = None  # share of the left-out support images that would be rejected
     leave_one_out: int = 100  # most images that are left out
     out: Path | None = None
@@ -88,11 +83,13 @@ class Request:
 
         Raises:
             RunError, SpecError: as `trained_classifier`; the learner tells another number of classes apart; a file
-                that would be written is one that is read.
+                that would be written is one that is read; `calibrated`, and there are no validation tasks.
             DataError: files or folders are missing, or hold no images.
         """
         protocol = options.get("protocol", "inductive")
         trained = trained_classifier(run, protocol)
+        if options.get("calibrated"):
+            refuse_no_validation(run, trained.spec)
         files = find_support(support)
         refuse_other_way(trained.experiment, files.classes, str(support))
         request = cls(run, files, find_images(images), **options)

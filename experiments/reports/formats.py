@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 RIGHT = frozenset(
     {
-        "validation", "result", "ci95", "seed std", "published", "difference", "ece", "nll", "episodes", "seeds",
+        "validation", "result", "ci95", "seed std", "published", "difference", "ece", "ece before",
+        "temperature", "nll", "episodes", "seeds",
         "minutes", "budget", "p",
     }
 )  # fmt: skip
@@ -118,7 +119,7 @@ def unit_of(metric: str) -> str:
 
 def digits_of(metric: str) -> int:
     """Return the number of decimals that a metric is shown with."""
-    return 3 if metric == "mse" else 2
+    return 3 if metric in ("mse", "auroc_unknown") else 2
 
 
 def scale_of(metric: str) -> float:

@@ -31,17 +31,19 @@ if TYPE_CHECKING:
     from pandas.api.extensions import ExtensionArray
 
 GROUPED = (
-    "experiment", "algorithm", "dataset", "split", "way", "shot", "query", "trial", "protocol", "metric", "checkpoint",
-    "train_steps", "inner_steps", "tuned", "episodes", "episodes_digest", "spec_digest",
+    "experiment", "algorithm", "dataset", "split", "way", "shot", "query", "trial", "protocol", "metric", "judged",
+    "checkpoint", "train_steps", "inner_steps", "tuned", "episodes", "episodes_digest", "spec_digest",
     "content_digest", "test_options", "test_content_digest",
 )  # fmt: skip
 OF_RUNS = {"run": "string", "validation": "Float64", "validation_step": "Int64"}  # columns that results.csv lacks
 # all that was measured
 AVERAGED = ("seeds", "result", "ci95", "seed_std", "difference", "expected_calibration_error",
-            "negative_log_likelihood", "minutes", "published", "published_ci95", "published_source", "left_out",
-            "diverged", "validation", "validation_step")  # fmt: skip
-SCALED = ("mean", "ci95", "expected_calibration_error", "validation")  # measured in the unit of `scale_of`
-NOT_SCALED = ("negative_log_likelihood", "regret", "optimal_actions", "seconds")
+            "expected_calibration_error_uncalibrated", "temperature", "negative_log_likelihood", "minutes",
+            "published", "published_ci95", "published_source", "left_out", "diverged", "validation",
+            "validation_step")  # fmt: skip
+SCALED = ("mean", "ci95", "expected_calibration_error", "expected_calibration_error_uncalibrated",
+          "validation")  # measured in the unit of `scale_of`  # fmt: skip
+NOT_SCALED = ("temperature", "negative_log_likelihood", "regret", "optimal_actions", "seconds")
 HIDDEN = {  # unless lines would look alike without
     "spec": "spec_digest",
     "query": "query",
@@ -54,7 +56,7 @@ HIDDEN = {  # unless lines would look alike without
 DETAILS = {"steps": "train_steps", "inner": "inner_steps", "tuned": "tuned", "episodes": "episodes"}  # hidden in latex
 HEADINGS = HIDDEN | DETAILS | {
     "seed std": "seed_std", "mean": "result", "ece": "expected_calibration_error",
-    "nll": "negative_log_likelihood",
+    "ece before": "expected_calibration_error_uncalibrated", "nll": "negative_log_likelihood",
 }  # fmt: skip
 IN_ROWS = {"train.steps", "algorithm.test_inner_steps"}  # keys of a spec that are columns of every table
 
@@ -214,7 +216,7 @@ def render(lines: DataFrame, form: str, columns: Sequence[str] = (), notes: Sequ
     """Return the table as text, csv, markdown or latex (booktabs) and its notes, without a final newline.
 
     Accuracies are in percent; csv has full precision. markdown and latex have `result ± ci95` in one cell, unless
-    `columns` has ci95. latex leaves out seeds, ece, nll and minutes.
+    `columns` has ci95. latex leaves out seeds, ece, temperature, nll and minutes.
 
     Args:
         lines: the lines of `lines_of`.
@@ -280,6 +282,8 @@ def _cells(lines: DataFrame, form: str) -> DataFrame:
                 "validation": number(line.get("validation"), digits_of(line["metric"])),
                 **results(line, form),
                 "ece": number(line["expected_calibration_error"], 2),
+                "ece before": number(line.get("expected_calibration_error_uncalibrated"), 2),
+                "temperature": number(line.get("temperature"), 3),
                 "nll": number(line["negative_log_likelihood"], 3),
                 "minutes": f"{line['minutes']:.1f}",
             }
@@ -290,9 +294,9 @@ def _cells(lines: DataFrame, form: str) -> DataFrame:
 
 
 def _beside(line: dict[str, Any]) -> str:
-    """Return what is unusual in the images of a test: another split than test, light and dark as the user said."""
+    """Return what is unusual in a test: another split, light and dark as the user said, what is judged besides."""
     convert = json.loads(line["test_options"] or "{}").get("convert")
-    unusual = [each for each in (line["split"], convert) if each not in ("test", None)]
+    unusual = [each for each in (line["split"], convert, line.get("judged")) if each not in ("test", None)]
     return f" ({', '.join(unusual)})" if unusual else ""
 
 
@@ -313,7 +317,7 @@ def _without_needless(cells: DataFrame, lines: DataFrame, form: str) -> DataFram
         known = lines.groupby(alike)[column].transform("nunique", dropna=False)
         cells[heading] = cells[heading].where(known.gt(1), "")
     if form == "latex":
-        cells = cells.drop(columns=["seeds", "ece", "nll", "minutes"])
+        cells = cells.drop(columns=["seeds", "ece", "ece before", "temperature", "nll", "minutes"])
     if not keys_of(lines):
         cells = cells.drop(columns="validation")
     return cells.loc[:, (cells != "").any()]

@@ -24,7 +24,7 @@ from .rows import Row, read_row
 from .run import digest_of, spec_of
 from .trained import refuse_checkpoint_of_another_spec
 
-FILES = ("spec.yaml", "environment.json", "inputs.json")
+FILES = ("spec.yaml", "environment.json", "inputs.json", "temperature.json")
 FILES += ("metrics.csv", "episodes.csv", "calibration.csv", "curves.csv", "tuning.csv")
 SMALL = 4 << 20  # bytes of a further test that travels
 

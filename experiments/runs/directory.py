@@ -2,6 +2,7 @@
 
 spec.yaml         resolved and complete, itself a valid spec
 inputs.json       of images: how those of a file become the network's inputs, and how bright the training's are
+temperature.json  temperatures fitted on the validation tasks, one for each checkpoint and way to test it
 environment.json  versions, commit, host, devices, command line: a list, with the step at which each environment began
 metrics.csv       one line per log point and per validation
 checkpoints/      step-N.npz, the newest two, and best.npz by validation
@@ -39,7 +40,7 @@ KEPT_CHECKPOINTS = 2
 SEED = re.compile(r"seed-\d+")  # the name of a run's folder
 ROW = "result.json"
 PACKED = re.compile(  # the files of a run that an archive may hold
-    r"(spec\.yaml|(environment|inputs|result)\.json|(metrics|episodes|calibration|curves|tuning)\.csv"
+    r"(spec\.yaml|(environment|inputs|temperature|result)\.json|(metrics|episodes|calibration|curves|tuning)\.csv"
     r"|checkpoints/(best|step-\d{1,12})\.npz|evaluations/[a-z0-9-]{1,200}\.(json|csv))"
 )
 UNPACKING = ".unpacking-"  # how the name of a folder begins that `metarun unpack` has not finished
@@ -110,6 +111,7 @@ class RunDirectory:
         self.path = path
         self.spec = path / "spec.yaml"
         self.inputs = path / "inputs.json"
+        self.temperature = path / "temperature.json"
         self.environment = path / "environment.json"
         self.metrics = path / "metrics.csv"
         self.checkpoints = path / "checkpoints"
@@ -191,15 +193,16 @@ class RunDirectory:
         except lock.Held as holder:
             raise InUse(f"{self.path} is in use by {holder}: wait for it, or choose another --out") from None
 
-    def row_of(self, trained: Experiment, experiment: Experiment, split: str = "test") -> Path:
+    def row_of(self, trained: Experiment, experiment: Experiment, split: str = "test", judged: str = "") -> Path:
         """Return the path of the row of a test: result.json for the run's own test, else a file in evaluations/.
 
         Args:
             trained: the experiment of the run.
             experiment: the experiment with the test that is asked for.
             split: the split that the test measures.
+            judged: what it judges besides the answers, see `Row.judged`.
         """
-        name = _name(experiment, split)
+        name = _name(experiment, split) + (f"-{judged}" if judged else "")
         own = name == _name(trained, "test")
         return self.result if own else self.evaluations / f"{name}.json"
 

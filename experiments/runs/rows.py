@@ -26,6 +26,9 @@ def _finite(value: Any) -> Any:
 
 
 ARROW = " -> "  # between the datasets of training and test, where they differ
+Metric = Literal["accuracy", "mse", "auroc_unknown", "total_reward"]
+METRICS: tuple[Metric, ...] = get_args(Metric)
+Judged = Literal["", "unknown", "calibrated"]
 Measured = Annotated[float | None, BeforeValidator(_finite)]  # None where it is not finite
 
 
@@ -46,7 +49,8 @@ class Row(BaseModel):
     query: int | None = None
     trial: str | None = None  # what a trial is, in the words of its source
     protocol: Literal["inductive", "transductive"] | None = None
-    metric: Literal["accuracy", "mse", "total_reward"]
+    metric: Metric
+    judged: Judged = ""  # unknown: whether classes outside the task are told; calibrated: with a fitted temperature
     mean: Measured  # over episodes
     ci95: Measured  # half-width over episodes; the spread over seeds is the table's
     episodes: int
@@ -57,6 +61,8 @@ class Row(BaseModel):
     tuned: str | None = None  # the parameter of a classical method that was chosen, and on which trials
     parameters: int
     expected_calibration_error: Measured = None
+    expected_calibration_error_uncalibrated: Measured = None  # before the logits were divided by the temperature
+    temperature: Measured = None  # of a calibrated test
     negative_log_likelihood: Measured = None
     regret: Measured = None  # of trials
     optimal_actions: Measured = None  # their share

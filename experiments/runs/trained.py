@@ -13,7 +13,7 @@ from ..config.variants import with_test
 from ..errors import RunError
 from . import checkpoint
 from .directory import RunDirectory
-from .rows import read_row
+from .rows import Judged, read_row
 from .run import digest_of, refuse_other_code, spec_of
 
 
@@ -36,16 +36,18 @@ class Retest(NamedTuple):
     path: Path  # the file of the other test's row
 
 
-def retest(run: Path, split: str, changes: Mapping[str, Any]) -> Retest:
+def retest(run: Path, split: str, changes: Mapping[str, Any], judged: Judged = "") -> Retest:
     """Return another test of the trained run in the folder `run`. Its own test need not be done.
 
     Args:
         run: the folder of the run.
         split: the split whose classes are drawn.
         changes: options of the test that differ, as `evaluate` takes them.
+        judged: what is judged besides the answers, see `Row.judged`.
 
     Raises:
-        RunError: the run is not trained to its end, or its spec or the code of another package was changed afterwards.
+        RunError: the run is not trained to its end, or its spec or the code of another package was changed afterwards;
+            or it cannot be judged so.
         SpecError: the changes do not fit the run.
     """
     directory = RunDirectory(run)
@@ -58,7 +60,32 @@ def retest(run: Path, split: str, changes: Mapping[str, Any]) -> Retest:
     if directory.finished:
         refuse_other_code(read_row(directory.result).plugins, spec, directory)
     experiment = with_test(spec, {**changes, "split": split})
-    return Retest(directory, trained, spec, experiment, directory.row_of(spec, experiment, split))
+    if judged:
+        refuse_no_classifier(run, spec)
+    if judged == "calibrated":
+        refuse_no_validation(run, spec)
+    if judged == "unknown" and spec.dataset.further_tests.get(split):
+        raise RunError(f"the tasks of {split} are given, and have no classes outside the task: leave out --unknown")
+    return Retest(directory, trained, spec, experiment, directory.row_of(spec, experiment, split, judged))
+
+
+def refuse_no_classifier(run: Path, spec: Experiment) -> None:
+    """Raise RunError if the run with this spec is no trained classifier of images."""
+    if spec.kind.plays_trials:
+        raise RunError(f"{run}: {spec.algorithm.name} plays trials, and only images can be classified")
+    if not spec.kind.is_trained:
+        raise RunError(f"{run}: {spec.algorithm.name} is not trained, so it has no weights to classify with")
+    if spec.dataset.regression:
+        raise RunError(f"{run} is a regression on {spec.dataset.name}, and only images can be classified")
+
+
+def refuse_no_validation(run: Path, spec: Experiment) -> None:
+    """Raise RunError if the run with this spec has no validation tasks, on which a temperature is fitted."""
+    if spec.validation is None:
+        raise RunError(
+            f"{run} has no validation tasks (`validation: null`), on which a temperature is fitted: leave out "
+            "--calibrated, or train with a validation"
+        )
 
 
 def _finished_training(directory: RunDirectory, spec: Experiment) -> TrainedRun:
