@@ -15,7 +15,7 @@ from ...datasets.images.preprocessing import Preprocessing
 from ..config.experiment import Experiment
 from ..errors import RunError, warn
 from ..evaluation.inputs import brightness
-from ..evaluation.retest import restored
+from ..evaluation.restore import restored
 from ..model import Model, input_dtype
 from ..prediction.classifier import Task, takes_any_counts
 from ..prediction.files import SupportImages, equal_supports, read_support

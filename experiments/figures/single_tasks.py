@@ -20,7 +20,7 @@ from ...datasets.sinusoid import SinusoidSource
 from ...datasets.tasks import Episode, task_number
 from ..config.experiment import Experiment
 from ..errors import RunError
-from ..evaluation.retest import restored
+from ..evaluation.restore import restored
 from ..model import Model
 from ..runs.run import spec_of
 from ..system import signals

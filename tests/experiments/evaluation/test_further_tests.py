@@ -17,7 +17,8 @@ from metarun.experiments.config.load import load
 from metarun.experiments.config.variants import with_test
 from metarun.experiments.errors import RunError, SpecError
 from metarun.experiments.evaluation.errors_by_group import errors_path, told
-from metarun.experiments.evaluation.retest import evaluate, restored
+from metarun.experiments.evaluation.restore import restored
+from metarun.experiments.evaluation.retest import evaluate
 from metarun.experiments.reports.compare import difference_of_tasks, with_episodes
 from metarun.experiments.runs.directory import RunDirectory
 from metarun.experiments.runs.run import Run

@@ -167,8 +167,10 @@ def test_what_cannot_be_judged_is_refused(runs, tmp_path):
     with pytest.raises(DataError, match="--unknown draws 3 classes inside and 3 outside the task: .* fewer than way 6"):
         evaluate(directory.path, "test", {"way": 3}, "unknown")
     for spec, reason in (
-        ("finn2017/sinusoid", "is a regression"), ("duan2016/bandits-rl2", "plays trials"), ("lake2015/hausdorff", "is not trained"),
-    ):  # fmt: skip
+        ("finn2017/sinusoid", "is a regression"),
+        ("duan2016/bandits-rl2", "plays trials"),
+        ("lake2015/hausdorff", "is not trained"),
+    ):
         with pytest.raises(RunError, match=reason):
             refuse_no_classifier(tmp_path, load(spec).experiment)
     with pytest.raises(RunError, match="the learner of protonet has no fit and no classify, see docs/extending.md"):
