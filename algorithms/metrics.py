@@ -102,6 +102,21 @@ def are_finite(outputs: tf.Tensor) -> tf.Tensor:
     return tf.reduce_all(tf.math.is_finite(outputs), axis=-1)
 
 
+def auroc(inside: tf.Tensor, outside: tf.Tensor) -> tf.Tensor:
+    """Return the area under the ROC curve of each task, float64 `[T]`, as the statistic of Mann and Whitney.
+
+    It is the share of pairs, one of each group, in which the score inside is higher; equal scores count half. A score
+    that is not a number loses each of its pairs.
+
+    Args:
+        inside: scores that should be high, `[T, N]`.
+        outside: scores that should be low, `[T, M]`.
+    """
+    higher = tf.cast(inside[:, :, None] > outside[:, None], tf.float64)
+    equal = tf.cast(tf.equal(inside[:, :, None], outside[:, None]), tf.float64)
+    return tf.reduce_mean(higher + equal / 2, axis=[1, 2])
+
+
 def _by_step(name: str, values: tf.Tensor, steps: Sequence[int]) -> dict[str, tf.Tensor]:
     curve = {f"{name}_{step}": values[place] for place, step in enumerate(steps)} if len(steps) > 1 else {}
     return {name: values[-1]} | curve

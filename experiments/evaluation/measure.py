@@ -31,7 +31,7 @@ FIRST_UNSEEN_TASK = 2**62  # of a test on the training split: a number that no t
 
 
 class Judge(NamedTuple):
-    """What is measured of a learner on a batch of tasks, and the columns that its row has for it."""
+    """A measurement of a learner on a batch of tasks, and the columns that its row has for it."""
 
     metrics: Callable[[Any, Any], Metrics]  # of a learner and a batch; one value per task
     columns: Mapping[str, Any] = {}

@@ -12,11 +12,10 @@ from ..model import Model, refuse_other_tested_images
 from ..runs.rows import Judged, Row, read_row
 from ..runs.trained import Retest, retest
 from .independence import refuse_dependent
+from .judges import calibrated, temperature_of, unknown_of
 from .measure import Evaluation, test_of
 from .record import Files, Trained, advised, record
 from .restore import refuse_missing, restored
-from .temperature import calibrated, temperature_of
-from .unknown import unknown_of
 
 
 class Evaluated(NamedTuple):

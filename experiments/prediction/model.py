@@ -17,8 +17,8 @@ from ...datasets.images.source import ImageSource
 from ..config.experiment import Experiment
 from ..errors import InUse, RunError
 from ..evaluation.inputs import Inputs, stored_inputs
+from ..evaluation.judges import temperature_of
 from ..evaluation.restore import refuse_missing, restore_weights
-from ..evaluation.temperature import temperature_of
 from ..model import deterministic, input_dtype, refuse_other_images, setup_of
 from ..runs.directory import RunDirectory
 from ..system import gpus, signals

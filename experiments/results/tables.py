@@ -41,7 +41,7 @@ MAIN = {  # table -> cells that the project's README shows
 }
 OTHERS = ("omniglot-", "miniimagenet-")
 KEY = ["experiment", "seed", "split", "way", "shot", "query", "protocol", "inner_steps", "checkpoint", "precision",
-       "episodes", "episodes_digest"]  # fmt: skip
+       "episodes", "episodes_digest", "judged"]  # fmt: skip
 
 
 def take_over(runs: Path) -> None:
@@ -55,8 +55,9 @@ def take_over(runs: Path) -> None:
             cells = cells.set_index("cell", drop=False)
             in_order = [cell.name for cell in load_table(name).cells if cell.name in cells.index]
             write_text_atomic(own, table_as_csv(cells.loc[in_order]))
-    rows = pandas.concat([read(ROWS), read(runs / "results.csv")]).drop_duplicates(KEY, keep="last")
-    write_text_atomic(ROWS, rows.sort_values(KEY).reindex(columns=COLUMNS).to_csv(index=False, lineterminator="\n"))
+    rows = pandas.concat([read(ROWS), read(runs / "results.csv")])
+    rows = rows.reindex(columns=COLUMNS).fillna("").drop_duplicates(KEY, keep="last")
+    write_text_atomic(ROWS, rows.sort_values(KEY).to_csv(index=False, lineterminator="\n"))
 
 
 def merged(old: DataFrame, new: DataFrame) -> DataFrame:

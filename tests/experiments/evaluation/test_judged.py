@@ -15,9 +15,9 @@ from metarun.datasets.errors import DataError
 from metarun.datasets.tasks import Shape
 from metarun.experiments.config.load import load
 from metarun.experiments.errors import RunError
+from metarun.experiments.evaluation.judges import stored
 from metarun.experiments.evaluation.restore import refuse_missing, restored
 from metarun.experiments.evaluation.retest import evaluate
-from metarun.experiments.evaluation.temperature import stored
 from metarun.experiments.prediction.model import trained_learner
 from metarun.experiments.reports.compare import difference_of_tasks, with_episodes
 from metarun.experiments.reports.table import lines_of, read_results, render

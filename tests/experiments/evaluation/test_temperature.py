@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from metarun.experiments.errors import RunError
-from metarun.experiments.evaluation.temperature import best_temperature, stored
+from metarun.experiments.evaluation.judges import best_temperature, stored
 from metarun.experiments.runs.directory import RunDirectory
 
 

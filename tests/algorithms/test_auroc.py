@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from metarun.experiments.evaluation.unknown import auroc
+from metarun.algorithms.metrics import auroc
 
 
 def counted(inside, outside, tie=0.5):

@@ -1,8 +1,13 @@
-"""Calibrate a run: one temperature, by which logits are divided, fitted on its validation tasks (Guo et al. 2017).
+"""Judge more than the answers of a run: whether its scores tell unknown classes, and how sure it should be.
 
-The temperature minimises the mean negative log-likelihood of the queries of all validation tasks. It changes no answer,
-only how sure the answers are. `temperature.json` has one for each checkpoint, protocol and number of inner steps that
-was asked for, so that a run can be used without its data.
+Unknown classes (Snell and Zemel 2021, section 5.4): a task has twice its classes. The first half is the task, with
+support and queries; of the others there are only queries. The area under the ROC curve says how well the scores tell
+queries inside from those outside.
+
+Calibration (Guo et al. 2017): logits are divided by one temperature for the run, which minimises the mean negative
+log-likelihood of the queries of all validation tasks. It changes no answer, only how sure the answers are.
+`temperature.json` has one for each checkpoint, protocol and number of inner steps that was asked for, so that a run can
+be used without its data.
 """
 
 from __future__ import annotations
@@ -13,22 +18,70 @@ from contextlib import suppress
 from typing import Any, Literal
 
 import numpy as np
+import tensorflow as tf
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from ...algorithms.learner import FewShotLearner, Metrics
-from ...datasets.tasks import Episode
+from ...algorithms.learner import FewShotLearner, Metrics, Support, classify_with_scores
+from ...algorithms.metrics import are_finite, auroc
+from ...datasets.errors import DataError
+from ...datasets.tasks import Episode, EpisodeStream, Split
 from ..config.experiment import SHAPE, Experiment
 from ..config.variants import with_test
 from ..errors import InUse, RunError
+from ..model import Model, shape_of
 from ..runs import checkpoint
 from ..runs.directory import RunDirectory
 from ..runs.trained import Retest, refuse_no_validation
 from ..system.atomic import write_json_atomic
-from .measure import Judge, test_of
+from .measure import Evaluation, Judge, test_of
 from .restore import refuse_missing, restored, weights_file
 
 LOWEST, HIGHEST = 1e-3, 1e3  # temperatures that are looked at
 HALVINGS = 100  # of the interval, in the logarithm: down to the last bit
+
+
+class TwiceTheClasses(EpisodeStream):
+    """Tasks with as many classes outside, whose shape in a row is that of the classes inside."""
+
+    @property
+    def columns(self) -> dict[str, int]:
+        """Return what a row says of the tasks."""
+        return self.shape._replace(way=self.shape.way // 2)._asdict()
+
+
+def unknown_of(model: Model, split: Split) -> Evaluation:
+    """Return the evaluation of a model on test tasks drawn from `split`, with as many classes outside.
+
+    Raises DataError if the split has fewer than twice the classes of a task.
+    """
+    test, source = model.experiment.test, model.test_source
+    shape = shape_of(test)
+    shape = shape._replace(way=2 * shape.way)
+    try:
+        source.check(split, shape)
+    except DataError as error:
+        raise DataError(f"--unknown draws {test.way} classes inside and {test.way} outside the task: {error}") from None
+    stream = TwiceTheClasses(source, split, shape, test.episode_seed)
+    return Evaluation(model.learner, stream, test.episodes, model.workers, UNKNOWN)
+
+
+def unknown_metrics(learner: FewShotLearner, batch: Episode) -> Metrics:
+    """Return auroc_unknown `[T]`, and the number of queries whose outputs are not finite, not_finite `[T]`.
+
+    Args:
+        learner: a learner with `fit` and `classify`.
+        batch: tasks with 2 x way classes, class after class.
+    """
+    way, supports, queries = (each.shape[1] // 2 for each in (batch.classes, batch.support_y, batch.query_y))
+    support = Support(batch.support_x[:, :supports], batch.support_y[:, :supports], way, batch.drawn, True)
+    logits, scores = classify_with_scores(learner, learner.fit(support), batch.query_x, way)
+    finite = are_finite(logits) & tf.math.is_finite(scores)
+    scores = tf.where(finite, scores, tf.constant(math.nan, scores.dtype))
+    lost = tf.reduce_sum(tf.cast(~finite, tf.float64), axis=1)
+    return {"auroc_unknown": auroc(scores[:, :queries], scores[:, queries:]), "not_finite": lost}
+
+
+UNKNOWN = Judge(unknown_metrics, {"judged": "unknown"})
 
 
 class Temperature(BaseModel):
