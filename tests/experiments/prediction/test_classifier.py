@@ -62,7 +62,7 @@ def lines(run, support, images, **options):
 def test_no_line_depends_on_the_other_images(runs, models, lay_out, name, monkeypatch):
     """Reject batches of images: their kernels round in another way, and batch norm would see all of them."""
     monkeypatch.setattr(predicting, "AT_ONCE", 4)
-    monkeypatch.setattr(predicting, "trained_learner", lambda _, protocol: models(name, protocol))
+    monkeypatch.setattr(predicting, "trained_learner", lambda _, protocol, **__: models(name, protocol))
     run, folder = runs(name).path, lay_out(runs(name), 0).folder
     images = sorted((folder / "query").rglob("*.png"))
     head, *together = lines(run, folder / "support", images)[0]
@@ -72,6 +72,20 @@ def test_no_line_depends_on_the_other_images(runs, models, lay_out, name, monkey
     if name == "maml":
         transductive = lines(run, folder / "support", images, protocol="transductive")[0][1:]
         assert transductive != together
+
+
+@pytest.mark.usefixtures("eagerly")
+def test_a_temperature_divides_logits_and_changes_no_label_and_no_score(runs, models, lay_out):
+    """Reject logits that are multiplied, probabilities that are divided, and scores that lose their threshold."""
+    model = models("protonet")
+    support, queries = read(model, lay_out(runs("protonet"), 1).folder)
+    plain = Classifier(model, support).classify(queries)
+    warm = Classifier(model._replace(temperature=3.0), support).classify(queries)
+    powers = np.exp(plain.logits / 3)
+    np.testing.assert_allclose(warm.probabilities, powers / powers.sum(axis=1, keepdims=True), rtol=1e-5)
+    assert np.abs(warm.probabilities - plain.probabilities).max() > 0.01
+    for name in ("labels", "scores", "logits"):
+        np.testing.assert_array_equal(getattr(warm, name), getattr(plain, name))
 
 
 @pytest.mark.usefixtures("eagerly")
@@ -210,7 +224,7 @@ class TestWords:
         shutil.copy(known, support / "class 0" / "again.png")
         white = folder / "query" / "white.png"
         write_image(white, np.full((30, 20), 255))
-        monkeypatch.setattr(predicting, "trained_learner", lambda _, protocol: models("protonet", protocol))
+        monkeypatch.setattr(predicting, "trained_learner", lambda _, protocol, **__: models("protonet", protocol))
         options = {"unknown": 0.5, "preview": tmp_path / "seen.png"}
         written, said = [], []
         request = Request.of(runs("protonet").path, support, [folder / "query", white], **options)
@@ -228,14 +242,14 @@ class TestWords:
         assert options["preview"].read_bytes().startswith(b"\x89PNG") and f"preview: {options['preview']}" in said
 
     def test_a_damaged_support_image_ends_it(self, runs, models, lay_out, monkeypatch):
-        monkeypatch.setattr(predicting, "trained_learner", lambda _, protocol: models("protonet", protocol))
+        monkeypatch.setattr(predicting, "trained_learner", lambda _, protocol, **__: models("protonet", protocol))
         folder = lay_out(runs("protonet"), 0).folder
         (folder / "support" / "class 0" / "bad.png").write_bytes(b"nothing")
         with pytest.raises(DataError, match=r"class 0/bad.png is not a readable image"):
             lines(runs("protonet").path, folder / "support", [folder / "query"])
 
     def test_a_threshold_needs_images_that_are_left_out(self, runs, models, lay_out, monkeypatch):
-        monkeypatch.setattr(predicting, "trained_learner", lambda _, protocol: models("protonet", protocol))
+        monkeypatch.setattr(predicting, "trained_learner", lambda _, protocol, **__: models("protonet", protocol))
         folder = lay_out(runs("protonet"), 0).folder
         with pytest.raises(DataError, match="--unknown needs images that can be left out: none is, by --leave"):
             lines(runs("protonet").path, folder / "support", [folder / "query"], unknown=0.1)
