@@ -234,9 +234,9 @@ class Evaluation:
 
 
 def main_metric(names: Iterable[str]) -> Metric:
-    """Return the metric that a table shows, the first of `METRICS` that is among the names."""
+    """Return the metric that a table shows: the first of `METRICS` that is among the names, or the last of them."""
     names = set(names)
-    return next(metric for metric in METRICS if metric in names)
+    return next((metric for metric in METRICS if metric in names), METRICS[-1])
 
 
 def queries_beside_supports(learner: Learner) -> bool:

@@ -96,6 +96,14 @@ def test_the_command_tells_errors_and_a_second_call_the_same(run):
     assert isinstance(spoilt.exception, RunError) or "has no whole columns" in spoilt.output
 
 
+def test_given_tasks_have_no_classes_outside(run):
+    """Reject queries of another of the 20 runs, which share no task, as unknown classes; and a fit without tasks."""
+    with pytest.raises(RunError, match="the tasks of lake-one-shot are given, and have no classes outside the task"):
+        evaluate(run.path, "lake-one-shot", {}, "unknown")
+    with pytest.raises(RunError, match="has no validation tasks"):
+        evaluate(run.path, "lake-one-shot", {}, "calibrated")
+
+
 def row_of(run):
     (path,) = run.evaluations.glob("lake*seed0.json")
     return path
