@@ -318,7 +318,8 @@ def test_published_thompson_sampling_of_longer_trials():
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow) if name in ("opsrl", "psrl") else name for name in PUBLISHED["mdps"]]
+    "name",
+    [pytest.param(name, marks=[pytest.mark.slow] * (name in ("opsrl", "psrl"))) for name in PUBLISHED["mdps"]],
 )
 def test_published_mdps_with_the_papers_prior_mean(name):
     published, value = PUBLISHED["mdps"][name]
