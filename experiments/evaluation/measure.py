@@ -234,9 +234,12 @@ class Evaluation:
 
 
 def main_metric(names: Iterable[str]) -> Metric:
-    """Return the metric that a table shows: the first of `METRICS` that is among the names, or the last of them."""
+    """Return the metric that a table shows: the first of `METRICS` among the names, total_reward without one."""
     names = set(names)
-    return next((metric for metric in METRICS if metric in names), METRICS[-1])
+    for metric in METRICS:
+        if metric in names:
+            return metric
+    return "total_reward"
 
 
 def queries_beside_supports(learner: Learner) -> bool:
