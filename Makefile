@@ -11,10 +11,11 @@ QUICKSTART := quickstart/protonet quickstart/matchingnet quickstart/maml quickst
 quickstart: .venv/installed
 	"$(BIN)/metarun" train $(QUICKSTART) --out runs/quickstart
 
-# the programs are not optimised, which takes most of the time of compiling; test-all runs what users run
+# the programs are not optimised, which takes most of the time of compiling; test-all runs what users run. Three tests at
+# a time, since some wait for jobs and processes
 test: export XLA_FLAGS ?= --xla_backend_optimization_level=0
 test: .venv/installed-dev
-	"$(BIN)/python" -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m "not slow"
+	"$(BIN)/python" -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder -m "not slow"
 
 test-all: .venv/installed-dev
 	"$(BIN)/python" -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder

@@ -156,6 +156,7 @@ def installed(tmp_path_factory):
     return install(tmp_path_factory.mktemp("site"), "corridors", ENTRY_POINTS, modules)
 
 
+@pytest.mark.slow
 def test_rl2_learns_in_environments_of_gymnasium(installed, tmp_path):
     """Always the same end earns 2 of 4 on average; what it found before says which end. At first it walks at random."""
     (tmp_path / "spec.yaml").write_text(RL2)

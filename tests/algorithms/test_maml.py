@@ -164,7 +164,7 @@ def test_the_compiled_gradient_is_the_same(make_source):
         np.testing.assert_allclose(gradient, plain[name], atol=1e-10)
 
 
-@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.parametrize("reduction", ["mean", pytest.param("sum", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", ["mlp-norm", pytest.param("conv4-stride", marks=pytest.mark.slow)])
 def test_saving_memory_changes_nothing(make_source, name, reduction):
     """Gradient and metrics; a sum over chunks in place of a mean would be twice or four times as large."""

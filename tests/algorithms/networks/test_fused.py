@@ -99,7 +99,6 @@ SECOND_ORDER = MAMLOptions(inner_lr=0.1, adapt="all")
 FIRST_ORDER = MAMLOptions(inner_lr=0.1, first_order=True)
 REPTILE = ReptileOptions(inner_lr=0.05, inner_optimizer="sgd", inner_steps=2, inner_batch=4)
 QUICK = [
-    (SECOND_ORDER, "stride", "float64"),
     (SECOND_ORDER, "pool", "float64"),
     (FIRST_ORDER, "pool", "float32"),
     (REPTILE, "stride", "float64"),

@@ -38,6 +38,7 @@ test: {{way: 2, shot: 2, query: 3, episodes: 12, checkpoint: last}}
 jit: off
 """
 MORE = {"protonet": "", "matchingnet": ", temperature: 0.2", "maml": ", inner_lr: 0.1, inner_steps: 2"}
+LEARNERS = [pytest.param(name, marks=[pytest.mark.slow] * (name != "protonet")) for name in MORE]
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +73,7 @@ def columns(path):
     return {name: np.array([float(line[name]) for line in lines]) for name in lines[0]}
 
 
-@pytest.mark.parametrize("name", MORE)
+@pytest.mark.parametrize("name", LEARNERS)
 def test_unknown_classes_are_told_by_scores_of_the_task_alone(runs, name):
     """Reject a support set with the classes outside, and the largest probability as a score."""
     directory = runs(name)
@@ -111,7 +112,7 @@ def test_an_area_is_no_accuracy(runs):
     assert difference_of_tasks(one, with_episodes(judged["calibrated"].path)) is None
 
 
-@pytest.mark.parametrize("name", MORE)
+@pytest.mark.parametrize("name", LEARNERS)
 def test_a_calibrated_test_changes_no_answer(runs, name):
     """Reject other accuracies, a temperature that is fitted on test tasks, and its inverse."""
     directory = runs(name)

@@ -102,6 +102,7 @@ def test_many_workers_train_as_one(trained, count, precision, tolerance):
     assert max(far.values()) < tolerance, far
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wrong", sharing.WRONG)
 def test_what_is_not_the_sum_over_all_tasks_is_seen(trained, wrong):
     assert distance(trained(1, "float64")["maml"], trained(2, "float64")[wrong]) > 1e-3
