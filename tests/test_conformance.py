@@ -16,6 +16,7 @@ from metarun.algorithms.classical import bandits, mdps
 from metarun.datasets import DATASETS
 from metarun.datasets import build as build_source
 from metarun.datasets.errors import DataError
+from metarun.datasets.images import cache as images
 from metarun.datasets.images import published
 from metarun.datasets.images.source import ClassPool, ImageSource
 from metarun.datasets.options import ImageFolderOptions
@@ -65,16 +66,10 @@ def source_of(request, cache_folder, tmp_path, monkeypatch):
 
 
 def import_real(name, folder):
-    """Fill the session's cache once."""
-    from metarun.datasets import miniimagenet, omniglot
-    from metarun.datasets.images import cache
-
-    parts, module = {
-        "omniglot": (["omniglot"], omniglot),
-        "miniimagenet": ([f"miniimagenet-{split}" for split in ("train", "val", "test")], miniimagenet),
-    }[name]
-    if not all(cache.read(part) for part in parts):
-        module.import_from([folder / name])
+    """Fill the session's cache once, by a process that takes its memory with it."""
+    if not all(images.read(part) for part in images.PARTS[name]):
+        done = metarun("data", "import", name, folder / name)
+        assert done.returncode == 0, done.stderr
 
 
 def write_pictures(folder, classes=20, images=6):
