@@ -346,7 +346,7 @@ def test_every_fault_that_is_listed_has_a_test():
 
 
 def test_letters_are_drawn(tmp_path, script):
-    """The folders of docs/predict.md have the classes that it names, and dark ink on white."""
+    """Find the classes that docs/predict.md names in its folders, and dark ink on white."""
     script("docs/examples/letters.py").main(tmp_path)
     known = {path.name: len(list(path.glob("*.png"))) for path in (tmp_path / "known").iterdir()}
     assert known == {"be": 5, "de": 4, "yu": 4, "zhe": 4, "ef": 3} and len(list((tmp_path / "new").glob("*.png"))) == 24

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import difflib
 import re
 from collections.abc import Collection, Iterator
@@ -123,9 +124,9 @@ class NetworkOptions(Pretrained):
         return [name for number in range(1, layers + 1) for name in self._names_of_layer(kind, number)] + end
 
     @property
+    @abc.abstractmethod
     def body(self) -> tuple[str, int]:
         """Return the kind of the hidden layers, which begins their names, and their number."""
-        raise NotImplementedError
 
     def _names_of_layer(self, kind: str, number: int) -> list[str]:
         if not self.batch_norm:

@@ -73,7 +73,7 @@ def read(path: Path, known: re.Pattern[str], wanted: re.Pattern[str] | None = No
                 raise RunError(f"{path}: {other!r} is in the manifest or in the archive, and not in both")
             chosen = [name for name in sorted(listed) if wanted is None or wanted.fullmatch(name)]
             members = {name: archive.read(infos[name]) for name in chosen}
-    except (zipfile.BadZipFile, NotImplementedError, EOFError, ValueError, RuntimeError) as error:
+    except (zipfile.BadZipFile, EOFError, ValueError, RuntimeError) as error:
         raise RunError(f"{path} is no whole archive of `metarun pack` ({error})") from None
     except OSError as error:
         raise RunError(f"{path} cannot be read: {error.strerror or error}") from None

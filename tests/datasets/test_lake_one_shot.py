@@ -177,7 +177,7 @@ class TestReal:
 
     @pytest.mark.slow
     def test_every_image_is_one_of_the_evaluation_set(self, source, real_data):
-        """A complete check of the reader: each image is used once, both images of a class are of its character."""
+        """Compare all images: each is used once, both images of a class are of its character."""
         names, _ = omniglot.characters()
         found = {}
         for member, data in members(real_data / "omniglot" / "images_evaluation.zip", omniglot.MEMBER):

@@ -137,7 +137,8 @@ class TestCifar100:
     def test_both_datasets_in_one_folder(self, tmp_path):
         """Reject the pickles of CIFAR-FS, which come first by their names, as those of FC100."""
         copies.cifar_pickles(tmp_path / "x")
-        imported("fc100", copies.cifar_pickles(tmp_path / "x", "fc100", "FC100"))
+        source = imported("fc100", copies.cifar_pickles(tmp_path / "x", "fc100", "FC100"))
+        assert [len(source.pools[split].names) for split in SPLITS] == [60, 20, 20]
 
     def test_numbers_that_are_not_those_of_the_archive_are_told(self, tmp_path, capsys):
         source = imported("cifar-fs", copies.cifar_pickles(tmp_path / "x", label=lambda number: 100 + number))

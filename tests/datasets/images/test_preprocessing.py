@@ -157,7 +157,7 @@ class TestRealData:
         return build(OmniglotOptions())
 
     def test_official_files_of_omniglot_become_the_images_that_networks_are_trained_on(self, source, real_data):
-        """Resizing by Lanczos, and forgetting that the files have dark ink, would both fail."""
+        """Reject resizing by Lanczos, and forgetting that the files have dark ink."""
         pool, name = source.pools["train"], "Balinese/character05"
         with zipfile.ZipFile(real_data / "omniglot" / "images_background.zip") as archive:
             members = sorted(each for each in archive.namelist() if f"{name}/0112_" in each and "/._" not in each)

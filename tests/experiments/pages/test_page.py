@@ -121,7 +121,7 @@ def test_a_browser_needs_nothing_else_and_a_reader_can_follow(runs):
 
 
 def test_whatever_runs_are_named_is_text(tmp_path):
-    """A hostile name, description, source, machine, folder or failure. Rejected: a template that does not escape."""
+    """Reject a template that does not escape a name, description, source, machine, folder or failure."""
     spec = f"description: {json.dumps(EVIL)}\n"
     folder = tmp_path / "runs & <b>more"
     leave(folder / "a<i>", experiment=EVIL, algorithm=EVIL, dataset=EVIL, spec=spec, published_source=EVIL,
@@ -196,7 +196,7 @@ def test_a_reproduced_table_is_on_the_page(runs, monkeypatch):
 
 
 def test_a_test_task_that_cannot_be_drawn_is_told(runs, monkeypatch, tmp_path):
-    """The data are missing here. Rejected: a download, a page that is not written, one that shows nothing of it."""
+    """Reject a download where data are missing, a page that is not written, one that shows nothing of it."""
     monkeypatch.setenv("METARUN_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("METARUN_OFFLINE", "1")
     parsed = Parsed(render(find(runs), sheets=1))

@@ -32,10 +32,12 @@ def rewritten(path, change, **options):
     return path
 
 
-def refused(path, words):
-    with pytest.raises(RunError, match=words) as told:
+def refusal(path):
+    """Return why an archive is refused, in one line that names it."""
+    with pytest.raises(RunError) as told:
         archives.read(path, KNOWN)
     assert str(path) in str(told.value) and "\n" not in str(told.value)
+    return str(told.value)
 
 
 def test_equal_content_gives_equal_bytes(file, tmp_path):
@@ -52,7 +54,9 @@ def test_equal_content_gives_equal_bytes(file, tmp_path):
     "name", ["/etc/passwd", "../a.txt", "sub/../../a.txt", "x.txt", "a.txt/", "C:\\a.txt", "A.TXT"]
 )
 def test_unknown_names_are_refused(file, name):
-    refused(rewritten(file, lambda info, data: [(name if info.filename == "a.txt" else info, data)]), "does not write")
+    assert "does not write" in refusal(
+        rewritten(file, lambda info, data: [(name if info.filename == "a.txt" else info, data)])
+    )
 
 
 def test_a_link_is_refused(file):
@@ -61,17 +65,21 @@ def test_a_link_is_refused(file):
             info.external_attr = (stat.S_IFLNK | 0o777) << 16
         return [(info, data)]
 
-    refused(rewritten(file, change), "no plain file")
+    assert "no plain file" in refusal(rewritten(file, change))
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
 def test_a_member_that_is_there_twice_is_refused(file):
-    refused(rewritten(file, lambda info, data: [(info, data)] * (1 + (info.filename == "a.txt"))), "'a.txt' twice")
+    assert "'a.txt' twice" in refusal(
+        rewritten(file, lambda info, data: [(info, data)] * (1 + (info.filename == "a.txt")))
+    )
 
 
 def test_compressed_members_are_refused(file):
     """Reject bombs: what is stored cannot grow."""
-    refused(rewritten(file, lambda info, data: [(info.filename, data)], compression=zipfile.ZIP_DEFLATED), "compressed")
+    assert "compressed" in refusal(
+        rewritten(file, lambda info, data: [(info.filename, data)], compression=zipfile.ZIP_DEFLATED)
+    )
 
 
 def test_sizes_that_overlap_are_refused(file):
@@ -82,20 +90,20 @@ def test_sizes_that_overlap_are_refused(file):
         if data[place + 46 :].startswith((b"a.txt", b"b.txt")):
             data[place + 20 : place + 28] = struct.pack("<II", len(data), len(data))
     file.write_bytes(bytes(data))
-    refused(file, "more than the file")
+    assert "more than the file" in refusal(file)
 
 
 @pytest.mark.parametrize("cut", [0, 1, 30, 200, -1, -30])
 def test_a_cut_file_is_refused(file, cut):
     file.write_bytes(file.read_bytes()[:cut])
-    refused(file, "no whole archive|not written by")
+    assert re.search("no whole archive|not written by", refusal(file))
 
 
 def test_every_changed_byte_of_a_member_is_found(file):
     data = file.read_bytes()
     file.write_bytes(data.replace(b"one", b"eno"))
-    refused(file, "no whole archive")  # by its checksum
-    refused(_with(file, data, "a.txt", b"eno"), "SHA-256 differs")
+    assert "no whole archive" in refusal(file)  # by its checksum
+    assert "SHA-256 differs" in refusal(_with(file, data, "a.txt", b"eno"))
 
 
 def _with(file, original, name, content):
@@ -118,13 +126,13 @@ def _with(file, original, name, content):
     ids=lambda value: str(value)[:20],
 )
 def test_a_wrong_manifest_is_refused(file, manifest, words):
-    refused(_with(file, file.read_bytes(), "manifest.json", manifest), words)
+    assert re.search(words, refusal(_with(file, file.read_bytes(), "manifest.json", manifest)))
 
 
 def test_another_zip_file_is_told_as_such(tmp_path):
     with zipfile.ZipFile(tmp_path / "other.zip", "w") as archive:
         archive.writestr("photo.png", b"")
-    refused(tmp_path / "other.zip", "not written by `metarun pack`")
+    assert "not written by `metarun pack`" in refusal(tmp_path / "other.zip")
     (tmp_path / "text").write_text(json.dumps({}))
-    refused(tmp_path / "text", "no whole archive")
-    refused(tmp_path / "nowhere", "cannot be read: No such file")
+    assert "no whole archive" in refusal(tmp_path / "text")
+    assert "cannot be read: No such file" in refusal(tmp_path / "nowhere")
