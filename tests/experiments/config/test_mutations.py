@@ -1,6 +1,7 @@
 """Mutated specs, tables and cluster files are refused with clear lines: a part of `benchmarks/mutations.py`."""
 
 import pytest
+from sources import ROOT
 
 from metarun.experiments.errors import SpecError
 
@@ -11,6 +12,7 @@ CASES = [(0, 60), pytest.param(1, 2000, marks=pytest.mark.slow)]
 def mutations(script, monkeypatch, cache_folder):
     for name in ("METARUN_CLUSTER", "XDG_CONFIG_HOME"):
         monkeypatch.setenv(name, "")  # and back afterwards, since the script changes them
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
     return script("benchmarks/mutations.py")
 
 

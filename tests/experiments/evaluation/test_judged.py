@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from click.testing import CliRunner
-from small_runs import write_image
+from small_runs import trained_once, write_classes
 
 from metarun.algorithms.learner import Support, classify_with_scores
 from metarun.cli.main import metarun
@@ -44,25 +44,9 @@ LEARNERS = [pytest.param(name, marks=[pytest.mark.slow] * (name != "protonet")) 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     """Return a function that trains a run of a learner, once in this file, on images that are hard to tell apart."""
-    folder, made = tmp_path_factory.mktemp("runs"), {}
-    generator = np.random.default_rng(0)
-    for split, classes in (("train", 4), ("val", 3), ("test", 5)):
-        for number in range(classes):
-            pattern = generator.integers(0, 2, (8, 8)) * 60
-            for image in range(6):
-                noise = generator.integers(0, 190, (8, 8))
-                write_image(folder / "images" / split / f"{split}-{number}" / f"{image}.png", pattern + noise)
-
-    def trained(name):
-        if name not in made:
-            path = folder / f"{name}.yaml"
-            path.write_text(SPEC.format(name=name, more=MORE[name], path=folder / "images"))
-            made[name] = RunDirectory(folder / name / "seed-0")
-            train(Run(load(path).experiment, 0, made[name]))
-        return made[name]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("METARUN_CACHE", str(folder / "cache"))
+    folder = tmp_path_factory.mktemp("runs")
+    write_classes(folder / "images", {"train": 4, "val": 3, "test": 5}, ink=60, noise=190)
+    with trained_once(folder, lambda name: SPEC.format(name=name, more=MORE[name], path=folder / "images")) as trained:
         yield trained
 
 

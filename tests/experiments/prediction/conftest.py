@@ -5,40 +5,25 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from small_runs import MORE, SPEC, write_image
+from small_runs import MORE, SPEC, trained_once, write_classes, write_image
 
 from metarun.experiments.config.load import load
 from metarun.experiments.model import build
 from metarun.experiments.prediction.model import trained_learner
-from metarun.experiments.runs.directory import RunDirectory
-from metarun.experiments.runs.run import Run
-from metarun.experiments.training.train import train
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     """Return a function that trains a run of a learner, once in a file of tests."""
-    folder, made = tmp_path_factory.mktemp("runs"), {}
-    generator = np.random.default_rng(0)
-    for split, classes in (("train", 5), ("test", 4)):
-        for number in range(classes):
-            pattern = generator.integers(0, 2, (8, 8)) * 90
-            for image in range(6):
-                noise = generator.integers(0, 100, (8, 8))
-                write_image(folder / "images" / split / f"{split}-{number}" / f"{image}.png", pattern + noise)
+    folder = tmp_path_factory.mktemp("runs")
+    write_classes(folder / "images", {"train": 5, "test": 4}, ink=90, noise=100)
 
-    def trained(name):
-        if name not in made:
-            more, protocol = MORE[name]
-            path = folder / f"{name}.yaml"
-            query = "" if name == "reptile" else ", query: 3"
-            path.write_text(SPEC.format(name=name, more=more, protocol=protocol, query=query, path=folder / "images"))
-            made[name] = RunDirectory(folder / name / "seed-0")
-            train(Run(load(path).experiment, 0, made[name]))
-        return made[name]
+    def text_of(name):
+        more, protocol = MORE[name]
+        query = "" if name == "reptile" else ", query: 3"
+        return SPEC.format(name=name, more=more, protocol=protocol, query=query, path=folder / "images")
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("METARUN_CACHE", str(folder / "cache"))
+    with trained_once(folder, text_of) as trained:
         yield trained
 
 
