@@ -24,7 +24,7 @@ SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("W2", "W4", "W5"
 
 @pytest.mark.parametrize("name", ["W1", "W3", *SLOW])
 def test_two_steps_of_each_work(works, name):
-    """Two tasks with few images are enough: W2 as a whole takes 8 GB."""
+    """Check that two tasks with few images are enough: W2 as a whole takes 8 GB."""
     work = works.WORKS[name]
     small = {"meta_batch": min(work.train.meta_batch, 2), "query": min(work.train.query, 3)}
     work = works.side(work._replace(train=work.train.model_copy(update=small)))

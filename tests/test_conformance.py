@@ -139,7 +139,8 @@ def noise():
 @pytest.mark.usefixtures("eagerly")
 @pytest.mark.parametrize("name", FEW_SHOT_SPECS)
 def test_shipped_specs_take_a_step(name, noise, monkeypatch):
-    """Steps on noise, with a network of few filters, one task and one test step: shapes, options and losses fit."""
+    """Take steps on noise, with a network of few filters, one task and one test step: shapes, options and losses
+    fit."""
     changes, spec = ["train.meta_batch=1"], FEW_SHOT_SPECS[name]
     if hasattr(spec.algorithm, "test_inner_steps"):
         changes += ["algorithm.test_inner_steps=1"]
@@ -173,8 +174,8 @@ FAMILIES = {family(FEW_SHOT_SPECS[name]): name for name in reversed(FEW_SHOT_SPE
     "name", [*QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in FAMILIES.values() if name not in QUICK)]
 )
 def test_shipped_specs_train_three_steps_in_one_trace(name, cache_folder, tmp_path, request):
-    """A spec of each family, on its dataset, with its network and compiled as it is for a user, few images at a time.
-    Specs have a process of their own, since programs stay in memory until it ends."""
+    """Train a spec of each family, on its dataset, with its network and compiled as it is for a user, few images at a
+    time. Specs have a process of their own, since programs stay in memory until it ends."""
     spec = FEW_SHOT_SPECS[name]
     changes = {"train.steps": 3, "train.log_every": 1, "train.meta_batch": 2, "test.query": 1, "test.episodes": 4}
     if ALGORITHMS[spec.algorithm.name].trains_on_queries:

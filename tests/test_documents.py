@@ -167,7 +167,7 @@ def test_files_that_are_named_are_there(document):
 
 
 def test_public_names():
-    """The names in docs/architecture.md can be imported."""
+    """Check that the names in docs/architecture.md can be imported."""
     names = re.findall(r"^\| (`metarun\.[^|]*) \|", (ROOT / "docs/architecture.md").read_text(), re.MULTILINE)
     found = [name for line in names for name in re.findall(r"`([\w.]+)`", line)]
     assert len(found) >= 9
@@ -182,7 +182,7 @@ def is_spec(values):
 
 
 def test_specs(desk, site):
-    """The specs are loaded in one process, since it has to find the example packages."""
+    """Load the specs in one process, since it has to find the example packages."""
     names = {}
     for number, block in enumerate(blocks("yaml")):
         if is_spec(yaml.safe_load(block.text)):
@@ -232,7 +232,7 @@ def without_head(text):
 
 @pytest.mark.parametrize("language", ["yaml", "python", "toml"])
 def test_what_is_shown_of_an_example_is_its_text(language):
-    """A block under a link to an example, `[examples/...](...):`, is that file."""
+    """Check that a block under a link to an example, `[examples/...](...):`, is that file."""
     found = 0
     for block in blocks(language):
         above = "\n".join(block.document.read_text().split("\n")[: block.line - 1]).rstrip()
@@ -245,8 +245,8 @@ def test_what_is_shown_of_an_example_is_its_text(language):
 
 @pytest.mark.parametrize("command", commands(), ids=str)
 def test_a_command_can_be_given(command, desk, monkeypatch):
-    """The verb, options and values are known; specs and tables that it names are there. In the text a verb may stand
-    without its arguments."""
+    """Check that the verb, options and values are known; specs and tables that it names are there. In the text a verb
+    may stand without its arguments."""
     monkeypatch.setattr(click.Path, "convert", lambda self, value, param, ctx: Path(value))
     context, words = metarun, list(command.arguments)
     outer = None
@@ -277,7 +277,7 @@ def cheap(command):
 
 @pytest.mark.parametrize("command", list(filter(cheap, commands())), ids=str)
 def test_a_cheap_command_prints_what_the_document_says(command, desk, site):
-    """Every line that is printed below it, up to its `...`, is in the output."""
+    """Check that every line that is printed below it, up to its `...`, is in the output."""
     expected = 2 if "bad.yaml" in command.arguments else 0
     if of_a_package(str(command.arguments)):
         done = run_with(site, *command.arguments, cwd=desk, code=expected)
@@ -293,10 +293,8 @@ def test_a_cheap_command_prints_what_the_document_says(command, desk, site):
 
 
 def test_python_blocks_are_examples_or_run(desk):
-    """Blocks that are no file of docs/examples, which other tests run, run here. Rejected: a block that does nothing.
-
-    What the blocks define is checked below: results of the run on the desk, and a check of options.
-    """
+    """Reject a block that does nothing. What the blocks define is checked below: results of the run on the desk, and a
+    check of options. Blocks that are no file of docs/examples, which other tests run, run here."""
     shown = {without_head(path.read_text()) for path in EXAMPLES.rglob("*.py")}
     (desk / "runs/e/seed-0").mkdir(parents=True)
     (desk / "runs/e/seed-0/result.json").write_text(json.dumps(ROW))

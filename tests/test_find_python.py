@@ -86,7 +86,7 @@ def test_nothing_found_is_one_line_that_says_what_to_install(install, find):
 
 
 def test_make_uses_what_was_found(tmp_path):
-    """The program is used also where no `python3` is on the PATH of make."""
+    """Check that the program is used also where no `python3` is on the PATH of make."""
     program = tmp_path / "python 3"  # a path may have a space
     program.write_text('#!/bin/sh\n[ "$1" = -c ] && echo 3.12 || echo "made with: $*"\n')
     program.chmod(0o755)

@@ -84,7 +84,8 @@ def test_a_network_of_another_package_trains(installed, tmp_path):
 
 @pytest.mark.slow  # the requirements of check-plugin try it for every learner
 def test_a_resumed_run_has_the_same_bits(installed, tmp_path):
-    """A shorter training is the beginning of a longer one, the moving averages of the Keras model included."""
+    """Check that a shorter training is the beginning of a longer one, the moving averages of the Keras model
+    included."""
     rows = []
     for folder, name, steps in (("resumed", "short", 2), ("resumed", "long", 4), ("whole", "long", 4)):
         more = ("-s", f"train.steps={steps}", "-s", f"name={name}", "--out", folder)

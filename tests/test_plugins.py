@@ -158,7 +158,8 @@ def installed(tmp_path_factory):
 
 @pytest.mark.slow
 def test_rl2_learns_in_environments_of_gymnasium(installed, tmp_path):
-    """Always the same end earns 2 of 4 on average; what it found before says which end. At first it walks at random."""
+    """Check that always the same end earns 2 of 4 on average; what it found before says which end. At first it walks at
+    random."""
     (tmp_path / "spec.yaml").write_text(RL2)
     done = run_with(installed, "train", "spec.yaml", "--out", "runs", cwd=tmp_path)
     assert "metarun.datasets misnamed of corridors (corridors:Misnamed) is left out: its options lack" in done.stderr
@@ -208,8 +209,8 @@ def test_a_plugin_says_whether_its_network_has_a_last_layer(installed, tmp_path)
 
 
 def test_a_plugin_says_what_contradicts_what(installed, tmp_path):
-    """A contradiction has a file and line, beside other mistakes. Rejected: checks only where all values are right by
-    themselves."""
+    """Reject checks only where all values are right by themselves. A contradiction has a file and line, beside other
+    mistakes."""
     margin = "{name: my_prototypes,\n  margin: 1.0,\n  distance: cosine}"
     for test, more in (("way: 3", []), ("way: three", ["prototypes.yaml:11: test.way: expected"])):
         spec = PROTOTYPES.replace("{name: my_prototypes}", margin).replace("test: {way: 3", f"test: {{{test}")
@@ -227,7 +228,7 @@ def test_a_plugin_says_what_contradicts_what(installed, tmp_path):
 
 
 def test_an_option_that_is_null_stays_null(installed, tmp_path):
-    """The option's default is a number. Rejected: a resolved spec without it, which would be another experiment."""
+    """Reject a resolved spec without it, which would be another experiment. The option's default is a number."""
     for told, line in (("", "limit: 5"), (", limit: null", "limit: null")):
         (tmp_path / "spec.yaml").write_text(RL2.replace("{name: corridors}", f"{{name: corridors{told}}}"))
         assert line in run_with(installed, "show", "spec.yaml", cwd=tmp_path).stdout

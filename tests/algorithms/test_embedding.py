@@ -115,7 +115,7 @@ def test_full_context_embeddings_against_numpy(steps):
 
 
 def test_full_context_embeddings_decide():
-    """Queries attend to the supports read in context. Rejected: the supports without it."""
+    """Reject the supports without their context. Queries attend to the supports read in context."""
     model = learner(MatchingNetwork, MatchingNetworkOptions(full_context_embeddings=True, attention_steps=2))
     probabilities = np.exp(model.logits(model.own, tf.constant(SUPPORTS), tf.constant(QUERY), WAY).numpy())
     right, wrong = np.zeros_like(probabilities), np.zeros_like(probabilities)

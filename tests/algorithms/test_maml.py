@@ -32,7 +32,8 @@ def learner(network, problem, **options):
 
 @pytest.mark.parametrize(("steps", "first_order"), [(1, False), (1, True), (3, False), (3, True)])
 def test_quadratic_tasks_have_the_closed_form(steps, first_order):
-    """L_i = |theta - c_i|^2 / 2: theta_i' - c = (1 - a)^k (theta - c), whose derivative is another (1 - a)^k."""
+    """Compare with the closed form: L_i = |theta - c_i|^2 / 2: theta_i' - c = (1 - a)^k (theta - c), whose derivative
+    is another (1 - a)^k."""
     alpha, theta, centers = 0.3, np.array([2.0, -1.0]), np.array([[1.0, 0.5], [-3.0, 2.0], [0.0, 4.0]])
     model = learner(
         theta_network(theta), QuadraticProblem(), inner_lr=alpha, inner_steps=steps, first_order=first_order
@@ -46,7 +47,7 @@ def test_quadratic_tasks_have_the_closed_form(steps, first_order):
 
 
 def test_outputs_along_many_steps_are_those_after_each_recorded_number():
-    """c_i + (1 - a)^k (theta - c_i), which no other k gives."""
+    """Compare with c_i + (1 - a)^k (theta - c_i), which no other k gives."""
     alpha, theta, centers = 0.1, np.array([2.0, -1.0]), np.array([[1.0, 0.5], [-3.0, 2.0]])
     model = learner(theta_network(theta), QuadraticProblem(), inner_lr=alpha, inner_steps=1, test_inner_steps=12)
     outputs = model.predict(quadratic_tasks(centers)).numpy()[:, :, 0]
@@ -167,7 +168,7 @@ def test_the_compiled_gradient_is_the_same(make_source):
 @pytest.mark.parametrize("reduction", ["mean", pytest.param("sum", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", ["mlp-norm", pytest.param("conv4-stride", marks=pytest.mark.slow)])
 def test_saving_memory_changes_nothing(make_source, name, reduction):
-    """Gradient and metrics; a sum over chunks in place of a mean would be twice or four times as large."""
+    """Compare gradient and metrics; a sum over chunks in place of a mean would be twice or four times as large."""
     batch = make_source(dtype="float64").sample("train", 0, 4, Shape(3, 1, 2), seed=0)
     network = build(NETWORKS[name][0], (16, 16, 1), 3, "float64", seed=0)
     options = {"inner_lr": 0.5, "inner_steps": 2, "task_reduction": reduction}
@@ -181,7 +182,7 @@ def test_saving_memory_changes_nothing(make_source, name, reduction):
 
 
 def test_saving_memory_saves_it(make_source):
-    """Both options lower the peak of the tensors alive at once. Rejected: options that change nothing."""
+    """Reject options that change nothing. Both options lower the peak of the tensors alive at once."""
     batch = make_source(images=40, size=4).sample("train", 0, 8, Shape(3, 30, 10), seed=0)
     network = build(MLPOptions(hidden=(16, 16)), (4, 4, 1), 3, "float32", seed=0)
 
@@ -212,7 +213,7 @@ def in_a_layer(inner):
 
 @pytest.mark.parametrize("inside", [False, True])
 def test_a_keras_models_batch_norm_has_its_true_second_derivative(inside, monkeypatch):
-    """Keras stops the gradient of the mean inside the variance, which central differences do not."""
+    """Check that Keras stops the gradient of the mean inside the variance, which central differences do not."""
     norm = keras.layers.BatchNormalization(dtype="float64")
     norm = in_a_layer(norm) if inside else norm
     model = keras.Sequential(

@@ -24,7 +24,7 @@ def learner(network, problem, epsilon=1.0, **options):
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
 @pytest.mark.parametrize("steps", [1, 4])
 def test_quadratic_tasks_have_the_closed_form(steps, reduction):
-    """theta + eps * mean_i or sum_i of (1 - (1 - a)^k)(c_i - theta)."""
+    """Compare with theta + eps * mean_i or sum_i of (1 - (1 - a)^k)(c_i - theta)."""
     alpha, epsilon, theta = 0.2, 0.5, np.array([2.0, -1.0])
     centers = np.array([[1.0, 0.5], [-3.0, 2.0]])
     network = theta_network(theta)
@@ -69,7 +69,7 @@ def adam_loop(theta, centers, rate, steps, epsilon, beta1=0.0, reset=False):
 
 
 def test_serial_takes_one_step_of_the_schedule_however_many_tasks():
-    """Three tasks move by the same epsilon each. Rejected: annealing within a step, and thrice as fast."""
+    """Reject annealing within a step, and thrice as fast. Three tasks move by the same epsilon each."""
     network = theta_network([0.0])
     options = ReptileOptions(inner_lr=0.1, inner_optimizer="sgd", inner_steps=1, inner_batch=1, serial=True)
     told = OptimizerOptions(name="sgd", learning_rate=1.0, schedule="linear")
@@ -84,8 +84,8 @@ def test_serial_takes_one_step_of_the_schedule_however_many_tasks():
 
 
 def test_an_outer_adam_counts_every_task_of_serial():
-    """Adam's steps on gradients of one size and sign equal its learning rate. Rejected: the bias correction of a first
-    update in each of them, which makes the third 1.6 times as long."""
+    """Reject the bias correction of a first update in each of them, which makes the third 1.6 times as long. Adam's
+    steps on gradients of one size and sign equal its learning rate."""
     network = theta_network([0.0])
     options = ReptileOptions(inner_lr=0.1, inner_optimizer="sgd", inner_steps=1, inner_batch=1, serial=True)
     model = Reptile(network, outer_optimizer(OptimizerOptions(), 4), options, QuadraticProblem(), jit_compile=False)
@@ -128,8 +128,8 @@ def test_the_chained_second_moment_is_that_of_the_tasks_in_a_row():
 
 
 def test_batched_adam_hands_on_the_second_moment_of_all_tasks():
-    """The moment is that of the tasks in a row, each of which begins where the meta-batch does. Rejected: the decay and
-    the number of steps of one task."""
+    """Reject the decay and the number of steps of one task. The moment is that of the tasks in a row, each of which
+    begins where the meta-batch does."""
     theta, centers, start = np.array([2.0, -1.0]), np.array([[1.0, 4.0], [-3.0, 2.0], [0.5, 0.0]]), np.array([0.5, 2.0])
     chained = start.copy()
     for center in centers:
@@ -177,7 +177,7 @@ def test_evaluation_starts_from_the_moments_of_training_and_leaves_them():
 
 
 def test_outputs_along_many_steps_are_those_of_a_plain_loop():
-    """Not of one step more or less, nor of other mini-batches."""
+    """Reject one step more or less, and other mini-batches."""
     batch = SinusoidSource(SinusoidOptions(), "float64").sample("test", 0, 3, Shape(1, 5, 7), 0)
     network = build(MLPOptions(hidden=(8,)), (1,), 1, "float64", 0)
     model = learner(network, Problem(True, "inductive"), inner_lr=0.02, inner_batch=2, test_inner_steps=13)

@@ -30,7 +30,7 @@ def source():
 
 
 def test_inputs_are_those_of_the_recipe(source):
-    """Observation and action before one-hot, reward raw, terminal; at first action 0, reward 0, terminal 1."""
+    """Read observation and action before one-hot, reward raw, terminal; at first action 0, reward 0, terminal 1."""
     rollout = learner(source).play(source.sample("train", 0, 5, seed=0))
     x = encode(source.observations, source.actions, rollout.seen, tf.float64).numpy()  # [N, T, 2 + 2 + 1 + 1]
     assert x.shape == (6, 5, 6)
@@ -57,7 +57,7 @@ def test_memory_crosses_episodes_and_not_trials(source):
 
 
 def test_actions_are_drawn_from_the_policy():
-    """The frequency of each action is its probability. Rejected: the most probable action."""
+    """Reject the most probable action. The frequency of each action is its probability."""
     source = DependentBandit(episodes=1)
     one = learner(source)
     one.parameters["head/bias"].assign([0.0, 1.0])
@@ -78,7 +78,7 @@ def loop_of_advantages(reward, values, discount, gae_lambda, ends=()):
 
 
 def test_advantages_against_a_plain_loop():
-    """Advantages are summed over the whole trial. Rejected: cut where episodes end."""
+    """Reject sums that are cut where episodes end. Advantages are summed over the whole trial."""
     generator = np.random.default_rng(0)
     reward, values = generator.normal(size=(2, 6, 3)), generator.normal(size=(2, 6, 3))
     got = advantages(tf.constant(reward), tf.constant(values), 0.9, 0.7).numpy()
@@ -96,7 +96,7 @@ def test_discounted_sums():
 
 
 def test_batch_is_standardised_and_its_targets_follow_the_running_moments(source):
-    """Padding counts for nothing: 5 trials in mini-batches of 2. Rejected: moments with the padding."""
+    """Reject moments with the padding. Padding counts for nothing: 5 trials in mini-batches of 2."""
     one = learner(source, minibatch=2, baseline_normalisation_rate=0.75)
     rollout = one.play(source.sample("train", 0, 5, seed=0))
     batch = one.batch(rollout, one.parts(5))
@@ -110,8 +110,8 @@ def test_batch_is_standardised_and_its_targets_follow_the_running_moments(source
 
 
 def test_advantages_and_targets_of_a_batch(source):
-    """The baseline learns returns that are normalised by the moments after this batch, and its outputs are brought back
-    by those before it. Rejected: returns as they are, outputs as they are, lambda for the discount."""
+    """Reject returns as they are, outputs as they are, lambda for the discount. The baseline learns returns that are
+    normalised by the moments after this batch, and its outputs are brought back by those before it."""
     one = learner(source, minibatch=4, discount=0.9, gae_lambda=0.3, baseline_normalisation_rate=0.5)
     one.return_mean.assign(3.0)
     one.return_std.assign(2.0)
@@ -146,8 +146,8 @@ def test_minibatches_hold_every_trial_once():
 
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_workers_share_out_each_minibatch(count):
-    """The workers' parts add up to the mean of each minibatch. The last has one trial, and nothing for some workers.
-    Rejected: means over a worker's own trials."""
+    """Reject means over a worker's own trials. The workers' parts add up to the mean of each minibatch. The last has
+    one trial, and nothing for some workers."""
     x = tf.reshape(tf.range(2 * 7, dtype=tf.float64), (2, 7))
     wanted = [x.numpy()[:, first : first + 3].mean() for first in (0, 3, 6)]
     means, own = np.zeros(3), np.zeros(3)
@@ -163,7 +163,7 @@ def test_workers_share_out_each_minibatch(count):
 
 @pytest.mark.parametrize("box", [False, True])
 def test_the_gradient_is_that_of_the_clipped_objective(box):
-    """Central differences in float64. Rejected: the gradient without the clip."""
+    """Reject the gradient without the clip. Central differences in float64."""
     source = DependentBandit(episodes=4, box=box)
     one = learner(source, minibatch=64, entropy_bonus=0.1)
     rollout = one.play(source.sample("train", 0, 40, seed=0))
@@ -191,7 +191,7 @@ def test_the_gradient_is_that_of_the_clipped_objective(box):
 
 
 def test_the_objective_is_that_of_ppo():
-    """Schulman et al. 2017, equation 7, less the bonus. Rejected: the larger of both gains, a bonus that is a price."""
+    """Reject the larger of both gains, a bonus that is a price. Schulman et al. 2017, equation 7, less the bonus."""
     source = DependentBandit(episodes=4)
     one = learner(source, minibatch=64, entropy_bonus=0.1)
     rollout = one.play(source.sample("train", 0, 40, seed=0))
@@ -218,7 +218,7 @@ def test_the_objective_is_that_of_ppo():
 
 
 def test_the_pass_that_is_kept_is_the_best_within_the_limit(source, monkeypatch):
-    """Four passes have these surrogates and KLs. Rejected: the last one within the limit, the best of all."""
+    """Reject the last pass within the limit, and the best of all. Four passes have these surrogates and KLs."""
     one = learner(source, epochs=4, kl_limit=0.1)
     told = tf.constant([[-1.0, 0.01, 0.5], [-3.0, 0.05, 0.5], [-2.0, 0.05, 0.5], [-9.0, 0.5, 0.5]], tf.float64)
     passes = tf.Variable(0)
@@ -234,7 +234,7 @@ def test_the_pass_that_is_kept_is_the_best_within_the_limit(source, monkeypatch)
 
 
 def test_kl_and_entropy_agree_with_samples_of_the_gaussian():
-    """KL(old || new) as a mean of log-ratios. Rejected: KL(new || old)."""
+    """Reject KL(new || old). KL(old || new) as a mean of log-ratios."""
     from metarun.algorithms.rl.distributions import DiagonalGaussian
 
     of, generator = DiagonalGaussian(), np.random.default_rng(0)
@@ -248,8 +248,8 @@ def test_kl_and_entropy_agree_with_samples_of_the_gaussian():
 
 
 def test_a_step_stays_within_the_limit(source):
-    """However long it was: whole (learning rate 0.003), shortened (0.3), not taken at all (1e6). Rejected: no line
-    search, whose KL is larger."""
+    """Reject no line search, whose KL is larger. However long it was: whole (learning rate 0.003), shortened (0.3), not
+    taken at all (1e6)."""
     trials = source.sample("train", 0, 24, seed=0)
     limited, free = (learner(source, minibatch=8, kl_limit=limit) for limit in (1e-3, 1e9))
     first = values_of(limited)
@@ -279,7 +279,7 @@ def test_box_actions_learn():
 
 
 def test_it_learns_within_a_trial_in_one_trace():
-    """Ten pulls, one of two arms pays: chance is 5, and without memory nothing beats it; 9.5 is the best."""
+    """Play ten pulls, where one of two arms pays: chance is 5, and without memory nothing beats it; 9.5 is the best."""
     source = DependentBandit(episodes=10)
     one = learner(source, precision="float32", units=32, jit=True, minibatch=32)
     for step in range(25):
@@ -293,7 +293,8 @@ def test_it_learns_within_a_trial_in_one_trace():
 
 
 def test_the_same_calls_give_the_same_bits_and_resume(source):
-    """The whole state is in the variables: put back, they lead to the same bits. Rejected: one of them left out."""
+    """Reject a state with one of them left out. The whole state is in the variables: put back, they lead to the same
+    bits."""
     one = learner(source, 0.02, precision="float32", jit=True, minibatch=5)
     batches = [source.sample("train", 12 * step, 12, seed=0) for step in range(4)]
     states = [values_of(one)]
@@ -316,7 +317,8 @@ def test_the_same_calls_give_the_same_bits_and_resume(source):
 
 
 def test_operations_are_the_products_of_the_graph():
-    """The count is one pass and one mini-batch: the loops' bodies are in the graph once, those over steps too."""
+    """Check that the count is one pass and one mini-batch: the loops' bodies are in the graph once, those over steps
+    too."""
     from products import products
 
     source = DependentBandit(episodes=1)

@@ -37,7 +37,7 @@ QUICK = [
 
 
 def test_quick_verbs_never_import_what_is_slow(tmp_path):
-    """TensorFlow, Keras and pandas are made impossible to import, in one interpreter; tables may import pandas."""
+    """Make TensorFlow, Keras and pandas impossible to import, in one interpreter; tables may import pandas."""
     program = """
 import json, sys
 for name in sys.argv[2].split():
@@ -121,7 +121,7 @@ def test_evaluate_needs_a_finished_run(tmp_path):
 
 
 def test_evaluate_refuses_a_spec_that_was_edited_after_the_training(tmp_path):
-    """The row would tell of other classes under the name of this training."""
+    """Reject a row that tells of other classes under the name of this training."""
     spec = load("omniglot/protonet").experiment
     (tmp_path / "spec.yaml").write_text(resolved_yaml(spec))
     (tmp_path / "result.json").write_text(json.dumps(ROW | {"spec_digest": spec.digest}))
@@ -191,7 +191,7 @@ def test_errors_know_their_exit_code():
 
 
 def test_a_full_disk_is_not_out_of_memory():
-    """TensorFlow's writers and Python's raise different errors."""
+    """Check that TensorFlow's writers and Python's raise different errors."""
     import errno
 
     from tensorflow.errors import ResourceExhaustedError
@@ -237,7 +237,7 @@ def test_a_run_that_began_again_goes_on_without_fresh(monkeypatch, capsys):
 
 
 def test_runs_that_were_not_begun_are_named(tmp_path, monkeypatch):
-    """The same command without --fresh would skip those that are finished."""
+    """Name them, since the same command without --fresh would skip those that are finished."""
     from click.testing import CliRunner
 
     from metarun.cli.main import metarun as commands

@@ -21,7 +21,7 @@ def test_the_whole_spec_loads(tmp_path):
 
 @pytest.mark.parametrize("first", dict.fromkeys(name.partition(".")[0] for name in names()))
 def test_what_a_page_shows_is_valid_where_it_belongs(first, tmp_path):
-    """Every section by its own model, every other key by the whole experiment. Rejected: a value out of its range."""
+    """Reject a value out of its range. Every section by its own model, every other key by the whole experiment."""
     for name in names():
         if name.partition(".")[0] != first:
             continue

@@ -51,7 +51,8 @@ def test_a_trial_is_the_same_alone_and_in_a_batch():
 
 
 def test_luck_is_the_same_whatever_arm_is_pulled():
-    """The arm that is more likely to pay then never fails where the other pays; with luck of their own it would."""
+    """Check that the arm that is more likely to pay then never fails where the other pays; with luck of their own it
+    would."""
     trials = SOURCE.sample("train", 0, 1000, seed=0)
     better = trials.parameters["means"][:, 0] > trials.parameters["means"][:, 1]
     first, second = pull(trials, 0, 3).reward, pull(trials, 1, 3).reward

@@ -49,7 +49,7 @@ def test_letters_that_look_the_same_are_one_class(source):
 
 
 def test_no_two_classes_are_drawn_alike(source):
-    """Glyphs in the upright face that are kept apart look different."""
+    """Check that glyphs in the upright face that are kept apart look different."""
     faces = glyphs.font_files()
     upright = next(number for number, path in enumerate(faces) if path.name == "DejaVuSans.ttf")
     pixels = np.concatenate([pool.images[upright :: glyphs.SAMPLES, ..., 0] for pool in source.pools.values()])

@@ -66,7 +66,8 @@ class TestImageFolder:
         assert source.pools["test"].names[0] == "test/test-c00" and source.input_shape == (16, 16, 1)
 
     def test_classes_in_two_splits_are_told(self, tmp_path, capsys):
-        """A test of such classes is no few-shot accuracy; the usual folders of image classification are such."""
+        """Check that a test of such classes is no few-shot accuracy; the usual folders of image classification are
+        such."""
         self.fill(tmp_path / "train", 6)
         self.fill(tmp_path / "test", 5)
         self.build(tmp_path)
@@ -101,7 +102,7 @@ class TestImageFolder:
     @pytest.mark.parametrize(("mode", "ink"), [("RGBA", (0, 0, 0, 255)), ("LA", (0, 255))])
     @pytest.mark.parametrize("channels", [1, 3])
     def test_what_is_transparent_is_white(self, mode, ink, channels):
-        """Black ink on nothing. Rejected: what lies under the transparency, here black too."""
+        """Reject what lies under the transparency, here black too. Black ink on nothing."""
         picture, data = Image.new(mode, (9, 9)), io.BytesIO()
         picture.paste(ink, (0, 0, 9, 4))
         picture.save(data, "PNG")
@@ -109,7 +110,7 @@ class TestImageFolder:
         assert rows.tolist() == [0] * 4 + [255] * 5
 
     def test_damaged_exif_data_are_told_with_the_file(self, monkeypatch):
-        """Damaged data raise TypeError, struct.error or AttributeError, as the byte that is wrong."""
+        """Check that damaged data raise TypeError, struct.error or AttributeError, as the byte that is wrong."""
         monkeypatch.setattr("PIL.ImageOps.exif_transpose", lambda image: abs(b""))
         with pytest.raises(DataError, match=r"a/b\.jpg is not a readable image \(bad operand"):
             decode.decode(png(255, (9, 9)), "a/b.jpg", (9, 9), 3)
@@ -143,7 +144,7 @@ class TestImageFolder:
         assert os.fsdecode(b"caf\xe9") in names and len(names) == 10
 
     def test_no_class_is_in_two_splits(self):
-        """Two halves of 7 are both rounded up. Rejected: so many in each."""
+        """Reject so many classes in each. Two halves of 7 are both rounded up."""
         for shares in ((0.0, 0.5, 0.5), (0.64, 0.16, 0.2), (0.0, 0.3, 0.7)):
             parts = imagefolder.divide([(str(number), []) for number in range(7)], shares, 0)
             assert sorted(name for part in parts.values() for name, _ in part) == list("0123456")

@@ -121,7 +121,7 @@ class TestMiniImagenet:
         assert miniimagenet.build(MiniImagenetOptions()).pools["val"].names == ("n10", "n11")
 
     def test_an_import_that_fails_changes_nothing(self, tmp_path):
-        """The train split of the second copy, with the others of the first, would be a mixture."""
+        """Reject a mixture of the second copy's train split with the other splits of the first."""
         self.folders(tmp_path)
         miniimagenet.import_from([tmp_path])
         before = miniimagenet.build(MiniImagenetOptions()).content_digest

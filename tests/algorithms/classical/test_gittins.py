@@ -19,7 +19,7 @@ from metarun.algorithms.classical.gittins import gittins_indices, pulls_beyond
     ],
 )
 def test_published_values(discount, successes, failures, published):
-    """Gittins, Glazebrook and Weber 2011, tables of the Bernoulli reward process."""
+    """Compare with Gittins, Glazebrook and Weber 2011, tables of the Bernoulli reward process."""
     indices = gittins_indices(2, discount)
     assert indices[successes, failures] == pytest.approx(published, abs=6e-5)
     # wrong variants: successes and failures exchanged; the posterior mean

@@ -67,22 +67,22 @@ def test_epsilon_greedy_explores_with_probability_epsilon():
 
 
 def test_ucb1_index():
-    """t = 20: 0.7 + 0.5 sqrt(2 ln 20 / 10) = 1.087 against 0.5 + 0.5 sqrt(2 ln 20 / 4) = 1.112."""
+    """Compare by hand, t = 20: 0.7 + 0.5 sqrt(2 ln 20 / 10) = 1.087 against 0.5 + 0.5 sqrt(2 ln 20 / 4) = 1.112."""
     assert arms("ucb1", 0.5, [6, 1], [2, 1], number=20) == [1]
     assert arms("ucb1", 0.4, [6, 1], [2, 1], number=20) == [0]  # 1.010 against 0.990
     assert arms("ucb1", 0.5, [6, 1], [2, 1], number=10) == [0]  # 1.039 against 1.037: t is the number of the pull
 
 
 def test_thompson_sampling_takes_an_arm_as_often_as_it_is_best():
-    """Beta(2, 1) is above Beta(1, 1) with probability 2/3."""
+    """Check that Beta(2, 1) is above Beta(1, 1) with probability 2/3."""
     share = arms("thompson_sampling", 1.0, [0, 1], [0, 0], tasks=TASKS).mean()
     assert abs(share - 2 / 3) < 4 * np.sqrt(2 / 9 / TASKS)
     assert arms("greedy", 1.0, [0, 1], [0, 0], tasks=TASKS).mean() == 1  # wrong variant
 
 
 def test_optimistic_thompson_sampling_takes_the_densest_draw():
-    """Beta(3, 1) against Beta(1, 1): the density grows with the first arm's draw, so that of two draws the larger first
-    counts: E max = 6/7. Wrong variant: the larger draw of each arm, 6/8."""
+    """Compare Beta(3, 1) with Beta(1, 1): the density grows with the first arm's draw, so that of two draws the larger
+    first counts: E max = 6/7. Wrong variant: the larger draw of each arm, 6/8."""
     share = 1 - arms("optimistic_thompson_sampling", 2.0, [2, 0], [0, 0], tasks=TASKS).mean()
     close = 4 * np.sqrt(6 / 49 / TASKS)
     assert abs(share - 6 / 7) < close < 6 / 7 - 6 / 8
@@ -91,7 +91,7 @@ def test_optimistic_thompson_sampling_takes_the_densest_draw():
 
 
 def test_gittins_finds_its_place_in_large_tables():
-    """16,800,001 is no float32: the next one has another index."""
+    """Find 16,800,001, which is no float32: the next one has another index."""
     counts, size = Counts(tf.constant([[4000.0]]), tf.constant([[1.0]])), 4200
     table = tf.tensor_scatter_nd_update(tf.zeros((size, size)), [[4000, 1]], [7.0])
     found = []
@@ -208,7 +208,7 @@ def test_optimistic_expectation_is_that_of_the_papers_procedure():
 
 
 def test_ucrl2_widths():
-    """Values without width are those of the estimates; the last step shows the reward's width alone."""
+    """Check that values without width are those of the estimates; the last step shows the reward's width alone."""
     np.testing.assert_allclose(planned("ucrl2", 0.0, 0.0), backwards(*estimates(0.0, 1e-4, 1e-5)), rtol=1e-4, atol=1e-5)
     last = planned("ucrl2", 0.0, 0.1, episode=4)[2]
     visits = np.maximum(experience()[0][0].numpy(), 1)
@@ -217,7 +217,7 @@ def test_ucrl2_widths():
 
 
 def test_ucrl2_plans_with_the_width_of_the_transitions():
-    """The step before the last. Rejected: visits for the moves seen, 8 for 4, no factor of the number of states."""
+    """Reject visits for the moves seen, 8 for 4, no factor of the number of states. The step before the last."""
     visits, _, moves = (part[0].numpy().astype(float) for part in experience())
     rewards, transitions = estimates(0.0, 1e-4, 1e-5)
     logarithm = np.log(2 * 3 * 2 * 2 / 0.05)
@@ -256,7 +256,7 @@ def test_equal_values_are_chosen_at_random():
 
 
 def test_epsilon_is_the_probability_of_a_random_action():
-    """The plan prefers its last action. Rejected: no exploration, whose reward in the table is close."""
+    """Reject a policy without exploration, whose reward in the table is close. The plan prefers its last action."""
     source = mdps.build(MDPsOptions(states=2, actions=4, horizon=2, episodes=1))
     zeros = tf.zeros(TASKS, tf.int32)
     seen = Seen(zeros, zeros, tf.zeros(TASKS), tf.ones(TASKS, tf.bool))
@@ -303,7 +303,8 @@ def mean_reward(name, source, value, tasks, prior_mean=0.0):
 
 @pytest.mark.parametrize("name", PUBLISHED["bandits"])
 def test_published_bandits(name):
-    """4000 trials here and 1000 there leave a standard error of 0.08; the table has one decimal."""
+    """Compare within 0.25: 4000 trials here and 1000 there leave a standard error of 0.08; the table has one
+    decimal."""
     source, (published, value) = bandits.build(BanditsOptions(arms=5, pulls=10)), PUBLISHED["bandits"][name]
     ours = mean_reward(name, source, value, 4000)
     assert abs(ours - published) < 0.25

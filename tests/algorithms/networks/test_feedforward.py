@@ -89,8 +89,8 @@ def test_parameter_counts_and_output_shapes(options, shape, outputs, parameters)
 
 
 def test_pytorchs_first_values():
-    """Uniform within 1/sqrt(fan in), so that the variance is a third of its square: LeCun's would be three times as
-    much, Glorot's less in the first layer and more in the others."""
+    """Check that they are uniform within 1/sqrt(fan in), so that the variance is a third of its square: LeCun's would
+    be three times as much, Glorot's less in the first layer and more in the others."""
     network = build(Conv4Options(initializer="pytorch"), (28, 28, 1), None, "float64", seed=0)
     for number, fan_in in ((1, 9), (2, 576), (3, 576), (4, 576)):
         kernel = network.parameters[f"conv{number}/kernel"].numpy()
@@ -135,7 +135,7 @@ def test_running_averages_move_towards_the_batch_and_are_used():
 
 
 def test_one_update_of_the_running_averages():
-    """Ioffe and Szegedy's moving average. Rejected: momentum and its rest exchanged, which converges too."""
+    """Reject momentum and its rest exchanged, which converges too. Ioffe and Szegedy's moving average."""
     network = build(Conv4Options(filters=3, norm_momentum=0.9), (16, 16, 1), None, "float64", seed=0)
     moments = network.apply(network.parameters, random(2, 8, 16, 16, 1))[1]
     network.update_running(moments)
@@ -154,7 +154,8 @@ def test_epsilon_is_that_of_the_options(running):
 
 
 def test_first_values_of_the_papers_code():
-    """Standard deviations: of the head's normal numbers 1, of a normal cut at two deviations 0.88 of the one told."""
+    """Measure standard deviations: of the head's normal numbers 1, of a normal cut at two deviations 0.88 of the one
+    told."""
     conv = build(Conv4Options(head_initializer="normal"), (28, 28, 1), 50, "float64", seed=0).parameters
     assert conv["head/kernel"].numpy().std() == pytest.approx(1, rel=0.05)
     dense = build(MLPOptions(hidden=(400,), initializer="truncated_normal"), (10,), 5, "float64", seed=0).parameters

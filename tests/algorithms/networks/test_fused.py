@@ -176,7 +176,7 @@ def test_embedding_learners_equal_the_keras_path(make_source, kind, options, dty
 @pytest.mark.parametrize("fuse", [False, True])
 @pytest.mark.parametrize(("stride", "size"), [(1, 6), (2, 5), (2, 6)])
 def test_three_maps_are_each_others_derivatives(monkeypatch, stride, size, fuse):
-    """Second derivatives of convolutions with a kernel per task agree, as patches (small) and one by one."""
+    """Check that second derivatives of convolutions with a kernel per task agree, as patches (small) and one by one."""
     x, kernel = random(2, 3, size, size, 2), random(2, 3, 3, 2, 4)
 
     def values(kind):
@@ -215,7 +215,7 @@ def test_patches_and_their_adjoint(stride, size):
 
 @pytest.mark.parametrize("pool", [None, "valid"])
 def test_a_large_block_is_left_to_the_library(monkeypatch, pool):
-    """Value, gradient, and the gradient of the gradient, against the plain formula in float64."""
+    """Compare value, gradient, and the gradient of the gradient, with the plain formula in float64."""
     monkeypatch.setattr("metarun.algorithms.networks.layers.LARGE", 1)
     x, offset, scale = random(2, 3, 6, 6, 4), random(2, 4), random(2, 4)
 
@@ -254,7 +254,8 @@ def test_compiled_programs_have_two_derivatives():
 
 @pytest.mark.parametrize("name", ["stride", "pool"])
 def test_bfloat16_is_near_float32_and_keeps_what_is_exact(name):
-    """Outputs and statistics are float32; a network whose last layer were bfloat16 would have coarser outputs."""
+    """Check that outputs and statistics are float32; a network whose last layer were bfloat16 would have coarser
+    outputs."""
     half = feedforward.build(NETWORKS[name], (16, 16, 1), 3, "bfloat16", seed=0, fuse=True)
     full = feedforward.build(NETWORKS[name], (16, 16, 1), 3, "float32", seed=0, fuse=True)
     assert {value.dtype for value in half.parameters.values()} == {tf.float32}

@@ -90,7 +90,7 @@ def test_a_compiled_program_gives_the_same():
 
 
 def test_first_weights():
-    """Gates are drawn one by one: Xavier for inputs, orthogonal for h; biases 0. Rejected: one matrix for all gates."""
+    """Reject one matrix for all gates. Gates are drawn one by one: Xavier for inputs, orthogonal for h; biases 0."""
     one = GRU(GRUOptions(units=64), INPUTS, OUTPUTS, "float64", seed=0)
     weights = one.weights()
     for gate in range(3):

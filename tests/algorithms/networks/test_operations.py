@@ -32,7 +32,7 @@ MAML_CASES = [
 
 @pytest.mark.parametrize(("options", "network", "protocol"), MAML_CASES)
 def test_maml(make_source, options, network, protocol):
-    """A count without second order's share would be lower by more than half."""
+    """Reject a count without second order's share, which would be lower by more than half."""
     one, batch = learner(options, network, protocol), make_source(size=28).sample("train", 0, 2, SHAPE, seed=0)
     one.compiled_gradient = one.meta_gradient
     counted = products(tf.function(one.meta_gradient).get_concrete_function(batch))
@@ -62,7 +62,7 @@ def test_embedding(make_source, options, shape):
 @pytest.mark.parametrize("options", [OPTIONS["protonet"].model_copy(update={"distance": "cosine"}),
                                      MatchingNetworkOptions()])  # fmt: skip
 def test_comparisons(options):
-    """Alone: beside the network's they are less than a thousandth."""
+    """Count them alone: beside the network's they are less than a thousandth."""
     one = learner(options, Conv4Options(filters=4))
     features = (tf.TensorSpec((1, n, one.network.features)) for n in (6, 12))
 
@@ -73,6 +73,6 @@ def test_comparisons(options):
 
 
 def test_every_algorithm_is_counted():
-    """RL^2 in test_rl2.py."""
+    """Count all but RL^2, which is in test_rl2.py."""
     learning = {name for name, entry in ALGORITHMS.items() if KINDS[entry.kind].is_trained}
     assert learning == {"maml", "reptile", "protonet", "matchingnet", "rl2"}

@@ -70,7 +70,7 @@ def in_conv4s_order(names, kinds):
 
 @pytest.mark.parametrize("protocol", ["inductive", "transductive"])
 def test_batch_norm_of_keras_follows_the_protocol(make_source, protocol):
-    """Batch norm acts like conv4's, in training and test. Rejected: averages that no step moved; the other protocol."""
+    """Reject averages that no step moved; the other protocol. Batch norm acts like conv4's, in training and test."""
     ours = learner(PrototypicalNetworkOptions(), Conv4Options(filters=4, downsample="stride"), protocol)
     theirs = learner(PrototypicalNetworkOptions(), Backbone(), protocol)
     order = in_conv4s_order(ours.parameters, (("conv", "kernel"), ("norm", "scale"), ("norm", "offset")))
@@ -228,7 +228,7 @@ def functional(mix):
     ],
 )
 def test_whether_an_output_may_depend_on_other_examples(model, mixes):
-    """The inductive protocol, where it may, shows a network one query at a time."""
+    """Check that the inductive protocol, where it may, shows a network one query at a time."""
     model(tf.zeros((2, 4)))
     assert KerasNetwork(model).batch_norm == mixes
 

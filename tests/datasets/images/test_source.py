@@ -55,7 +55,7 @@ def test_support_and_query_are_disjoint_and_without_replacement(make_source):
 
 
 def test_classes_are_uniform_for_every_label(make_source):
-    """A sorted draw (trap T20) would put low classes on low labels: the chi-square test must reject it."""
+    """Reject a sorted draw (trap T20), which puts low classes on low labels, by the chi-square test."""
     classes = make_source().sample("train", 0, 6000, Shape(5, 1, 1), seed=1).classes.numpy()
 
     def statistic(draws):
@@ -69,7 +69,8 @@ def test_classes_are_uniform_for_every_label(make_source):
 
 @pytest.mark.parametrize("rotations", ["none", "classes", "per-task"])
 def test_labels_say_nothing_about_the_order_of_classes(make_source, rotations):
-    """Trap T20, classes sorted within the episode: a network could learn the labels without looking at the support."""
+    """Reject classes that are sorted within the episode (trap T20): a network could learn the labels without looking at
+    the support."""
     classes = make_source(rotations=rotations).sample("train", 0, 2000, SHAPE, seed=3).classes.numpy()
 
     def correlation(drawn):

@@ -51,14 +51,15 @@ def mistakes(path, *overrides):
 
 
 def test_sections_are_merged_key_by_key(write):
-    """Not replaced: `train` without steps is a mistake; lists are replaced, not joined."""
+    """Check that sections are not replaced: `train` without steps is a mistake; lists are replaced, not joined."""
     child = load(write(CHILD + "train: {shot: 5}\nseeds: [3]\n")).experiment
     assert (child.name, child.train.shot, child.train.steps, child.train.meta_batch) == ("child", 5, 2000, 4)
     assert child.seeds == (3,) and child.network.filters == 8
 
 
 def test_a_section_of_another_name_is_replaced_whole(write):
-    """A merge would give conv4's filters to an mlp, MAML's inner_lr to prototypes, Adam's schedule to sgd."""
+    """Reject a merge, which would give conv4's filters to an mlp, MAML's inner_lr to prototypes, Adam's schedule to
+    sgd."""
     child = load(
         write(
             CHILD + "algorithm: {name: protonet}\nnetwork: {name: mlp, hidden: [8]}\ndataset: {name: glyphs}\n"
@@ -71,7 +72,7 @@ def test_a_section_of_another_name_is_replaced_whole(write):
 
 @pytest.mark.parametrize("name", ["", "name: adam, "])
 def test_a_section_of_the_same_name_is_merged_whether_or_not_it_gives_the_name(write, name):
-    """The optimizer's name is adam where a file gives none: that is no other name."""
+    """Check that the optimizer's name is adam where a file gives none: that is no other name."""
     child = load(write(CHILD + f"optimizer: {{{name}learning_rate: 0.5}}\n")).experiment
     assert (child.optimizer.learning_rate, child.optimizer.schedule) == (0.5, "linear")
 
@@ -84,7 +85,7 @@ def test_a_section_that_is_null_is_dropped(write):
 
 
 def test_the_digest_is_that_of_the_resolved_spec(write):
-    """However it was written; and what a run's folder keeps has no `extends`."""
+    """Compare digests, however a spec was written; what a run's folder keeps has no `extends`."""
     child = load(write(CHILD + "train: {shot: 5}\n")).experiment
     whole = load(write(PARENT.replace("parent", "child").replace("4\n", "4\n  shot: 5\n"), "whole.yaml")).experiment
     assert child == whole and child.digest == whole.digest
@@ -92,7 +93,7 @@ def test_the_digest_is_that_of_the_resolved_spec(write):
 
 
 def test_a_child_has_a_name_of_its_own(write):
-    """Both would be trained in one folder under the parent's name."""
+    """Reject a child that is trained in its parent's folder, under the parent's name."""
     assert mistakes(write("extends: parent.yaml\n"))[0].startswith("child.yaml:1: name: is missing")
 
 
@@ -110,7 +111,8 @@ def test_each_value_has_the_file_and_line_that_it_came_from(write, tmp_path):
 
 
 def test_a_shipped_parent_is_given_by_its_name(write, tmp_path, monkeypatch):
-    """Not in the working directory: a path is that from the file. A folder of the same name hides nothing."""
+    """Find it, and not in the working directory: a path is that from the file. A folder of the same name hides
+    nothing."""
     (tmp_path / "elsewhere" / "quickstart" / "maml").mkdir(parents=True)
     (tmp_path / "quickstart" / "maml").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "elsewhere")
@@ -122,7 +124,7 @@ def test_a_shipped_parent_is_given_by_its_name(write, tmp_path, monkeypatch):
 
 
 def test_a_dataset_path_starts_at_the_file_that_gives_it(write, tmp_path):
-    """Not at the child."""
+    """Reject a path that starts at the child."""
     write(PARENT.replace("{name: omniglot}", "{name: imagefolder, path: pictures}"), "deep/parent.yaml")
     child = write("extends: deep/parent.yaml\nname: child\ndataset: {image_size: 32}\n")
     assert load(child).experiment.dataset.path == (tmp_path / "deep" / "pictures").resolve()
@@ -140,7 +142,7 @@ def test_overrides_come_last_and_name_no_parent(write):
 
 
 def test_mistakes_have_the_line_of_their_own_file(write):
-    """Mistakes of the child come first. What the child replaces is no mistake of the parent."""
+    """Check that mistakes of the child come first. What the child replaces is no mistake of the parent."""
     wrong = PARENT.replace("4}", "fast}").replace("steps: 2000", "step: 2000").replace("[1, 2]", "[1, 1]")
     write(wrong.replace("0.fast", "fast"), "parent.yaml")
     problems = mistakes(write(CHILD + "protocol: both\nseeds: [5]\n"))
@@ -194,14 +196,14 @@ def test_circles_and_long_chains_are_one_line(write, tmp_path):
 
 
 def test_the_nearest_of_a_chain_counts(write):
-    """Merged from the top. From the bottom, the grandparent's conv4 would fill in what the parent's mlp replaced."""
+    """Merge from the top. From the bottom, the grandparent's conv4 would fill in what the parent's mlp replaced."""
     write(CHILD.replace("child", "middle") + "network: {name: mlp, hidden: [3]}\ntrain: {steps: 5}\n", "middle.yaml")
     child = load(write("extends: middle.yaml\nname: child\nnetwork: {name: conv4}\n")).experiment
     assert child.train.steps == 5 and child.network.filters == 64
 
 
 def test_the_schema_knows_extends():
-    """An editor must not miss `steps` in a file that extends another, and must miss it in one that does not."""
+    """Check that an editor does not miss `steps` in a file that extends another, and misses it in one that does not."""
     told = schema()
     part, whole = told["then"], told["else"]
     assert part["required"] == ["name"] and "algorithm" in whole["required"] and "extends" in whole["properties"]
@@ -212,7 +214,7 @@ def test_the_schema_knows_extends():
 
 
 def test_finished_runs_stay_valid():
-    """The names and digests of every spec that ever shipped, now of a spec or of a table's cell."""
+    """Find the names and digests of all specs that ever shipped, now of a spec or of a table's cell."""
     known = json.loads(Path(__file__).with_name("digests.json").read_text())
     shipped = {spec.name: spec.digest for spec in SHIPPED.values()}
     for table in shipped_tables():

@@ -85,7 +85,8 @@ def test_all_mistakes_at_once_in_the_order_of_the_file(write):
 
 
 def test_mistakes_between_settings_are_found_beside_wrong_values(write):
-    """Checks see the valid part of a spec. A check that needs an invalid value is silent, not misled by its default."""
+    """Check the valid part of a spec. A check that needs an invalid value is silent, not misled by its
+    default."""
     text = GOOD.replace("0.4", "fast\n  first_order: true\n  inner_steps: 0") + "  way: five\ntest: {way: 3}\n"
     text = text.replace("learning_rate: 1e-3", "decay_every: 5\n  shcedule: step") + "seeds: [0, 0]\nvalidation: null\n"
     problems = mistakes(write(text), "test.checkpoint=best", "network.batch_norm=maybe", "network.norm_scale=false")
@@ -193,8 +194,8 @@ def test_the_cells_of_the_papers_ship():
 
 
 def test_a_cell_is_as_its_paper_trained_it():
-    """The recipes say what a name does not: MAML's inner step on the mean loss, clipped before Adam in the scale
-    of the paper's loss; 60-way prototypes; ten shots for a one-shot Reptile."""
+    """Check that the recipes say what a name does not: MAML's inner step on the mean loss, clipped before Adam in the
+    scale of the paper's loss; 60-way prototypes; ten shots for a one-shot Reptile."""
     for name, spec in SHIPPED.items():
         paper, _, cell = name.partition("/")
         if paper == "finn2017" and cell != "sinusoid":
@@ -238,7 +239,7 @@ def test_a_test_that_does_not_fit_the_model_is_one_line(spec, changes, told):
 
 
 def test_a_trained_network_may_be_tested_in_either_protocol():
-    """The running averages have no effect in the transductive one: no mistake, they are there already."""
+    """Check that the running averages have no effect in the transductive one: no mistake, they are there already."""
     from metarun.experiments.config.variants import with_test
 
     trained = load("quickstart/protonet", ["network.norm_momentum=0.5", "protocol=inductive"]).experiment

@@ -105,7 +105,8 @@ def test_the_signal_itself_keeps_what_is_done(tmp_path, monkeypatch, stop_after)
 
 
 def test_tuning_goes_on_with_the_values_that_are_left(tmp_path, monkeypatch, stop_after):
-    """Four batches of eleven values. Rejected: all again, after a stop in the tuning or in the test that follows it."""
+    """Reject work that is done again after a stop in the tuning or in the test that follows it. Four batches of
+    eleven values."""
     monkeypatch.setattr(trials, "TRIALS_AT_ONCE", 10)
     told = ["validation.episodes=35", "test.episodes=30", "algorithm.tuned_on=validation"]
     experiment = load("duan2016/bandits-ucb1", told).experiment

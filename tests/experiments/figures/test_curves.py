@@ -87,7 +87,7 @@ def test_the_figures_hold_the_numbers_of_the_runs(runs):
 
 
 def test_the_command_writes_what_there_is_to_draw(runs, tmp_path):
-    """Whatever the user's matplotlibrc says. Rejected: LaTeX, which would fail or take seconds; another colour."""
+    """Reject LaTeX, which would fail or take seconds; another colour. Whatever the user's matplotlibrc says."""
     (tmp_path / "matplotlibrc").write_text("text.usetex: True\naxes.facecolor: ff1234\nfigure.dpi: 7\n")
     out = tmp_path / "figures"
     done = metarun("plot", runs, "--out", out, "--format", "svg", MATPLOTLIBRC=str(tmp_path / "matplotlibrc"))

@@ -113,7 +113,7 @@ def test_reliability_is_that_of_all_test_predictions(folder):
 
 @pytest.mark.parametrize(("name", "numbers"), [("protonet", (0, 3)), ("sinusoids", (3,))])
 def test_a_page_shows_the_test_task_that_is_asked_for(folder, name, numbers):
-    """Rejected: task 0 whichever is asked for, a sheet without words for it."""
+    """Reject task 0 whichever is asked for, a sheet without words for it."""
     for number in numbers:
         text = render(find(folder / name), 1, number)
         assert f"Test task {number}, seed 0" in text and f'alt="{name}: test task {number}: ' in text

@@ -14,7 +14,7 @@ from metarun.experiments.runs.run import Run
 
 
 def test_a_test_that_fails_keeps_no_other_one(tmp_path, monkeypatch):
-    """A model fills several cells. Rejected: cells after the failing one stay empty at each submission."""
+    """Reject cells after the failing one that stay empty at each submission. A model fills several cells."""
     for name in ("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS", "TF_CPP_MIN_LOG_LEVEL"):
         monkeypatch.setenv(name, "1")
     (tmp_path / "sines.yaml").write_text(SPEC)

@@ -20,7 +20,7 @@ from metarun.experiments.system import lock
 
 
 def test_the_job_that_writes_the_table_asks_for_little():
-    """The job waits for the runs alone. Rejected: what the runs wait for, and what they need."""
+    """Reject what the runs wait for, and what they need. The job waits for the runs alone."""
     slurm = {"dependency": "afterok:77", "gres": "gpu:1", "mem-per-cpu": "8G", "qos": "low", "reservation": "x"}
     runs = Cluster(partition="p", account="a", memory="64G", workers=4, cpus=8, slurm=slurm)
     asked, whole = map(options, for_table(runs))

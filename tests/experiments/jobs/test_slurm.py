@@ -40,7 +40,7 @@ def test_a_sweep_becomes_arrays_and_a_table(folder):
 
 
 def test_a_papers_table_is_filled_by_jobs(folder):
-    """A model fills two cells: its job tests it for both, the last one writes the table."""
+    """Check that a model fills two cells: its job tests it for both, the last one writes the table."""
     cells = (
         "cells:\n- {name: a, column: c, method: m, spec: SPEC}\n- {name: b, column: c, method: n, spec: SPEC, TEST}\n"
     )
@@ -59,7 +59,7 @@ def test_a_papers_table_is_filled_by_jobs(folder):
 
 
 def test_a_run_that_makes_no_progress_is_given_up(folder):
-    """The job fails with its reason and is not requeued; a new submission starts to count anew."""
+    """Check that the job fails with its reason and is not requeued; a new submission starts to count anew."""
     from metarun.experiments.jobs.job import MOST_RESTARTS
 
     run = folder / "runs/tiny/seed-0"

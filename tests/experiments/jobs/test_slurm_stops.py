@@ -17,7 +17,7 @@ pytestmark = pytest.mark.usefixtures("slurm")
 
 
 def test_a_disturbed_run_ends_as_an_undisturbed_one(folder):
-    """Preempted by a job of a better partition, cancelled, killed outright."""
+    """Stop it in three ways: preempted by a job of a better partition, cancelled, killed outright."""
     long, run = ("-s", "train.steps=16000", "-s", "validation.every=6000"), folder / "runs/tiny/seed-0"
     submit = ("submit", "tiny.yaml", *long, "--partition", "low")
 
@@ -63,7 +63,8 @@ def test_a_disturbed_run_ends_as_an_undisturbed_one(folder):
 
 @pytest.mark.slow
 def test_workers_of_one_run_on_two_nodes(folder):
-    """Three processes, of two, one and one tasks, are asked to stop, are requeued, and end as the run of one does."""
+    """Check that three processes, of two, one and one tasks, are asked to stop, are requeued, and end as the run of one
+    does."""
     long = ("-s", "train.steps=2000", "-s", "validation.every=500", "-s", "train.log_every=500")
     submit, run = ("submit", "tiny.yaml", *long), folder / "runs/tiny/seed-0"
     assert "5 workers cannot share out a meta_batch of 4" in metarun(folder, *submit, "--workers", 5, code=2)
@@ -85,7 +86,7 @@ def test_workers_of_one_run_on_two_nodes(folder):
 
 @pytest.mark.slow
 def test_every_learner_trains_over_two_nodes_as_with_one_worker(folder):
-    """The variables after 20 steps are equal; wrong variants are rejected in test_followers."""
+    """Check that the variables after 20 steps are equal; wrong variants are rejected in test_followers."""
     found = []
     for name, launcher in (("one", ()), ("two", ("srun", "--nodes=2", "--ntasks-per-node=1"))):
         file = folder / f"{name}.npz"

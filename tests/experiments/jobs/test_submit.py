@@ -168,7 +168,8 @@ def test_runs_behind_a_link_are_those_that_were_submitted(tmp_path, monkeypatch)
 
 
 def test_a_local_run_does_not_take_itself_for_the_job_around_it(tmp_path):
-    """The run would be requeued with all others, or wait for workers; its log is no link to that of a former job."""
+    """Reject a run that is requeued with all others, or waits for workers; its log is no link to that of a former
+    job."""
     (tmp_path / "job.log").symlink_to(tmp_path / "gone" / "1.log")
     code = (
         "import os, sys\nfrom metarun.experiments.jobs import local\n"
@@ -219,8 +220,8 @@ def test_gpus_are_shared_out(monkeypatch):
 
 
 def test_what_sbatch_would_be_asked_for():
-    """Runs of equal settings are one array, all together within the limit. Rejected: an array for each spec, four of
-    each array at once, half of each where there is no limit."""
+    """Reject an array for each spec, four of each array at once, half of each where there is no limit. Runs of equal
+    settings are one array, all together within the limit."""
     wide = slurm_jobs.SPEC.replace("name: tiny", "name: wide").replace("max_parallel: 4", "cpus: 2")
     Path("wide.yaml").write_text(wide)
     runs = ("tiny.yaml", "wide.yaml", "-s", "algorithm.inner_lr=0.01,0.02", "--seeds", "0-2", "--max-parallel", 4)
@@ -234,7 +235,7 @@ def test_what_sbatch_would_be_asked_for():
 
 
 def test_runs_of_this_machine_and_their_table(tmp_path):
-    """A run that fails stops no other; the same command runs only what failed."""
+    """Check that a run that fails stops no other; the same command runs only what failed."""
     sweep = ("submit", "tiny.yaml", "-s", "algorithm.inner_lr=0.01,1e30", "--executor", "local", "--max-parallel", 2)
     dry = metarun(*sweep, "--dry-run")
     runs = [f"runs/tiny-inner_lr-{rate}/seed-0" for rate in ("0.01", "1e30")]

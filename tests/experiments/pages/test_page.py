@@ -82,7 +82,7 @@ def fail(run, why="the loss is nan"):
 
 
 def test_the_page_has_all_that_is_known(runs):
-    """Rejected: a mean without its interval, a number of a paper without verdict, seeds and failures that vanish."""
+    """Reject a mean without its interval, a number of a paper without verdict, seeds and failures that vanish."""
     fail(runs / "first/seed-2")
     text = Parsed(render(find(runs), sheets=0)).text
     assert "3 finished runs of 2 experiments, 1 run failed" in text
@@ -96,7 +96,7 @@ def test_the_page_has_all_that_is_known(runs):
 
 
 def test_a_browser_needs_nothing_else_and_a_reader_can_follow(runs):
-    """Rejected: a script, an address in the network, a picture without text, a jump in the headings, a dead link."""
+    """Reject a script, an address in the network, a picture without text, a jump in the headings, a dead link."""
     text = render(find(runs), sheets=0)
     parsed = Parsed(text)
     tags = [tag for tag, _ in parsed.elements]
@@ -159,7 +159,7 @@ def test_many_experiments_are_in_several_charts_and_the_rest_is_told(runs, monke
 
 
 def test_one_damaged_file_costs_one_figure(runs, capsys):
-    """Rejected: a page that is not written for it, or that does not say what it lacks."""
+    """Reject a page that is not written for it, or that does not say what it lacks."""
     (runs / "second/seed-0/calibration.csv").write_text("bin\n0\n")
     (runs / "second/seed-0/environment.json").write_text("{")
     (runs / "first/seed-1/spec.yaml").write_text("- [")

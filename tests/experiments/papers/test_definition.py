@@ -23,7 +23,7 @@ def table(tmp_path):
 
 @pytest.mark.parametrize("name", shipped_tables())
 def test_shipped_tables_are_right(name):
-    """Every cell has a spec that ships and can be tested so; the spec's own test has the cell's number."""
+    """Check that every cell has a spec that ships and can be tested so; the spec's own test has the cell's number."""
     table = load_table(name)
     for one in plan(table, Path("nowhere")):
         published = one.full.published
@@ -176,7 +176,7 @@ def test_a_part_of_a_table(table, tmp_path):
 
 
 def test_files_that_a_table_names_are_beside_it(table, tmp_path, monkeypatch):
-    """Not in the folder where the command is given."""
+    """Find them there, not in the folder where the command is given."""
     table.write_text(table.read_text().replace(str(tmp_path / "sines.yaml"), "sines.yaml"))
     (tmp_path / "part.yaml").write_text(PART.replace("TABLE", table.name))
     (tmp_path / "elsewhere").mkdir()
@@ -239,7 +239,7 @@ def crossed(table):
 
 
 def test_methods_in_columns_are_cells(crossed, tmp_path):
-    """Column after column; each is trained by its own recipe, the whole of which is its budget."""
+    """List them column after column; each is trained by its own recipe, the whole of which is its budget."""
     planned = plan(load_table(str(crossed)), tmp_path, seeds=[0])
     told = [(one.cell.name, one.experiment.name, one.full.train.shot, one.full.train.steps) for one in planned]
     assert told == [
@@ -255,7 +255,7 @@ def test_methods_in_columns_are_cells(crossed, tmp_path):
 
 
 def test_overrides_of_a_part_are_added_to_a_cell_of_methods_and_columns(crossed, tmp_path):
-    """Overrides of the part do not replace what makes the cell."""
+    """Check that overrides of the part do not replace what makes the cell."""
     part = tmp_path / "part.yaml"
     part.write_text(PART.replace("TABLE", str(crossed)).replace("k10:", "k10-maml:"))
     (first, _) = plan(load_table(str(part)), tmp_path, seeds=[0])

@@ -36,7 +36,7 @@ LINE = {"metric": "accuracy", "published": 98.7, "published_ci95": 0.4}
     ],
 )
 def test_verdicts(told, words):
-    """A point is for percentages: 5.0 is not "within 1 point" of a reward of 5.9."""
+    """Check that a point is for percentages: 5.0 is not "within 1 point" of a reward of 5.9."""
     (line,) = records(averaged(as_frame([Row(**ROW | LINE | {"ci95": 0.0001} | told)]), ["experiment"]))
     assert verdict(line) == words
 

@@ -57,7 +57,7 @@ def states(table, out, **options):
 
 
 def test_one_model_is_trained_once_for_all_its_cells(table, tmp_path, calls):
-    """Training for each cell, the wrong variant, would count three."""
+    """Reject training for each cell, which would count three."""
     out = tmp_path / "runs"
     assert states(table, out) == ["missing"] * 3
     told = reproduce(table, "--out", out)
@@ -75,7 +75,8 @@ def test_one_model_is_trained_once_for_all_its_cells(table, tmp_path, calls):
 
 
 def test_the_number_of_another_test_is_its_own(table, tmp_path, calls):
-    """The row of `evaluate` has no published number, that of the run has the spec's: neither is the cell's."""
+    """Check that the row of `evaluate` has no published number, that of the run has the spec's: neither is the
+    cell's."""
     out = tmp_path / "runs"
     text = table.read_text().replace(
         "test: {inner_steps: 3}", "test: {inner_steps: 3}, published: {value: 7.0, source: another}"
@@ -138,8 +139,8 @@ def test_schedules_follow_the_budget(tmp_path):
 
 
 def test_a_variant_is_a_recipe_and_overrides_are_a_part_of_it(tmp_path):
-    """RL^2 with 100 pulls trains on 2,500 trials, not the 25,000 of the spec; 250 x 300 of 2,500 x 1,000 are 3 %. A
-    budget is a share of the cell's own training, under its own name."""
+    """Check that RL^2 with 100 pulls trains on 2,500 trials, not the 25,000 of the spec; 250 x 300 of 2,500 x 1,000 are
+    3 %. A budget is a share of the cell's own training, under its own name."""
     (whole,) = choose(plan(load_table("duan2016-bandits"), tmp_path, seeds=[0]), "n100-k5-rl2")
     assert (whole.experiment.name, whole.budget) == ("duan2016-bandits-n100-k5-rl2", 1)
     (tenth,) = choose(plan(load_table("duan2016-bandits"), tmp_path, seeds=[0], budget=0.1), "n100-k5-rl2")
@@ -169,7 +170,7 @@ def test_states_of_cells(table, tmp_path):
 
 
 def test_the_job_that_writes_the_table_finds_it_where_it_is(table, tmp_path, monkeypatch):
-    """The job uses the name it was given: a link's target has another name, and other specs beside it."""
+    """Check that the job uses the name it was given: a link's target has another name, and other specs beside it."""
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "linked.yaml").symlink_to(table.rename(tmp_path / "elsewhere/results.yaml"))
     told = []
@@ -239,7 +240,7 @@ def test_bold_needs_identical_episodes(table, tmp_path):
 
 
 def test_none_is_bold_beside_a_cell_that_cannot_be_compared(table, tmp_path):
-    """The other cell may be the best. Rejected: the best of those that are left."""
+    """Reject the best of those that are left. The other cell may be the best."""
     second = table.parent / "second.yaml"
     text = table.read_text()
     for name in ("second", "third"):
@@ -258,7 +259,7 @@ def test_none_is_bold_beside_a_cell_that_cannot_be_compared(table, tmp_path):
 
 
 def test_another_seed_is_not_taken_for_this_one(table, tmp_path):
-    """A folder that was copied. Rejected: a spread of 0 over two copies."""
+    """Reject a spread of 0 over two copies of a folder."""
     planned = [one for one in plan(load_table(str(table)), tmp_path, seeds=range(2)) if one.cell.name == "k5"]
     leave(planned[0], 0.5)
     shutil.copytree(planned[0].directory.path, planned[1].directory.path)
@@ -269,7 +270,7 @@ def test_another_seed_is_not_taken_for_this_one(table, tmp_path):
 
 
 def test_seeds_tested_on_other_tasks_are_not_averaged(table, tmp_path):
-    """Data that were replaced between two seeds. Rejected: their mean, and a spread over both."""
+    """Reject a mean over both, and a spread, where data were replaced between two seeds."""
     planned = [one for one in plan(load_table(str(table)), tmp_path, seeds=range(3)) if one.cell.name == "k5"]
     leave(planned[0], 0.5, content_digest="a")
     leave(planned[1], 0.7, content_digest="b")
@@ -302,7 +303,7 @@ def test_finished_seeds_that_were_not_asked_for_are_told(table, tmp_path):
 
 
 def test_jobs_are_not_kept_by_a_cell_that_is_damaged(table, tmp_path, monkeypatch):
-    """The other cells are submitted by --executor. Rejected: "nothing to submit" and exit code 0, or no run."""
+    """Reject "nothing to submit" and exit code 0, or no run. The other cells are submitted by --executor."""
     second = table.parent / "second.yaml"
     second.write_text(SPEC.replace("name: sines", "name: second"))
     table.write_text(table.read_text() + f"  - {{name: other, column: K = 5, method: X, spec: {second}}}\n")
@@ -363,8 +364,8 @@ def test_no_seed_changes_a_classical_method(tmp_path):
 
 
 def test_a_single_number_of_seeds_is_still_a_count(table, tmp_path):
-    """A number means what it did before --seeds took ranges, and a warning says so. Rejected: seed 3 in place of three
-    seeds, or no warning."""
+    """Reject seed 3 in place of three seeds, or no warning. A number means what it did before --seeds took ranges, and
+    a warning says so."""
     for text, seeds, warned in (("3", 3, "0-2"), ("3-3", 1, None), ("0,4", 2, None), ("0", 1, None)):
         told = reproduce(table, "--out", tmp_path, "--cells", "k5", "--seeds", text, "--dry-run")
         assert ("missing" if seeds == 1 else f"{seeds} missing") in told.stdout

@@ -82,7 +82,8 @@ def test_a_table_and_its_line(tables, folders):
 
 
 def test_the_main_numbers_are_some_lines_of_all(tables):
-    """Main lines keep the order of all. Every chosen cell is there: a misspelt name would silently leave one out."""
+    """Check that main lines keep the order of all. Every chosen cell is there: a misspelt name would silently leave one
+    out."""
     chosen, everything = (
         [[cell.strip() for cell in line.split("|")] for line in tables.written(name).splitlines() if "---" not in line]
         for name in ("main", "all")  # columns have another width
@@ -92,7 +93,7 @@ def test_the_main_numbers_are_some_lines_of_all(tables):
 
 
 def test_a_table_of_runs_of_several_machines(tables, folders):
-    """A cell that is there stays, unless the new one had as much of the budget; the order is the paper's."""
+    """Check that a cell that is there stays, unless the new one had as much of the budget; the order is the paper's."""
     results, runs = folders
     name = "snell2017-omniglot"
     write_cells(results / f"{name}.csv", ("5way-1shot", 1.0, 98.0, True), ("20way-1shot", 0.5, 95.0, False))
@@ -126,7 +127,7 @@ def test_a_table_of_runs_of_several_machines(tables, folders):
     ],
 )
 def test_the_best_of_two_folders(tables, tmp_path, old, new, best):
-    """Cells have an interval of 0.25: those 0.5 apart are told apart by any test of the same tasks."""
+    """Check that cells have an interval of 0.25: those 0.5 apart are told apart by any test of the same tasks."""
     for name, cells in (("old", old), ("new", new)):
         write_cells(tmp_path / name, *((f"c-{cell}", 1.0, *told) for cell, *told in cells))
     cells = tables.merged(read_table(tmp_path / "old"), read_table(tmp_path / "new"))
@@ -144,7 +145,7 @@ def test_fewer_seeds_do_not_take_the_place_of_more(tables, tmp_path):
 
 
 def test_taking_over_again_changes_nothing(tables, folders):
-    """A trial with a part of the budget changes nothing either: none of its cells is taken."""
+    """Check that a trial with a part of the budget changes nothing either: none of its cells is taken."""
     results, runs = folders
     write_cells(runs / "snell2017-omniglot.csv", ("5way-1shot", 1.0, 98.5, True), ("5way-5shot", 1.0, 98.4, True))
     budget = ("5way-1shot", 0.1, 90.0, True), ("5way-5shot", 0.1, 80.0, False)
@@ -166,7 +167,7 @@ def test_a_row_of_more_episodes_is_another_one(tables, folders):
 
 
 def test_csvs_that_are_read_and_written_again_are_the_same_bytes(tables):
-    """The files are those in the repository, which older versions have written."""
+    """Check that the files are those in the repository, which older versions have written."""
     folder = Path(__file__).parents[3] / "experiments/results"
     read = [path for path in folder.glob("*.csv") if path.stem in shipped_tables()]
     assert len(read) > 7

@@ -44,7 +44,7 @@ def test_quantiles_of_printed_tables(freedom, value):
 
 
 def test_paired_t_by_hand():
-    """d = 0.5, 1, 0, 2: mean 0.875, s = sqrt(2.1875 / 3), t = 0.875 / (s / 2)."""
+    """Compute by hand: d = 0.5, 1, 0, 2: mean 0.875, s = sqrt(2.1875 / 3), t = 0.875 / (s / 2)."""
     told = compare(np.array([1.0, 2.0, 3.0, 4.0]), np.array([0.5, 1.0, 3.0, 2.0]))
     s = math.sqrt(2.1875 / 3)
     assert told.difference == 0.875 and told.episodes == 4
@@ -56,7 +56,7 @@ def test_paired_t_by_hand():
 
 
 def test_the_test_is_paired():
-    """Episodes differ far more than methods; an unpaired test, the wrong variant, sees nothing."""
+    """Check that episodes differ far more than methods; an unpaired test, the wrong variant, sees nothing."""
     generator = np.random.default_rng(0)
     hardness = generator.normal(70, 15, 300)
     a, b = hardness + generator.normal(0.5, 1, 300), hardness + generator.normal(0, 1, 300)
@@ -126,7 +126,7 @@ def test_fault_08_wilcoxon_of_few_pairs_is_exact(differences):
 
 
 def test_wilcoxon_of_millions_of_equal_differences():
-    """The test of equal sizes is the sign test: z = (k - n / 2) / (sqrt(n) / 2). Rejected: cubes in 64 bits."""
+    """Reject cubes in 64 bits. The test of equal sizes is the sign test: z = (k - n / 2) / (sqrt(n) / 2)."""
     n, k = 3_000_000, 1_503_000
     p = wilcoxon_p(np.repeat([1.0, -1.0], [k, n - k]))
     assert p == pytest.approx(math.erfc((k - n / 2) / (math.sqrt(n) / 2) / math.sqrt(2)), rel=1e-5)
@@ -216,7 +216,7 @@ def test_other_episodes_are_refused(tmp_path, other, reason):
 
 
 def test_wilcoxon_sees_ties_of_accuracies_that_were_rounded(tmp_path):
-    """Right answers of 75, in single precision with nine digits. Rejected: the ranks of the file's own numbers."""
+    """Reject the ranks of the file's own numbers. Right answers of 75, in single precision with nine digits."""
     generator = np.random.default_rng(1)
     right = generator.integers(40, 70, (2, 60))
     one, two = (

@@ -41,7 +41,8 @@ def test_seeds_are_averaged_and_specs_are_not():
 
 
 def test_a_measurement_that_is_there_twice_counts_once():
-    """`evaluate` repeats a test, or a run is copied: seeds and their spread stay those of two trainings."""
+    """Count once what `evaluate` repeats, or a run that is copied: seeds and their spread stay those of two
+    trainings."""
     both = [row(seed=0, mean=0.5), row(seed=1, mean=0.7)]
     repeated = row(seed=0, mean=0.5, published=None)
     lines = table_of([repeated, *both, row(seed=1, mean=0.7)])
@@ -99,7 +100,7 @@ ODD = ["0123", "1e5", "NA", "nan", "true", "None", "a,b", 'a "word"', "ä|_b"]
 
 
 def test_a_row_that_is_read_back_is_equal_bit_for_bit(tmp_path):
-    """Random floats of 64 bits. Rejected: fifteen digits."""
+    """Reject fifteen digits, for random floats of 64 bits."""
     words = np.random.default_rng(0).integers(0, 2**64, 300, dtype=np.uint64)
     values = [struct.unpack("d", word.tobytes())[0] for word in words]
     rows = [row(seed=seed, mean=value, seconds=abs(value)) for seed, value in enumerate(values) if math.isfinite(value)]

@@ -138,7 +138,8 @@ def test_the_one_that_has_done_most_is_chosen(sines, tmp_path):
 
 
 def test_what_is_taken_over(sines, capsys):
-    """Not from a training on other images, nor of a damaged checkpoint; the best one by validation comes along."""
+    """Take nothing from a training on other images, nor of a damaged checkpoint; the best one by validation comes
+    along."""
     shorter, whole = sines(), sines("name=long", "train.steps=160")
     leave(*shorter, 40)
     continue_shorter_run(*whole, "other images")

@@ -74,7 +74,7 @@ def test_calibration_weights_bins_by_their_queries():
 
 
 def test_calibration_of_predictions_binned_by_the_learner():
-    """The learner's counts of 15 bins against a plain loop over the same queries."""
+    """Compare the learner's counts of 15 bins with a plain loop over the same queries."""
     import tensorflow as tf
 
     from metarun.algorithms.learner import Problem
@@ -98,7 +98,7 @@ def test_calibration_of_predictions_binned_by_the_learner():
 
 
 def test_errors_of_regression():
-    """A loop over the points, after each of two numbers of steps. Rejected: half of the square, its root, a sum."""
+    """Reject half of the square, its root, a sum. A loop over the points, after each of two numbers of steps."""
     import tensorflow as tf
 
     from metarun.algorithms.learner import Problem

@@ -28,7 +28,7 @@ def test_a_run_that_is_in_use_has_not_failed(tmp_path):
 
 
 def test_a_lock_is_that_of_the_folder_that_is_there(tmp_path, monkeypatch):
-    """--fresh renames the folder between another's opening of the lock and its taking."""
+    """Let --fresh rename the folder between another's opening of the lock and its taking."""
     path, taken, calls = tmp_path / "seed-0" / ".lock", lock._taken, []
 
     def rename_first(*arguments):

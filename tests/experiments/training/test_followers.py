@@ -95,8 +95,8 @@ def distance(one: list[np.ndarray], other: list[np.ndarray]) -> float:
     ],
 )
 def test_many_workers_train_as_one(trained, count, precision, tolerance):
-    """The variables after 20 steps are equal, also with uneven shares: parameters, batch norm's averages, the
-    optimizer's moments."""
+    """Check that the variables after 20 steps are equal, also with uneven shares: parameters, batch norm's averages,
+    the optimizer's moments."""
     one, many = trained(1, precision), trained(count, precision)
     far = {name: distance(one[name], many[name]) for name in one}
     assert max(far.values()) < tolerance, far

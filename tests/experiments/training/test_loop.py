@@ -125,7 +125,7 @@ def test_schedules(told, rates):
     [({}, [3.0, -4.0]), ({"clip_value": 3.5}, [3.0, -3.5]), ({"clip_norm": 1.0}, [0.6, -0.8])],
 )
 def test_gradients_are_clipped(told, moves):
-    """The norm is that of all gradients together. Rejected: of each, which gives 1 and -1."""
+    """Reject the norm of each gradient, which gives 1 and -1. The norm is that of all together."""
     optimizer = outer_optimizer(OptimizerOptions(name="sgd", learning_rate=1.0, **told), 100)
     variables = [tf.Variable([0.0]), tf.Variable([0.0])]
     optimizer.apply([tf.constant([3.0]), tf.constant([-4.0])], variables)

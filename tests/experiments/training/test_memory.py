@@ -35,7 +35,7 @@ def traced(function, *shapes):
 
 
 def test_peak_counts_what_lives_at_once():
-    """Ten tensors of 1 MiB one after the other: two live at once, not ten; kept for a gradient they all do."""
+    """Count ten tensors of 1 MiB one after the other: two live at once, not ten; kept for a gradient they all do."""
 
     def chain(x):
         for _ in range(10):
@@ -55,7 +55,7 @@ def test_peak_counts_what_lives_at_once():
 
 
 def test_peak_enters_loops_and_functions():
-    """A loop that does the work in chunks needs what one chunk needs."""
+    """Check that a loop that does the work in chunks needs what one chunk needs."""
     inner = tf.function(lambda x: tf.reduce_sum(tf.sin(tf.cos(x))))
 
     def chunked(x):
@@ -129,7 +129,7 @@ def test_fault_23_the_memory_of_a_test_is_foreseen(monkeypatch, tmp_path, spec, 
 
 @pytest.mark.parametrize("name", ["maml", "reptile"])
 def test_fault_23_queries_beside_supports_are_predicted_in_parts(monkeypatch, name):
-    """Predict a task that is larger than a call should be. Rejected: all images at once; parts that see each other."""
+    """Reject all images at once; parts that see each other. Predict a task that is larger than a call should be."""
     network, shape = MLPOptions(hidden=[8], batch_norm=True), (28, 28, 1)
     options = {"maml": MAMLOptions(inner_lr=0.1), "reptile": ReptileOptions(inner_lr=0.01, inner_batch=5)}[name]
     generator = np.random.default_rng(0)

@@ -75,7 +75,7 @@ def test_reading_from_files_trains_as_from_memory_and_goes_on_after_a_stop(tmp_p
 
 
 def test_a_signal_in_the_last_step_comes_before_the_test(tmp_path, pictures, run_until):
-    """Not after it: the test of some specs takes hours."""
+    """Stop before the test, not after it: the test of some specs takes hours."""
     experiment = load(str(pictures), ["validation=null"]).experiment
     directory, whole = RunDirectory(tmp_path / "seed-0"), RunDirectory(tmp_path / "whole")
     run_until(12, experiment, directory, told="the same command resumes")
@@ -107,7 +107,7 @@ def test_a_run_does_not_go_on_with_other_images(tmp_path, pictures, run_until):
 
 @pytest.mark.parametrize("pixels", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_checkpoint_from_before_there_were_such_digests_is_good(tmp_path, pictures, run_until, pixels):
-    """The checkpoint has no digest, or that of the pixels alone."""
+    """Take a checkpoint that has no digest, or that of the pixels alone."""
     experiment, directory = load(pictures).experiment, RunDirectory(tmp_path / "run")
     run_until(5, experiment, directory)
     path = directory.newest_checkpoints()[0]

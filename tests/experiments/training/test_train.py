@@ -110,7 +110,7 @@ def undisturbed(tmp_path_factory):
     ],
 )
 def test_killed_and_continued_is_undisturbed(tmp_path, undisturbed, algorithm, how):
-    """Killed before its second checkpoint, or stopped before its first."""
+    """Compare a run that was killed before its second checkpoint, or stopped before its first."""
     spec, run = write_spec(tmp_path, algorithm), tmp_path / "runs" / "tiny" / "seed-0"
     second = 2 * load(str(spec)).experiment.validation.every
     program = stopping if how == signal.SIGTERM else partial(dying, f"step-{second}.npz")
@@ -125,7 +125,8 @@ def test_killed_and_continued_is_undisturbed(tmp_path, undisturbed, algorithm, h
 
 
 def test_killed_again_and_again_is_undisturbed(tmp_path, undisturbed):
-    """Kills come before a file gets its name: without any checkpoint, between two, tested, and with all but the row."""
+    """Check that kills come before a file gets its name: without any checkpoint, between two, tested, and with all but
+    the row."""
     spec, run = write_spec(tmp_path), tmp_path / "runs" / "tiny" / "seed-0"
     for last in ("best.npz", "step-300.npz", "episodes.csv", "result.json"):
         killed = metarun("train", spec, "--out", tmp_path / "runs", program=partial(dying, last))
@@ -138,7 +139,8 @@ def test_killed_again_and_again_is_undisturbed(tmp_path, undisturbed):
 
 
 def test_tensorboard_has_the_numbers_of_metrics_csv(undisturbed):
-    """Written without TensorBoard, which is not installed with metarun; one event file a split, none from before."""
+    """Read what was written without TensorBoard, which is not installed with metarun; one event file a split, none from
+    before."""
     import tensorflow as tf
 
     run = undisturbed("maml")
@@ -209,7 +211,7 @@ def test_a_finished_run_is_skipped_and_fresh_sets_it_aside(tmp_path, undisturbed
 
 
 def test_a_run_that_fails_stops_no_other_and_displaces_nothing(tmp_path):
-    """Glyphs have no class with 100 images: that spec fails, before --fresh sets aside what is there."""
+    """Check that glyphs have no class with 100 images: that spec fails, before --fresh sets aside what is there."""
     good, bad = write_spec(tmp_path, steps=20), tmp_path / "bad.yaml"
     bad.write_text(SPECS["protonet"].replace("STEPS", "20").replace("tiny", "bad").replace("query: 5", "query: 100"))
     kept = tmp_path / "runs" / "bad" / "seed-0" / "result.json"

@@ -52,8 +52,8 @@ def mistakes(tmp_path, text, *overrides):
 
 
 def test_a_classical_method_is_tuned_on_validation_trials(tmp_path):
-    """The row names the value with the highest mean on the validation trials, which tuning on the test trials, the
-    wrong one here, would not have chosen by the same numbers."""
+    """Check that the row names the value with the highest mean on the validation trials, which tuning on the test
+    trials, the wrong one here, would not have chosen by the same numbers."""
     experiment, directory = loaded(tmp_path, UCB1), RunDirectory(tmp_path / "run")
     row = train(Run(experiment, 0, directory))
     with directory.tuning.open(newline="") as file:
@@ -168,7 +168,7 @@ def test_mistakes_of_few_shot_specs_with_trials():
 
 
 def test_every_cell_of_both_tables_ships(tmp_path):
-    """RL^2 has 250,000 steps in a batch of every size; a cell without its override has 25,000 trials."""
+    """Check that RL^2 has 250,000 steps in a batch of every size; a cell without its override has 25,000 trials."""
     tables = (load_table("duan2016-bandits"), load_table("duan2016-mdps"))
     specs = [one.experiment for table in tables for one in plan(table, tmp_path)]
     bandits = {(s.dataset.arms, s.dataset.pulls, s.algorithm.name) for s in specs if s.dataset.name == "bandits"}
@@ -205,7 +205,7 @@ def test_there_is_nothing_to_benchmark_in_a_classical_method(tmp_path):
 
 
 def test_the_first_of_equal_values_is_chosen(tmp_path, monkeypatch):
-    """The first is what numpy's argmax and the paper's code choose; the last one is wrong."""
+    """Check that the first is what numpy's argmax and the paper's code choose; the last one is wrong."""
     monkeypatch.setattr(ClassicalPolicy, "play", lambda self, trials, value: {"total_reward": trials.keys[:, 0] * 0})
     import tensorflow as tf
 
@@ -233,7 +233,7 @@ SMALL = {"bandits": "dataset.pulls=5", "mdps": "dataset.episodes=2"}
 @pytest.mark.slow
 @pytest.mark.parametrize("name", one_of_each())
 def test_every_algorithm_of_trials_runs_as_shipped(name, tmp_path):
-    """Short trials. Specs of one algorithm and one dataset differ in numbers alone."""
+    """Run short trials. Specs of one algorithm and one dataset differ in numbers alone."""
     spec = load(name).experiment
     overrides = ["test.episodes=4", "validation.episodes=4", SMALL[spec.dataset.name]]
     if spec.kind.is_trained:
