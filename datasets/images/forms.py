@@ -81,19 +81,20 @@ def _readers(box: boxes.Box, layout: Layout, hint: str | None, only: str) -> Rea
     """Return what reads each split of a box; of a file, `only`, what reads that file."""
     found: Readers = {}
     folders = {} if only else _class_folders(box, layout, hint)
-    for name in (each for each in box.names if each in (only or each) and each.lower().endswith(".csv")):
+    names = [name for name in box.names if only in ("", name)]
+    for name in (each for each in names if each.lower().endswith(".csv")):
         split = SPLIT_WORDS.get(PurePosixPath(name).stem.lower())
         if split and split not in found and (split not in folders or _images_beside(box, name)):
             found[split] = partial(_of_table, box, name)
-    for split, names in folders.items():
-        found.setdefault(split, partial(_of_class_folders, box, layout, split, names))
-    own_first = sorted(box.names, key=lambda name: _letters(layout.name) not in _letters(PurePosixPath(name).name))
+    for split, images in folders.items():
+        found.setdefault(split, partial(_of_class_folders, box, layout, split, images))
+    own_first = sorted(names, key=lambda name: _letters(layout.name) not in _letters(PurePosixPath(name).name))
     if box.is_folder and not only:
         for name in filter(boxes.is_archive, own_first):
             split = split_of(PurePosixPath(name).name)
             if split and split not in found:
-                found[split] = partial(_items, box.path / name, layout, {None, *SPLITS} - {None, split}, split)
-    for name in (each for each in own_first if each in (only or each)):
+                found[split] = partial(_items, box.path / name, layout, set[str | None](SPLITS) - {split}, split)
+    for name in own_first:
         base = PurePosixPath(name).name.lower()
         split = split_of(base) or hint
         if base.endswith((*arrays.PICKLES, ".npz")) and "label" not in base and split and split not in found:
@@ -101,7 +102,7 @@ def _readers(box: boxes.Box, layout: Layout, hint: str | None, only: str) -> Rea
     if len(found) > 1:
         found.pop(None, None)
     if not found and box.is_folder and not only:
-        for name in box.names:
+        for name in names:
             if PurePosixPath(name).name in layout.archives:
                 return {None: partial(_items, box.path / name, layout, set(), None)}
     return found

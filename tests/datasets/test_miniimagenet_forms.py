@@ -149,6 +149,18 @@ def test_parts_come_from_the_first_path_that_has_them(tmp_path):
     assert miniimagenet.build(MiniImagenetOptions()).pools["test"].names == WNIDS["test"]
 
 
+def test_a_file_is_read_and_none_beside_it(tmp_path):
+    """Reject a file whose name is a part of the given one's, such as train.pkl beside x_train.pkl."""
+    root = cached(tmp_path / "mini")
+    for split in SPLITS:
+        (root / f"mini-imagenet-cache-{split}.pkl").rename(root / f"x_{split}.pkl")
+    pixels, labels = flat("train")
+    save(root / "train.pkl", {"data": 255 - pixels, "labels": [WNIDS["train"][number] for number in labels]})
+    miniimagenet.import_from([root / f"x_{split}.pkl" for split in SPLITS])
+    source = miniimagenet.build(MiniImagenetOptions())
+    np.testing.assert_array_equal(source.pools["train"].images, images_of("train").reshape(-1, 84, 84, 3))
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
