@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from ..errors import DataError
 from ..tasks import Episode, Shape, Split, TaskSource
+from .preprocessing import Preprocessing
 
 
 class FixedTasks(TaskSource):
@@ -50,7 +51,10 @@ class FixedTasks(TaskSource):
         self.shape = Shape(images.shape[1], shot, images.shape[2] - shot)
         self.input_shape: tuple[int, ...] = images.shape[3:]
         self.dtype = tf.as_dtype(dtype)
-        self._mean, self._std = np.asarray(mean), np.asarray(std)
+        height, width, channels = self.input_shape
+        self.preprocessing = Preprocessing(
+            height=height, width=width, channels=channels, mean=tuple(map(float, mean)), std=tuple(map(float, std))
+        )
 
     def check(self, split: Split, shape: Shape) -> None:
         """Raise DataError unless the tasks are of this split and shape."""
@@ -74,9 +78,7 @@ class FixedTasks(TaskSource):
 
     def pixels(self, x: tf.Tensor) -> np.ndarray:
         """Return the images of inputs, from 0 to 1."""
-        return np.clip(np.asarray(x) * self._std + self._mean, 0.0, 1.0)
+        return self.preprocessing.pixels(x)
 
     def _as_input(self, images: tf.Tensor, tasks: int) -> tf.Tensor:
-        flat = tf.reshape(images, (tasks, -1, *self.input_shape))
-        scale, shift = 1.0 / (255.0 * self._std), -self._mean / self._std
-        return tf.cast(flat, self.dtype) * tf.constant(scale, self.dtype) + tf.constant(shift, self.dtype)
+        return self.preprocessing.as_input(tf.reshape(images, (tasks, -1, *self.input_shape)), self.dtype)
