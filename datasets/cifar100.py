@@ -104,15 +104,15 @@ def _of(known: Mapping[str, str], split: str) -> set[str | None]:
 
 def _readers(box: boxes.Box) -> dict[str | None, Reader]:
     """Return the reader of the official archives."""
-    there = {str(PurePosixPath(name).parent) for name in box.names}
-    for folder in sorted(there):
+    names = set(box.names)
+    for folder in sorted({str(PurePosixPath(name).parent) for name in names}):
         inside = {
             each: str(PurePosixPath(folder) / each) for each in ("train", "test", "meta", "train.bin", "test.bin")
         }
         inside["names"] = str(PurePosixPath(folder) / "fine_label_names.txt")
-        if {inside["train"], inside["test"], inside["meta"]} <= set(box.names):
+        if {inside["train"], inside["test"], inside["meta"]} <= names:
             return {None: partial(_of_pickles, box, inside)}
-        if {inside["train.bin"], inside["test.bin"], inside["names"]} <= set(box.names):
+        if {inside["train.bin"], inside["test.bin"], inside["names"]} <= names:
             return {None: partial(_of_records, box, inside)}
     return {}
 
