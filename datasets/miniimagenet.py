@@ -17,7 +17,7 @@ from __future__ import annotations
 import csv
 import functools
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -83,16 +83,15 @@ def number_of(name: str) -> str | None:
     return found[0] if found else None
 
 
-def problems(parts: Parts, known: Layout, report: Callable[[int], object] = bool) -> Iterator[str]:
+def problems(parts: Parts, known: Layout) -> Iterator[str]:
     """Yield why three parts are not miniImageNet in this split, by the names of the classes and by all pixels.
 
     Args:
         parts: The three splits.
         known: What is known of miniImageNet.
-        report: Called with the number of images read since the last call.
     """
     yield from divisions.wrong_names(parts, known)
-    apart, within, names, split_of = divisions.equal_images(parts, report)
+    apart, within, names, split_of = divisions.equal_images(parts)
     if not _are_those_known(apart, names, split_of):
         yield from duplicates.told(apart, names.__getitem__, split_of.__getitem__)
     if (copies := sum(each.files - each.images for each in within)) > TWICE:

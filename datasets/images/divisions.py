@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -50,32 +50,28 @@ def wrong_names(parts: Parts, layout: Layout) -> Iterator[str]:
         yield f"{len(twice)} classes are in two splits: {shown(twice)}"
 
 
-def equal_images(
-    parts: Parts, report: Callable[[int], object]
-) -> tuple[list[duplicates.Equals], list[duplicates.Equals], list[str], list[str]]:
+def equal_images(parts: Parts) -> tuple[list[duplicates.Equals], list[duplicates.Equals], list[str], list[str]]:
     """Return the images that are in two splits, those that are twice in one, and name and split of each class."""
     names = [name for part in parts.values() for name in part.names]
     split_of = [split for split, part in parts.items() for _ in part.names]
-    digests = []
-    for part in parts.values():
-        for image in part.images:
-            digests.append(duplicates.digest_of(image))
-            report(1)
+    digests = [duplicates.digest_of(image) for part in parts.values() for image in part.images]
     equals = duplicates.find(digests, np.concatenate([part.counts for part in parts.values()]))
-    apart = [each for each in equals if len({split_of[number] for number in each.classes}) > 1]
-    return apart, [each for each in equals if each not in apart], names, split_of
+    apart: list[duplicates.Equals] = []
+    within: list[duplicates.Equals] = []
+    for each in equals:
+        (apart if len({split_of[number] for number in each.classes}) > 1 else within).append(each)
+    return apart, within, names, split_of
 
 
-def problems(parts: Parts, layout: Layout, report: Callable[[int], object] = bool) -> Iterator[str]:
+def problems(parts: Parts, layout: Layout) -> Iterator[str]:
     """Yield why the splits of a copy are not the known ones, by the names of the classes and by all pixels.
 
     Args:
         parts: The three splits.
         layout: What is known of the dataset.
-        report: Called with the number of images read since the last call.
     """
     yield from wrong_names(parts, layout)
-    apart, _, names, split_of = equal_images(parts, report)
+    apart, _, names, split_of = equal_images(parts)
     if sum(each.images for each in apart) > SHARE * sum(len(part.images) for part in parts.values()):
         yield from duplicates.told(apart, names.__getitem__, split_of.__getitem__)
 

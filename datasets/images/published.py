@@ -96,11 +96,11 @@ def unknown_names(name: str) -> str | None:
     return divisions.unknown_names(read_all(layout) or {}, layout)
 
 
-def problems(name: str, report: Callable[[int], object] = bool) -> list[str]:
+def problems(name: str) -> list[str]:
     """Return why a dataset in the cache is not the published one; every image is read, if it has several parts."""
     layout = layout_of(name)
     prepared = read_all(layout)
-    return _problems(layout, prepared, report) if prepared and not layout.is_whole else []
+    return _problems(layout, prepared) if prepared and not layout.is_whole else []
 
 
 def stored(layout: Layout) -> dict[str, cache.Stored]:
@@ -197,10 +197,8 @@ def _refuse_others(
     cache.note(name(layout, first), checked=digest)
 
 
-def _problems(
-    layout: Layout, prepared: Mapping[str, cache.Stored], report: Callable[[int], object] = bool
-) -> list[str]:
-    return list((layout.problems or divisions.problems)(prepared, layout, report))
+def _problems(layout: Layout, prepared: Mapping[str, cache.Stored]) -> list[str]:
+    return list((layout.problems or divisions.problems)(prepared, layout))
 
 
 def _new(layout: Layout, part: str) -> str:
