@@ -27,6 +27,11 @@ class DataError(KnownError):
     """Data that are missing, damaged or too few."""
 
 
+def first_of(some: Sequence[str], most: int) -> str:
+    """Return the first `most` of some words, and how many more there are: `a, b and 3 more`."""
+    return ", ".join(some[:most]) + (f" and {len(some) - most} more" if len(some) > most else "")
+
+
 def listed(heading: str, problems: Sequence[str], most: int = 100) -> str:
     """Return a message with a line for each problem, at most `most`; one problem alone needs no heading."""
     if len(problems) == 1:

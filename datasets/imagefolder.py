@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from .errors import DataError, listed
+from .errors import DataError, first_of, listed
 from .images import cache, decode, duplicates
 from .images.folders import SPLITS, Classes, cached_name, decoding, divide, divided, find_classes, in_order
 from .images.preprocessing import Preprocessing, converted
@@ -148,9 +148,8 @@ def _shared_names(names: Sequence[str], split_of: Sequence[str]) -> Iterator[str
         own[split].add(name.removeprefix(f"{split}/"))
     for one, other in (("train", "val"), ("train", "test"), ("val", "test")):
         if both := sorted(own[one] & own[other]):
-            more = f" and {len(both) - 3} more" if len(both) > 3 else ""
             yield (
-                f"{one}/ and {other}/ both have {', '.join(both[:3])}{more}; the splits of a few-shot dataset have "
+                f"{one}/ and {other}/ both have {first_of(both, 3)}; the splits of a few-shot dataset have "
                 "different classes"
             )
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .errors import DataError, listed
+from .errors import DataError, first_of, listed
 from .images import cache
 from .images.download import download
 from .images.drawings import decode, members, shrink
@@ -124,7 +124,7 @@ def _run(files: dict[tuple[int, str, int], Any], run: int) -> list[np.ndarray]:
         if (run, kind, number) not in files
     ]
     if missing:
-        raise DataError(f"lacks {', '.join(missing[:3])}" + (f" and {len(missing) - 3} more" * (len(missing) > 3)))
+        raise DataError(f"lacks {first_of(missing, 3)}")
     lines = files.get((run, "labels", 0), b"").decode("ascii", "replace").splitlines()
     labels = [re.fullmatch(LABEL.format(run, item), line.strip()) for item, line in enumerate(lines, start=1)]
     item_of = {int(label[1]): item for item, label in enumerate(labels, start=1) if label}

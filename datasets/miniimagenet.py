@@ -22,6 +22,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .errors import first_of
 from .images import divisions, duplicates, published
 from .images.divisions import Parts
 from .images.layout import Layout
@@ -95,7 +96,7 @@ def problems(parts: Parts, known: Layout) -> Iterator[str]:
     if not _are_those_known(apart, names, split_of):
         yield from duplicates.told(apart, names.__getitem__, split_of.__getitem__)
     if (copies := sum(each.files - each.images for each in within)) > TWICE:
-        shown = divisions.shown([names[each.classes[0]] for each in within])
+        shown = first_of([names[each.classes[0]] for each in within], divisions.SHOWN)
         yield f"{copies} images are copies of another one in their split, by equal pixels: classes {shown}"
 
 

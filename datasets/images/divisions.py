@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import first_of
 from . import cache, duplicates
 from .layout import Layout
 
-SHOWN = 5
+SHOWN = 5  # names in a message
 SHARE = 0.01  # of the images may have an equal one in another split, as originals have a few
 Parts = Mapping[Any, cache.Stored]  # by split
 
@@ -24,7 +25,7 @@ def unknown_names(parts: Parts, layout: Layout) -> str | None:
         return None
     sizes = " / ".join(str(number) for number in layout.classes.values())
     return (
-        f"{len(unknown)} of {len(names)} class names ({shown(unknown, 3)}) are no {layout.kind_of_names}, so they "
+        f"{len(unknown)} of {len(names)} class names ({first_of(unknown, 3)}) are no {layout.kind_of_names}, so they "
         f"cannot be compared with the {sizes} known classes; equal images were looked for"
     )
 
@@ -36,10 +37,10 @@ def wrong_names(parts: Parts, layout: Layout) -> Iterator[str]:
         keys = [key for name in part.names if (key := layout.key(name))]
         if foreign := [key for key in keys if key not in known]:
             dataset = layout.title.split(" in ")[0]
-            yield f"{split} has {len(foreign)} classes that are not of {dataset}: {shown(foreign)}"
+            yield f"{split} has {len(foreign)} classes that are not of {dataset}: {first_of(foreign, SHOWN)}"
         for other in parts:
             if other != split and (moved := [key for key in keys if known.get(key) == other]):
-                yield f"{split} has {len(moved)} classes of {other}: {shown(moved)}"
+                yield f"{split} has {len(moved)} classes of {other}: {first_of(moved, SHOWN)}"
     words = Counter(
         name
         for part in parts.values()
@@ -47,7 +48,7 @@ def wrong_names(parts: Parts, layout: Layout) -> Iterator[str]:
         if not name.isdigit() and not (known and layout.key(name))
     )
     if twice := [name for name, times in words.items() if times > 1]:
-        yield f"{len(twice)} classes are in two splits: {shown(twice)}"
+        yield f"{len(twice)} classes are in two splits: {first_of(twice, SHOWN)}"
 
 
 def equal_images(parts: Parts) -> tuple[list[duplicates.Equals], list[duplicates.Equals], list[str], list[str]]:
@@ -74,8 +75,3 @@ def problems(parts: Parts, layout: Layout) -> Iterator[str]:
     apart, _, names, split_of = equal_images(parts)
     if sum(each.images for each in apart) > SHARE * sum(len(part.images) for part in parts.values()):
         yield from duplicates.told(apart, names.__getitem__, split_of.__getitem__)
-
-
-def shown(some: list[str], most: int = SHOWN) -> str:
-    """Return the first names, and how many more there are."""
-    return ", ".join(some[:most]) + (f" and {len(some) - most} more" if len(some) > most else "")

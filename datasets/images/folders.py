@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from ..errors import DataError
+from ..errors import DataError, counted, first_of
 from ..options import UNDIVIDED, ImageFolderOptions
 from . import decode
 
@@ -51,25 +51,16 @@ class _LeftOut:
         if self.files:
             endings = Counter(os.path.splitext(each)[1].lower() or "no ending" for each in self.files)
             counts = ", ".join(f"{number} {ending}" for ending, number in endings.most_common(10))
-            yield f"{_counted(self.files, 'file')} of kinds that are not read: {counts} (such as {self.files[0]})"
+            yield f"{counted(len(self.files), 'file')} of kinds that are not read: {counts} (such as {self.files[0]})"
         if self.folders:
-            yield f"{_counted(self.folders, 'folder')} deeper than <class>/<image>: {_shown(self.folders)}"
+            yield f"{counted(len(self.folders), 'folder')} deeper than <class>/<image>: {first_of(self.folders, SHOWN)}"
         if self.beside:
-            yield f"{_counted(self.beside, 'image')} beside the class folders: {_shown(self.beside)}"
+            yield f"{counted(len(self.beside), 'image')} beside the class folders: {first_of(self.beside, SHOWN)}"
         if self.nothing:
-            yield f"{_counted(self.nothing, 'name')} of no readable file: {_shown(self.nothing)}"
+            yield f"{counted(len(self.nothing), 'name')} of no readable file: {first_of(self.nothing, SHOWN)}"
         if self.classes:
-            whole = "whole class" if len(self.classes) == 1 else "whole classes"
-            yield f"{len(self.classes)} {whole} without an image that is read: {_shown(self.classes, 10)}"
-
-
-def _counted(some: Sequence[str], word: str) -> str:
-    return f"{len(some)} {word}{'s' if len(some) > 1 else ''}"
-
-
-def _shown(some: Sequence[str], most: int = SHOWN) -> str:
-    more = f" and {len(some) - most} more" if len(some) > most else ""
-    return ", ".join(some[:most]) + more
+            whole = counted(len(self.classes), "whole class", "whole classes")
+            yield f"{whole} without an image that is read: {first_of(self.classes, 10)}"
 
 
 def find(folder: Path) -> Found:

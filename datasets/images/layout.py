@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..errors import counted
+from ..errors import counted, first_of
 from . import boxes
 
 WHOLE = "all"  # the only part of a dataset whose classes a spec divides
@@ -76,23 +76,21 @@ class Layout(NamedTuple):
 
     def foreign(self, names: Sequence[str]) -> str:
         """Return the message for classes that are in no split and not known."""
-        more = f" and {len(names) - 5} more" if len(names) > 5 else ""
         split = "" if self.is_whole else " without a split"
         return (
-            f"{counted(len(names), 'class', 'classes')}{split} ({', '.join(sorted(names)[:5])}{more}) whose names are "
+            f"{counted(len(names), 'class', 'classes')}{split} ({first_of(sorted(names), 5)}) whose names are "
             f"not those of {self.title}: expected {self.forms('train')}"
         )
 
     def problem(self, part: str, counts: Mapping[str, int]) -> str | None:
         """Return why a part with so many images of each class is not complete; None if it is."""
-        told = [f"{part} has {len(counts)} classes of {self.classes[part]}"] if part != WHOLE else []
-        told = told or [f"{len(counts)} classes of {self.classes[part]}"]
+        has = "" if part == WHOLE else f"{part} has "
+        told = [f"{has}{len(counts)} classes of {self.classes[part]}"]
         wrong = len(counts) != self.classes[part]
         if self.images:
             few = [f"{name} has {count}" for name, count in sorted(counts.items()) if count != self.images]
-            more = f" and {len(few) - 20} more" if len(few) > 20 else ""
             if few:
-                told.append(f"{', '.join(few[:20])}{more} images of {self.images}")
+                told.append(f"{first_of(few, 20)} images of {self.images}")
                 wrong = True
         if self.totals and sum(counts.values()) != self.totals[part]:
             told.append(f"{sum(counts.values())} images of {self.totals[part]}")

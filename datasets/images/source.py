@@ -19,7 +19,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from ..errors import DataError, counted
+from ..errors import DataError, counted, first_of
 from ..random import TaskKeys
 from ..tasks import Episode, Shape, Split, TaskSource
 from .preprocessing import Convert, ConvertedImages, Ink, Preprocessing, conversion
@@ -135,12 +135,11 @@ class ImageSource(TaskSource):
         if pool.groups:
             self._check_groups(split, shape.way)
         if len(few := np.flatnonzero(pool.counts < need)):
-            shown = ", ".join(f"{pool.names[number]} {pool.counts[number]}" for number in few[:TOO_FEW_SHOWN])
-            more = f" and {len(few) - TOO_FEW_SHOWN} more" if len(few) > TOO_FEW_SHOWN else ""
+            shown = first_of([f"{pool.names[number]} {pool.counts[number]}" for number in few], TOO_FEW_SHOWN)
             classes = f"{split} class has" if len(few) == 1 else f"{split} classes have"
             raise DataError(
                 f"{self.name}: {len(few)} {classes} fewer images than shot + query = {shape.shot} + {shape.query}: "
-                f"{shown}{more}; lower them, or add images"
+                f"{shown}; lower them, or add images"
             )
 
     def sample(self, split: Split, index: tf.Tensor | int, tasks: int, shape: Shape, seed: int) -> Episode:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ...datasets.errors import DataError, counted, listed
+from ...datasets.errors import DataError, counted, first_of, listed
 from ...datasets.images import duplicates
 from ...datasets.images.decode import Decoded
 from ...datasets.images.folders import classes_in, images_below
@@ -174,5 +174,4 @@ def equal_supports(support: SupportImages) -> str:
 
 def shown_pairs(pairs: Sequence[tuple[str, str]]) -> str:
     """Return the first pairs of equal images, and how many more there are."""
-    more = f" and {len(pairs) - SHOWN} more" if len(pairs) > SHOWN else ""
-    return ", ".join(" = ".join(pair) for pair in pairs[:SHOWN]) + more
+    return first_of([" = ".join(pair) for pair in pairs], SHOWN)

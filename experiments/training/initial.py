@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ...algorithms.networks.feedforward import Network
+from ...datasets.errors import first_of
 from ..errors import RunError
 from ..model import Model
 from ..runs.weights import weights_of
@@ -58,7 +59,7 @@ def initialise(model: Model) -> str:
         "starting afresh": list(dict.fromkeys(name.rpartition("/")[0] or name for name in own if name not in fitting)),
         "not used": [name for name in found if name not in own],
     }
-    told = [f"; {words}: {_listed(names)}" for words, names in rest.items() if names]
+    told = [f"; {words}: {first_of(names, 4)}" for words, names in rest.items() if names]
     return f"starts from the weights of {place} (digest {source.digest}){''.join(told)}"
 
 
@@ -76,7 +77,3 @@ def _refuse_another_body(
             f"network.init: the body of {place} does not match: {'; '.join(wrong[:3])}"
             f"{f'; and {len(wrong) - 3} more' if len(wrong) > 3 else ''}"
         )
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
