@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from ..datasets.images.cache import BY_SPLIT, PARTS
+from ..datasets.images.cache import BY_SPLIT, FETCHED, PARTS
 from .options import examples
 
 
@@ -25,24 +25,20 @@ def list_() -> None:
 
 
 @command.command(epilog=examples("data fetch omniglot", "data fetch cifar-fs && metarun data verify"))
-@click.argument("name", type=click.Choice(["omniglot", "lake-one-shot", "cifar-fs", "fc100", "emnist"]))
+@click.argument("name", type=click.Choice(FETCHED))
 def fetch(name: str) -> None:
     """Download NAME from its public address, check it and prepare it."""
-    from ..datasets import lake_one_shot, omniglot
-    from ..datasets.images import cache, published
+    from ..datasets import availability
+    from ..datasets.images import cache
 
     if all(cache.verify(part, cache.read(part)) == "good" for part in PARTS[name]):
         click.echo(f"{name} is here already")
         return
     from ..experiments.system import signals
 
-    own = {"omniglot": omniglot, "lake-one-shot": lake_one_shot}.get(name)
-    click.echo(f"downloading {name} from {own.ADDRESS if own else published.ADDRESSES[name][0]}", err=True)
+    click.echo(f"downloading {name} from {availability.address_of(name)}", err=True)
     with signals.at_once():
-        if own:
-            own.fetch()
-        else:
-            published.fetch(name)
+        availability.fetch(name)
     click.echo(f"{name} is ready in {cache.folder()}")
 
 
@@ -75,16 +71,13 @@ def import_(name: str, paths: tuple[Path, ...]) -> None:
 
     PATH is an archive, a folder, or several parts of it.
     """
-    from ..datasets import lake_one_shot, omniglot
-    from ..datasets.images import cache, published
+    from ..datasets import availability
+    from ..datasets.images import cache
     from ..experiments.system import signals
 
     click.echo(f"preparing {name} from {', '.join(map(str, paths))}", err=True)
     with signals.at_once():
-        if own := {"omniglot": omniglot, "lake-one-shot": lake_one_shot}.get(name):
-            own.import_from(paths)
-        else:
-            published.import_from(published.layout_of(name), paths)
+        availability.import_from(name, paths)
     click.echo(f"{name} is ready in {cache.folder()}")
 
 

@@ -1,15 +1,18 @@
-"""The data that a dataset needs, and whether they are on this machine."""
+"""The data that a dataset needs: whether they are on this machine, and how they get there."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
+from . import lake_one_shot, omniglot
 from .errors import DataError, counted
 from .images import cache, leftovers, published
 from .images.folders import divided
 from .options import ImageFolderOptions
 
+OWN = {"omniglot": omniglot, "lake-one-shot": lake_one_shot}  # read their data themselves; of others see `published`
 WITHOUT_FILES = {
     "glyphs": "drawn from matplotlib's fonts when first used",
     "imagefolder": "your own folder, prepared when first used",
@@ -64,9 +67,37 @@ def needs(dataset: Any) -> str:
 
 
 def _missing(name: str) -> str:
-    fetched = name in ("omniglot", "lake-one-shot") or name in published.ADDRESSES
-    way = "`metarun data fetch` or `import`" if fetched else "`metarun data import`"
+    way = "`metarun data fetch` or `import`" if name in cache.FETCHED else "`metarun data import`"
     return f"not here: {way} {name}"
+
+
+def address_of(name: str) -> str:
+    """Return the public address of one of `cache.FETCHED`."""
+    return OWN[name].ADDRESS if name in OWN else published.ADDRESSES[name][0]
+
+
+def fetch(name: str) -> None:
+    """Download one of `cache.FETCHED`, check it and fill the cache.
+
+    Raises:
+        DataError: The data cannot be downloaded, or are others.
+    """
+    if name in OWN:
+        OWN[name].fetch()
+    else:
+        published.fetch(name)
+
+
+def import_from(name: str, paths: Sequence[Path]) -> None:
+    """Fill the cache with a dataset from the user's copy.
+
+    Raises:
+        DataError: The copy is not complete, is another dataset or cannot be read.
+    """
+    if name in OWN:
+        OWN[name].import_from(paths)
+    else:
+        published.import_from(published.layout_of(name), paths)
 
 
 def absent(dataset: Any) -> bool:

@@ -34,6 +34,7 @@ PARTS = {  # dataset -> names of its prepared parts
     "cub": ("cub",),
     "emnist": ("emnist",),
 }
+FETCHED = ("omniglot", "lake-one-shot", "cifar-fs", "fc100", "emnist")  # datasets with a public address
 
 
 class Prepared(NamedTuple):

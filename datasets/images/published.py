@@ -111,7 +111,7 @@ def stored(layout: Layout) -> dict[str, cache.Stored]:
     """
     prepared = read_all(layout)
     if prepared is None:
-        way = f"`metarun data fetch {layout.name}`, or " if layout.name in ADDRESSES else ""
+        way = f"`metarun data fetch {layout.name}`, or " if layout.name in cache.FETCHED else ""
         raise DataError(
             f"{layout.name} has not been imported: {way}`metarun data import {layout.name} PATH...` reads your copy "
             f"({layout.forms('train')})"
