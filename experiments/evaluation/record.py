@@ -18,6 +18,7 @@ from ..model import Model
 from ..runs import checkpoint
 from ..runs.directory import RunDirectory
 from ..runs.rows import ARROW, Row, published_columns
+from ..runs.trained import TrainedRun
 from ..system import provenance
 from ..system.atomic import write_json_atomic
 from ..system.failures import OF_THE_DISK
@@ -25,15 +26,6 @@ from .errors_by_group import errors_path, write_errors
 from .measure import Evaluation, Measurement, test_of
 from .partial import PartialTest
 from .tuning import chosen_value
-
-
-class Trained(NamedTuple):
-    """The training behind the weights that are tested."""
-
-    checkpoint: Literal["best", "last"]
-    step: int  # meta-updates
-    seconds: float  # of training and validation
-    spec_digest: str  # of the spec that was trained
 
 
 class Files(NamedTuple):
@@ -59,7 +51,12 @@ class Files(NamedTuple):
 
 
 def record(
-    model: Model, trained: Trained, files: Files, split: Split = "test", evaluation: Evaluation | None = None
+    model: Model,
+    trained: TrainedRun,
+    chosen: Literal["best", "last"],
+    files: Files,
+    split: Split = "test",
+    evaluation: Evaluation | None = None,
 ) -> Row:
     """Measure the test of a model, write its files, the row last, and return the row.
 
@@ -68,6 +65,7 @@ def record(
     Args:
         model: the model, with the weights to test.
         trained: the training behind these weights.
+        chosen: the checkpoint that has them.
         files: the files to write.
         split: the split whose classes are drawn.
         evaluation: the evaluation on that split, if it is there already.
@@ -88,7 +86,7 @@ def record(
         measurement.write_calibration(files.calibration)
     if files.curves and measurement.curves:
         measurement.write_curves(files.curves)
-    row = row_of(model, trained, evaluation, measurement)
+    row = row_of(model, trained, chosen, evaluation, measurement)
     write_json_atomic(files.row, row.as_json())
     if partial:
         partial.drop()
@@ -110,8 +108,14 @@ def advised(way_out: str) -> Iterator[None]:
         raise RunError(f"out of memory in the test; the training is done and kept: {way_out}") from error
 
 
-def row_of(model: Model, trained: Trained, evaluation: Evaluation, measurement: Measurement) -> Row:
-    """Return the row of one measurement."""
+def row_of(
+    model: Model,
+    trained: TrainedRun,
+    chosen: Literal["best", "last"],
+    evaluation: Evaluation,
+    measurement: Measurement,
+) -> Row:
+    """Return the row of one measurement; the arguments are those of `record`."""
     experiment, learner, workers = model.experiment, model.learner, model.workers.count
     summary, seconds = measurement.summary(), trained.seconds
     tasks = trained.step * experiment.train.meta_batch
@@ -128,8 +132,8 @@ def row_of(model: Model, trained: Trained, evaluation: Evaluation, measurement: 
         "mean": summary[measurement.metric],
         "ci95": summary["ci95"],
         "episodes": evaluation.episodes,
-        "seed": model.seed,
-        "checkpoint": trained.checkpoint,
+        "seed": trained.seed,
+        "checkpoint": chosen,
         "train_steps": trained.step,
         "inner_steps": getattr(learner, "recorded", [0])[-1],
         "tuned": chosen_value(learner, experiment),

@@ -14,7 +14,7 @@ from ..runs.trained import Retest, retest
 from .independence import refuse_dependent
 from .judges import calibrated, temperature_of, unknown_of
 from .measure import Evaluation, test_of
-from .record import Files, Trained, advised, record
+from .record import Files, advised, record
 from .restore import refuse_missing, restored
 
 
@@ -56,12 +56,12 @@ def evaluate(run: Path, split: Split, changes: Mapping[str, Any], judged: Judged
         if not own:  # the published number is that of the own test
             experiment = experiment.model_copy(update={"published": None})
         model = restored(directory, experiment, trained.seed, chosen, split)
-        training = Trained(chosen, trained.step, trained.seconds, trained.spec_digest)
         refuse_dependent(model, split)
         smaller = "--episodes" if experiment.kind.plays_trials else "--query, --way or --shot"
         with advised(f"`metarun evaluate {run}` with a smaller {smaller}"):
             evaluation = _evaluation(model, asked, split, judged, temperature)
-            row = record(model, training, Files.of_run(directory) if own else Files.of_retest(path), split, evaluation)
+            files = Files.of_run(directory) if own else Files.of_retest(path)
+            row = record(model, trained, chosen, files, split, evaluation)
         if directory.finished:  # otherwise it says why the own test is missing
             directory.failure.unlink(missing_ok=True)  # of an earlier attempt
     return Evaluated(row, path, False)

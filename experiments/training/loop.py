@@ -13,7 +13,7 @@ import numpy as np
 from ...algorithms.classical.policy import ClassicalPolicy
 from ..errors import Interrupted, RunError, warn
 from ..evaluation.measure import main_metric, test_of, validation_of
-from ..evaluation.record import Files, Trained, advised, record
+from ..evaluation.record import Files, advised, record
 from ..evaluation.tuning import tune
 from ..model import Model, refuse_other_images
 from ..runs import checkpoint, environments
@@ -21,7 +21,7 @@ from ..runs.directory import RunDirectory
 from ..runs.metrics_log import MetricsLog
 from ..runs.rows import Row
 from ..runs.run import refuse_other_code
-from ..runs.trained import labels, refuse_checkpoint_of_another_spec
+from ..runs.trained import TrainedRun, labels, refuse_checkpoint_of_another_spec
 from ..system.progress import Progress
 from ..system.signals import StopSignal
 from .followers import start_together
@@ -123,9 +123,9 @@ class Training:
         elif chosen == "best":
             checkpoint.restore(self.directory.best, self.variables)
         self.workers.spread(self.variables)
-        training = Trained(chosen, self.step, self.seconds, self.experiment.digest)
+        training = TrainedRun(self.seed, self.step, self.seconds, self.experiment.digest)
         with advised(self._smaller_test()):
-            row = record(self.model, training, Files.of_run(self.directory), evaluation=self.final)
+            row = record(self.model, training, chosen, Files.of_run(self.directory), evaluation=self.final)
         self.directory.partial_tuning.unlink(missing_ok=True)
         return row
 
