@@ -32,7 +32,12 @@ class Answers(NamedTuple):
     @property
     def labels(self) -> np.ndarray:
         """Return the number of the most probable class `[N]`, or -1 where an output is not finite."""
-        return np.where(np.isfinite(self.logits).all(axis=1), self.logits.argmax(axis=1), -1)
+        return labels_of(self.logits)
+
+
+def labels_of(logits: np.ndarray) -> np.ndarray:
+    """Return the number of the largest logit `[N]` of each `[N, way]`, or -1 where one is not finite."""
+    return np.where(np.isfinite(logits).all(axis=1), logits.argmax(axis=1), -1)
 
 
 class Task:

@@ -20,7 +20,7 @@ from ...datasets.errors import counted
 from ..stats import mean_and_ci95
 from ..system import signals
 from ..system.progress import Progress
-from .classifier import Task, takes_any_counts
+from .classifier import Task, labels_of, takes_any_counts
 from .files import SupportFiles, SupportImages
 from .model import TrainedModel
 
@@ -36,7 +36,7 @@ class LeftOut(NamedTuple):
     answers: np.ndarray  # [n] numbers of the classes that were predicted; -1 where an output is not finite
     scores: np.ndarray  # [n] see `classify_with_scores`
     possible: int  # images that could have been left out
-    why: str = ""  # why none could be
+    why: str = ""  # why none could be; "" also where none was asked for
 
 
 def leave_one_out(
@@ -54,10 +54,11 @@ def leave_one_out(
     """
     possible = sum(count for count in support.files.counts if count > 1)
     if not takes_any_counts(model):
-        why = f"{model.experiment.algorithm.name} takes equally many images of each class"
-        return _none(why)
+        return _none(f"{model.experiment.algorithm.name} takes equally many images of each class")
     if not possible:
         return _none("every class has one image")
+    if not most:
+        return _none("")
     task, rows = Task(model, support, drawn), chosen(support, most)
     answer = _answering(model, task)
     found = []
@@ -66,10 +67,8 @@ def leave_one_out(
             signals.check()
             found.append([each.numpy() for each in answer(tf.constant(row, tf.int32))])
             progress.advance()
-    logits, scores = np.array([each for each, _ in found]), np.array([score for _, score in found])
-    finite = np.isfinite(logits).all(axis=1) if len(rows) else np.zeros(0, bool)
-    answers = np.where(finite, logits.argmax(axis=1), -1) if len(rows) else np.zeros(0, int)
-    return LeftOut(rows, support.labels[rows], answers, scores, possible)
+    logits, scores = map(np.array, zip(*found, strict=True))
+    return LeftOut(rows, support.labels[rows], labels_of(logits), scores, possible)
 
 
 def _none(why: str) -> LeftOut:
