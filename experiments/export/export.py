@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -14,13 +14,12 @@ from ...algorithms.programs import program
 from ...datasets.images.preprocessing import Preprocessing
 from ..config.experiment import Experiment
 from ..errors import RunError, warn
-from ..evaluation.inputs import brightness
 from ..evaluation.restore import restored
 from ..model import Model, input_dtype
 from ..prediction.classifier import Task, takes_any_counts
-from ..prediction.files import SupportImages, equal_supports, read_support
-from ..prediction.model import TrainedModel, trained_learner
-from ..prediction.predict import brightness_warning
+from ..prediction.files import read_support
+from ..prediction.model import trained_learner
+from ..prediction.predict import support_warnings
 from ..system.atomic import new_folder
 from . import programs
 from .card import Card, render
@@ -88,21 +87,12 @@ def _classifier(asked: Request) -> Export:
         signatures = programs.adapting(learner, images.shape, as_input, model.way, model.temperature)
         return Export(signatures, learner, model.experiment, images)
     support = read_support(asked.support, model.inputs.preprocessing, asked.invert)
-    for line in _doubts(support, model, asked.invert):
+    for line in support_warnings(support, model.inputs, asked.invert):
         warn(line)
     known = program(lambda: learner.fit(Task(model, support).whole()))()
     classes, counts = asked.support.classes, asked.support.counts
     signatures = programs.fitted(learner, images.shape, as_input, known, classes, model.temperature)
     return Export(signatures, learner, model.experiment, images, dict(zip(classes, counts, strict=True)))
-
-
-def _doubts(support: SupportImages, model: TrainedModel, inverted: bool) -> Iterator[str]:
-    """Yield what makes a support set doubtful, as `metarun predict` says it."""
-    yield from (f"{support.files.folder}: left out: {each}" for each in support.files.left_out)
-    if line := equal_supports(support):
-        yield line
-    given = float(brightness(support.images).mean())
-    yield from brightness_warning("the support images", given, model.inputs, inverted)
 
 
 def _regression(asked: Request) -> Export:

@@ -82,6 +82,14 @@ def brightness_warning(what: str, given: float, inputs: Inputs, inverted: bool) 
     yield f"the mean brightness of {what} is {given:.2f}, that of the training's images {own:.2f}: {why}"
 
 
+def support_warnings(support: SupportImages, inputs: Inputs, inverted: bool) -> Iterator[str]:
+    """Yield what makes a support set doubtful; `inputs` and `inverted` are those of `brightness_warning`."""
+    yield from (f"{support.files.folder}: left out: {each}" for each in support.files.left_out)
+    if line := equal_supports(support):
+        yield line
+    yield from brightness_warning("the support images", float(brightness(support.images).mean()), inputs, inverted)
+
+
 class Unreadable(DataError):
     """Images that cannot be read; the others are predicted."""
 
@@ -157,14 +165,7 @@ def _answered(request: Request, classifier: Classifier) -> Iterator[tuple[list[R
 def _look_at(request: Request, model: TrainedModel, support: SupportImages, say: Callable[[str], object]) -> float:
     """Report what is to be known of the support set, and return the score below which an image gets no label."""
     say(request.support.name)
-    for line in [f"{request.support.folder}: left out: {each}" for each in request.support.left_out]:
-        warn(line)
-    for line in request.images.left_out:
-        warn(line)
-    if line := equal_supports(support):
-        warn(line)
-    given = float(brightness(support.images).mean())
-    for line in brightness_warning("the support images", given, model.inputs, request.invert):
+    for line in [*support_warnings(support, model.inputs, request.invert), *request.images.left_out]:
         warn(line)
     if request.protocol == "transductive":
         say(f"transductive: all {len(request.images.paths)} images are normalised together; each depends on the others")
