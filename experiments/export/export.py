@@ -72,7 +72,7 @@ def export(asked: Request) -> Card:
 
 
 def _classifier(asked: Request) -> Export:
-    model = trained_learner(asked.run, asked.protocol)
+    model = trained_learner(asked.trained)
     learner, images = model.learner, model.inputs.preprocessing
     if asked.invert:
         images = images.model_copy(update={"ink": {"light": "dark", "dark": "light"}.get(images.ink or "")})

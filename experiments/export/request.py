@@ -19,13 +19,11 @@ Kind = Literal["classifier", "regression", "policy"]
 class Request(NamedTuple):
     """A trained run to export, and where to."""
 
-    run: Path
     out: Path
     support: SupportFiles | None
-    protocol: Protocol
     invert: bool  # the images have light and dark exchanged
     kind: Kind
-    trained: Retest
+    trained: Retest  # with the experiment under the protocol
 
 
 def request(
@@ -71,4 +69,4 @@ def request(
     files = find_support(support) if support else None
     if files:
         refuse_other_way(trained.experiment, files.classes, str(support))
-    return Request(run, out, files, protocol, invert, kind, trained)
+    return Request(out, files, invert, kind, trained)

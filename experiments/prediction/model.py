@@ -21,8 +21,8 @@ from ..evaluation.judges import temperature_of
 from ..evaluation.restore import refuse_missing, restore_weights
 from ..model import deterministic, input_dtype, refuse_other_images, setup_of
 from ..runs.directory import RunDirectory
+from ..runs.trained import Retest
 from ..system import gpus, signals
-from .request import Protocol, trained_classifier
 
 
 class TrainedModel(NamedTuple):
@@ -53,7 +53,7 @@ class _Images(NamedTuple):
     target_shape: tuple[int, ...] = ()
 
 
-def trained_learner(run: Path, protocol: Protocol = "inductive", calibrated: bool = False) -> TrainedModel:
+def trained_learner(asked: Retest, calibrated: bool = False) -> TrainedModel:
     """Return the learner of a trained run, with the weights of the checkpoint that its test used.
 
     XLA compiles nothing of it: that would take longer than a few predictions, and an exported learner, which gives the
@@ -61,27 +61,24 @@ def trained_learner(run: Path, protocol: Protocol = "inductive", calibrated: boo
     inputs.json.
 
     Args:
-        run: the folder of the run.
-        protocol: what batch norm may see: each query alone, or all queries together.
+        asked: the run, see `trained_classifier`.
         calibrated: whether logits are divided by the run's temperature. Where none is stored, it is fitted, which takes
             the data of the training.
 
     Raises:
-        RunError: the run is not trained, or classifies no images; its checkpoint is missing or of another spec; or its
-            learner lacks `fit` or `classify`; or it cannot be calibrated.
-        SpecError: the protocol does not fit the run.
+        RunError: the checkpoint of the run is missing or of another spec; its learner lacks `fit` or `classify`; or it
+            cannot be calibrated.
         DataError: the data of an older run are missing.
     """
-    asked = trained_classifier(run, protocol)
     directory, trained, _, experiment, _ = asked
     temperature = temperature_of(asked).temperature if calibrated else 1.0
     if experiment.device == "gpu":
         gpus.require()
     deterministic(trained.seed)
     inputs = stored_inputs(directory)
-    source: Any = _Images(inputs.preprocessing.shape) if inputs else _source(experiment, run)
+    source: Any = _Images(inputs.preprocessing.shape) if inputs else _source(experiment, directory.path)
     learner: Any = build_learner(setup_of(experiment, trained.seed)._replace(jit=False), source)
-    refuse_missing(learner, ("fit", "classify"), experiment, run)
+    refuse_missing(learner, ("fit", "classify"), experiment, directory.path)
     state = restore_weights(learner, directory, experiment, experiment.test.checkpoint)
     if not inputs:
         refuse_other_images(state, source, directory)

@@ -115,7 +115,7 @@ def predict(
         DataError: support images cannot be read, or none can be left out for `unknown`.
         Interrupted: a signal came.
     """
-    model = trained_learner(request.run, request.protocol, calibrated=request.calibrated)
+    model = trained_learner(request.trained, request.calibrated)
     if request.calibrated:
         say(f"calibrated: temperature {model.temperature:.4g}, fitted on the run's validation tasks")
     support = read_support(request.support, model.inputs.preprocessing, request.invert)

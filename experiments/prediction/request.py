@@ -59,7 +59,7 @@ def refuse_other_way(experiment: Experiment, classes: Sequence[str], where: str)
 class Request:
     """Images to classify, and how."""
 
-    run: Path
+    trained: Retest  # with the experiment under the protocol
     support: SupportFiles
     images: GivenImages
     protocol: Protocol = "inductive"
@@ -92,7 +92,7 @@ class Request:
             refuse_no_validation(run, trained.spec)
         files = find_support(support)
         refuse_other_way(trained.experiment, files.classes, str(support))
-        request = cls(run, files, find_images(images), **options)
+        request = cls(trained, files, find_images(images), **options)
         if protocol == "transductive" and len(request.images.paths) > MOST_TOGETHER:
             raise RunError(
                 f"{len(request.images.paths)} images are too many for --protocol transductive, which normalises all of "
@@ -109,7 +109,7 @@ class Request:
             place = path.resolve()
             if place in read:
                 raise RunError(f"{option} {path} is one of the images: choose another file")
-            if place.is_relative_to(self.run.resolve()) and place.exists():
+            if place.is_relative_to(self.trained.directory.path.resolve()) and place.exists():
                 raise RunError(f"{option} {path} is a file of the run: choose another file")
         if self.out and self.preview and self.out.resolve() == self.preview.resolve():
             raise RunError(f"--out and --preview are the same file, {self.out}: choose two")

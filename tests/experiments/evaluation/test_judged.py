@@ -19,6 +19,7 @@ from metarun.experiments.evaluation.judges import stored
 from metarun.experiments.evaluation.restore import refuse_missing, restored
 from metarun.experiments.evaluation.retest import evaluate
 from metarun.experiments.prediction.model import trained_learner
+from metarun.experiments.prediction.request import trained_classifier
 from metarun.experiments.reports.compare import difference_of_tasks, with_episodes
 from metarun.experiments.reports.table import lines_of, read_results, render
 from metarun.experiments.runs.directory import RunDirectory
@@ -134,13 +135,13 @@ def test_predict_divides_by_the_stored_temperature_of_these_weights(runs):
         {"temperature": 5.0, "weights_digest": "another"}, {"temperature": 6.0, "protocol": "transductive"},
         {"temperature": 7.0},
     )]  # fmt: skip
-    text = directory.temperature.read_text()
+    text, asked = directory.temperature.read_text(), trained_classifier(directory.path)
     try:
         directory.temperature.write_text(json.dumps(told))
-        assert trained_learner(directory.path, calibrated=True).temperature == 7.0
-        assert trained_learner(directory.path).temperature == 1.0
+        assert trained_learner(asked, calibrated=True).temperature == 7.0
+        assert trained_learner(asked).temperature == 1.0
         directory.temperature.write_text(json.dumps(told[:2]))
-        assert trained_learner(directory.path, calibrated=True).temperature == known.temperature
+        assert trained_learner(asked, calibrated=True).temperature == known.temperature
         assert len(stored(directory)) == 3
     finally:
         directory.temperature.write_text(text)

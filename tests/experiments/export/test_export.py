@@ -15,6 +15,7 @@ from metarun.experiments.export.request import request
 from metarun.experiments.prediction.classifier import Classifier
 from metarun.experiments.prediction.files import find_support, read_images, read_support
 from metarun.experiments.prediction.model import trained_learner
+from metarun.experiments.prediction.request import trained_classifier
 from metarun.experiments.runs.directory import RunDirectory
 from metarun.experiments.runs.run import Run
 from metarun.experiments.training.train import train
@@ -81,7 +82,7 @@ def differences(run, support, new, out, inside, invert=False):
     room.export(request(run, out, support if inside else None, invert=invert))
     paths = sorted(new.rglob("*.png"))
     found = lines_of_example(out, paths, *([] if inside else [("support", support)]))
-    model = trained_learner(run)
+    model = trained_learner(trained_classifier(run))
     files = find_support(support)
     images = np.stack([each.image.pixels for each in read_images(paths, model.inputs.preprocessing, invert)])
     answers = Classifier(model, read_support(files, model.inputs.preprocessing, invert)).classify(images)

@@ -10,6 +10,7 @@ from small_runs import MORE, SPEC, trained_once, write_classes, write_image
 from metarun.experiments.config.load import load
 from metarun.experiments.model import build
 from metarun.experiments.prediction.model import trained_learner
+from metarun.experiments.prediction.request import trained_classifier
 
 
 @pytest.fixture(scope="module")
@@ -46,4 +47,4 @@ def lay_out(tmp_path):
 @pytest.fixture(scope="module")
 def models(runs):
     """Return a function that gives the trained learner of a run under a protocol, built once in a file of tests."""
-    return cache(lambda name, protocol="inductive": trained_learner(runs(name).path, protocol))
+    return cache(lambda name, protocol="inductive": trained_learner(trained_classifier(runs(name).path, protocol)))

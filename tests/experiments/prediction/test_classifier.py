@@ -17,7 +17,7 @@ from metarun.experiments.prediction.files import find_images, find_support, read
 from metarun.experiments.prediction.leave_one_out import _answering, leave_one_out
 from metarun.experiments.prediction.model import trained_learner, training_source
 from metarun.experiments.prediction.predict import predict
-from metarun.experiments.prediction.request import Request
+from metarun.experiments.prediction.request import Request, trained_classifier
 
 OWN = {name: protocol for name, (_, protocol) in MORE.items()}
 
@@ -62,7 +62,7 @@ def lines(run, support, images, **options):
 def test_no_line_depends_on_the_other_images(runs, models, lay_out, name, monkeypatch):
     """Reject batches of images: their kernels round in another way, and batch norm would see all of them."""
     monkeypatch.setattr(predicting, "AT_ONCE", 4)
-    monkeypatch.setattr(predicting, "trained_learner", lambda _, protocol, **__: models(name, protocol))
+    monkeypatch.setattr(predicting, "trained_learner", lambda asked, _: models(name, asked.experiment.protocol))
     run, folder = runs(name).path, lay_out(runs(name), 0).folder
     images = sorted((folder / "query").rglob("*.png"))
     head, *together = lines(run, folder / "support", images)[0]
@@ -185,8 +185,8 @@ class TestTrainedLearner:
         shutil.copytree(runs("maml").path, run)
         spec = run / "spec.yaml"
         spec.write_text(spec.read_text().replace("/images", "/nowhere"))
-        model = trained_learner(run)
-        expected = trained_learner(runs("maml").path)
+        model = trained_learner(trained_classifier(run))
+        expected = trained_learner(trained_classifier(runs("maml").path))
         for name, value in model.learner.parameters.items():
             np.testing.assert_array_equal(value, expected.learner.parameters[name])
         assert model.way == 3 and model.learner.problem.protocol == "inductive"
@@ -198,7 +198,7 @@ class TestTrainedLearner:
         shutil.copytree(runs("protonet").path, run)
         stored = stored_inputs(runs("protonet"))
         (run / "inputs.json").unlink()
-        model = trained_learner(run)
+        model = trained_learner(trained_classifier(run))
         assert model.inputs == stored and (run / "inputs.json").is_file() and model.way is None
         assert training_source(model).content_digest
 
@@ -207,7 +207,7 @@ class TestTrainedLearner:
 
         monkeypatch.delattr(MAML, "fit")
         with pytest.raises(RunError, match="the learner of maml has no fit, see docs/extending.md"):
-            trained_learner(runs("maml").path)
+            trained_learner(trained_classifier(runs("maml").path))
 
 
 @pytest.mark.usefixtures("eagerly")
@@ -224,7 +224,9 @@ class TestWords:
         shutil.copy(known, support / "class 0" / "again.png")
         white = folder / "query" / "white.png"
         write_image(white, np.full((30, 20), 255))
-        monkeypatch.setattr(predicting, "trained_learner", lambda _, protocol, **__: models("protonet", protocol))
+        monkeypatch.setattr(
+            predicting, "trained_learner", lambda asked, _: models("protonet", asked.experiment.protocol)
+        )
         options = {"unknown": 0.5, "preview": tmp_path / "seen.png"}
         written, said = [], []
         request = Request.of(runs("protonet").path, support, [folder / "query", white], **options)
@@ -242,14 +244,18 @@ class TestWords:
         assert options["preview"].read_bytes().startswith(b"\x89PNG") and f"preview: {options['preview']}" in said
 
     def test_a_damaged_support_image_ends_it(self, runs, models, lay_out, monkeypatch):
-        monkeypatch.setattr(predicting, "trained_learner", lambda _, protocol, **__: models("protonet", protocol))
+        monkeypatch.setattr(
+            predicting, "trained_learner", lambda asked, _: models("protonet", asked.experiment.protocol)
+        )
         folder = lay_out(runs("protonet"), 0).folder
         (folder / "support" / "class 0" / "bad.png").write_bytes(b"nothing")
         with pytest.raises(DataError, match=r"class 0/bad.png is not a readable image"):
             lines(runs("protonet").path, folder / "support", [folder / "query"])
 
     def test_a_threshold_needs_images_that_are_left_out(self, runs, models, lay_out, monkeypatch):
-        monkeypatch.setattr(predicting, "trained_learner", lambda _, protocol, **__: models("protonet", protocol))
+        monkeypatch.setattr(
+            predicting, "trained_learner", lambda asked, _: models("protonet", asked.experiment.protocol)
+        )
         folder = lay_out(runs("protonet"), 0).folder
         with pytest.raises(DataError, match="--unknown needs images that can be left out: none is, by --leave"):
             lines(runs("protonet").path, folder / "support", [folder / "query"], unknown=0.1)

@@ -14,6 +14,7 @@ from metarun.experiments.errors import RunError
 from metarun.experiments.prediction import request
 from metarun.experiments.prediction.files import find_images, find_support
 from metarun.experiments.prediction.request import Request
+from metarun.experiments.runs.directory import RunDirectory
 
 SPEC = """
 name: asked
@@ -41,7 +42,8 @@ def asked(tmp_path, monkeypatch):
             (tmp_path / "asked.yaml").write_text(SPEC.format(**GIVEN | spec))
             spec = tmp_path / "asked.yaml"
         experiment = load(spec).experiment
-        monkeypatch.setattr(request, "retest", lambda *_: SimpleNamespace(spec=experiment, experiment=experiment))
+        found = SimpleNamespace(spec=experiment, experiment=experiment, directory=RunDirectory(tmp_path / "run"))
+        monkeypatch.setattr(request, "retest", lambda *_: found)
         return Request.of(tmp_path / "run", tmp_path / "support", [tmp_path / each for each in images], **options)
 
     return ask
