@@ -39,17 +39,19 @@ def check(name: str, overrides: tuple[str, ...]) -> str:
     from ..experiments.config.kinds import kind_of, shipped_tables
     from ..experiments.config.load import find, load
     from ..experiments.errors import SpecError, warn
-    from ..experiments.jobs.settings import read_settings
-    from ..experiments.papers.plan import check
     from ..experiments.runs.run import Run
 
     kind = "table" if name in shipped_tables() else kind_of(read(find(name)).values)
     if overrides and kind != "spec":
         raise SpecError([f"{name} is no spec, so -s has nothing to override in it"])
     if kind == "cluster":
+        from ..experiments.jobs.settings import read_settings
+
         read_settings(find(name))
         return "cluster settings"
     if kind == "table":
+        from ..experiments.papers.plan import check
+
         cells, models = check(name)
         return f"a table of {cells} cells, {models} models"
     loaded = load(name, overrides, with_data=True)

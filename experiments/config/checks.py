@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING
 
 from ...algorithms import KINDS, Kind
 from ...datasets.errors import DataError
-from ...datasets.sizes import Sizes, sizes_of
 from .experiment import Experiment, Published
+
+if TYPE_CHECKING:  # it imports NumPy, which most verbs that load a spec do without
+    from ...datasets.sizes import Sizes
 
 Mistake = tuple[str, str]
 Check = Callable[[Experiment], Iterator[Mistake]]
@@ -219,6 +222,8 @@ def too_small(experiment: Experiment) -> Iterator[Mistake]:
     """Yield the settings that ask for more classes or images than the dataset has, if it can be counted now."""
     if experiment.kind.plays_trials:
         return
+    from ...datasets.sizes import sizes_of
+
     sizes: list[dict[str, Sizes]] = []
     for key, dataset in (("dataset", experiment.dataset), ("test.dataset", experiment.tested)):
         try:

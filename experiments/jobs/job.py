@@ -32,10 +32,9 @@ from ..system.failures import explain, noted
 from ..system.signals import StopSignal
 from .rendezvous import find, gather
 from .slurm import slurm
+from .submission import WRITTEN
 
 Paper = tuple[str, Sequence[int], float]  # table, seeds (none: those of the specs), budget
-
-WRITTEN = "written"  # the outcome of a job that has written its table
 
 MOST_RESTARTS = 5  # at the same step
 PATIENCE = (0, 3, 10)  # seconds before each attempt to be requeued: jobs that are stopped together all ask at once

@@ -17,9 +17,8 @@ from ..runs.directory import RunDirectory, unreadable
 from ..runs.rows import read_row
 from ..stats import FEW
 from ..system import lock
-from .job import WRITTEN
 from .slurm import squeue
-from .submission import JOBS, Live, Submission, find_runs, find_submissions, live
+from .submission import JOBS, WRITTEN, Live, Submission, find_runs, find_submissions, live
 
 STATES = ("running", "waiting", "finished", "interrupted", "failed", "unreadable", "missing")
 

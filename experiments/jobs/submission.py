@@ -28,6 +28,7 @@ from ..system.atomic import write_json_atomic
 from .slurm import slurm, squeue
 
 JOBS = ".jobs"
+WRITTEN = "written"  # the outcome of a job that has written its table
 
 
 @dataclass

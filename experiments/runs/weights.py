@@ -10,16 +10,16 @@ import json
 import re
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..config.experiment import Experiment
 from ..config.load import load
 from ..errors import RunError, SpecError
 from ..system import archives
-from . import checkpoint
 from .directory import PACKED, ROW, RunDirectory
+
+if TYPE_CHECKING:
+    import numpy as np
 
 NEEDED = re.compile(r"result\.json|checkpoints/(best|step-\d+)\.npz")
 
@@ -55,6 +55,8 @@ def weights_of(path: Path) -> Weights:
         raise RunError(f"{path} is missing: give the folder of a finished run, or a file of `metarun pack`")
     if data is None:
         raise RunError(f"{path} has no weights: its tested checkpoint is missing, or it is a method without a training")
+    from . import checkpoint  # it imports NumPy, which the quick verbs do without
+
     state, arrays = checkpoint.parse(data, file)
     numbers = state.get("weights", {})
     if not (isinstance(numbers, dict) and all(isinstance(n, int) and 0 <= n < len(arrays) for n in numbers.values())):
