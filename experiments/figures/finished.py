@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import RunError, warn
-from ..runs.directory import RunDirectory
+from ..runs.directory import ROW, RunDirectory
 from ..runs.rows import Row, find_rows, read_row
 from ..runs.unfinished import unfinished
 
@@ -24,28 +24,30 @@ class FinishedRun(NamedTuple):
 
 
 def runs_below(folders: Sequence[Path]) -> list[FinishedRun]:
-    """Return all finished runs in and below the folders; warn of the others. Raise RunError where there is none."""
+    """Return all finished runs in and below the folders; warn of the others.
+
+    Raises RunError where there is none, or if the row of one is damaged.
+    """
     without_row = unfinished(folders)
     for run, reason in without_row.items():
         warn(f"{run} is left out: {reason}")
-    found = [path for path in find_rows(folders) if path.name == "result.json"]
+    found = {path: read_row(path) for path in find_rows(folders) if path.name == ROW}
     if not found:
         raise RunError(f"no finished run in {', '.join(map(str, folders))}: give folders such as runs/NAME/seed-0")
     return finished_runs(found, without_row)
 
 
-def finished_runs(found: Sequence[Path], without_row: Collection[Path]) -> list[FinishedRun]:
-    """Return the runs of these result files, with the number of other seeds beside each.
+def finished_runs(found: Mapping[Path, Row], without_row: Collection[Path]) -> list[FinishedRun]:
+    """Return the runs of these rows, with the number of other seeds beside each.
 
     Args:
-        found: the files `result.json`. Raises RunError if one is damaged.
+        found: the rows of their own tests, by the files `result.json`.
         without_row: the folders of the runs that have no row.
     """
     beside = Counter(run.parent for run in without_row)
-    rows = [read_row(path) for path in found]
-    same = Counter((row.experiment, row.seed) for row in rows)
+    same = Counter((row.experiment, row.seed) for row in found.values())
     runs, names = [], Counter[str]()
-    for path, row in zip(found, rows, strict=True):
+    for path, row in found.items():
         name = f"{row.experiment}-seed-{row.seed}"
         if same[row.experiment, row.seed] > 1:  # of several folders
             name = re.sub(r"[^\w.~]+", "-", str(path.parent)).strip("-")

@@ -24,10 +24,10 @@ from ..papers.render import cells_of
 from ..reports.formats import RIGHT, digits_of, interval, number, records, scale_of
 from ..reports.notes import notes_of, notes_to_warn_of
 from ..reports.sweep import validation
-from ..reports.table import lines_of, results_and_notes, shown_cells
+from ..reports.table import frame_of, lines_of, no_row, shown_cells
 from ..runs import environments
-from ..runs.directory import RunDirectory
-from ..runs.rows import Row, find_rows
+from ..runs.directory import ROW, RunDirectory
+from ..runs.rows import Row, read_rows
 from ..runs.run import readable_spec
 from ..runs.unfinished import unfinished
 from ..stats import FEW
@@ -55,7 +55,7 @@ class Found(NamedTuple):
     """The runs below a folder."""
 
     folder: Path
-    rows: DataFrame | None  # of `results_and_notes`; None if no run has a row
+    rows: DataFrame | None  # of `frame_of`; None if no run has a row
     notes: list[str]
     runs: list[FinishedRun]
     without_row: dict[Path, str]  # folders of runs, and why they have no row
@@ -100,16 +100,12 @@ class Section(NamedTuple):
 
 def find(folder: Path) -> Found:
     """Return the runs below a folder. Raise RunError if there is none; warn of what its table warns of."""
-    without_row = unfinished([folder])
-    try:
-        rows, notes = results_and_notes(folder)
-    except RunError as error:
-        if not without_row:
-            raise
-        rows, notes = None, str(error).splitlines()[1:]
-    known = set() if rows is None else set(rows["run"])
-    found = [path for path in find_rows([folder]) if path.name == "result.json" and str(path.parent) in known]
-    return Found(folder, rows, notes, finished_runs(found, without_row), without_row)
+    without_row, rows = unfinished([folder]), read_rows([folder])
+    frame, notes = frame_of(rows, [folder])
+    if not (rows or without_row):
+        raise no_row([folder], notes)
+    own = {path: row for path, row in rows.items() if path.name == ROW}
+    return Found(folder, frame if rows else None, notes, finished_runs(own, without_row), without_row)
 
 
 def render(found: Found, sheets: int, episode: int = 0) -> str:
@@ -236,7 +232,7 @@ def _charts(groups: Sequence[SeedGroup], folder: Path) -> tuple[dict[str, list[P
     A chart has `LINES` experiments; those of one name stay together, so that their labels tell them apart.
     """
     names: dict[str, list[str]] = {}  # of the experiments, by metric
-    for row in dict.fromkeys(group.runs[0].row for group in groups):
+    for row in (group.runs[0].row for group in groups):
         if row.experiment not in sum(names.values(), []):
             names.setdefault(row.metric, []).append(row.experiment)
     parts = [each[first : first + LINES] for each in names.values() for first in range(0, len(each), LINES)]

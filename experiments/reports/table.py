@@ -90,17 +90,27 @@ def results_and_notes(*folders: str | Path) -> tuple[DataFrame, list[str]]:
 
     paths = [Path(folder) for folder in folders]
     frames = [read_frame(path, DTYPES | OF_RUNS) for path in paths if not path.is_dir()]
-    below, notes = _rows_below([path for path in paths if path.is_dir()])
+    within = [path for path in paths if path.is_dir()]
+    below, notes = frame_of(read_rows(within), within)
     frames = [rows for rows in [*frames, below] if len(rows)]
     if not frames:
-        where = ", ".join(map(str, folders))
-        way_out = f"run `metarun train SPEC --out {folders[0]}`"
-        raise RunError("\n".join([f"no finished run below {where}: {way_out}", *notes]))
+        raise no_row(folders, notes)
     return concat(frames, ignore_index=True), notes
 
 
-def _rows_below(folders: Sequence[Path]) -> tuple[DataFrame, list[str]]:
-    rows = read_rows(folders)
+def no_row(folders: Sequence[str | Path], notes: Sequence[str]) -> RunError:
+    """Return the error for folders without a row; `notes` are those of `results_and_notes`."""
+    where, way_out = ", ".join(map(str, folders)), f"run `metarun train SPEC --out {folders[0]}`"
+    return RunError("\n".join([f"no finished run below {where}: {way_out}", *notes]))
+
+
+def frame_of(rows: Mapping[Path, Row], folders: Sequence[Path]) -> tuple[DataFrame, list[str]]:
+    """Return rows as `results_and_notes` does.
+
+    Args:
+        rows: all rows below the folders that can be read, by their files.
+        folders: where they are.
+    """
     runs, left_out = [run_of(path) for path in rows], left_out_of(rows, folders)
     frame = as_frame(rows.values(), [left_out.beside[path] for path in rows])
     frame["spec_digest"] = _digests(frame, runs, list(rows.values()))

@@ -172,6 +172,19 @@ def test_one_damaged_file_costs_one_figure(runs, capsys):
     assert "calibration.csv is damaged" in capsys.readouterr().err
 
 
+def test_a_damaged_row_with_a_further_test_costs_its_run_alone(runs, capsys):
+    """Rejected: a page that is not written because a row, beside which the run has another one, cannot be read."""
+    further = runs / "second/seed-0/evaluations/further.json"
+    further.parent.mkdir()
+    further.write_text((runs / "second/seed-0/result.json").read_text())
+    (runs / "second/seed-0/result.json").write_text("{}")
+    found = find(runs)
+    assert [run.directory.path.name for run in found.runs] == ["seed-0", "seed-1"]
+    assert "2 finished runs of 1 experiment" in Parsed(render(found, sheets=0)).text
+    assert found.rows is not None and len(found.rows) == 3
+    assert capsys.readouterr().err.count("second/seed-0/result.json is not a row") == 1
+
+
 def test_runs_without_any_result_are_a_page_too(tmp_path):
     with pytest.raises(RunError, match="no finished run below"):
         find(tmp_path)
