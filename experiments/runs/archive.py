@@ -51,10 +51,12 @@ def pack(run: Path, file: Path) -> list[str]:
     for further in sorted(directory.evaluations.glob("*.json")):
         files = [each for each in (further, further.with_suffix(".csv")) if each.is_file()]
         names = [each.relative_to(run).as_posix() for each in files]
-        if sum(each.stat().st_size for each in files) <= SMALL and all(PACKED.fullmatch(name) for name in names):
-            members |= {name: each.read_bytes() for name, each in zip(names, files, strict=True)}
-        else:
+        if not all(map(PACKED.fullmatch, names)):
+            left.append(f"{further} is left out: its name is too long, or not of A-Z, a-z, 0-9, _, - and .")
+        elif sum(each.stat().st_size for each in files) > SMALL:
             left.append(f"{further} is left out: it has more than {SMALL >> 20} MB")
+        else:
+            members |= {name: each.read_bytes() for name, each in zip(names, files, strict=True)}
     archives.write(file, members, {"metarun": version("metarun"), "experiment": spec.name, "seed": row.seed})
     return left + _places(spec)
 

@@ -41,7 +41,7 @@ SEED = re.compile(r"seed-\d+")  # the name of a run's folder
 ROW = "result.json"
 PACKED = re.compile(  # the files of a run that an archive may hold
     r"(spec\.yaml|(environment|inputs|temperature|result)\.json|(metrics|episodes|calibration|curves|tuning)\.csv"
-    r"|checkpoints/(best|step-\d{1,12})\.npz|evaluations/[a-z0-9-]{1,200}\.(json|csv))"
+    r"|checkpoints/(best|step-\d{1,12})\.npz|evaluations/[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}\.(json|csv))"
 )
 UNPACKING = ".unpacking-"  # how the name of a folder begins that `metarun unpack` has not finished
 

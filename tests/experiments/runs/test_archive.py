@@ -89,6 +89,17 @@ def test_further_tests_travel_if_they_are_small(run, tmp_path, monkeypatch):
     }
 
 
+def test_a_further_test_on_the_dataset_of_another_package_travels(run, tmp_path):
+    """Its name is in that of the file, see `Experiment.elsewhere`. Rejected: a wrong reason to leave one out."""
+    run.evaluations.mkdir()
+    for name in ("test-on-My_letters.v2-best", "test-on-été-best"):
+        (run.evaluations / f"{name}.json").write_text(run.result.read_text())
+    notes = pack(run.path, tmp_path / "one.zip")
+    assert [note.partition(": ")[2][:8] for note in notes if "evaluations" in note] == ["its name"]
+    there, _ = unpack(tmp_path / "one.zip", tmp_path / "there")
+    assert [path.name for path in there.evaluations.iterdir()] == ["test-on-My_letters.v2-best.json"]
+
+
 def test_nothing_is_overwritten(run, tmp_path):
     pack(run.path, tmp_path / "one.zip")
     with pytest.raises(RunError, match=r"one.zip exists"):
