@@ -263,8 +263,9 @@ def _whole(document: Document, folder: Path) -> PaperTable:
     else:
         table = _validated(document, PaperTable)
         places = {cell.name: document.place(("cells", number)) for number, cell in enumerate(table.cells)}
+        columns = dict.fromkeys(cell.column for cell in table.cells)
         for number, other in enumerate(table.others):
-            if other.column not in (columns := dict.fromkeys(cell.column for cell in table.cells)):
+            if other.column not in columns:
                 hint = nearest(other.column, columns)
                 document.complain(("others", number, "column"), f"no cell has the column {show(other.column)}; {hint}")
     _report_duplicates(document, table, places)

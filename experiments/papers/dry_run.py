@@ -39,7 +39,7 @@ def listing(planned: Sequence[Planned], hours: Hours, alive: Collection[Path] = 
         ]
         state = ", ".join(f"{count} {each}" if len(seeds) > 1 else str(each) for each, count in Counter(states).items())
         todo = [one for one, each in zip(seeds, states, strict=True) if not each.is_blocked]
-        datasets = trainings(seeds)[0].datasets
+        datasets = trainings([first])[0].datasets
         shared, data, shown = names[first.directory.path], "; ".join(map(needs, datasets)), ""
         models = [one for one in todo if shared == name and not one.directory.finished]
         tests = [one for one in todo if one.row_path != one.directory.result and not one.row_path.is_file()]
