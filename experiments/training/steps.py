@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from ...algorithms.learner import Metrics, TrainedLearner
+from ...algorithms.networks.options import MLPOptions
 from ...algorithms.programs import program, untouched
 from ...algorithms.workers import Share
 from ...datasets.tasks import task_number
@@ -18,6 +19,8 @@ from ..errors import RunError
 from ..model import Model, Tasks
 from ..system import signals
 
+MOST_STEPS = 1024  # of one call of the program of many updates
+STEPS_THAT_REPAY = 5000  # the compiling of short updates as one program, which takes some three seconds longer
 CALL_SECONDS = 0.5  # of training steps in one call; progress and requests to stop are checked between calls
 
 
@@ -25,8 +28,9 @@ class TrainingSteps:
     """Compiled meta-updates of a model, starting at step `first`.
 
     One update (sample, gradient, apply) is one traced program. If the data fit in memory, a loop over many updates is
-    compiled too, which avoids Python overhead. Each worker samples its own tasks; trials are sampled by every worker
-    and divided later.
+    traced too, which avoids Python overhead. For a fully connected network XLA compiles the loop as a whole, so that no
+    operation is started by itself. Each worker samples its own tasks; trials are sampled by every worker and divided
+    later.
     """
 
     def __init__(self, model: Model, first: int = 0):
@@ -48,7 +52,8 @@ class TrainingSteps:
         if workers.count > 1 and "share" not in inspect.signature(self.learner.train_step).parameters:
             raise RunError(f"{model.experiment.algorithm.name} can be trained by one worker only: start it alone")
         self.update = program(self._update)
-        self._loop = program(self._many)
+        self.in_one_program = _is_short(model)
+        self._loop = program(self._updates, jit_compile=self.in_one_program)
         self._drawn: Iterator[Tasks] | None = None
 
     def take(self, count: int) -> dict[str, np.ndarray]:
@@ -60,7 +65,7 @@ class TrainingSteps:
         """
         signals.check()
         if self.source.in_memory:
-            metrics = self._loop(task_number(self.number), task_number(self.number + count))
+            metrics = self._many(count)
         else:
             each = [self.update(self._next_task()) for _ in range(count)]
             metrics = {name: tf.stack([one[name] for one in each]) for name in self.names()}
@@ -74,7 +79,7 @@ class TrainingSteps:
     def trace(self) -> None:
         """Trace the program that `take` runs, without running a step."""
         if self.source.in_memory:
-            self._loop.get_concrete_function(task_number(0), task_number(0))
+            self._loop.get_concrete_function(task_number(0), tf.constant(0))
         else:
             self.traced_update()
 
@@ -83,16 +88,28 @@ class TrainingSteps:
         example = task_number(0) if self.source.in_memory else self._episodes().element_spec
         return self.update.get_concrete_function(example)
 
-    def _many(self, first: tf.Tensor, last: tf.Tensor) -> Metrics:
+    def _many(self, count: int) -> Metrics:
+        """Run `count` updates, and return the values of each metric, `[count]`."""
+        parts = []
+        for done in range(0, count, MOST_STEPS):
+            now = min(MOST_STEPS, count - done)
+            metrics = self._loop(task_number(self.number + done), tf.constant(now))
+            parts.append({name: values[:now] for name, values in metrics.items()})
+        return {name: tf.concat([part[name] for part in parts], axis=0) for name in parts[0]}
+
+    def _updates(self, first: tf.Tensor, count: tf.Tensor) -> Metrics:
+        """Run `count` updates from number `first` on, and return each metric, `[MOST_STEPS]`, of which `count` count.
+
+        The count is an input of one program, so that the bits of an update do not depend on how many are made at once.
+        """
         metrics = self.traced_update().structured_outputs
-        count = tf.cast(last - first, tf.int32)
-        arrays = {name: tf.TensorArray(one.dtype, count, element_shape=one.shape) for name, one in metrics.items()}
+        arrays = {name: tf.TensorArray(one.dtype, MOST_STEPS, element_shape=one.shape) for name, one in metrics.items()}
 
-        def step(number: tf.Tensor, arrays: dict[str, tf.TensorArray]):
-            values, index = self.update(number), tf.cast(number - first, tf.int32)
-            return number + 1, {name: array.write(index, values[name]) for name, array in arrays.items()}
+        def step(done: tf.Tensor, arrays: dict[str, tf.TensorArray]):
+            values = self.update(first + tf.cast(done, first.dtype))
+            return done + 1, {name: array.write(done, values[name]) for name, array in arrays.items()}
 
-        _, arrays = tf.while_loop(lambda number, _: number < last, step, (first, arrays), parallel_iterations=1)
+        _, arrays = tf.while_loop(lambda done, _: done < count, step, (0, arrays), parallel_iterations=1)
         return {name: array.stack() for name, array in arrays.items()}
 
     def _update(self, task: Any) -> Metrics:
@@ -112,8 +129,38 @@ class TrainingSteps:
         return numbers.map(untouched(self._sample), num_parallel_calls=2, deterministic=True)
 
     def _sample(self, number: tf.Tensor) -> Tasks:
-        first = number * self.batch + self.share.before
-        return self.stream.sample(first, self.tasks)
+        def sample() -> Tasks:
+            return self.stream.sample(number * self.batch + self.share.before, self.tasks)
+
+        return _once(sample, number >= 0) if self.in_one_program else sample()
+
+
+def _is_short(model: Model) -> bool:
+    """Return whether updates are so short that starting their operations one by one takes longer than they do.
+
+    The answer depends on the spec alone, so that a resumed run computes the same bits.
+    """
+    experiment, source = model.experiment, model.source
+    if not isinstance(experiment.network, MLPOptions) or experiment.kind.plays_trials or not source.in_memory:
+        return False
+    many = experiment.jit == "on" or experiment.train.steps >= STEPS_THAT_REPAY
+    return experiment.compiles and many and model.workers.count == 1
+
+
+def _once(sample: Callable[[], Tasks], true: tf.Tensor) -> Tasks:
+    """Return what `sample` returns, drawn in a loop of one step.
+
+    XLA merges what it can with the operations that follow, and would draw all numbers of a task again in each of these.
+    It does not look into a loop whose length it cannot know.
+
+    Args:
+        sample: Draws tasks.
+        true: A condition that holds, although the compiler does not know it.
+    """
+    like = sample()
+    nothing = tf.nest.map_structure(lambda one: tf.zeros(one.shape, one.dtype), like)
+    last = tf.cast(true, tf.int32)
+    return tf.while_loop(lambda done, _: done < last, lambda done, _: (done + 1, sample()), (0, nothing))[1]
 
 
 def validates_at(step: int, experiment: Experiment) -> bool:
