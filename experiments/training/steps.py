@@ -20,7 +20,6 @@ from ..model import Model, Tasks
 from ..system import signals
 
 MOST_STEPS = 1024  # of one call of the program of many updates
-STEPS_THAT_REPAY = 5000  # the compiling of short updates as one program, which takes some three seconds longer
 CALL_SECONDS = 0.5  # of training steps in one call; progress and requests to stop are checked between calls
 
 
@@ -141,10 +140,8 @@ def _is_short(model: Model) -> bool:
     The answer depends on the spec alone, so that a resumed run computes the same bits.
     """
     experiment, source = model.experiment, model.source
-    if not isinstance(experiment.network, MLPOptions) or experiment.kind.plays_trials or not source.in_memory:
-        return False
-    many = experiment.jit == "on" or experiment.train.steps >= STEPS_THAT_REPAY
-    return experiment.compiles and many and model.workers.count == 1
+    fully_connected = isinstance(experiment.network, MLPOptions) and not experiment.kind.plays_trials
+    return experiment.compiles and fully_connected and source.in_memory and model.workers.count == 1
 
 
 def _once(sample: Callable[[], Tasks], true: tf.Tensor) -> Tasks:

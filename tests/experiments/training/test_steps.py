@@ -49,10 +49,10 @@ def test_one_program_of_many_updates_gives_the_same_numbers_in_any_grouping(kind
 @pytest.mark.parametrize(
     ("spec", "overrides", "expected"),
     [
-        ("finn2017/sinusoid", ["train.steps=5000"], True),
-        ("finn2017/sinusoid", ["train.steps=4999"], False),
-        ("finn2017/sinusoid", ["train.steps=5000", "jit=off"], False),
-        ("quickstart/protonet", ["train.steps=5000"], False),
+        ("finn2017/sinusoid", ["train.steps=1000"], True),
+        ("finn2017/sinusoid", ["train.steps=999"], False),
+        ("finn2017/sinusoid", ["train.steps=1000", "jit=off"], False),
+        ("quickstart/protonet", ["train.steps=1000"], False),
     ],
 )
 def test_short_updates_are_one_program_if_there_are_many(spec, overrides, expected):
