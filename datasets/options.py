@@ -96,13 +96,16 @@ class ImageOptions(Options):
     )
 
 
-Normalisation = Literal["unit", "standard", "imagenet"]
-NORMALISATION: Any = Field(
-    default="unit",
-    description="unit: x/255 (Finn et al. 2017); standard: minus the mean, over the standard "
-    "deviation of each channel of the training classes; imagenet: with ImageNet's mean and "
-    "standard deviation (Antoniou et al. 2019).",
-)
+class PhotographOptions(ImageOptions):
+    """The options of datasets of photographs in the form in which they are published."""
+
+    of_network: ClassVar = frozenset({"normalisation"})
+    normalisation: Literal["unit", "standard", "imagenet"] = Field(
+        default="unit",
+        description="unit: x/255 (Finn et al. 2017); standard: minus the mean, over the standard "
+        "deviation of each channel of the training classes; imagenet: with ImageNet's mean and "
+        "standard deviation (Antoniou et al. 2019).",
+    )
 
 
 class GlyphsOptions(ImageOptions):
@@ -178,42 +181,33 @@ class OmniglotOptions(ImageOptions):
         return None
 
 
-class MiniImagenetOptions(ImageOptions):
+class MiniImagenetOptions(PhotographOptions):
     """miniImageNet (Vinyals 2016; split of Ravi and Larochelle 2017): 64/16/20 classes x 600, 84x84x3."""
 
-    of_network: ClassVar = frozenset({"normalisation"})
     name: Literal["miniimagenet"] = "miniimagenet"
-    normalisation: Normalisation = NORMALISATION
 
 
-class TieredImagenetOptions(ImageOptions):
+class TieredImagenetOptions(PhotographOptions):
     """tieredImageNet (Ren et al. 2018): 351/97/160 classes of 20/6/8 categories of ImageNet, 84x84x3."""
 
-    of_network: ClassVar = frozenset({"normalisation"})
     name: Literal["tieredimagenet"] = "tieredimagenet"
-    normalisation: Normalisation = NORMALISATION
 
 
-class CifarFSOptions(ImageOptions):
+class CifarFSOptions(PhotographOptions):
     """CIFAR-FS (Bertinetto et al. 2019): CIFAR-100 in 64/16/20 classes x 600, 32x32x3."""
 
-    of_network: ClassVar = frozenset({"normalisation"})
     name: Literal["cifar-fs"] = "cifar-fs"
-    normalisation: Normalisation = NORMALISATION
 
 
-class FC100Options(ImageOptions):
+class FC100Options(PhotographOptions):
     """FC100 (Oreshkin et al. 2018): CIFAR-100 in 60/20/20 classes x 600, divided by superclass, 32x32x3."""
 
-    of_network: ClassVar = frozenset({"normalisation"})
     name: Literal["fc100"] = "fc100"
-    normalisation: Normalisation = NORMALISATION
 
 
-class CubOptions(ImageOptions):
+class CubOptions(PhotographOptions):
     """CUB-200-2011 (Wah et al. 2011): 200 species of birds, 41 to 60 photographs each, 84x84x3."""
 
-    of_network: ClassVar = frozenset({"normalisation"})
     name: Literal["cub"] = "cub"
     split: Literal["100-50-50", "140-30-30"] = Field(
         default="100-50-50",
@@ -221,7 +215,6 @@ class CubOptions(ImageOptions):
         "140-30-30 by the list of Meta-Dataset (Triantafillou et al. 2020). Results in one must not be compared with "
         "results in the other.",
     )
-    normalisation: Normalisation = NORMALISATION
 
 
 class EmnistOptions(ImageOptions):
