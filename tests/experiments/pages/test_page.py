@@ -173,7 +173,7 @@ def test_one_damaged_file_costs_one_figure(runs, capsys):
 
 
 def test_a_damaged_row_with_a_further_test_costs_its_run_alone(runs, capsys):
-    """Rejected: a page that is not written because a row, beside which the run has another one, cannot be read."""
+    """Reject a page that is not written because a row, beside which the run has another one, cannot be read."""
     further = runs / "second/seed-0/evaluations/further.json"
     further.parent.mkdir()
     further.write_text((runs / "second/seed-0/result.json").read_text())

@@ -90,7 +90,7 @@ def test_further_tests_travel_if_they_are_small(run, tmp_path, monkeypatch):
 
 
 def test_a_further_test_on_the_dataset_of_another_package_travels(run, tmp_path):
-    """Its name is in that of the file, see `Experiment.elsewhere`. Rejected: a wrong reason to leave one out."""
+    """Reject a wrong reason to leave one out: its name is in that of the file, see `Experiment.elsewhere`."""
     run.evaluations.mkdir()
     for name in ("test-on-My_letters.v2-best", "test-on-été-best"):
         (run.evaluations / f"{name}.json").write_text(run.result.read_text())
