@@ -32,8 +32,18 @@ from .options import examples
     show_default=True,
     help="What batch norm sees: each image alone (inductive), or all images of a call together (transductive).",
 )
+@click.option(
+    "--calibrated",
+    is_flag=True,
+    help="Divide logits by a temperature, fitted on the run's validation tasks and stored with the run.",
+)
 def command(
-    run: Path, out: Path, support: Path | None, invert: bool, protocol: Literal["inductive", "transductive"]
+    run: Path,
+    out: Path,
+    support: Path | None,
+    invert: bool,
+    protocol: Literal["inductive", "transductive"],
+    calibrated: bool,
 ) -> None:
     """Write the trained RUN as a TensorFlow SavedModel that runs without metarun, to the new folder OUT.
 
@@ -43,13 +53,17 @@ def command(
     from ..experiments.export.request import request
     from ..experiments.system.startup import import_tensorflow
 
-    asked = request(run, out, support, protocol, invert)  # raises before the seconds that TensorFlow takes to import
+    # raises before the seconds that TensorFlow takes to import
+    asked = request(run, out, support, protocol, invert, calibrated)
     import_tensorflow()
+    from ..experiments.evaluation.judges import temperature_in_words
     from ..experiments.export.export import export
 
     if asked.support:
         click.echo(asked.support.name, err=True)
     made = export(asked)
+    if made.temperature is not None:
+        click.echo(temperature_in_words(made.temperature), err=True)
     for name, (inputs, outputs) in made.signatures.items():
         click.echo(f"{name}: {', '.join(each.words for each in inputs)} -> {', '.join(each.words for each in outputs)}")
     click.echo(f"model card: {out / 'README.md'}", err=True)

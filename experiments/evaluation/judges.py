@@ -106,6 +106,11 @@ class Temperature(BaseModel):
         return self.model_dump(exclude={"temperature"})
 
 
+def temperature_in_words(temperature: float) -> str:
+    """Return the temperature of a run, for the user."""
+    return f"calibrated: temperature {temperature:.4g}, fitted on the run's validation tasks"
+
+
 STORED = TypeAdapter(list[Temperature])
 
 

@@ -31,6 +31,7 @@ class Card(NamedTuple):
     images: Preprocessing | None  # of a classifier
     invert: bool  # light and dark are exchanged inside
     labels: Mapping[str, int]  # of a support set inside: its classes, with their numbers of images
+    temperature: float | None = None  # by which logits are divided before the softmax, if it was asked for
 
 
 def render(card: Card) -> str:
@@ -95,11 +96,21 @@ def _signatures(card: Card) -> str:
         lines.append(f"| `{name}` | {' | '.join(told)} |")
     notes = []
     if card.kind == "classifier":
-        notes.append("`probabilities` is the softmax of `logits`. " + _protocol(card.experiment))
+        notes.append(f"{probabilities_in_words(card.temperature)} {_protocol(card.experiment)}")
         notes.append("`score` says how well an image fits its class; it tells unknown classes, a probability does not.")
     if card.kind == "policy":
         notes.append("`previous_done` tells that the step before has ended an episode; it holds before the first step.")
     return "\n".join(lines) + "".join(f"\n\n{note}" for note in notes)
+
+
+def probabilities_in_words(temperature: float | None) -> str:
+    """Return how probabilities follow from logits, for a reader; None: without a temperature."""
+    if temperature is None:
+        return "`probabilities` is the softmax of `logits`."
+    return (
+        f"`probabilities` is the softmax of `logits` / {temperature:.4g}: the temperature was fitted on the run's "
+        "validation tasks, and fits images like theirs."
+    )
 
 
 def _protocol(spec: Experiment) -> str:

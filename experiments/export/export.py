@@ -36,6 +36,7 @@ class Export(NamedTuple):
     experiment: Experiment
     images: Preprocessing | None = None  # of a classifier
     labels: Mapping[str, int] = MappingProxyType({})  # classes of a support set inside, with their numbers of images
+    temperature: float | None = None  # by which logits are divided before the softmax, if it was asked for
 
 
 def export(asked: Request) -> Card:
@@ -44,8 +45,9 @@ def export(asked: Request) -> Card:
     The folder appears when it is complete.
 
     Raises:
-        RunError: the weights or the code of the run are not at hand, or the support set does not fit.
-        DataError: images of the support set cannot be read.
+        RunError: the weights or the code of the run are not at hand, the support set does not fit, or the validation
+            tasks tell no temperature.
+        DataError: images of the support set cannot be read, or the data for a temperature are missing.
         OSError: the disk refuses.
 
     Returns:
@@ -62,6 +64,7 @@ def export(asked: Request) -> Card:
         made.images,
         asked.invert,
         made.labels,
+        made.temperature,
     )
     with new_folder(asked.out) as folder:
         programs.save(made.signatures, str(folder / "saved_model"))
@@ -72,7 +75,8 @@ def export(asked: Request) -> Card:
 
 
 def _classifier(asked: Request) -> Export:
-    model = trained_learner(asked.trained)
+    model = trained_learner(asked.trained, asked.calibrated)
+    temperature = model.temperature if asked.calibrated else None
     learner, images = model.learner, model.inputs.preprocessing
     if asked.invert:
         images = images.model_copy(update={"ink": {"light": "dark", "dark": "light"}.get(images.ink or "")})
@@ -85,14 +89,15 @@ def _classifier(asked: Request) -> Export:
             name = model.experiment.algorithm.name
             raise RunError(f"{name} takes equally many images of each class: export a classifier, with --support")
         signatures = programs.adapting(learner, images.shape, as_input, model.way, model.temperature)
-        return Export(signatures, learner, model.experiment, images)
+        return Export(signatures, learner, model.experiment, images, temperature=temperature)
     support = read_support(asked.support, model.inputs.preprocessing, asked.invert)
     for line in support_warnings(support, model.inputs, asked.invert):
         warn(line)
     known = program(lambda: learner.fit(Task(model, support).whole()))()
     classes, counts = asked.support.classes, asked.support.counts
     signatures = programs.fitted(learner, images.shape, as_input, known, classes, model.temperature)
-    return Export(signatures, learner, model.experiment, images, dict(zip(classes, counts, strict=True)))
+    labels = dict(zip(classes, counts, strict=True))
+    return Export(signatures, learner, model.experiment, images, labels, temperature)
 
 
 def _regression(asked: Request) -> Export:

@@ -11,7 +11,7 @@ from ..prediction.files import SupportFiles, find_support
 from ..prediction.request import Protocol, refuse_other_way, trained_classifier
 from ..runs.directory import RunDirectory
 from ..runs.run import readable_spec
-from ..runs.trained import Retest, retest
+from ..runs.trained import Retest, refuse_no_validation, retest
 
 Kind = Literal["classifier", "regression", "policy"]
 
@@ -24,10 +24,16 @@ class Request(NamedTuple):
     invert: bool  # the images have light and dark exchanged
     kind: Kind
     trained: Retest  # with the experiment under the protocol
+    calibrated: bool = False  # logits are divided by the temperature that is fitted on the run's validation tasks
 
 
 def request(
-    run: Path, out: Path, support: Path | None = None, protocol: Protocol = "inductive", invert: bool = False
+    run: Path,
+    out: Path,
+    support: Path | None = None,
+    protocol: Protocol = "inductive",
+    invert: bool = False,
+    calibrated: bool = False,
 ) -> Request:
     """Return what is to be exported.
 
@@ -37,9 +43,11 @@ def request(
         support: a folder with a folder for each class, or None.
         protocol: what batch norm may see of the queries.
         invert: whether light and dark are exchanged in all images that the model is given, the support's included.
+        calibrated: whether probabilities are those of logits divided by the run's temperature.
 
     Raises:
-        RunError: the run has no model to export, or is not trained to its end; or `out` exists.
+        RunError: the run has no model to export, is not trained to its end, or has no validation tasks for a
+            temperature; or `out` exists.
         SpecError: the protocol does not fit the run.
         DataError: the support set cannot be read, or holds no images.
     """
@@ -54,8 +62,9 @@ def request(
     kind: Kind = "classifier"
     if spec and (spec.kind.plays_trials or spec.dataset.regression):
         kind = "policy" if spec.kind.plays_trials else "regression"
-    if kind != "classifier" and (support or invert):
-        raise RunError(f"{run} classifies no images: leave out {'--support' if support else '--invert'}")
+    given = {"--support": support, "--invert": invert, "--calibrated": calibrated}
+    if kind != "classifier" and (option := next((name for name, value in given.items() if value), None)):
+        raise RunError(f"{run} classifies no images: leave out {option}")
     if kind == "policy":
         trained = retest(run, "test", {})
         if trained.spec.algorithm.name != "rl2":
@@ -66,7 +75,9 @@ def request(
         trained = retest(run, "test", {"protocol": protocol})
     else:
         trained = trained_classifier(run, protocol)
+        if calibrated:
+            refuse_no_validation(run, trained.spec)
     files = find_support(support) if support else None
     if files:
         refuse_other_way(trained.experiment, files.classes, str(support))
-    return Request(out, files, invert, kind, trained)
+    return Request(out, files, invert, kind, trained, calibrated)

@@ -12,6 +12,7 @@ from ...datasets.errors import DataError, counted
 from ...datasets.images.duplicates import digest_of
 from ..errors import warn
 from ..evaluation.inputs import Inputs, brightness
+from ..evaluation.judges import temperature_in_words
 from ..system.progress import Progress
 from .classifier import Answers, Classifier
 from .files import Read, SupportImages, equal_supports, in_chunks, read_support, shown_pairs
@@ -117,7 +118,7 @@ def predict(
     """
     model = trained_learner(request.trained, request.calibrated)
     if request.calibrated:
-        say(f"calibrated: temperature {model.temperature:.4g}, fitted on the run's validation tasks")
+        say(temperature_in_words(model.temperature))
     support = read_support(request.support, model.inputs.preprocessing, request.invert)
     least = _look_at(request, model, support, say)
     classifier = Classifier(model, support)

@@ -18,6 +18,10 @@ from metarun.experiments.errors import RunError
 from metarun.experiments.evaluation.judges import stored
 from metarun.experiments.evaluation.restore import refuse_missing, restored
 from metarun.experiments.evaluation.retest import evaluate
+from metarun.experiments.export.export import export
+from metarun.experiments.export.request import request
+from metarun.experiments.prediction.classifier import Classifier
+from metarun.experiments.prediction.files import find_support, read_support
 from metarun.experiments.prediction.model import trained_learner
 from metarun.experiments.prediction.request import trained_classifier
 from metarun.experiments.reports.compare import difference_of_tasks, with_episodes
@@ -147,6 +151,26 @@ def test_predict_divides_by_the_stored_temperature_of_these_weights(runs):
         directory.temperature.write_text(text)
 
 
+def test_an_export_divides_as_predict_does(runs, tmp_path):
+    """Reject probabilities that are not divided, logits that are, and a support set that decides about it."""
+    directory = runs("protonet")
+    support = load(directory.spec).experiment.dataset.path / "test"
+    asked = trained_classifier(directory.path)
+    plain, calibrated = (trained_learner(asked, each) for each in (False, True))
+    known = read_support(find_support(support), plain.inputs.preprocessing, invert=False)
+    wrong, right = (Classifier(each, known).classify(known.images) for each in (plain, calibrated))
+    assert np.abs(right.probabilities - wrong.probabilities).max() > 0.01
+    images = tf.constant(known.images)
+    task = {"support_images": images, "support_labels": tf.constant(known.labels), "query_images": images}
+    for name, given, inputs in (("fitted", support, {"images": images}), ("learner", None, task)):
+        made = export(request(directory.path, tmp_path / name, given, calibrated=True))
+        assert made.temperature == calibrated.temperature
+        answers = tf.saved_model.load(tmp_path / name / "saved_model").signatures["serving_default"](**inputs)
+        np.testing.assert_allclose(answers["probabilities"], right.probabilities, rtol=0, atol=1e-6)
+        np.testing.assert_allclose(answers["logits"], wrong.logits, rtol=1e-5)
+        assert f"`logits` / {made.temperature:.4g}" in (tmp_path / name / "README.md").read_text()
+
+
 def test_what_cannot_be_judged_is_refused(runs, tmp_path):
     """Reject a traceback, a task with fewer classes outside, and a temperature that is fitted on test tasks."""
     directory = runs("protonet")
@@ -176,7 +200,11 @@ def test_a_run_without_validation_has_no_temperature(runs, tmp_path):
     path.write_text(path.read_text().replace("{shot: 1, episodes: 20, every: 1}", "null"))
     directory = RunDirectory(tmp_path / "protonet" / "seed-0")
     train(Run(load(path).experiment, 0, directory))
-    for command in (["evaluate", "--calibrated"], ["predict", "--calibrated", "--support", str(tmp_path), str(path)]):
+    for command in (
+        ["evaluate", "--calibrated"],
+        ["predict", "--calibrated", "--support", str(tmp_path), str(path)],
+        ["export", "--calibrated", str(tmp_path / "out")],
+    ):
         done = CliRunner().invoke(metarun, [command[0], str(directory.path), *command[1:]])
         assert isinstance(done.exception, RunError) and "has no validation tasks" in str(done.exception)
     assert own.spec.read_text() == text

@@ -4,7 +4,7 @@ import pytest
 from rows import ROW
 
 from metarun.datasets.images.preprocessing import Preprocessing
-from metarun.experiments.export.card import images_in_words, result_in_words
+from metarun.experiments.export.card import images_in_words, probabilities_in_words, result_in_words
 from metarun.experiments.export.examples import example
 from metarun.experiments.runs.rows import Row
 
@@ -37,6 +37,12 @@ def test_result_in_words(changes, words):
     """Reject a fraction told as percent, and an interval that is not known."""
     base = {"mean": 0.9, "ci95": 0.01, "episodes": 100, "way": 5, "shot": 1, "split": "test", "protocol": "inductive"}
     assert result_in_words(Row.model_validate(ROW | base | {"metric": "accuracy"} | changes)) == words
+
+
+def test_probabilities_in_words():
+    """Reject a temperature of 1 that nobody asked for, and one that multiplies."""
+    assert probabilities_in_words(None) == "`probabilities` is the softmax of `logits`."
+    assert probabilities_in_words(1.8251).startswith("`probabilities` is the softmax of `logits` / 1.825: ")
 
 
 @pytest.mark.parametrize("kind", ["classifier", "regression", "policy"])

@@ -75,7 +75,7 @@ def test_no_model_to_export(run, tmp_path, text, words):
 
 @pytest.mark.parametrize("text", [RL2, SINES])
 def test_a_support_set_is_for_images(run, tmp_path, text):
-    for option in ({"support": support(tmp_path / "support", 3)}, {"invert": True}):
+    for option in ({"support": support(tmp_path / "support", 3)}, {"invert": True}, {"calibrated": True}):
         with pytest.raises(RunError, match=f"classifies no images: leave out --{next(iter(option))}"):
             request(run(text), tmp_path / "out", **option)
 
