@@ -164,6 +164,8 @@ def divide(split: str) -> dict[Split, list[int]]:
         if split in SMALL:  # whatever chose a checkpoint would be a part of what was learned from
             trained, held_out = [number for number in background if alphabet_of(names[number]) in SMALL[split]], []
         return {"train": trained, "val": held_out, "test": list(range(BACKGROUND_CHARACTERS, CHARACTERS))}
+    if split == "without-latin":
+        return {"train": [n for n, name in enumerate(names) if alphabet_of(name) != "Latin"], "val": [], "test": []}
     sizes = [int(size) for size in split.removeprefix("random-").split("-")]
     if len(sizes) == 2:
         sizes.insert(1, 0)

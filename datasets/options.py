@@ -115,7 +115,14 @@ class GlyphsOptions(ImageOptions):
     name: Literal["glyphs"] = "glyphs"
 
 
-WITHOUT_VALIDATION = ("vinyals-1200-423", "random-1200-423", "background-small-1", "background-small-2")
+WITHOUT_TEST = ("without-latin",)
+WITHOUT_VALIDATION = (
+    "vinyals-1200-423",
+    "random-1200-423",
+    "background-small-1",
+    "background-small-2",
+    *WITHOUT_TEST,
+)
 
 
 class OmniglotOptions(ImageOptions):
@@ -136,6 +143,7 @@ class OmniglotOptions(ImageOptions):
         "background-small-2",
         "random-1100-100-423",
         "random-1200-423",
+        "without-latin",
     ] = Field(
         default="vinyals",
         description="Which characters are for training, validation and test: vinyals (1028/172/423, "
@@ -143,7 +151,9 @@ class OmniglotOptions(ImageOptions):
         "Snell et al.; no validation part), background-evaluation (964/659 by alphabet, the last five background "
         "alphabets for validation), background-small-1 and background-small-2 (136/659 and 156/659: trains on five "
         "background alphabets, the minimal sets of Lake et al. 2015; no validation part), random-1100-100-423 (Finn "
-        "et al. 2017), random-1200-423 (Nichol et al. 2018, no validation part).",
+        "et al. 2017), random-1200-423 (Nichol et al. 2018, no validation part), without-latin (trains on the 1597 "
+        "characters of all other alphabets, for tests on emnist, which has Latin letters, as in Chen et al. 2019; no "
+        "validation and no test part).",
     )
     episodes: Literal["any", "within-alphabet"] | None = Field(
         default=None,
@@ -172,12 +182,19 @@ class OmniglotOptions(ImageOptions):
     def conflicts(self, experiment: Any) -> Iterator[tuple[str, str]]:
         if self.split in WITHOUT_VALIDATION and experiment.validation:
             yield "validation", f"split {self.split} has no validation classes: write `validation: null`"
+        if self.split in WITHOUT_TEST and experiment.test.dataset in (None, self):
+            yield (
+                "dataset.split",
+                f"{self.split} has no test classes: test on another dataset, such as `test.dataset: {{name: emnist}}`",
+            )
 
     def invalid_test(self, split: str) -> str | None:
         if split == "lake-one-shot" and not self.split.startswith("background-"):
             return (
                 f"split {self.split} trains on characters of this test: train with dataset.split background-evaluation"
             )
+        if self.split in WITHOUT_TEST:
+            return f"split {self.split} has no test characters"
         return None
 
 

@@ -62,6 +62,7 @@ class TestOmniglot:
             ("random-1200-423", "5086cd19"),
             ("background-small-1", "7e5070cf"),
             ("background-small-2", "d998601a"),
+            ("without-latin", "d29fb725"),
         ],
     )
     def test_splits_stay_as_they_are(self, split, digest):
@@ -86,6 +87,14 @@ class TestOmniglot:
         assert {names[each].split("/")[0] for each in parts["train"]} == set(
             omniglot.SMALL[f"background-small-{number}"]
         )
+
+    def test_without_latin_trains_on_all_other_characters(self, build):
+        """Reject 1,603 classes (Greek left out), the split of one of the archives, and turns that are classes."""
+        source = build(split="without-latin", rotations="none")
+        assert set(source.pools) == {"train"} and source.classes("train") == 1597
+        names, _ = omniglot.characters()
+        left_out = set(names) - set(source.pools["train"].names)
+        assert left_out == {f"Latin/character{number:02}" for number in range(1, 27)}
 
     def test_classes_of_one_alphabet(self, build):
         source = build(split="background-evaluation", episodes="within-alphabet", rotations="classes")

@@ -81,6 +81,11 @@ def test_a_resolved_spec_says_the_same(spec, tmp_path):
         (("test.dataset={name: omniglot, ink: 0}", "dataset={name: glyphs}"), "test.dataset.ink: has no effect"),
         (("test.dataset={name: imagefolder, path: a, image_size: 9}",), "test.dataset.image_size: has no effect"),
         (("test.dataset={name: imagefolder, path: a, split: [1, 1, 0]}",), "test.dataset.split: adds up to 2, not 1"),
+        (("dataset.split=without-latin", "validation=null"), "dataset.split: without-latin has no test classes"),
+        (
+            ("test.dataset={name: omniglot, split: without-latin}", "dataset={name: glyphs}"),
+            "test.dataset.split: without-latin has no test classes",
+        ),
         (("test.dataset.name=bandits",), "test.dataset bandits are trials"),
         (("test.dataset.name=sinusoid",), "test.dataset sinusoid has no images"),
         (("test.dataset.name=glyphs", "test.convert=both"), "test.convert: expected as-is or invert"),

@@ -176,6 +176,15 @@ def test_what_says_nothing_is_refused(spec, changes, message):
     assert message in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("split", "reason"), [("within-alphabet", "has no test characters"), ("lake-one-shot", "trains on characters of")]
+)
+def test_a_split_without_test_characters_has_no_further_test(split, reason):
+    overrides = ["dataset.split=without-latin", "validation=null", "test.dataset.name=emnist"]
+    with pytest.raises(SpecError, match=f"says nothing of this run: split without-latin {reason}"):
+        with_test(load("omniglot/protonet", overrides).experiment, {"split": split})
+
+
 def test_a_last_layer_of_another_width_is_refused():
     overrides = ["dataset.split=background-evaluation", "dataset.rotations=none"]
     with pytest.raises(SpecError, match="test.way: is 20: the last layer of maml has train.way = 5 outputs"):
