@@ -115,7 +115,7 @@ def written(name: str) -> str:
         return render(lines_of(rows[rows["experiment"].str.startswith(OTHERS)]), "markdown")
     if name not in ("all", "main"):
         path = HERE / f"{name}.csv"
-        return render_table(read_table(path), [], "markdown") if path.is_file() else "Not run yet."
+        return render_table(read_table(path), load_table(name).notes, "markdown") if path.is_file() else "Not run yet."
     tables = {table: HERE / f"{table}.csv" for table in shipped_tables()}
     cells = pandas.concat([read_table(path).assign(table=table) for table, path in tables.items() if path.is_file()])
     cells = cells[cells["published"].notna() & cells["budget"].notna()].assign(published_ci95=None)

@@ -81,6 +81,15 @@ def test_a_table_and_its_line(tables, folders):
     assert tables.filled(told) == told
 
 
+def test_a_table_has_its_text_and_the_numbers_of_others(tables, folders):
+    """Reject a table of small networks without people beside it, and notes that grow when they are written again."""
+    write_cells(folders[0] / "lake2015-one-shot.csv", ("lake-protonet", 1.0, 80.0, False))
+    told = tables.filled("<!-- table lake2015-one-shot -->\n<!-- end -->\n")
+    assert "\nAccuracies; the papers print errors, 100 minus these." in told
+    assert "\nLake's test: people 95.5, BPL 96.7, deep convnet 86.5 (Lake et al. 2015, second hand)\n" in told
+    assert tables.filled(told) == told
+
+
 def test_the_main_numbers_are_some_lines_of_all(tables):
     """Check that main lines keep the order of all. Every chosen cell is there: a misspelt name would silently leave one
     out."""
