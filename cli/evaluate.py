@@ -88,7 +88,9 @@ def command(
     judged = "unknown" if unknown else "calibrated" if calibrated else ""
     retest(run, split, asked, judged)  # raises before the seconds that TensorFlow takes to import
     import_tensorflow()
+    from ..experiments.errors import warn
     from ..experiments.evaluation.errors_by_group import errors_path, told
+    from ..experiments.evaluation.judges import calibration_warning
     from ..experiments.evaluation.retest import evaluate
     from ..experiments.reports.table import lines_of, render
     from ..experiments.runs.rows import as_frame, merge
@@ -102,6 +104,8 @@ def command(
         if (out / "results.csv").exists():
             merge(out)
     click.echo(render(lines_of(as_frame([row])), "text"))
+    for line in calibration_warning(row):
+        warn(line)
     if (errors := errors_path(path)).exists():
         click.echo(f"{told(errors)}\nerrors of each run and alphabet: {errors}", err=True)
     click.echo(f"row: {path}", err=True)

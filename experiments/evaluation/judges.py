@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any, Literal
 
@@ -31,6 +32,7 @@ from ..errors import InUse, RunError
 from ..model import Model, shape_of
 from ..runs import checkpoint
 from ..runs.directory import RunDirectory
+from ..runs.rows import Row
 from ..runs.trained import Retest, refuse_no_validation
 from ..system.atomic import write_json_atomic
 from .measure import Evaluation, Judge, test_of
@@ -109,6 +111,17 @@ class Temperature(BaseModel):
 def temperature_in_words(temperature: float) -> str:
     """Return the temperature of a run, for the user."""
     return f"calibrated: temperature {temperature:.4g}, fitted on the run's validation tasks"
+
+
+def calibration_warning(row: Row) -> Iterator[str]:
+    """Yield a sentence if the temperature of a calibrated test has made its expected calibration error larger."""
+    before, after = row.expected_calibration_error_uncalibrated, row.expected_calibration_error
+    if before is not None and after is not None and after > before:
+        yield (
+            f"{row.experiment} seed {row.seed}: the temperature raises the expected calibration error of these tasks "
+            f"from {100 * before:.2f} % to {100 * after:.2f} %, since they are unlike the validation tasks that it is "
+            "fitted on: for images like these leave out --calibrated"
+        )
 
 
 STORED = TypeAdapter(list[Temperature])

@@ -4,10 +4,12 @@ import json
 
 import numpy as np
 import pytest
+from rows import ROW
 
 from metarun.experiments.errors import RunError
-from metarun.experiments.evaluation.judges import best_temperature, stored
+from metarun.experiments.evaluation.judges import best_temperature, calibration_warning, stored
 from metarun.experiments.runs.directory import RunDirectory
+from metarun.experiments.runs.rows import Row
 
 
 def likelihood(logits, labels, temperature):
@@ -57,6 +59,16 @@ def test_answers_that_tell_no_temperature_are_refused():
         best_temperature(-np.eye(5), labels)
     with pytest.raises(RunError, match="no better than chance|answered right"):
         best_temperature(np.zeros((5, 5)), labels)
+
+
+@pytest.mark.parametrize(("before", "after", "told"), [(0.0073, 0.0373, True), (0.02, 0.02, False), (0.02, 0.01, False),
+                         (None, 0.01, False), (0.02, None, False)])  # fmt: skip
+def test_a_temperature_that_makes_it_worse_is_told(before, after, told):
+    """Reject the columns exchanged, and a comparison with what is not known."""
+    errors = {"expected_calibration_error": after, "expected_calibration_error_uncalibrated": before}
+    warnings = list(calibration_warning(Row.model_validate(ROW | errors)))
+    assert len(warnings) == told
+    assert not told or "from 0.73 % to 3.73 %" in warnings[0]
 
 
 @pytest.mark.parametrize(
