@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ...datasets.errors import DataError
 from ..config.experiment import SHAPE, Experiment
 from ..config.load import former_digest
 from ..config.messages import differences
@@ -49,6 +50,7 @@ def retest(run: Path, split: str, changes: Mapping[str, Any], judged: Judged = "
         RunError: the run is not trained to its end, or its spec or the code of another package was changed afterwards;
             or it cannot be judged so.
         SpecError: the changes do not fit the run.
+        DataError: the split has too few classes for unknown ones.
     """
     directory = RunDirectory(run)
     if not (directory.finished or directory.spec.exists()):
@@ -66,7 +68,22 @@ def retest(run: Path, split: str, changes: Mapping[str, Any], judged: Judged = "
         refuse_no_validation(run, spec)
     if judged == "unknown" and spec.dataset.further_tests.get(split):
         raise RunError(f"the tasks of {split} are given, and have no classes outside the task: leave out --unknown")
-    return Retest(directory, trained, spec, experiment, directory.row_of(spec, experiment, split, judged))
+    path = directory.row_of(spec, experiment, split, judged)
+    if judged == "unknown" and not path.exists():
+        _refuse_too_few_classes(experiment, split)
+    return Retest(directory, trained, spec, experiment, path)
+
+
+def _refuse_too_few_classes(experiment: Experiment, split: str) -> None:
+    """Raise DataError if a split has fewer than twice the classes of a test task, as far as they can be counted now."""
+    from ...datasets.sizes import sizes_of  # it imports NumPy, which the quick verbs do without
+
+    way, size = experiment.test.way, sizes_of(experiment.tested).get(split)
+    if size and size.classes is not None and size.classes < 2 * way:
+        raise DataError(
+            f"--unknown draws {way} classes inside and {way} outside the task: {experiment.tested.name} has "
+            f"{size.classes}, the classes of {size.group}{split}, fewer than way {2 * way}: lower --way, or add classes"
+        )
 
 
 def refuse_no_classifier(run: Path, spec: Experiment) -> None:

@@ -11,6 +11,7 @@ from small_runs import trained_once, write_classes
 
 from metarun.algorithms.learner import Support, classify_with_scores
 from metarun.cli.main import metarun
+from metarun.datasets import sizes
 from metarun.datasets.errors import DataError
 from metarun.datasets.tasks import Shape
 from metarun.experiments.config.load import load
@@ -28,7 +29,7 @@ from metarun.experiments.reports.compare import difference_of_tasks, with_episod
 from metarun.experiments.reports.table import lines_of, read_results, render
 from metarun.experiments.runs.directory import RunDirectory
 from metarun.experiments.runs.run import Run
-from metarun.experiments.runs.trained import refuse_no_classifier
+from metarun.experiments.runs.trained import refuse_no_classifier, retest
 from metarun.experiments.training.train import train
 
 SPEC = """
@@ -171,9 +172,14 @@ def test_an_export_divides_as_predict_does(runs, tmp_path):
         assert f"`logits` / {made.temperature:.4g}" in (tmp_path / name / "README.md").read_text()
 
 
-def test_what_cannot_be_judged_is_refused(runs, tmp_path):
+def test_what_cannot_be_judged_is_refused(runs, tmp_path, monkeypatch):
     """Reject a traceback, a task with fewer classes outside, and a temperature that is fitted on test tasks."""
     directory = runs("protonet")
+    few = r"--unknown draws 3 classes inside and 3 outside the task: imagefolder has 5, the classes of test, fewer than"
+    with pytest.raises(DataError, match=few):
+        retest(directory.path, "test", {"way": 3}, "unknown")  # before TensorFlow is imported
+    assert retest(directory.path, "test", {}, "unknown").experiment.test.way == 2
+    monkeypatch.setattr(sizes, "sizes_of", lambda _: {})  # of a dataset that is counted when it is built
     with pytest.raises(DataError, match="--unknown draws 3 classes inside and 3 outside the task: .* fewer than way 6"):
         evaluate(directory.path, "test", {"way": 3}, "unknown")
     for spec, reason in (
