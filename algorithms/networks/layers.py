@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
-from ..programs import compiled, program, sizes
+from ..programs import Size, compiled, program, sizes
 
 SMALL = 750_000  # values of one task that its convolution reads as patches: 3 MB
 LARGE = 1_000_000  # values of one task that one batch norm normalises
@@ -20,12 +20,10 @@ def convolution(x: tf.Tensor, kernel: tf.Tensor | tf.Variable, stride: int, fuse
     """Apply a 3x3 convolution with zero padding ("same"), `[T, N, H, W, C]` -> `[T, N, H', W', F]`.
 
     A shared kernel `[3, 3, C, F]` is one ordinary convolution. For a kernel per task `[T, 3, 3, C, F]` see
-    `TaskConvolution`. That of one task with any number of images, as an exported program has them, is shared too.
+    `TaskConvolution`.
     """
-    if kernel.shape.rank == 5 and x.shape[1] is None:
-        kernel = tf.squeeze(kernel, 0)
     if kernel.shape.rank == 5:
-        return TaskConvolution(tuple(x.shape), tuple(kernel.shape), stride, fuse).outputs(x, kernel)
+        return TaskConvolution(sizes(x), tuple(kernel.shape), stride, fuse).outputs(x, kernel)
     tasks, examples, *image = sizes(x)
     y = tf.nn.conv2d(tf.reshape(x, (tasks * examples, *image)), kernel, stride, "SAME")
     return tf.reshape(y, (tasks, examples, *y.shape[1:]))
@@ -39,9 +37,11 @@ class TaskConvolution:
 
     The images of small tasks are laid out as patches, which makes T convolutions one batched product of matrices. The
     patches of large tasks would not fit the processor's caches, and one ordinary convolution per task is faster.
+
+    Where only a call decides N, as in an exported program, patches give the bits that they give for a known N.
     """
 
-    def __init__(self, x_shape: tuple[int, ...], kernel_shape: tuple[int, ...], stride: int, fuse: bool):
+    def __init__(self, x_shape: tuple[Size, ...], kernel_shape: tuple[int, ...], stride: int, fuse: bool):
         self.x_shape, self.kernel_shape, self.stride, self.fuse = x_shape, kernel_shape, stride, fuse
         tasks, examples, height, width, channels = x_shape
         self.rows, self.columns, self.filters = -(-height // stride), -(-width // stride), kernel_shape[-1]
@@ -113,7 +113,7 @@ class TaskConvolution:
 
 def patches(x: tf.Tensor, stride: int) -> tf.Tensor:
     """Return the values of each 3x3 window, `[T, N, H, W, C]` -> `[T, N * H' * W', 9 * C]`, zeros around the image."""
-    tasks, examples, height, width, channels = x.shape
+    tasks, examples, height, width, channels = sizes(x)
     rows, columns, padding = _windows(height, width, stride)
     x = tf.pad(x, [[0, 0], [0, 0], *padding, [0, 0]])
     shifted = [
@@ -142,7 +142,7 @@ def _windows(height: int, width: int, stride: int) -> tuple[int, int, list[list[
     return rows, columns, [[each // 2, each - each // 2] for each in missing]
 
 
-def patches_gradient(spread: tf.Tensor, shape: tuple[int, ...], stride: int) -> tf.Tensor:
+def patches_gradient(spread: tf.Tensor, shape: tuple[Size, ...], stride: int) -> tf.Tensor:
     """Return the adjoint of `patches`, `[T, N, H, W, C]`: every window's values are added where they came from."""
     x = tf.zeros(shape)  # sums of bfloat16 numbers in float32
     x = tf.cast(x, tf.float64) if spread.dtype == tf.float64 else x

@@ -10,6 +10,7 @@ from metarun.algorithms.networks.feedforward import build
 from metarun.algorithms.networks.keras_network import KerasNetwork
 from metarun.algorithms.networks.layers import batch_norm, convolution, max_pool
 from metarun.algorithms.networks.options import Conv4Options, MLPOptions
+from metarun.algorithms.programs import program
 from metarun.datasets.errors import DataError
 
 GENERATOR = np.random.default_rng(0)
@@ -29,6 +30,22 @@ def test_convolution_with_task_kernels_is_the_ordinary_one_of_each_task(stride, 
         np.testing.assert_allclose(convolution(x, kernels[task], stride)[task], expected, atol=1e-12)
     wrong = tf.nn.conv2d(x[0], kernels[1], stride, "SAME")  # the kernel of another task
     assert np.abs(batched[0] - wrong).max() > 0.1
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_convolution_of_any_number_of_images_has_the_bits_of_a_known_number(stride):
+    """Reject the library's convolution, which sums in another order; inner steps of exported learners add that up."""
+    x, kernel = (tf.cast(random(*shape), tf.float32) for shape in ((1, 7, 7, 6, 16), (1, 3, 3, 16, 8)))
+
+    def gradient(x, kernel=kernel):
+        with tf.GradientTape() as tape:
+            tape.watch(kernel)
+            y = tf.square(convolution(x, kernel, stride))
+        return tape.gradient(y, kernel)
+
+    found, expected = program(gradient, input_signature=[tf.TensorSpec((1, None, 7, 6, 16))])(x), program(gradient)(x)
+    np.testing.assert_array_equal(found, expected)
+    assert np.abs(program(gradient)(x, kernel[0]) - expected[0]).max() > 0
 
 
 def test_batch_norm_against_numpy():
