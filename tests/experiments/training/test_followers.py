@@ -17,11 +17,17 @@ from processes import Started, stopping
 from metarun.algorithms import ALGORITHMS, KINDS
 from metarun.experiments.config.checks import unshareable
 from metarun.experiments.config.experiment import Experiment
+from metarun.experiments.config.load import load
 from metarun.experiments.errors import RunError
 from metarun.experiments.jobs.rendezvous import find
 from metarun.experiments.model import Model
+from metarun.experiments.runs import checkpoint
 from metarun.experiments.runs.directory import RunDirectory
+from metarun.experiments.runs.rows import read_row
+from metarun.experiments.runs.run import Run
+from metarun.experiments.runs.weights import weights_of
 from metarun.experiments.training.followers import start_together
+from metarun.experiments.training.train import train
 
 TINY = """
 name: tiny
@@ -182,6 +188,21 @@ def test_two_workers_leave_the_run_of_one(tmp_path, alone, session_cache):
     assert json.loads((run / "result.json").read_text())["device"].startswith("2 x ")
     again = finish(start(2, session_cache, *command))
     assert [code for code, *_ in again] == [0, 0] and "is finished" in again[0][2]
+
+
+@pytest.mark.slow
+def test_two_workers_start_from_the_weights_of_a_run(tmp_path, alone, session_cache):
+    """Reject a worker that starts from the weights of its seed: its part of the gradient is that of another model."""
+    spec = write_spec(tmp_path, 20)
+    changes = ("name=new", f"network.init={alone}", "validation=null", "test.episodes=10")
+    given = [part for change in changes for part in ("-s", change)]
+    chief, other = finish(start(2, session_cache, "train", spec, *given, "--out", tmp_path))
+    assert chief[0] == other[0] == 0, chief[2] + other[2]
+    assert f"starts from the weights of {alone}" in chief[2] and other[1:] == ("", "")
+    together, one = (Run.at(tmp_path / folder, load(spec, changes).experiment, 0) for folder in (".", "one"))
+    assert read_row(together.directory.result).init == train(one).init != ""
+    weights = [checkpoint.read(run.directory.checkpoint(20))[1] for run in (together, one)]
+    assert distance(*weights) < 1e-6 and distance(weights[1], weights_of(alone).arrays) > 1e-3
 
 
 @pytest.mark.parametrize("victim", [pytest.param(0, marks=pytest.mark.slow), 1])
