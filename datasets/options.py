@@ -250,7 +250,7 @@ class EmnistOptions(ImageOptions):
     )
 
     def conflicts(self, experiment: Any) -> Iterator[tuple[str, str]]:
-        if experiment.kind.is_trained and experiment.dataset.name == self.name:
+        if experiment.kind.is_trained and experiment.test.dataset is not self:
             yield "dataset.name", "emnist has no training classes: train on omniglot, and test the run on emnist"
 
 

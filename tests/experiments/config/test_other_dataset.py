@@ -96,6 +96,13 @@ def test_mistakes_are_one_line_each(spec, overrides, message):
     assert message in problem
 
 
+def test_emnist_is_tested_though_it_has_no_training_classes(spec):
+    """Reject the refusal of a training on it where it is tested alone, in a spec and by `evaluate`."""
+    overrides = ("dataset={name: omniglot, split: without-latin, rotations: none}", "validation=null")
+    assert load(spec, (*overrides, "test.dataset.name=emnist")).experiment.tested.name == "emnist"
+    assert with_test(load(spec).experiment, {"dataset": {"name": "emnist"}}).tested.name == "emnist"
+
+
 def test_a_network_of_regression_is_not_tested_on_images():
     with pytest.raises(SpecError, match="dataset sinusoid has no images"):
         load("finn2017/sinusoid", ("test.dataset.name=glyphs",))
