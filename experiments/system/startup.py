@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import platform
 import signal
@@ -54,7 +55,7 @@ def import_tensorflow(needs_gpu: bool | None = False) -> None:
     ignore_settings_of_libraries()
     shown = os.environ.get("TF_CPP_MIN_LOG_LEVEL", "0") == "0"
     try:
-        with signals.nothing_begun(), nullcontext() if shown else _only_last_words():
+        with signals.nothing_begun(), nullcontext() if shown else _only_last_words(), _quickly():
             import tensorflow
 
             _import_keras()
@@ -71,6 +72,30 @@ def import_tensorflow(needs_gpu: bool | None = False) -> None:
         gpus.require()
     elif needs_gpu is not None:
         gpus.warn_of_unused()
+
+
+@contextmanager
+def _quickly() -> Iterator[None]:
+    """Import in the block without what takes time for nothing, half of TensorFlow's import.
+
+    The collector of garbage is off: it would go through all modules again and again, and none ever becomes garbage. It
+    leaves them out later too. And Keras does not find matplotlib, of which it imports pyplot for its own galleries.
+    """
+    if "tensorflow" in sys.modules:  # so that objects of other work are not left out
+        yield
+        return
+    collects, hidden = gc.isenabled(), "matplotlib" not in sys.modules
+    gc.disable()
+    if hidden:
+        sys.modules["matplotlib"] = None  # pyright: ignore[reportArgumentType]
+    try:
+        yield
+    finally:
+        if hidden:
+            del sys.modules["matplotlib"]
+        gc.freeze()
+        if collects:
+            gc.enable()
 
 
 def _import_keras() -> None:
