@@ -20,12 +20,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from .errors import DataError, first_of, listed
 from .images import cache, decode, duplicates
 from .images.folders import SPLITS, Classes, cached_name, decoding, divide, divided, find_classes, in_order
 from .images.preprocessing import Preprocessing, converted
+from .images.progress import Bar
 from .images.source import ClassPool, ImageSource
 from .options import ImageFolderOptions
 from .tasks import Split
@@ -176,7 +176,7 @@ class _Decoder:
         with (
             warnings.catch_warnings(),  # not in the threads: it is for the whole process
             ThreadPoolExecutor() as pool,
-            tqdm(total=len(self.paths), desc="images", unit="image", delay=2, disable=not sys.stderr.isatty()) as bar,
+            Bar(f"reading {self.options.path}", len(self.paths)) as bar,
         ):
             warnings.simplefilter("ignore")
             try:
@@ -190,7 +190,7 @@ class _Decoder:
                             self.damaged.append(image)
                         else:  # the image is written
                             self.files[row] = file
-                    bar.update(len(rows))
+                    bar.advance(len(rows))
             finally:
                 pool.shutdown(cancel_futures=True)  # after a request to stop: those that wait
         if self.damaged:

@@ -10,20 +10,19 @@ from __future__ import annotations
 import csv
 import hashlib
 import re
-import sys
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from tqdm import tqdm
 
 from . import lake_one_shot
 from .errors import DataError, counted, listed
 from .images import cache
 from .images.download import download
 from .images.drawings import decode, members, shrink
+from .images.progress import Bar
 from .options import OmniglotOptions
 
 if TYPE_CHECKING:
@@ -108,9 +107,7 @@ def prepare(paths: Sequence[Path]) -> cache.Prepared:
     """
     bitmap_of: dict[tuple[int, int], np.ndarray] = {}
     damaged: list[str] = []
-    with tqdm(
-        total=CHARACTERS * DRAWERS, desc="omniglot", unit="image", delay=2, disable=not sys.stderr.isatty()
-    ) as bar:
+    with Bar("omniglot", CHARACTERS * DRAWERS) as bar:
         for path in paths:
             for member, data in members(path, MEMBER):
                 number, drawer = MEMBER.search(member).groups()  # pyright: ignore
@@ -118,7 +115,7 @@ def prepare(paths: Sequence[Path]) -> cache.Prepared:
                     bitmap_of[int(number), int(drawer)] = decode(data, f"{path}: {member}")
                 except DataError as error:
                     damaged.append(str(error))
-                bar.update()
+                bar.advance()
     if damaged:
         raise DataError(listed(f"{len(damaged)} images cannot be read", damaged))
     found, complete = len(bitmap_of), CHARACTERS * DRAWERS

@@ -10,11 +10,11 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 
 import numpy as np
-from tqdm import tqdm
 
 from ..errors import DataError, listed
 from . import cache, decode
 from .layout import Item, Layout
+from .progress import Bar
 
 
 class Intake:
@@ -46,10 +46,10 @@ class Intake:
         Raises:
             DataError: Some cannot be read, have another size, or are of unknown classes; or the disk is full.
         """
-        bar = tqdm(items, desc=self.layout.name, unit="image", delay=2, disable=not sys.stderr.isatty())
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), Bar(self.layout.name, None) as bar:
             warnings.simplefilter("ignore")  # Pillow's, of odd files
-            for item in bar:
+            for item in items:
+                bar.advance()
                 try:
                     self._add(item)
                 except DataError as error:
