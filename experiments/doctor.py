@@ -17,7 +17,7 @@ from ..datasets.images import cache
 from ..datasets.plugins import installed_version
 from .jobs.slurm import slurm
 from .system import gpus, lock
-from .system.cgroups import memory_limits
+from .system.cgroups import available_bytes, memory_limits
 from .system.processors import cores
 from .system.provenance import DECIDING, PACKAGES, describe, git_commit, processor
 
@@ -69,8 +69,6 @@ def _tensorflow() -> Iterator[Finding]:
         yield Finding("tensorflow", "cannot be imported", str(error))
         return
     import tensorflow as tf
-
-    from .training.memory import available_bytes
 
     yield Finding("packages", ", ".join(f"{name} {installed_version(name)}" for name in PACKAGES if name != "metarun"))
     facts = describe()

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import csv
+import functools
 import hashlib
 import io
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,15 +18,18 @@ import tensorflow as tf
 
 from ...algorithms.embedding import EmbeddingLearner
 from ...algorithms.learner import Learner, Metrics
+from ...algorithms.memory import peak_bytes
 from ...algorithms.programs import program, untouched
 from ...algorithms.workers import ALONE, Workers
-from ...datasets.tasks import Split, task_number
+from ...datasets.tasks import EpisodeStream, Split, task_number
 from ..errors import Interrupted
 from ..model import Model, Stream
 from ..runs.rows import METRICS, Metric
 from ..stats import ci95_of_columns, exact_sum, expected_calibration_error, mean_and_ci95
 from ..system import signals
 from ..system.atomic import write_text_atomic
+from ..system.cgroups import available_bytes
+from ..system.processors import threads
 from ..system.progress import Progress
 from .partial import PartialTest
 
@@ -110,7 +116,8 @@ class Evaluation:
     """An evaluation of a learner on the first tasks of a stream. It is traced once, however often it is measured.
 
     Tasks are drawn in batches whose size depends on the spec alone, so that a result never depends on the machine. The
-    last batch may draw tasks that are ignored. Several workers take the batches in turn.
+    last batch may draw tasks that are ignored. Several workers take the batches in turn. One batch keeps little more
+    than one core busy, so several are computed at once where the machine has cores and memory for them.
     """
 
     def __init__(
@@ -181,9 +188,7 @@ class Evaluation:
         left = range(self.workers.index, needed, self.workers.count)[calls:]
         try:
             with Progress(label, episodes, min(calls * self.batch, episodes), unit="episode") as progress:
-                for number, task in zip(left, self.batches(left), strict=True):
-                    signals.check()
-                    metrics, drawn = self.step(task)
+                for number, (metrics, drawn) in zip(left, self._measured(left), strict=True):
                     for name, value in metrics.items():
                         values[name][number] = value
                     chosen[number] = drawn
@@ -207,6 +212,36 @@ class Evaluation:
             hashlib.sha256(chosen.astype("<i4").tobytes()).hexdigest()[:16],
             uncalibrated,
         )
+
+    def _measured(self, numbers: range) -> Iterator[tuple[Metrics, tf.Tensor]]:
+        """Measure batches, and yield the outputs of `step` for each, in order."""
+        if min(self.at_once, len(numbers)) < 2:
+            for task in self.batches(numbers):
+                signals.check()
+                yield self.step(task)
+            return
+        waiting: deque[Future[tuple[Metrics, tf.Tensor]]] = deque()
+        with ThreadPoolExecutor(self.at_once) as pool:
+            for task in self.batches(numbers):
+                signals.check()
+                waiting.append(pool.submit(self.step, task))
+                if len(waiting) > self.at_once:  # one more, so that no thread waits for this one
+                    yield waiting.popleft().result()
+            while waiting:
+                signals.check()
+                yield waiting.popleft().result()
+
+    @functools.cached_property
+    def at_once(self) -> int:
+        """Return how many batches are computed at once: one for each core, as far as half of the memory suffices.
+
+        One on a GPU, and of trials, whose environments have a state.
+        """
+        if not isinstance(self.stream, EpisodeStream) or tf.config.list_physical_devices("GPU"):
+            return 1
+        available = available_bytes()
+        fitting = available // (2 * max(1, peak_bytes(self.traced()))) if available else 1
+        return max(1, min(threads(), fitting))
 
     def _joined(self, values: np.ndarray | tf.Tensor, episodes: int) -> np.ndarray:
         """Join the batches: `[calls, batch, ...]` -> `[episodes, ...]`."""

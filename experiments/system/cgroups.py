@@ -36,6 +36,21 @@ def memory_limits(process: Path = SELF) -> Iterator[int]:
                 yield int((folder / name).read_text())
 
 
+def available_bytes() -> int | None:
+    """Return the bytes that this process may still allocate; None if unknown.
+
+    They are limited by the kernel's estimate of free memory, and by the control groups of the process.
+    """
+    try:
+        memory = dict(re.findall(r"^(\w+):\s+(\d+) kB", Path("/proc/meminfo").read_text(), re.MULTILINE))
+        status = dict(re.findall(r"^(\w+):\s+(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE))
+        return min(
+            [int(memory["MemAvailable"]) * 1024, *(each - int(status["VmRSS"]) * 1024 for each in memory_limits())]
+        )
+    except (OSError, KeyError):
+        return None
+
+
 def _granted_cores(folder: Path) -> float | None:
     """Return the cores' worth of time that one control group grants, or None without a limit."""
     with suppress(OSError, ValueError):

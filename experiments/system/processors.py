@@ -23,6 +23,12 @@ def limited_threads() -> dict[str, str]:
     return {name: str(count) for name in names if name not in os.environ}
 
 
+def threads() -> int:
+    """Return the number of threads that TensorFlow computes with: what a variable says, or one for each core."""
+    text = os.environ.get("TF_NUM_INTRAOP_THREADS", "").strip()
+    return int(text) if text.isdecimal() and int(text) else cores()
+
+
 def schedulable_cores() -> int:
     """Return the number of cores on which the kernel may run this process: TensorFlow's own number of threads."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -11,6 +11,7 @@ from quadratic import QuadraticProblem, quadratic_tasks, theta_network
 from metarun.algorithms.adaptation import predict_queries, recorded_steps
 from metarun.algorithms.learner import Problem
 from metarun.algorithms.maml import MAML, adapted_parameters, maml
+from metarun.algorithms.memory import peak_bytes
 from metarun.algorithms.metrics import mean_squared_error, regression_metrics
 from metarun.algorithms.networks import keras_network
 from metarun.algorithms.networks.feedforward import build
@@ -20,7 +21,6 @@ from metarun.algorithms.options import MAMLOptions
 from metarun.datasets.options import SinusoidOptions
 from metarun.datasets.sinusoid import SinusoidSource
 from metarun.datasets.tasks import Episode, Shape
-from metarun.experiments.training.memory import peak_bytes
 
 CLASSIFY = Problem(regression=False, protocol="transductive")
 

@@ -12,6 +12,7 @@ from tensorflow.python.framework.func_graph import FuncGraph
 from tensorflow.python.framework.ops import gradient_registry
 
 from metarun.algorithms import adaptation
+from metarun.algorithms.memory import peak_bytes
 from metarun.algorithms.networks.options import MLPOptions
 from metarun.algorithms.options import MAMLOptions, ReptileOptions
 from metarun.algorithms.programs import free_graphs, program
@@ -24,7 +25,7 @@ from metarun.experiments.runs.directory import RunDirectory
 from metarun.experiments.system.signals import StopSignal
 from metarun.experiments.training import memory
 from metarun.experiments.training.loop import Training
-from metarun.experiments.training.memory import foresee, peak_bytes
+from metarun.experiments.training.memory import foresee
 from metarun.experiments.training.steps import TrainingSteps
 
 MIB = 2**20
