@@ -66,16 +66,13 @@ class Training:
             print(f"{self.directory.path} {words}", file=sys.stderr)
         start_together(self.model, self.step)
         environments.begin(self.directory, self.step, train.steps, self.workers.count)
-        if self.experiment.kind.is_trained:
-            foresee_tasks("test", self.final)
         if self.step == train.steps:
+            self._foresee_evaluations()
             self._refuse_to_test(stop)
             return
         steps = TrainingSteps(self.model, self.step)
-        foresee(self.experiment, steps.traced_update())
-        if self.evaluation:
-            foresee_tasks("validation", self.evaluation)
-        log = MetricsLog(self.directory, self._metric_names(steps), self.step)
+        available = foresee(self.experiment, steps.traced_update())
+        log: MetricsLog | None = None
         saved_at, count = time.monotonic(), 1
         label, file = f"{self.experiment.name} seed {self.seed}", self.directory.progress
         with Progress(label, train.steps, self.step, file=file) as progress, stop.held():
@@ -83,13 +80,17 @@ class Training:
                 count = self.workers.agree(min(count, self._until_event()), stop.requested)
                 if not count:
                     self._save()
-                    log.flush()
+                    if log:
+                        log.flush()
                     raise Interrupted(
                         f"stopped after step {self.step} of {train.steps}; the same command resumes from there"
                     )
                 started = time.monotonic()
                 metrics = steps.take(count)
                 seconds = (time.monotonic() - started) / count
+                if log is None:  # after the first step, which comes sooner so
+                    self._foresee_evaluations(available)
+                    log = MetricsLog(self.directory, self._metric_names(steps), self.step)
                 rates = metrics.pop("learning_rate")
                 for number in range(count):
                     self.step += 1
@@ -108,6 +109,13 @@ class Training:
                     saved_at = time.monotonic()
                 count = max(1, min(2 * count, int(CALL_SECONDS / seconds)))
         self._refuse_to_test(stop)
+
+    def _foresee_evaluations(self, available: int | None = None) -> None:
+        """Warn, or raise RunError, if the test or a validation seems to need more bytes than are available."""
+        if self.experiment.kind.is_trained:
+            foresee_tasks("test", self.final, available)
+        if self.evaluation and self.step < self.experiment.train.steps:
+            foresee_tasks("validation", self.evaluation, available)
 
     def _refuse_to_test(self, stop: StopSignal) -> None:
         """Raise Interrupted if a worker was asked to stop in the last steps or in the validation after them."""
