@@ -1,231 +1,294 @@
-"""Compare metarun with PyTorch on five works of few-shot learning and four of RL^2.
+"""Compare metarun with PyTorch and JAX on few-shot learning (W1 to W5, W10) and RL^2 (W6 to W9).
 
     pip install -e ".[bench]"
-    python benchmarks/compare.py [--works W1 W4] [--rounds 5] [--csv FILE] [--plot FILE]
+    python benchmarks/compare.py [--works W1 W4] [--rounds 5] [--csv FILE] [--plot FILE] [--tables FILE]
 
-Each round runs metarun for about a second, then each variant of the peer, one after another, each in a process of its
-own: some hold many gigabytes. Inputs are random images of the right shapes, first weights are the same, and the losses
-of the first step must agree; of RL^2, whose trials are random on both sides, the networks' outputs and gradients. The
-peer of a work is its fastest variant; the ratio is that of the median step times. Both sides use all cores that the
-process may use.
+Each round runs every side and variant of a work, one after the other, each in a new process (`side.py`). metarun starts
+as `metarun train` starts it. PyTorch is measured twice: as its users start it (STARTED: the C library's allocator as it
+is, the loop or the vmap that they write), and as fast as it can be made (TUNED: fused optimizers, an allocator that
+keeps its memory, and each memory layout with and without torch.compile). Of each, the fastest variant counts. Inputs
+are random images of the right shapes, first weights are the same, and in float64 the results of the first steps agree.
+A time is the median over the rounds; smallest and largest round are its spread. `--csv`, written after each work, has
+all variants. `--tables` writes the tables into a file, between `<!-- compare -->` and `<!-- end -->`.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
+import itertools
+import json
 import os
-import statistics
-import time
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
+import re
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
-from metarun.experiments.system.startup import fast_kernels
+import pandas
+from pandas import DataFrame, Series
+from works import WORKS, ImageWork, TrialsWork, Work
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-os.environ.update(fast_kernels())
+from metarun.algorithms.options import MAMLOptions, ReptileOptions
+from metarun.experiments.reports.formats import render_cells
+from metarun.experiments.system.atomic import write_text_atomic
 
-import numpy as np
-import tensorflow as tf
-from works import WORKS, Metarun, TrialsWork, Work, side
-
-from metarun.algorithms.options import MAMLOptions, OptimizerOptions, PrototypicalNetworkOptions, ReptileOptions
-from metarun.experiments.system.processors import cores
-from metarun.experiments.training.benchmark import matrix_rate
-
-SECONDS_A_TURN = 1.0
-AGREE = 1e-6  # relative difference of the losses in float64
-AGREE_ADAM = 1e-3  # PyTorch adds Adam's epsilon after the bias correction, the papers' code before it
-
-VARIANTS = {"maml": ("loop", "vmap"), "reptile": ("loop", "fused Adam")}  # of the peer; one of all other algorithms
+SIDE = Path(__file__).with_name("side.py")
+SLOWER = 1.25  # a variant that takes so many times as long as the fastest of its column has no further rounds
+TUNABLES = "mmap_threshold=4294967295 trim_threshold=4294967295 hugetlb=1"  # keep memory, in huge pages
+KEEPS_MEMORY = {"GLIBC_TUNABLES": ":".join(f"glibc.malloc.{each}" for each in TUNABLES.split())}
+NEEDS = {("W2", "vmap"): 20}  # GiB
+KEY = ["work", "side", "variant"]
 
 
-def peers(work: Work | TrialsWork) -> list[str]:
-    """Return the names of the variants of the peer."""
+class Failed(Exception):
+    """A side that ended with an error; its last line."""
+
+
+def variants(work: Work) -> tuple[list[str], list[str]]:
+    """Return the variants of PyTorch: as users start it, and tuned."""
     if isinstance(work, TrialsWork):
-        return ["plain"]
-    names = VARIANTS.get(work.algorithm.name, ("",))
-    return [f"{name} {layout}".strip() or "plain" for layout in ("", "channels_last") for name in names]
+        forms, layouts = (["by step"] if work.part == "play" else ["by step", "at once"]), [""]
+        started = ["by step"]
+    elif isinstance(work, ImageWork):
+        is_maml, is_reptile = (isinstance(work.algorithm, kind) for kind in (MAMLOptions, ReptileOptions))
+        forms, layouts = ["loop", "vmap"] if is_maml or is_reptile else ["plain"], ["", "channels last"]
+        started = ["loop"] if is_reptile else forms
+    else:
+        forms, layouts, started = ["loop", "vmap"], ["", "one thread"], ["loop", "vmap"]
+    words = itertools.product(forms, layouts, ["", "compiled"], ["tuned"])
+    return started, [", ".join(word for word in each if word) for each in words]
 
 
-def peer_step(work: Work | TrialsWork, metarun: Any, variant: str) -> Callable[[], float]:
-    """Return the step of a variant of the peer."""
-    import torch
-
-    torch.set_num_threads(cores())
-    if isinstance(work, Work):
-        return peer_step_of_images(work, metarun, variant)
-    import pytorch_rl2
-
-    return pytorch_rl2.PyTorch(work).step
+def sides(work: Work) -> list[tuple[str, str]]:
+    """Return all sides of a work and their variants, in the order in which they run."""
+    started, tuned = variants(work)
+    own = ["float32", "bfloat16"] if isinstance(work, ImageWork) else ["float32"]
+    others = [] if isinstance(work, ImageWork) else [("jax", "jit")]
+    return [("metarun", each) for each in own] + [("pytorch", each) for each in started + tuned] + others
 
 
-def peer_step_of_images(work: Work, metarun: Metarun, variant: str) -> Callable[[], float]:
-    """Return the step of a variant of the peer, on the batch and from the first weights of `metarun`."""
-    import pytorch_works as peer
-    import torch
-
-    stride = work.network.downsample == "stride"
-    side = {(28, True): 2, (28, False): 1, (84, False): 5}[work.image[0], stride]
-    space = side if work.network.features == "flatten" else 1
-
-    def network(p: peer.Parameters, x: torch.Tensor) -> torch.Tensor:
-        return peer.conv4(p, x, stride=stride, features=work.network.features)
-
-    batch = tuple(
-        torch.from_numpy(part.numpy()).long()
-        if part.shape.rank == 2
-        else peer.images(part.numpy(), stride, variant.endswith("channels_last"))
-        for part in metarun.batch[:4]
-    )
-    p = peer.from_metarun(metarun.parameters, stride, space)
-    rate = work.optimizer.learning_rate
-    outer = (torch.optim.SGD if work.optimizer.name == "sgd" else torch.optim.Adam)(p.values(), rate)
-    if isinstance(work.algorithm, MAMLOptions):
-        make = peer.maml_vmap_step if variant.startswith("vmap") else peer.maml_step
-        return make(p, batch, network, outer, lr=work.algorithm.inner_lr, steps=work.algorithm.inner_steps)
-    if isinstance(work.algorithm, ReptileOptions):
-        orders = metarun.learner._order(metarun.batch, work.algorithm.inner_steps, work.algorithm.inner_batch)
-        fused = variant.startswith("fused")
-        return peer.reptile_step(p, batch, network, orders.numpy(), lr=work.algorithm.inner_lr, fused=fused)
-    if isinstance(work.algorithm, PrototypicalNetworkOptions):
-        return peer.protonet_step(p, batch, network, outer)
-    return peer.matching_step(p, batch, network, outer, temperature=work.algorithm.temperature, steps=5)
+def run(what: str, name: str, side: str, variant: str, given: Path) -> dict[str, Any]:
+    """Return what `side.py` prints. Raises Failed with its last line."""
+    paths = [str(SIDE.parent), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    environment |= KEEPS_MEMORY if "tuned" in variant else {}
+    command = [sys.executable, str(SIDE), what, name, side, variant, str(given)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    if done.returncode:
+        raise Failed((done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1])
+    return json.loads(done.stdout.splitlines()[-1])
 
 
-def turn(step: Callable[[], float]) -> list[float]:
-    """Step times of about `SECONDS_A_TURN`, at least two steps."""
-    times: list[float] = []
-    while len(times) < 2 or sum(times) < SECONDS_A_TURN:
-        started = time.perf_counter()
-        step()
-        times.append(time.perf_counter() - started)
-    return times
+def lacks_memory(name: str, variant: str) -> str:
+    """Return why a variant does not run: it needs more memory than is free. "" if it has enough."""
+    meminfo, needed = Path("/proc/meminfo"), NEEDS.get((name, variant.split(",")[0]), 0)
+    if not needed or not meminfo.exists():
+        return ""
+    free = int(re.search(r"MemAvailable: +(\d+)", meminfo.read_text())[1]) / 2**20
+    return f"it needs {needed} GiB, and {free:.0f} are free" if free < needed else ""
 
 
-def check(name: str) -> None:
-    """Raise SystemExit unless every variant of the peer does what metarun does, on two tasks of few small images."""
-    work = WORKS[name]
-    if isinstance(work, TrialsWork):
-        import pytorch_rl2
+def compare(name: str, rounds: int, folder: Path) -> DataFrame:
+    """Check a work, run all its sides so many times, and return a line for each process."""
+    running, given, lines = sides(WORKS[name]), folder / f"{name}.npz", []
 
-        return pytorch_rl2.check()
-    work = work._replace(optimizer=OptimizerOptions(name="sgd", learning_rate=1.0))
-    small = {"meta_batch": min(work.train.meta_batch, 2), "query": min(work.train.query, 3)}
-    work = work._replace(train=work.train.model_copy(update=small), image=(28, 28, work.image[2]))
-    ours = Metarun(work, "float64")
-    losses = [ours.step(), ours.step()]
-    for variant in peers(work):
-        step = peer_step(work, ours, variant)
-        others = [step(), step()]
-        agree = AGREE_ADAM if isinstance(work.algorithm, ReptileOptions) else AGREE
-        if not np.allclose(others, losses, rtol=agree, atol=0):
-            raise SystemExit(f"{name}: losses {losses} in metarun, {others} in PyTorch ({variant}): not the same work")
+    def leave_out(side: str, variant: str, reason: object) -> None:
+        running.remove((side, variant))
+        print(f"{name}: {side} ({variant}) is left out: {reason}", flush=True)
 
-
-def measure(name: str, variant: str) -> tuple[list[float], int, float]:
-    """Return step times of a variant after its first step, the operations of a step and the machine's rate."""
-    work, rate = WORKS[name], matrix_rate(tf.float32)
-    ours = side(work, "bfloat16" if variant == "bfloat16" else "float32")
-    step = ours.step if variant in ("metarun", "bfloat16") else peer_step(work, ours, variant)
-    step()
-    return turn(step), ours.operations, rate
-
-
-def alone(function: Callable[..., Any], *arguments: str) -> Any:
-    """Return what the function returns in a process of its own, whose memory is free afterwards."""
-    with ProcessPoolExecutor(1, get_context("spawn")) as process:
-        return process.submit(function, *arguments).result()
-
-
-def compare(name: str, rounds: int) -> dict[str, Any]:
-    """Return one line of the table."""
-    work = WORKS[name]
-    ours, others = ["metarun", "bfloat16"] if isinstance(work, Work) else ["metarun"], peers(work)
-    times: dict[str, list[float]] = {variant: [] for variant in ours + others}
-    rates = []
+    for side, variant in list(running):
+        if reason := lacks_memory(name, variant):
+            leave_out(side, variant, reason)
+    run("check", name, "metarun", "float64", given)
+    for peer in dict.fromkeys(side for side, _ in running if side != "metarun"):
+        of_peer = "; ".join(variant for side, variant in running if side == peer)
+        for variant, reason in run("check", name, peer, of_peer, given).items():
+            leave_out(peer, variant, reason)
+    run("give", name, "metarun", "float32", given)
     for _ in range(rounds):
-        for variant in times:
-            steps, operations, rate = alone(measure, name, variant)
-            times[variant] += steps
-            rates.append(rate)
-        shortest = {variant: min(times[variant]) for variant in others if variant in times}
-        for variant, seconds in shortest.items():
-            if seconds > 2 * min(shortest.values()):  # it cannot be the best
-                del times[variant]
-    medians = {variant: statistics.median(each) for variant, each in times.items()}
-    mine, half = medians.pop("metarun"), medians.pop("bfloat16", None)
-    best = min(medians, key=medians.__getitem__)
-    low, _, high = statistics.quantiles(times["metarun"], n=4)
-    rate = statistics.median(rates)
-    return {
-        "work": name,
-        "title": work.title,
-        "metarun": mine,
-        "metarun_low": low,
-        "metarun_high": high,
-        "pytorch": medians[best],
-        "variant": best,
-        "ratio": medians[best] / mine,
-        "gflops": operations / mine / 1e9,
-        "matrix_gflops": rate,
-        "fraction": operations / mine / 1e9 / rate,
-        "metarun_bfloat16": half,
-    }
+        for side, variant in list(running):
+            try:
+                result = run("time", name, side, variant, given)
+            except Failed as failed:
+                if side == "metarun":
+                    raise
+                leave_out(side, variant, failed)
+                continue
+            lines.append({"work": name, "side": side, "variant": variant, **result})
+            print(
+                f"{name}: {side} ({variant}) {milliseconds(result['seconds'])} ms a step, {result['faults']:.0f} page "
+                f"faults, {result['memory']:.0f} MiB",
+                flush=True,
+            )
+        running = [each for each in running if not is_slow(name, *each, DataFrame(lines))]
+    return DataFrame(lines)
 
 
-def plot(rows: list[dict[str, object]], path: Path) -> None:
-    """Step times side by side, the ratio above."""
+def is_slow(name: str, side: str, variant: str, lines: DataFrame) -> bool:
+    """Return whether a variant of PyTorch cannot be the fastest of its column."""
+    if side != "pytorch":
+        return False
+    medians = lines[lines["side"] == "pytorch"].groupby("variant")["seconds"].median()
+    started = variants(WORKS[name])[0]
+    rivals = medians[medians.index.isin(started)] if variant in started else medians
+    return medians[variant] > SLOWER * rivals.min()
+
+
+def summary(lines: DataFrame) -> DataFrame:
+    """Return a line for each work, side and variant, and in `shown` the column of the tables where it stands."""
+    groups = lines.groupby(KEY, sort=False)
+    found = groups["seconds"].agg(rounds="count", seconds="median", smallest="min", largest="max").reset_index()
+    medians = groups[[each for each in ("faults", "memory", "operations", "rate") if each in lines]].median()
+    found = found.merge(medians.reset_index(), on=KEY)
+    own = found[found["variant"] == "float32"].set_index("work")["seconds"]
+    found["ratio"] = found["seconds"] / found["work"].map(own)
+    found["shown"] = ""
+    for name in found["work"].unique():
+        theirs = found[(found["work"] == name) & (found["side"] == "pytorch")]
+        theirs = theirs[theirs["rounds"] == theirs["rounds"].max()]
+        started = theirs[theirs["variant"].isin(variants(WORKS[name])[0])]
+        for column, candidates in (("as started", started), ("best", theirs)):
+            if len(candidates):
+                place = candidates["seconds"].idxmin()
+                found.loc[place, "shown"] = f"{found.loc[place, 'shown']}, {column}".lstrip(", ")
+    return found
+
+
+def milliseconds(seconds: float) -> str:
+    """Return milliseconds with three digits."""
+    return f"{1000 * seconds:.0f}" if seconds >= 0.1 else f"{1000 * seconds:.3g}"
+
+
+def tables(found: DataFrame) -> str:
+    """Return the two tables in Markdown: PyTorch as its users start it, and the best of the peers."""
+    first, second = [], []
+    for name in found["work"].unique():
+        of_work, title = found[found["work"] == name], f"{name} {WORKS[name].title}"
+        own = of_work[of_work["variant"] == "float32"].iloc[0]
+        started, best, jax, half = (
+            of_work[mask].iloc[0] if mask.any() else None
+            for mask in (
+                of_work["shown"].str.contains("as started"),
+                of_work["shown"].str.contains("best"),
+                of_work["side"] == "jax",
+                of_work["variant"] == "bfloat16",
+            )
+        )
+        share = own["operations"] / own["seconds"] / 1e9 / own["rate"]
+        first.append(
+            {"work": title, "metarun, ms": spread(own), "faults": faults(own)}
+            | {"PyTorch as started, ms": spread(started), "variant": variant(started), "faults ": faults(started)}
+            | {"ratio": ratio(started), "of the machine": f"{share:.0%}", "bfloat16, ms": spread(half)}
+        )
+        second.append(
+            {"work": title, "metarun, ms": spread(own), "PyTorch's best, ms": spread(best), "variant": variant(best)}
+            | {"faults": faults(best), "ratio": ratio(best), "JAX, ms": spread(jax), "ratio ": ratio(jax)}
+        )
+    right = {"faults", "faults ", "ratio", "ratio ", "of the machine"}
+    return "\n\n".join(render_cells(DataFrame(each), "markdown", right) for each in (first, second))
+
+
+def spread(line: Series | None) -> str:
+    """Return the median of the rounds, and their smallest and largest."""
+    if line is None:
+        return ""
+    median, smallest, largest = (milliseconds(line[each]) for each in ("seconds", "smallest", "largest"))
+    return f"{median} ({smallest} to {largest})"
+
+
+def faults(line: Series | None) -> str:
+    """Return the page faults of a step."""
+    return "" if line is None else f"{line['faults']:,.0f}"
+
+
+def variant(line: Series | None) -> str:
+    """Return the words of a variant; the allocator and the optimizers of tuned ones are told once, above the table."""
+    return "" if line is None else line["variant"].removesuffix(", tuned")
+
+
+def ratio(line: Series | None) -> str:
+    """Return how many times as long as metarun a side takes."""
+    return "" if line is None else f"{line['ratio']:.2f}"
+
+
+def plot(found: DataFrame, path: Path) -> None:
+    """Plot the step times side by side, with their spread, and the ratios above."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(figsize=(7, 3.5), layout="constrained")
-    for offset, whose, color in ((-0.2, "metarun", "#0072b2"), (0.2, "pytorch", "#d55e00")):
-        axes.bar([n + offset for n in range(len(rows))], [row[whose] for row in rows], 0.4, color=color, label=whose)
-    for number, row in enumerate(rows):
-        axes.annotate(f"{row['ratio']:.1f}x", (number, max(row["metarun"], row["pytorch"])), ha="center", va="bottom")
-    axes.set_xticks(range(len(rows)), [row["work"] for row in rows])
+    works = list(found["work"].unique())
+    shown = {
+        "metarun": found["variant"] == "float32",
+        "PyTorch as started": found["shown"].str.contains("as started"),
+        "PyTorch's best": found["shown"].str.contains("best"),
+        "JAX": found["side"] == "jax",
+    }
+    figure, axes = pyplot.subplots(figsize=(8, 3.5), layout="constrained")
+    for place, ((label, mask), color) in enumerate(
+        zip(shown.items(), ("#0072b2", "#d55e00", "#e69f00", "#009e73"), strict=True)
+    ):
+        lines = found[mask]
+        x = [works.index(name) + 0.2 * (place - 1.5) for name in lines["work"]]
+        errors = [lines["seconds"] - lines["smallest"], lines["largest"] - lines["seconds"]]
+        axes.bar(x, lines["seconds"], 0.2, yerr=errors, color=color, label=label, error_kw={"linewidth": 0.8})
+        if place:
+            for left, top, each in zip(x, lines["largest"], lines["ratio"], strict=True):
+                axes.annotate(f"{each:.1f}", (left, top), ha="center", va="bottom", fontsize=7)
+    axes.set_xticks(range(len(works)), works)
     axes.set_yscale("log")
     axes.set_ylabel("seconds a training step")
-    axes.legend()
+    axes.legend(fontsize=8)
     figure.savefig(path)
+    pyplot.close(figure)
 
 
-def save(rows: list[dict[str, Any]], options: argparse.Namespace, plot: Callable[..., None]) -> None:
-    """Write the rows as a CSV and a plot, where the options say so."""
+def insert(text: str, path: Path) -> None:
+    """Write the text into a file, between the two marks."""
+    before, _, rest = path.read_text().partition("<!-- compare -->\n")
+    _, mark, after = rest.partition("<!-- end -->")
+    if not mark:
+        raise SystemExit(f"{path} has no lines `<!-- compare -->` and `<!-- end -->`")
+    write_text_atomic(path, f"{before}<!-- compare -->\n\n{text}\n\n{mark}{after}")
+
+
+def save(found: DataFrame, options: argparse.Namespace) -> None:
+    """Write what the options name."""
     if options.csv:
-        with options.csv.open("w", newline="") as file:
-            writer = csv.DictWriter(file, rows[0], lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
+        digits = dict.fromkeys(("seconds", "smallest", "largest"), 6) | {
+            "faults": 1,
+            "memory": 0,
+            "ratio": 3,
+            "rate": 1,
+        }
+        numbers = found.round(digits)
+        write_text_atomic(options.csv, numbers.to_csv(index=False, lineterminator="\n"))
     if options.plot:
-        plot(rows, options.plot)
+        plot(found, options.plot)
+    if options.tables:
+        insert(tables(found), options.tables)
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--works", nargs="+", choices=WORKS, default=list(WORKS))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--csv", type=Path)
     parser.add_argument("--plot", type=Path)
-    options = parser.parse_args()
-    rows = []
-    for name in options.works:
-        alone(check, name)
-        rows.append(compare(name, options.rounds))
-        row = rows[-1]
-        print(
-            f"{name}  metarun {row['metarun']:.4f} s  pytorch {row['pytorch']:.4f} s ({row['variant']})  "
-            f"{row['ratio']:.2f}x  {row['gflops']:.0f} GFLOP/s = {row['fraction']:.0%} of {row['matrix_gflops']:.0f}"
-            + (f"  bfloat16 {row['metarun_bfloat16']:.4f} s" if row["metarun_bfloat16"] else ""),
-            flush=True,
-        )
-    save(rows, options, plot)
+    parser.add_argument("--tables", type=Path)
+    options = parser.parse_args(arguments)
+    lines: list[DataFrame] = []
+    with tempfile.TemporaryDirectory() as folder:
+        for name in options.works:
+            try:
+                lines.append(compare(name, options.rounds, Path(folder)))
+            except Failed as failed:
+                raise SystemExit(f"{name}: {failed}") from None
+            found = summary(pandas.concat(lines, ignore_index=True))
+            save(found, options)
+    print(tables(found))
 
 
 if __name__ == "__main__":

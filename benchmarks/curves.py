@@ -12,11 +12,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import statistics
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+
+import pandas
 
 from metarun.experiments.system.startup import fast_kernels
 
@@ -36,7 +37,8 @@ SHARED = {"meta_batch": 8, "inner_steps": 1, "way": 5, "image": 28, "recompute_i
 
 def learner_of(point: dict[str, Any]) -> Any:
     """Build metarun's side of a point."""
-    from works import WORKS, Metarun
+    from metarun_works import Metarun
+    from works import WORKS
 
     algorithm = {"inner_steps": point["inner_steps"], "recompute_inner": point["recompute_inner"]}
     train = {"way": point["way"], "meta_batch": point["meta_batch"]}
@@ -52,14 +54,11 @@ def learner_of(point: dict[str, Any]) -> Any:
 
 def measure(point: dict[str, Any]) -> dict[str, float]:
     """Return the seconds per task, and the peak of resident memory of this process in MiB."""
-    from compare import turn
-
-    from metarun.experiments.training.benchmark import peak_memory
+    from side import measure as measure_steps
 
     step = learner_of(point).step
-    step()
-    times = [seconds for _ in range(3) for seconds in turn(step)]
-    return {"seconds_a_task": statistics.median(times) / point["meta_batch"], "mebibytes": peak_memory() / 2**20}
+    measured = measure_steps(lambda count: [step() for _ in range(count)])
+    return {"seconds_a_task": measured["seconds"] / point["meta_batch"], "mebibytes": measured["memory"]}
 
 
 def soak(steps: int) -> None:
@@ -121,9 +120,10 @@ def main() -> None:
             )
             rows.append({"curve": curve, "value": value, **json.loads(done.stdout.splitlines()[-1])})
             print(rows[-1], flush=True)
-    from compare import save
-
-    save(rows, options, plot)
+    if options.csv:
+        options.csv.write_text(pandas.DataFrame(rows).to_csv(index=False, lineterminator="\n"))
+    if options.plot:
+        plot(rows, options.plot)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""RL^2 as PyTorch's users write it: the peer of `compare.py` on bandits.
+"""RL^2 as PyTorch's users write it: a peer of `compare.py` on bandits.
 
 An iteration plays all trials, computes advantages, makes five passes of PPO and five of the baseline over mini-batches
 of 128 trials, with weight normalisation, Adam, and the KL at the end. nn.GRU has no ReLU candidate, so that PyTorch's
@@ -7,23 +7,33 @@ users write the cell and loop over it; the bandits are tensors there too.
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import numpy as np
-import tensorflow as tf
 import torch
+from pytorch_works import Wrap, compiler, plainly
 from torch.distributions import Categorical
 from torch.nn import functional as F
-from works import ARMS, MetarunTrials, TrialsWork
+from works import ARMS, EPOCHS, MINIBATCH, UNITS, TrialsWork
 
-AGREE = 1e-9
-CLIP, EPOCHS, MINIBATCH, DISCOUNT, LAMBDA = 0.1, 5, 128, 0.99, 0.3
+CLIP, DISCOUNT, LAMBDA = 0.1, 0.99, 0.3
 
 
 class GRU(torch.nn.Module):
     """A cell with a ReLU candidate, weight normalisation and a linear head."""
 
-    def __init__(self, inputs: int, units: int, outputs: int):
+    def __init__(self, inputs: int, outputs: int, units: int = UNITS, at_once: bool = False, wrap: Wrap = plainly):
+        """Create the parameters.
+
+        Args:
+            inputs: The number D of inputs.
+            outputs: The number O of outputs.
+            units: The width of the state.
+            at_once: Whether `forward` projects the inputs and states of all steps in one product each.
+            wrap: What compiles the cell.
+        """
         super().__init__()
-        self.units = units
+        self.units, self.at_once, self.cell = units, at_once, wrap(cell)
         self.input_v = torch.nn.Parameter(torch.nn.init.xavier_uniform_(torch.empty(3 * units, inputs)))
         gates = [torch.nn.init.orthogonal_(torch.empty(units, units)) for _ in range(3)]
         self.recurrent_v = torch.nn.Parameter(torch.cat(gates))
@@ -40,15 +50,17 @@ class GRU(torch.nn.Module):
 
     def step(self, weights: list[torch.Tensor], x: torch.Tensor, h: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the outputs and h after one step."""
-        x_r, x_u, x_c = F.linear(x, weights[0], self.bias).chunk(3, dim=1)
-        h_r, h_u, h_c = F.linear(h, weights[1]).chunk(3, dim=1)
-        r, u = torch.sigmoid(x_r + h_r), torch.sigmoid(x_u + h_u)
-        h = (1 - u) * h + u * torch.relu(x_c + r * h_c)
+        h = self.cell(F.linear(x, weights[0], self.bias), h, weights[1])
         return F.linear(h, weights[2], self.head_bias), h
 
     def forward(self, xs: torch.Tensor) -> torch.Tensor:
         """Return the outputs [N, T, O] of inputs [N, T, D]."""
         weights, h, outputs = self.weights(), xs.new_zeros(xs.shape[1], self.units), []
+        if self.at_once:
+            for projected in F.linear(xs, weights[0], self.bias):
+                h = self.cell(projected, h, weights[1])
+                outputs.append(h)
+            return F.linear(torch.stack(outputs), weights[2], self.head_bias)
         for x in xs:
             out, h = self.step(weights, x, h)
             outputs.append(out)
@@ -58,14 +70,34 @@ class GRU(torch.nn.Module):
 NAMES = ("input", "recurrent", "head")
 
 
+def cell(projected: torch.Tensor, h: torch.Tensor, recurrent: torch.Tensor) -> torch.Tensor:
+    """Return the next h from x W + b [T, 3H], h [T, H] and U [3H, H]."""
+    x_r, x_u, x_c = projected.chunk(3, dim=1)
+    h_r, h_u, h_c = F.linear(h, recurrent).chunk(3, dim=1)
+    r, u = torch.sigmoid(x_r + h_r), torch.sigmoid(x_u + h_u)
+    return (1 - u) * h + u * torch.relu(x_c + r * h_c)
+
+
 class PyTorch:
     """`step()` returns the mean total reward."""
 
-    def __init__(self, work: TrialsWork):
+    def __init__(self, work: TrialsWork, variant: Collection[str]):
+        """Build policy and baseline.
+
+        Args:
+            work: The work.
+            variant: Words: "by step" or "at once", how inputs are projected; "compiled", the cell by torch.compile;
+                "tuned", with fused optimizers.
+        """
         self.pulls, self.trials = work.pulls, work.trials
         self.step = self.iteration if work.part == "iteration" else lambda: self.play()[2].sum(0).mean().item()
-        self.policy, self.baseline = GRU(ARMS + 3, 256, ARMS), GRU(ARMS + 3, 256, 1)
-        self.optimizers = [torch.optim.Adam(net.parameters(), 1e-3) for net in (self.policy, self.baseline)]
+        self.policy, self.baseline = (
+            GRU(ARMS + 3, outputs, at_once="at once" in variant, wrap=compiler(variant)) for outputs in (ARMS, 1)
+        )
+        self.optimizers = [
+            torch.optim.Adam(network.parameters(), 1e-3, fused="tuned" in variant or None)
+            for network in (self.policy, self.baseline)
+        ]
         self.mean, self.std = 0.0, 1.0
 
     @torch.no_grad()
@@ -74,7 +106,7 @@ class PyTorch:
         p = torch.rand(self.trials, ARMS)
         x = torch.zeros(self.trials, ARMS + 3)
         x[:, [0, 1, -1]] = 1.0
-        h, weights, happened = torch.zeros(self.trials, 256), self.policy.weights(), []
+        h, weights, happened = torch.zeros(self.trials, UNITS), self.policy.weights(), []
         for _ in range(self.pulls):
             logits, h = self.policy.step(weights, x, h)
             action = Categorical(logits=logits).sample()
@@ -129,20 +161,13 @@ class PyTorch:
         optimizer.step()
 
 
-def check() -> None:
-    """Raise AssertionError unless outputs and gradients of both policies agree in float64 on the same weights."""
-    ours = MetarunTrials(TrialsWork("check", "play", 10, 8), "float64").learner.policy
-    theirs = GRU(ARMS + 3, 256, ARMS).double()
+def results(given: dict[str, np.ndarray], variant: Collection[str]) -> dict[str, np.ndarray]:
+    """Return a policy's outputs, and the gradient of their squares for the recurrent matrix."""
+    policy = GRU(ARMS + 3, ARMS, at_once="at once" in variant, wrap=compiler(variant)).double()
     with torch.no_grad():
         for name in NAMES:
-            getattr(theirs, f"{name}_v").copy_(torch.from_numpy(ours.parameters[f"{name}/direction"].numpy().T.copy()))
-            getattr(theirs, f"{name}_g").copy_(torch.from_numpy(ours.parameters[f"{name}/length"].numpy()))
-    xs = np.random.default_rng(0).normal(size=(10, 8, ARMS + 3))
-    with tf.GradientTape() as tape:
-        outputs = ours.unroll(ours.weights(), tf.constant(xs))
-        loss = tf.reduce_sum(outputs**2)
-    gradient = tape.gradient(loss, ours.parameters["recurrent/direction"])
-    expected = theirs(torch.from_numpy(xs))
-    (expected**2).sum().backward()
-    assert np.abs(outputs.numpy() - expected.detach().numpy()).max() < AGREE
-    assert np.abs(gradient.numpy() - theirs.recurrent_v.grad.numpy().T).max() < AGREE
+            getattr(policy, f"{name}_v").copy_(torch.from_numpy(given[f"parameters/{name}/direction"].T.copy()))
+            getattr(policy, f"{name}_g").copy_(torch.from_numpy(given[f"parameters/{name}/length"]))
+    outputs = policy(torch.from_numpy(given["xs"]))
+    (outputs**2).sum().backward()
+    return {"outputs": outputs.detach().numpy(), "gradient": policy.recurrent_v.grad.numpy().T}

@@ -23,13 +23,14 @@ def work(name: str) -> None:
     index, addresses = cluster["task"]["index"], cluster["cluster"]["worker"]
     os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[index]})  # before TensorFlow counts them
 
-    import compare
+    from metarun_works import Metarun
+    from works import WORKS
 
     from metarun.algorithms.workers import ALONE, join
     from metarun.experiments.training.steps import TrainingSteps
 
     workers = join(addresses, index) if len(addresses) > 1 else ALONE
-    ours = compare.Metarun(compare.WORKS[name])
+    ours = Metarun(WORKS[name])
     steps = TrainingSteps(ours.model._replace(workers=workers))
     steps.take(1)
     steps.take(2)

@@ -1,40 +1,26 @@
-"""The works that are measured, and metarun's side of each."""
+"""The works that are measured. Nothing here imports TensorFlow, PyTorch or JAX: each has a process of its own."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
 from typing import Literal, NamedTuple
 
-from metarun.experiments.system.startup import fast_kernels
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-os.environ.update(fast_kernels())
-
-import numpy as np
-import tensorflow as tf
-
-from metarun.algorithms.build import Setup, build
-from metarun.algorithms.networks.operations import forward
-from metarun.algorithms.networks.options import Conv4Options, GRUOptions
+from metarun.algorithms.networks.options import Conv4Options
 from metarun.algorithms.options import (
     MAMLOptions,
     MatchingNetworkOptions,
     OptimizerOptions,
     PrototypicalNetworkOptions,
     ReptileOptions,
-    RL2Options,
 )
-from metarun.datasets.bandits import BanditsSource
-from metarun.datasets.images.source import ClassPool, ImageSource
-from metarun.datasets.options import BanditsOptions, GlyphsOptions, Options
-from metarun.experiments.config.experiment import Experiment, Train
-from metarun.experiments.model import Model, training_shape
-from metarun.experiments.training.steps import TrainingSteps
+from metarun.datasets.options import Options
+from metarun.experiments.config.experiment import Train
+
+ARMS, UNITS = 5, 256  # of the bandits, and of the GRUs that play them
+EPOCHS, MINIBATCH = 5, 128
 
 
-class Work(NamedTuple):
-    """A training step that is measured."""
+class ImageWork(NamedTuple):
+    """A training step on random images."""
 
     title: str
     algorithm: Options
@@ -43,45 +29,98 @@ class Work(NamedTuple):
     image: tuple[int, int, int] = (28, 28, 1)
     optimizer: OptimizerOptions = OptimizerOptions()
 
+    @property
+    def stride(self) -> bool:
+        """Return whether convolutions halve the images, in place of pooling."""
+        return self.network.downsample == "stride"
+
+    @property
+    def space(self) -> int:
+        """Return the side of the last feature map that enters the last layer."""
+        side = {(28, True): 2, (28, False): 1, (84, False): 5}[self.image[0], self.stride]
+        return side if self.network.features == "flatten" else 1
+
+    def small(self) -> ImageWork:
+        """Return the work on two tasks of few small images, whose second loss shows the gradient of the first step."""
+        sizes = {"meta_batch": min(self.train.meta_batch, 2), "query": min(self.train.query, 3)}
+        return self._replace(
+            train=self.train.model_copy(update=sizes),
+            image=(28, 28, self.image[2]),
+            optimizer=OptimizerOptions(name="sgd", learning_rate=1.0),
+        )
+
 
 class TrialsWork(NamedTuple):
-    """RL^2 with a GRU of 256 units on Bernoulli bandits with 5 arms: playing all trials, or a whole iteration."""
+    """RL^2 with a GRU on Bernoulli bandits: playing all trials, or a whole iteration."""
 
     title: str
     part: Literal["play", "iteration"]
     pulls: int
     trials: int
 
+    def small(self) -> TrialsWork:
+        """Return the work on eight trials of ten pulls."""
+        return self._replace(pulls=10, trials=8)
 
-STRIDED = Conv4Options(downsample="stride")
-WORKS: dict[str, Work | TrialsWork] = {
-    "W1": Work(
+
+class SinusoidWork(NamedTuple):
+    """Second-order MAML on sinusoids, as the spec `finn2017/sinusoid` says; tasks are drawn inside the program."""
+
+    title: str
+    tasks: int = 25
+    points: int = 10
+    inner_lr: float = 1e-3
+    optimizer: OptimizerOptions = OptimizerOptions()
+    initializer: str = "truncated_normal"
+
+    @property
+    def overrides(self) -> list[str]:
+        """Return the overrides that make the spec this work."""
+        return [
+            f"train.meta_batch={self.tasks}",
+            f"train.shot={self.points}",
+            f"train.query={self.points}",
+            f"algorithm.inner_lr={self.inner_lr}",
+            f"optimizer.name={self.optimizer.name}",
+            f"optimizer.learning_rate={self.optimizer.learning_rate}",
+            f"network.initializer={self.initializer}",
+        ]
+
+    def small(self) -> SinusoidWork:
+        """Return the work with steps and weights so large that the second loss shows the gradient of the first step."""
+        rates = OptimizerOptions(name="sgd", learning_rate=0.1)
+        return self._replace(inner_lr=0.1, optimizer=rates, initializer="glorot_uniform")
+
+
+Work = ImageWork | TrialsWork | SinusoidWork
+WORKS: dict[str, Work] = {
+    "W1": ImageWork(
         "MAML, Omniglot 5-way 1-shot, 32 tasks, 1 inner step",
         MAMLOptions(inner_lr=2.0),
         Conv4Options(downsample="stride", features="mean", norm_scale=False),
         Train(way=5, shot=1, query=1, meta_batch=32, steps=1),
     ),
-    "W2": Work(
+    "W2": ImageWork(
         "MAML, miniImageNet 5-way 1-shot, 4 tasks, 5 inner steps",
         MAMLOptions(inner_lr=0.05, inner_steps=5),
         Conv4Options(filters=32, norm_scale=False),
         Train(way=5, shot=1, query=15, meta_batch=4, steps=1),
         image=(84, 84, 3),
     ),
-    "W3": Work(
+    "W3": ImageWork(
         "Prototypical Networks, Omniglot 60-way 1-shot",
         PrototypicalNetworkOptions(),
         Conv4Options(),
         Train(way=60, shot=1, query=5, steps=1),
     ),
-    "W4": Work(
+    "W4": ImageWork(
         "Reptile, Omniglot 5-way, 5 tasks x 5 Adam steps",
         ReptileOptions(inner_lr=1e-3, inner_steps=5, inner_batch=10),
-        STRIDED,
+        Conv4Options(downsample="stride"),
         Train(way=5, shot=10, meta_batch=5, steps=1),
         optimizer=OptimizerOptions(name="sgd", learning_rate=1.0),
     ),
-    "W5": Work(
+    "W5": ImageWork(
         "Matching Networks with FCE, Omniglot 20-way 1-shot",
         MatchingNetworkOptions(temperature=0.1, full_context_embeddings=True),
         Conv4Options(),
@@ -91,79 +130,5 @@ WORKS: dict[str, Work | TrialsWork] = {
     "W7": TrialsWork("RL^2, playing 250 trials of 100 pulls", "play", 100, 250),
     "W8": TrialsWork("RL^2, an iteration of 2,500 trials of 10 pulls", "iteration", 10, 2500),
     "W9": TrialsWork("RL^2, an iteration of 250 trials of 100 pulls", "iteration", 100, 250),
+    "W10": SinusoidWork("MAML, sinusoids, 25 tasks of 10 points, MLP 40-40"),
 }
-
-
-def experiment_of(work: Work, precision: str = "float32") -> Experiment:
-    """Build the spec of a work; its dataset is not used."""
-    return Experiment(
-        name="work",
-        algorithm=work.algorithm,
-        network=work.network,
-        dataset=GlyphsOptions(),
-        protocol="transductive",
-        optimizer=work.optimizer,
-        train=work.train,
-        precision=precision,
-    )
-
-
-def source_of(work: Work, precision: str = "float32") -> ImageSource:
-    """Make random images, 120 classes of 20."""
-    pixels = np.random.default_rng(0).integers(0, 256, (120 * 20, *work.image), dtype=np.uint8)
-    pool = ClassPool(pixels, np.full(120, 20), tuple(str(number) for number in range(120)))
-    dtype = "float32" if precision == "bfloat16" else precision  # as in a run
-    return ImageSource("random", {"train": pool}, dtype=dtype)
-
-
-class Metarun:
-    """metarun's side of a work: `step()` returns the loss."""
-
-    def __init__(self, work: Work, precision: str = "float32"):
-        self.experiment, self.source = experiment_of(work, precision), source_of(work, precision)
-        setup = Setup(
-            work.algorithm,
-            work.network,
-            work.optimizer,
-            "transductive",
-            work.train.way,
-            steps=1000,
-            precision=precision,
-        )
-        self.model = Model(self.experiment, 0, self.source, build(setup, self.source))
-        self.learner = self.model.learner
-        self.parameters = {name: value.numpy() for name, value in self.learner.parameters.items()}
-        self.shape = training_shape(self.experiment)
-        self.batch = self.source.sample("train", 0, work.train.meta_batch, self.shape, 0)
-        self.operations = work.train.meta_batch * self.learner.operations(self.shape)
-        update = TrainingSteps(self.model).update
-        first = tf.constant(0, tf.int64)  # always the same tasks, so that the peer can be given them
-        self.step: Callable[[], float] = lambda: float(update(first)["loss"])
-
-
-ARMS = 5
-
-
-class MetarunTrials:
-    """metarun's side of such a work: `step()` returns the mean total reward."""
-
-    def __init__(self, work: TrialsWork, precision: str = "float32"):
-        self.work, self.source = work, BanditsSource(BanditsOptions(arms=ARMS, pulls=work.pulls))
-        setup = Setup(RL2Options(), GRUOptions(), OptimizerOptions(clip_value=40), steps=1000, precision=precision)
-        self.learner = build(setup, self.source)
-        plays = work.pulls * work.trials * forward(self.learner.policy.layers)
-        self.operations = plays if work.part == "play" else work.trials * self.learner.operations()
-        self.index = 0
-
-    def step(self) -> float:
-        """Take a step on new trials."""
-        trials = self.source.sample("train", self.index, self.work.trials, seed=0)
-        self.index += self.work.trials
-        if self.work.part == "play":
-            return float(self.learner.evaluate(trials)["total_reward"].numpy().mean())
-        return float(self.learner.train_step(trials)["total_reward"])
-
-
-def side(work: Work | TrialsWork, precision: str = "float32") -> Metarun | MetarunTrials:
-    """Build metarun's side of any work."""
-    return Metarun(work, precision) if isinstance(work, Work) else MetarunTrials(work, precision)
