@@ -19,7 +19,7 @@ from ..runs import checkpoint
 from ..runs.directory import RunDirectory
 from ..runs.rows import ARROW, Row, published_columns
 from ..runs.trained import TrainedRun
-from ..system import provenance
+from ..system import gpus, provenance
 from ..system.atomic import write_json_atomic
 from ..system.failures import OF_THE_DISK
 from .errors_by_group import errors_path, write_errors
@@ -105,7 +105,8 @@ def advised(way_out: str) -> Iterator[None]:
     except (MemoryError, tf.errors.ResourceExhaustedError) as error:
         if OF_THE_DISK.search(str(error)):
             raise
-        raise RunError(f"out of memory in the test; the training is done and kept: {way_out}") from error
+        where = f"out of memory in the test{gpus.occupants()}"
+        raise RunError(f"{where}; the training is done and kept: {way_out}") from error
 
 
 def row_of(

@@ -10,7 +10,6 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import takewhile
 from multiprocessing.connection import wait
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from ..runs import environments
 from ..runs.directory import RunDirectory
 from ..runs.run import Run
 from ..system import lock
-from ..system.gpus import nvidia_gpus
+from ..system.gpus import visible
 from ..system.processors import cores
 from ..system.signals import StopSignal, begin, postponed
 from ..system.streams import drop_what_cannot_be_written
@@ -46,7 +45,7 @@ def devices(runs: int, most: int | None, gpus: int) -> list[str | None]:
         raise RunError(
             f"--gpus {gpus}: on this machine a run has one GPU: use --gpus 1, --executor slurm, or workers by TF_CONFIG"
         )
-    here = _gpus()
+    here = visible()
     if not here:
         raise RunError("--gpus 1: this machine has no GPU: leave the option out")
     return list(here[: min(runs, most or len(here))])
@@ -144,10 +143,3 @@ def _work(path: str, tests: Sequence[dict], threads: int, gpu: str | None) -> No
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
     plainly(work, path, tests, threads, needs_gpu=gpu is not None)
     sys.stdout.flush()
-
-
-def _gpus() -> list[str]:
-    """Return the numbers or names of the GPUs that this process may use."""
-    if (visible := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
-        return list(takewhile(lambda each: each not in ("", "-1", "NoDevFiles"), visible.split(",")))
-    return [str(number) for number in range(len(nvidia_gpus()))]

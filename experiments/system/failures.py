@@ -12,11 +12,14 @@ from pathlib import Path
 from ...datasets.errors import KnownError
 from ...datasets.plugins import to_blame
 from ..errors import Interrupted, InUse
+from . import gpus
 from .atomic import write_text_atomic
 
 LOST = re.compile(r"Collective ops is aborted.*?/task:(\d+)", re.DOTALL)  # as TensorFlow's collectives say it
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.ESTALE)
 REASONS = {os.strerror(number): number for number in DISK}
+# as TensorFlow says of an operation that has only kernels whose sums may come out differently each time
+NOT_DETERMINISTIC = re.compile(r"^(?:.*\}\} *)?(.*\bdeterminis.*?)\.?(?: *\[Op:.*)?$", re.MULTILINE | re.IGNORECASE)
 OF_THE_DISK = re.compile(rf"([^\n{{}}]*); ({'|'.join(map(re.escape, REASONS))})")  # as TensorFlow says it: path; reason
 
 
@@ -61,16 +64,30 @@ def explain(error: Exception) -> tuple[str, int]:
             "they resume from the last checkpoint",
             1,
         )
+    if name == "UnimplementedError" and (said := NOT_DETERMINISTIC.search(str(error))):
+        return _not_deterministic(said[1], to_blame(error)), 1
     if exhausted:
-        return (
-            "error: out of memory: the same command resumes where more memory is free; or lower train.meta_batch, "
-            "train.query or the network's filters, and train again: with --fresh, or a name of its own (-s name=...)",
-            1,
-        )
+        return _out_of_memory(gpus.occupants() if name == "ResourceExhaustedError" else ""), 1
     said = f"{name}: {' '.join(str(error).split())[:300]} (`metarun -v` shows where)"
     if package := to_blame(error):
         return f"error: in the code of {package}: {said}", 1
     return f"internal error, please report it: {said}", 1
+
+
+def _out_of_memory(others: str) -> str:
+    return (
+        f"error: out of memory{others}: the same command resumes where more memory is free; or lower train.meta_batch, "
+        "train.query or the network's filters, and train again: with --fresh, or a name of its own (-s name=...)"
+    )
+
+
+def _not_deterministic(said: str, package: str | None) -> str:
+    """Return the message for an operation that has no deterministic kernel on a GPU."""
+    of = f" in the code of {package}" if package else ""
+    return (
+        f"error: an operation{of} cannot give equal bits twice on a GPU, and metarun computes with none that cannot "
+        f"({said}): try another layer, `jit: off` if XLA is named, or the CPU (CUDA_VISIBLE_DEVICES= metarun ...)"
+    )
 
 
 def _too_large(path: str | None) -> str:

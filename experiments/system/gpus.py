@@ -1,4 +1,4 @@
-"""Find the GPUs of this machine, and why TensorFlow does not use them."""
+"""Find the GPUs of this machine, their memory and who uses it, and why TensorFlow does not use them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import re
 import shutil
 import subprocess
 import sys
+from itertools import takewhile
 from pathlib import Path
+from typing import NamedTuple
 
 from ..errors import RunError, warn
 
@@ -19,17 +21,69 @@ DRIVERS = ("nvidia[0-9]*", "kfd", "dxg")  # below /dev: NVIDIA, AMD, and GPUs of
 DEVICES = Path("/dev")
 LOGGED = re.compile(r"^[A-Z]\d{4} [\d:. ]+ \S+\] (.*(?:cuda|cudnn|cuinit|gpu|rocm|hip|dlopen).*)$", re.I | re.M)
 INSTALL = 'pip install "tensorflow[and-cuda]" (for AMD: tensorflow-rocm)'
+SHARED = "METARUN_RUNS_PER_GPU"  # set by `metarun submit --runs-per-gpu` for its runs
+MIB = 2**20  # the unit of nvidia-smi
+
+
+class Memory(NamedTuple):
+    """The memory of a GPU, in bytes."""
+
+    free: int
+    total: int
+
+
+def settings() -> dict[str, str]:
+    """Return the environment variables of GPUs that are not set yet; TensorFlow reads them when it takes a GPU.
+
+    With them a process takes memory of the GPU as it needs it, in place of all of it at the start. And the GPUs have
+    the numbers that nvidia-smi gives them.
+    """
+    wanted = {"TF_FORCE_GPU_ALLOW_GROWTH": "true", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+    return {name: value for name, value in wanted.items() if name not in os.environ}
 
 
 def nvidia_gpus() -> list[str]:
     """Return the names of the GPUs that nvidia-smi lists; none where it is missing or cannot reach the driver."""
-    if shutil.which("nvidia-smi") is None:
-        return []
-    try:
-        done = subprocess.run(["nvidia-smi", "--list-gpus"], capture_output=True, text=True, timeout=60)
-    except (OSError, subprocess.TimeoutExpired):
-        return []
-    return re.findall(r"^GPU \d+: *(.*?)(?: \(UUID.*)?$", done.stdout, re.M) if done.returncode == 0 else []
+    return re.findall(r"^GPU \d+: *(.*?)(?: \(UUID.*)?$", _nvidia_smi("--list-gpus"), re.M)
+
+
+def visible() -> list[str]:
+    """Return the numbers or names of the GPUs that this process may use."""
+    if (given := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
+        return list(takewhile(lambda each: each not in ("", "-1", "NoDevFiles"), given.split(",")))
+    return [str(number) for number in range(len(nvidia_gpus()))]
+
+
+def memory() -> Memory | None:
+    """Return the memory of the GPU that this process computes on; None without a GPU, or if nvidia-smi does not say."""
+    if (card := _in_use()) is None:
+        return None
+    told = _nvidia_smi(f"--id={card}", "--query-gpu=memory.free,memory.total", "--format=csv,noheader,nounits")
+    found = re.fullmatch(r"(\d+), (\d+)\s*", told)
+    return Memory(int(found[1]) * MIB, int(found[2]) * MIB) if found else None
+
+
+def runs_per_gpu() -> int:
+    """Return the number of runs that share the GPU of this process, as `metarun submit --runs-per-gpu` says it."""
+    return max(1, int(os.environ.get(SHARED, "1") or 1))
+
+
+def occupants() -> str:
+    """Return the other processes on the GPU that this process computes on, in parentheses; "" if none is known.
+
+    In a container nvidia-smi may give the processes numbers that they have outside of it.
+    """
+    if (card := _in_use()) is None:
+        return ""
+    query = ("--query-compute-apps=pid,process_name,used_memory", "--format=csv,noheader,nounits")
+    found = []
+    for line in _nvidia_smi(f"--id={card}", *query).splitlines():
+        number, _, rest = line.partition(", ")
+        name, _, used = rest.rpartition(", ")
+        if number.isdecimal() and int(number) != os.getpid():
+            size = f" with {int(used) / 1024:.1f} GiB" if used.isdecimal() else ""
+            found.append(f"{Path(name).name} (process {number}){size}")
+    return f" (on the GPU: {', '.join(found)})" if found else ""
 
 
 def signs() -> list[str]:
@@ -71,6 +125,27 @@ def warn_of_unused() -> None:
     """Warn if this machine has a GPU that TensorFlow does not see, so that the work is done on the CPU."""
     if line := unused():
         warn(f"{line}. The CPU is used; CUDA_VISIBLE_DEVICES= (empty) says that this is wanted. See `metarun doctor`")
+
+
+def _in_use() -> str | None:
+    """Return the number or name by which nvidia-smi knows the GPU that this process computes on, or None."""
+    import tensorflow as tf
+
+    if not (used := tf.config.get_visible_devices("GPU")):
+        return None
+    number, here = int(used[0].name.rpartition(":")[2]), visible()
+    return here[number] if number < len(here) else None
+
+
+def _nvidia_smi(*arguments: str) -> str:
+    """Return what nvidia-smi prints; nothing where it is missing or cannot reach the driver."""
+    if shutil.which("nvidia-smi") is None:
+        return ""
+    try:
+        done = subprocess.run(["nvidia-smi", *arguments], capture_output=True, text=True, errors="replace", timeout=60)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout if done.returncode == 0 else ""
 
 
 def _reason() -> str:

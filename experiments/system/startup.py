@@ -38,7 +38,7 @@ def fast_kernels() -> dict[str, str]:
 
 
 def import_tensorflow(needs_gpu: bool | None = False) -> None:
-    """Import TensorFlow, and warn of a GPU that it does not see.
+    """Import TensorFlow, set to share GPUs with other processes, and warn of a GPU that it does not see.
 
     Without -v, messages that its libraries print while they load are dropped, unless they end the process. From here on
     signals are looked at with `signals.check` alone.
@@ -51,7 +51,7 @@ def import_tensorflow(needs_gpu: bool | None = False) -> None:
         Interrupted: a signal came during the import.
     """
     signals.check_from_now_on()
-    os.environ.update(fast_kernels() | limited_threads())
+    os.environ.update(fast_kernels() | limited_threads() | gpus.settings())
     ignore_settings_of_libraries()
     shown = os.environ.get("TF_CPP_MIN_LOG_LEVEL", "0") == "0"
     try:

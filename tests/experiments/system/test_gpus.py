@@ -1,5 +1,6 @@
-"""A GPU that TensorFlow does not see is told, and where one is required it is an error."""
+"""A GPU that TensorFlow does not see is told, and where one is required it is an error. GPUs are shared with others."""
 
+import os
 import subprocess
 
 import pytest
@@ -9,6 +10,7 @@ from metarun.experiments.config.load import load
 from metarun.experiments.errors import RunError
 from metarun.experiments.model import build
 from metarun.experiments.system import gpus
+from metarun.experiments.system.failures import explain
 from metarun.experiments.system.startup import import_tensorflow
 
 REASON = "libcudnn is missing"
@@ -29,6 +31,71 @@ def nvidia_smi(folder, prints="GPU 0: NVIDIA H200 (UUID: GPU-1)", code=0):
     program = folder / "nvidia-smi"
     program.write_text(f"#!/bin/sh\necho '{prints}'\nexit {code}\n")
     program.chmod(0o755)
+
+
+@pytest.fixture
+def card(bare, monkeypatch):
+    """Feign the second of two GPUs of 140 GiB, on which this process and two others are; MIG slices have no numbers."""
+    program = bare / "nvidia-smi"
+    program.write_text(
+        '#!/bin/sh\ncase "$*" in\n'
+        "*--list-gpus*) echo 'GPU 0: NVIDIA H200 (UUID: GPU-1)'; echo 'GPU 1: NVIDIA H200 (UUID: GPU-2)';;\n"
+        "*--id=1*memory.free*) echo '40960, 143360';;\n"
+        f"*--id=1*compute-apps*) echo '{os.getpid()}, python, 512'; echo '812, /opt/a, b/julia, 10240';"
+        " echo '9, [Not Found], [N/A]';;\n"
+        "*--id=MIG*) echo '[N/A], [N/A]';;\n"
+        "*) echo 'No devices were found'; exit 6;;\nesac\n"
+    )
+    program.chmod(0o755)
+    used = [tf.config.PhysicalDevice("/physical_device:GPU:1", "GPU")]
+    monkeypatch.setattr(tf.config, "get_visible_devices", lambda kind: used)
+    return used
+
+
+def test_memory_and_processes_of_the_gpu_in_use(card, monkeypatch):
+    """Reject the first GPU in place of the one in use, this process among the others, and numbers that are unknown."""
+    assert gpus.memory() == (40 * 2**30, 140 * 2**30)
+    assert gpus.occupants() == " (on the GPU: julia (process 812) with 10.0 GiB, [Not Found] (process 9))"
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,MIG-7")
+    assert gpus.memory() is None and gpus.occupants() == ""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,1")
+    assert gpus.memory().free == 40 * 2**30
+    card.clear()
+    assert gpus.memory() is None and gpus.occupants() == ""
+
+
+def test_a_process_takes_no_more_of_a_gpu_than_it_needs(bare, monkeypatch):
+    for name in ("TF_FORCE_GPU_ALLOW_GROWTH", "CUDA_DEVICE_ORDER"):
+        monkeypatch.setenv(name, "")  # is as it was after the test
+        monkeypatch.delenv(name)
+    import_tensorflow()
+    assert os.environ["TF_FORCE_GPU_ALLOW_GROWTH"] == "true" and os.environ["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"
+    monkeypatch.setenv("TF_FORCE_GPU_ALLOW_GROWTH", "false")
+    import_tensorflow()
+    assert os.environ["TF_FORCE_GPU_ALLOW_GROWTH"] == "false"  # the user's choice
+
+
+def test_memory_that_ran_out_is_told_with_the_processes_on_the_gpu(card):
+    told, code = explain(tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor by GPU_0_bfc"))
+    assert code == 1 and told.startswith("error: out of memory (on the GPU: julia (process 812) with 10.0 GiB, ")
+    card.clear()
+    assert explain(MemoryError())[0].startswith("error: out of memory: the same command")
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "{{function_node __wrapped__X_device_/job:localhost/device:GPU:0}} A deterministic GPU implementation of X is "
+        "not currently available. [Op:X] name: ",
+        "Graph execution error:\n\nDetected at node a/MaxPoolGrad defined at (most recent call last):\nFile b.py\nGPU "
+        "MaxPool gradient ops do not yet have a deterministic XLA implementation.\n\t [[{{node a/MaxPoolGrad}}]]",
+    ],
+)
+def test_an_operation_without_a_deterministic_kernel_is_told_in_one_line(said):
+    told, code = explain(tf.errors.UnimplementedError(None, None, said))
+    assert code == 1 and "\n" not in told and "cannot give equal bits twice on a GPU" in told and "[" not in told
+    assert "implementation of X is not currently available)" in told or "deterministic XLA implementation)" in told
+    assert "internal error" in explain(tf.errors.UnimplementedError(None, None, "no kernel for int4"))[0]
 
 
 def test_fault_15_signs_of_a_gpu(bare, monkeypatch):
