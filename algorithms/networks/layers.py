@@ -246,11 +246,12 @@ def max_pool(x: tf.Tensor, padding: str, shared: bool) -> tf.Tensor:
     Args:
         x: The images.
         padding: "same" keeps an odd last row and column, "valid" drops it.
-        shared: Whether to use the library's fast kernel, whose second derivative XLA does not know in every precision.
-            Otherwise the maximum is taken of shifted slices.
+        shared: Whether to use the library's fast kernel on a CPU, whose second derivative XLA does not know in every
+            precision. Otherwise the maximum is taken of shifted slices: on a GPU XLA has no derivative of the kernel
+            that gives equal bits twice.
     """
     tasks, examples, height, width, channels = sizes(x)
-    if shared:
+    if shared and not tf.config.list_physical_devices("GPU"):
         flat = tf.reshape(x, (tasks * examples, height, width, channels))
         pooled = tf.nn.max_pool2d(flat, 2, 2, padding.upper())
         return tf.reshape(pooled, (tasks, examples, *pooled.shape[1:]))

@@ -74,6 +74,17 @@ def test_fused_batch_norm_equals_the_plain_one():
         np.testing.assert_allclose(one, other, atol=1e-5)
 
 
+def test_on_a_gpu_max_pooling_is_of_slices(monkeypatch):
+    """Reject the library's kernel, of whose derivative XLA says on a GPU that it gives no equal bits twice."""
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [kind])
+
+    def pooled(x):
+        return max_pool(x, "valid", shared=True)
+
+    graph = tf.function(pooled).get_concrete_function(tf.TensorSpec((1, 2, 4, 4, 1))).graph
+    assert "MaxPool" not in {operation.type for operation in graph.get_operations()}
+
+
 def test_max_pool_valid_drops_and_same_keeps_an_odd_row():
     for size in (5, 6):
         x = random(2, 3, size, size, 4)
