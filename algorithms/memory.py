@@ -13,18 +13,22 @@ CALLED = {"PartitionedCall": "f", "StatefulPartitionedCall": "f", "While": "body
 NO_MEMORY = {"Const", "Placeholder", "Reshape", "Identity", "StopGradient", "ExpandDims", "Squeeze", "ReadVariableOp"}
 
 
-def peak_bytes(function: Any) -> int:
+def peak_bytes(function: Any, compiled: bool = False) -> int:
     """Return the peak of the bytes of tensors that are alive while a concrete function runs in the order of its graph.
 
     A tensor lives from the operation that makes it to the last one that reads it. The memory of a called function is
-    added while it runs. Memory inside XLA's programs, and of parallel operations, is not counted.
+    added while it runs. That of parallel operations is not counted.
+
+    Args:
+        function: The concrete function.
+        compiled: Count the tensors inside XLA's programs too, as if it fused none of them: more than they need.
     """
     definition = function.graph.as_graph_def(add_shapes=True)
     library = {each.signature.name: each.node_def for each in definition.library.function}
-    return _peak(definition.node, library)
+    return _peak(definition.node, library, compiled)
 
 
-def _peak(nodes: Sequence[Any], library: dict[str, Sequence[Any]]) -> int:
+def _peak(nodes: Sequence[Any], library: dict[str, Sequence[Any]], compiled: bool) -> int:
     maker: dict[str, str] = {}  # whose memory a node's output is: its own, or that of its input
     last_use: dict[str, int] = {}
     for place, node in enumerate(nodes):
@@ -39,7 +43,7 @@ def _peak(nodes: Sequence[Any], library: dict[str, Sequence[Any]]) -> int:
     alive = peak = 0
     for place, node in enumerate(nodes):
         alive += size[node.name]
-        peak = max(peak, alive + _inside(node, library))
+        peak = max(peak, alive + _inside(node, library, compiled))
         alive -= sum(size[name] for name in ends[place])
     return peak
 
@@ -48,10 +52,10 @@ def _inputs(node: Any) -> list[str]:
     return [name.split(":")[0] for name in node.input if not name.startswith("^")]
 
 
-def _inside(node: Any, library: dict[str, Sequence[Any]]) -> int:
-    if node.op not in CALLED or node.attr["_XlaMustCompile"].b:
+def _inside(node: Any, library: dict[str, Sequence[Any]], compiled: bool) -> int:
+    if node.op not in CALLED or node.attr["_XlaMustCompile"].b and not compiled:
         return 0
-    return _peak(library[node.attr[CALLED[node.op]].func.name], library)
+    return _peak(library[node.attr[CALLED[node.op]].func.name], library, compiled)
 
 
 def _bytes(node: Any) -> int:

@@ -74,14 +74,22 @@ class MAMLOptions(Options):
             yield "algorithm.tasks_per_chunk", f"has no effect: it is train.meta_batch, {meta_batch}"
         yield from _sum_of_one_task(self.task_reduction, meta_batch)
 
+    def in_parts(self, train: Any, share: float) -> MAMLOptions | None:
+        if self.tasks_per_chunk or train.meta_batch == 1:
+            return None
+        return self.model_copy(update={"tasks_per_chunk": self._smaller_chunk(train, share)})
+
     def less_memory(self, train: Any, share: float) -> Iterator[str]:
-        chunk = self.tasks_per_chunk or train.meta_batch
-        if chunk > 1:
-            smaller = max(n for n in range(1, chunk) if train.meta_batch % n == 0 and n <= max(1, share * chunk))
-            yield f"set algorithm.tasks_per_chunk: {smaller}"
+        if (self.tasks_per_chunk or train.meta_batch) > 1:
+            yield f"set algorithm.tasks_per_chunk: {self._smaller_chunk(train, share)}"
         if self.inner_steps > 1 and not self.first_order and not self.recompute_inner:
             yield "set algorithm.recompute_inner: true"
         yield from super().less_memory(train, share)
+
+    def _smaller_chunk(self, train: Any, share: float) -> int:
+        """Return the tasks of a smaller chunk that needs at most this share of the memory, or 1."""
+        chunk = self.tasks_per_chunk or train.meta_batch
+        return max(n for n in range(1, chunk) if train.meta_batch % n == 0 and n <= max(1, share * chunk))
 
 
 class ReptileOptions(Options):

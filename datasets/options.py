@@ -63,6 +63,13 @@ class Options(BaseModel):
             yield "lower train.meta_batch"
         yield "lower train.way or train.query"
 
+    def in_parts(self, train: Any, share: float) -> Options | None:
+        """Return options with which a training step gives the same gradient in this share of its memory, part by part.
+
+        None: the algorithm cannot, or the spec has decided. `train` is the section of the spec.
+        """
+        return None
+
     def resolved(self, folder: Path) -> Options:
         """Return the options with every relative path made absolute; it starts at `folder`, that of the spec."""
         return self

@@ -47,7 +47,7 @@ FACTS = {  # keys of environment.json, and words for them
     "intra_op_threads": "Threads in an operation", "inter_op_threads": "Threads across operations",
     "workers": "Workers", "python": "Python", "packages": "Packages", "git_commit": "Commit", "code": "Code digest",
     "onednn": "oneDNN", "deterministic": "Deterministic", "tensor_float_32": "TF32", "variables": "Variables",
-    "platform": "Platform", "libc": "C library", "host": "Host",
+    "chosen": "Chosen by the GPU's memory", "platform": "Platform", "libc": "C library", "host": "Host",
 }  # fmt: skip
 
 

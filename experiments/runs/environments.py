@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from ..config.messages import differences
@@ -15,13 +16,15 @@ from .directory import RunDirectory
 
 # what decides the bits of a result beside spec and seed
 DECISIVE = ("packages", "git_commit", "code", "processor", "device", "cuda", "workers", "onednn", "intra_op_threads",
-            "inter_op_threads", "deterministic", "tensor_float_32", "variables", "libc")  # fmt: skip
-# what decides the bits of a test of given weights: how many processes shared it, and commits of equal code, do not
-OF_A_TEST = tuple(key for key in DECISIVE if key not in ("workers", "git_commit"))
+            "inter_op_threads", "deterministic", "tensor_float_32", "variables", "libc", "chosen")  # fmt: skip
+# what decides the bits of a test of given weights: what shaped the training alone, and commits of equal code, do not
+OF_A_TEST = tuple(key for key in DECISIVE if key not in ("workers", "git_commit", "chosen"))
 SHOWN = 8  # differences that a warning lists
 
 
-def begin(directory: RunDirectory, step: int, steps: int, workers: int = 1) -> None:
+def begin(
+    directory: RunDirectory, step: int, steps: int, workers: int = 1, chosen: Mapping[str, Any] = MappingProxyType({})
+) -> None:
     """Write the environment of this process into environment.json; warn if it is another one than before.
 
     The file is a list. Its entries are those of `provenance.describe`, with the step at which each began. What decides
@@ -32,8 +35,9 @@ def begin(directory: RunDirectory, step: int, steps: int, workers: int = 1) -> N
         step: the step at which the run starts or resumes.
         steps: the length of the training; a run that resumes there is tested.
         workers: the processes that share the training.
+        chosen: the options of the algorithm that were chosen by the memory of the GPU.
     """
-    now = provenance.describe() | {"workers": workers}
+    now = provenance.describe() | {"workers": workers, "chosen": dict(chosen)}
     known = [each for each in read(directory.environment) if each["step"] < step or step == steps]
     changes = _changes(known[-1], now) if known else ""
     if changes:

@@ -12,6 +12,7 @@ from ..evaluation.repeatable import refuse_unrepeatable
 from ..model import Model, build
 from ..runs.run import Run
 from ..system.signals import StopSignal
+from .memory import fitted
 from .steps import TrainingSteps, validates_at
 
 
@@ -29,6 +30,7 @@ def follow(run: Run, workers: Workers) -> None:
     with StopSignal() as stop:
         model = build(run.experiment, run.seed, workers=workers)
         refuse_unrepeatable(model)
+        model = fitted(model)
         validation, experiment = validation_of(model), run.experiment
         steps = TrainingSteps(model, start_together(model))
         with stop.held():

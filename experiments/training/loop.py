@@ -26,7 +26,7 @@ from ..system.progress import Progress
 from ..system.signals import StopSignal
 from .followers import start_together
 from .initial import initialise, names_of
-from .memory import foresee, foresee_tasks
+from .memory import chosen_options, foresee, foresee_tasks
 from .steps import CALL_SECONDS, TrainingSteps, validates_at
 
 # keys that checkpoints of older versions lack
@@ -65,7 +65,7 @@ class Training:
         if not self._restore() and (words := initialise(self.model)):
             print(f"{self.directory.path} {words}", file=sys.stderr)
         start_together(self.model, self.step)
-        environments.begin(self.directory, self.step, train.steps, self.workers.count)
+        environments.begin(self.directory, self.step, train.steps, self.workers.count, chosen_options(self.model))
         if self.step == train.steps:
             self._foresee_evaluations()
             self._refuse_to_test(stop)

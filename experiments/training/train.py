@@ -23,6 +23,7 @@ from ..system.failures import noted
 from ..system.signals import StopSignal
 from .initial import initialise
 from .loop import Training
+from .memory import fitted
 
 
 def train(run: Run, fresh: bool = False, workers: Workers = ALONE) -> Row:
@@ -89,7 +90,7 @@ def _built(run: Run, workers: Workers) -> Model:
     model = build(run.experiment, run.seed, workers=workers)
     refuse_unrepeatable(model)
     refuse_dependent(model)
-    return model
+    return fitted(model)
 
 
 def _tell_place(run: Run) -> None:

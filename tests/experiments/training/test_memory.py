@@ -17,11 +17,13 @@ from metarun.algorithms.networks.options import MLPOptions
 from metarun.algorithms.options import MAMLOptions, ReptileOptions
 from metarun.algorithms.programs import free_graphs, program
 from metarun.datasets.tasks import Episode
+from metarun.experiments.config.experiment import Train
 from metarun.experiments.config.load import load
-from metarun.experiments.errors import RunError
+from metarun.experiments.errors import RunError, warn_once
 from metarun.experiments.evaluation.measure import test_of as evaluation_of
 from metarun.experiments.model import build
 from metarun.experiments.runs.directory import RunDirectory
+from metarun.experiments.system.gpus import Memory
 from metarun.experiments.system.signals import StopSignal
 from metarun.experiments.training import memory
 from metarun.experiments.training.loop import Training
@@ -85,6 +87,66 @@ def test_it_warns_refuses_and_names_the_setting(monkeypatch, capsys, free, refus
         assert told == ""
     else:
         assert told.startswith("warning: ") and "tasks_per_chunk: 6" in told and "recompute_inner: true" in told
+
+
+def test_on_a_gpu_its_own_memory_counts_with_the_programs_of_xla(monkeypatch, capsys):
+    """Reject the machine's memory, and an estimate without the step that XLA compiles as a whole there. What it
+    certainly needs is less: it fuses, so that the run is not refused."""
+    inner = tf.function(lambda x: tf.reduce_sum(tf.sin(tf.cos(x))), jit_compile=True)
+    update = traced(lambda x: inner(x), (MIB,))
+    assert peak_bytes(update) < MIB and 4 * MIB <= peak_bytes(update, compiled=True) < 16 * MIB
+    experiment = load("quickstart/maml").experiment
+    monkeypatch.setattr(memory.gpus, "occupants", lambda: " (on the GPU: julia (process 812))")
+    monkeypatch.setattr(memory, "COMPILER", 0)
+    monkeypatch.setattr(memory.gpus, "memory", lambda: Memory(MIB, 2**40))
+    foresee(experiment, update)
+    told = capsys.readouterr().err
+    assert "0.0 GiB are free (on the GPU: julia (process 812)): set algorithm.tasks_per_chunk" in told
+    monkeypatch.setattr(memory.gpus, "memory", lambda: Memory(2**30, 2**40))
+    monkeypatch.setattr(memory, "available_bytes", lambda: 0)
+    foresee(experiment, update)
+    assert capsys.readouterr().err == ""
+
+
+@pytest.fixture(scope="module")
+def small():
+    return build(load("quickstart/maml", [*SPECS["maml"][1], "train.meta_batch=12"]).experiment, 0)
+
+
+@pytest.mark.parametrize(
+    ("total", "runs", "chunk", "told"),
+    [
+        (80, "1", 6, "GPU's 80: it is computed in parts, which changes last bits alone; a spec with "
+                     "algorithm.tasks_per_chunk: 6 has the same on every machine"),
+        (160, "4", 4, "GPU's 160, which 4 runs share: it is computed in parts"),
+        (120, "1", None, ""),
+        (2000, "1", None, "100.0 GiB of the GPU's 2000: others can share it, "),
+        (2000, "2", None, ""),
+    ],
+)  # fmt: skip
+def test_a_step_is_fitted_into_the_gpu(monkeypatch, capsys, small, total, runs, chunk, told):
+    """Reject a choice by what is free now, which differs when a run resumes; a spec whose digest changes; other initial
+    weights; and a run's share of a card that is taken for the whole."""
+    monkeypatch.setattr(memory.gpus, "memory", lambda: Memory(0, total * 2**30))
+    monkeypatch.setattr(memory, "most_bytes", lambda update: 100 * 2**30)
+    monkeypatch.setattr(memory.TrainingSteps, "traced_update", lambda steps: None)
+    monkeypatch.setenv("METARUN_RUNS_PER_GPU", runs)
+    warn_once.cache_clear()
+    model = memory.fitted(small)
+    said = capsys.readouterr().err
+    assert told in said if told else said == ""
+    assert model.learner.options.tasks_per_chunk == chunk and model.experiment == small.experiment
+    assert memory.chosen_options(model) == ({"tasks_per_chunk": chunk} if chunk else {})
+    own = small.learner.parameters
+    assert all(np.array_equal(value, own[name]) for name, value in model.learner.parameters.items())
+
+
+def test_a_spec_that_gives_the_size_of_its_parts_has_decided():
+    """Reject a card that overrules the spec, and parts of one task."""
+    decided = MAMLOptions(inner_lr=0.1, tasks_per_chunk=3)
+    assert decided.in_parts(Train(meta_batch=12, steps=1), 0.1) is None
+    assert MAMLOptions(inner_lr=0.1).in_parts(Train(steps=1), 0.1) is None
+    assert MAMLOptions(inner_lr=0.1).in_parts(Train(meta_batch=12, steps=1), 0.01).tasks_per_chunk == 1
 
 
 def test_available_memory_is_told_on_linux():
