@@ -77,14 +77,15 @@ def build(experiment: Experiment, seed: int, only: Split | None = None, workers:
         workers: the processes that train the model together.
 
     Raises:
-        RunError: source and algorithm do not fit together, the source lacks something, or a GPU is required and
-            TensorFlow lists none.
+        RunError: source and algorithm do not fit together, the source lacks something, a GPU is required and
+            TensorFlow lists none, or it does not have the precision.
         DataError: the data are missing, damaged or too few.
         Interrupted: a signal came while the data were read.
     """
     if experiment.device == "gpu":
         gpus.require()
-    deterministic(seed)
+    gpus.refuse_precision(experiment.precision)
+    deterministic(seed, tf32=experiment.precision == "tf32")
     with signals.at_once():
         further = only in experiment.dataset.further_tests and experiment.test.dataset is None
         if only and further:
@@ -111,7 +112,7 @@ def setup_of(experiment: Experiment, seed: int) -> Setup:
         way=train.way,
         steps=train.steps,
         meta_batch=train.meta_batch,
-        precision=experiment.precision,
+        precision="float32" if experiment.precision == "tf32" else experiment.precision,
         seed=seed,
         jit=experiment.compiles,
     )
@@ -119,7 +120,7 @@ def setup_of(experiment: Experiment, seed: int) -> Setup:
 
 def input_dtype(experiment: Experiment) -> str:
     """Return the dtype of the inputs."""
-    return "float32" if experiment.precision == "bfloat16" else experiment.precision
+    return "float32" if experiment.precision in ("bfloat16", "tf32") else experiment.precision
 
 
 def _tested_source(experiment: Experiment, source: Any, split: Split) -> Any:
@@ -180,10 +181,14 @@ def refuse_other_tested_images(experiment: Experiment, split: Split, digest: str
         )
 
 
-def deterministic(seed: int) -> None:
+def deterministic(seed: int, tf32: bool = False) -> None:
     """Set TensorFlow and Keras so that equal work gives equal bits, and clear the models built before.
 
     What the user has set in keras.json, or in this process, does not count.
+
+    Args:
+        seed: the seed of Keras, NumPy and TensorFlow.
+        tf32: whether a GPU computes products of float32 numbers from 10 bits of their mantissa.
     """
     free_graphs()
     keras.utils.clear_session()
@@ -194,7 +199,7 @@ def deterministic(seed: int) -> None:
     keras.utils.set_random_seed(seed)
     if tf.config.list_physical_devices("GPU"):  # CPU kernels are deterministic as they are
         tf.config.experimental.enable_op_determinism()
-    tf.config.experimental.enable_tensor_float_32_execution(False)  # 10 bits of mantissa: float32 in name alone
+    tf.config.experimental.enable_tensor_float_32_execution(tf32)  # on by default: float32 in name alone
 
 
 def _refuse_misfits(experiment: Experiment, source: Any) -> None:

@@ -130,7 +130,7 @@ def _trials(experiment: Experiment) -> Iterator[Mistake]:
 def _precision(experiment: Experiment) -> Iterator[Mistake]:
     """Refuse bfloat16, which recurrent networks do not have."""
     if experiment.precision == "bfloat16":
-        yield "precision", f"bfloat16 is for images: {experiment.algorithm.name} has float32 and float64"
+        yield "precision", f"bfloat16 is for images: {experiment.algorithm.name} has float32, tf32 and float64"
 
 
 def _untrained(experiment: Experiment) -> Iterator[Mistake]:

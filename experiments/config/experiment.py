@@ -172,10 +172,11 @@ class Experiment(Options):
         description="One run per seed. The seed sets the initial weights and the training tasks, not the test tasks.",
         examples=[[0, 1, 2]],
     )
-    precision: Literal["float32", "bfloat16", "float64"] = Field(
+    precision: Literal["float32", "tf32", "bfloat16", "float64"] = Field(
         default="float32",
         description="Precision of all arithmetic. bfloat16: only the layers' activations and products (faster where "
-        "the processor has the instructions); weights, batch-norm statistics, the last layer and losses stay float32.",
+        "the processor or GPU has the instructions); weights, batch-norm statistics, the last layer and losses stay "
+        "float32. tf32: float32 whose products a GPU computes from 10 bits of mantissa; refused without such a GPU.",
     )
     jit: Literal["auto", "on", "off"] | None = Field(
         default=None,

@@ -14,7 +14,7 @@ from ..errors import RunError
 from ..model import Model
 
 AVERAGED = ("accuracy", "negative_log_likelihood", "mse")  # metrics that are means over the queries of a task
-TOLERANCE = {"float64": 1e-8, "float32": 1e-3, "bfloat16": 0.05}  # of a metric, or of 1 if that is more
+TOLERANCE = {"float64": 1e-8, "float32": 1e-3, "tf32": 0.05, "bfloat16": 0.05}  # of a metric, or of 1 if that is more
 
 
 def refuse_dependent(model: Model, split: Split = "test") -> None:

@@ -74,7 +74,7 @@ def trained_learner(asked: Retest, calibrated: bool = False) -> TrainedModel:
     temperature = temperature_of(asked).temperature if calibrated else 1.0
     if experiment.device == "gpu":
         gpus.require()
-    deterministic(trained.seed)
+    deterministic(trained.seed, tf32=experiment.precision == "tf32")
     inputs = stored_inputs(directory)
     source: Any = _Images(inputs.preprocessing.shape) if inputs else _source(experiment, directory.path)
     learner: Any = build_learner(setup_of(experiment, trained.seed)._replace(jit=False), source)

@@ -22,6 +22,7 @@ DEVICES = Path("/dev")
 LOGGED = re.compile(r"^[A-Z]\d{4} [\d:. ]+ \S+\] (.*(?:cuda|cudnn|cuinit|gpu|rocm|hip|dlopen).*)$", re.I | re.M)
 INSTALL = 'pip install "tensorflow[and-cuda]" (for AMD: tensorflow-rocm)'
 SHARED = "METARUN_RUNS_PER_GPU"  # set by `metarun submit --runs-per-gpu` for its runs
+AMPERE = (8, 0)  # compute capability of the first GPUs that have bfloat16 and TF32
 MIB = 2**20  # the unit of nvidia-smi
 
 
@@ -119,6 +120,26 @@ def require() -> None:
 
     if not tf.config.list_physical_devices("GPU"):
         raise RunError(f"a GPU is asked for, and {unused() or 'this machine has none, or hides it from this process'}")
+
+
+def refuse_precision(precision: str) -> None:
+    """Raise RunError if this process cannot compute with a precision of a spec: TF32 needs a GPU, and a GPU needs to be
+    of a kind that has TF32 and bfloat16.
+    """
+    import tensorflow as tf
+
+    used = tf.config.get_visible_devices("GPU")
+    if precision == "tf32" and not used:
+        raise RunError(
+            f"precision: tf32 has no effect without a GPU, and {unused() or 'this machine has none'}: use float32"
+        )
+    if precision in ("tf32", "bfloat16") and used:
+        details = tf.config.experimental.get_device_details(used[0])
+        if (has := details.get("compute_capability", AMPERE)) < AMPERE:
+            raise RunError(
+                f"precision: {precision} needs a GPU of compute capability {'.'.join(map(str, AMPERE))}, and "
+                f"{details.get('device_name', 'this one')} has {'.'.join(map(str, has))}: use float32"
+            )
 
 
 def warn_of_unused() -> None:

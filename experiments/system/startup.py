@@ -113,7 +113,7 @@ def ignore_settings_of_libraries() -> None:
     `figures/style.py` and in `model.py`.
     """
     os.environ |= {"KERAS_BACKEND": "tensorflow", "MPLBACKEND": "agg"}  # one that is not installed ends the import
-    for name in ("TF_USE_LEGACY_KERAS", "TF2_BEHAVIOR", "PYTHONWARNINGS"):
+    for name in ("TF_USE_LEGACY_KERAS", "TF2_BEHAVIOR", "PYTHONWARNINGS", "NVIDIA_TF32_OVERRIDE"):
         os.environ.pop(name, None)
     if sys.warnoptions:  # such as "error"; from here on as Python does by itself
         warnings.resetwarnings()

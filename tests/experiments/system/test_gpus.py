@@ -64,6 +64,28 @@ def test_memory_and_processes_of_the_gpu_in_use(card, monkeypatch):
     assert gpus.memory() is None and gpus.occupants() == ""
 
 
+def test_tf32_is_of_gpus_and_named_in_the_spec(card, monkeypatch):
+    """Reject a row that says tf32 of products in float32, one that says float32 of products in TF32, and another digest
+    of a spec without it."""
+    plain = load("quickstart/protonet").experiment
+    spec = load("quickstart/protonet", ["precision=tf32"]).experiment
+    assert spec.digest != plain.digest and spec.deciding | {"precision": "float32"} == plain.deciding
+    details = {"compute_capability": (7, 0), "device_name": "Tesla V100"}
+    monkeypatch.setattr(tf.config.experimental, "get_device_details", lambda device: details)
+    for precision in ("tf32", "bfloat16"):
+        with pytest.raises(RunError, match=f"precision: {precision} needs a GPU of .* 8.0, and Tesla V100 has 7.0"):
+            build(spec.model_copy(update={"precision": precision}), 0)
+    details["compute_capability"] = (9, 0)
+    learner = build(spec, 0).learner
+    assert tf.config.experimental.tensor_float_32_execution_enabled()
+    assert {value.dtype for value in learner.parameters.values()} == {tf.float32}
+    build(plain, 0)
+    assert not tf.config.experimental.tensor_float_32_execution_enabled()
+    card.clear()
+    with pytest.raises(RunError, match="precision: tf32 has no effect without a GPU, and there is a GPU .*libcudnn"):
+        build(spec, 0)
+
+
 def test_a_process_takes_no_more_of_a_gpu_than_it_needs(bare, monkeypatch):
     for name in ("TF_FORCE_GPU_ALLOW_GROWTH", "CUDA_DEVICE_ORDER"):
         monkeypatch.setenv(name, "")  # is as it was after the test
@@ -71,8 +93,10 @@ def test_a_process_takes_no_more_of_a_gpu_than_it_needs(bare, monkeypatch):
     import_tensorflow()
     assert os.environ["TF_FORCE_GPU_ALLOW_GROWTH"] == "true" and os.environ["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"
     monkeypatch.setenv("TF_FORCE_GPU_ALLOW_GROWTH", "false")
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "1")  # TF32 for all programs, whatever they say
     import_tensorflow()
     assert os.environ["TF_FORCE_GPU_ALLOW_GROWTH"] == "false"  # the user's choice
+    assert "NVIDIA_TF32_OVERRIDE" not in os.environ
 
 
 def test_memory_that_ran_out_is_told_with_the_processes_on_the_gpu(card):
