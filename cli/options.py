@@ -131,6 +131,11 @@ def cluster_options(executor: str | None) -> Callable[[Any], Any]:
         setting("--partition", help="Partition in which the jobs wait; default: the cluster's own."),
         setting("--gpus", type=int, help="GPUs of each run."),
         setting(
+            "--runs-per-gpu",
+            type=click.IntRange(1, 64),
+            help="With --executor local --gpus 1: runs that share a GPU; small ones fill a large card together.",
+        ),
+        setting(
             "--workers",
             type=int,
             help="Processes that train a run together; default: one per GPU.",

@@ -36,7 +36,7 @@ def submit(
     from ..experiments.errors import RunError
     from ..experiments.jobs import submit as jobs
 
-    foreign = [f"--{name}" for name in sorted(settings.keys() - set(jobs.OF_THIS_MACHINE))]
+    foreign = [f"--{name.replace('_', '-')}" for name in sorted(settings.keys() - set(jobs.OF_THIS_MACHINE))]
     if executor == "local" and foreign:
         raise click.UsageError(
             f"{', '.join(foreign)}: not with --executor local, which divides the cores among the runs"

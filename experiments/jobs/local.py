@@ -19,7 +19,7 @@ from ..runs import environments
 from ..runs.directory import RunDirectory
 from ..runs.run import Run
 from ..system import lock
-from ..system.gpus import visible
+from ..system.gpus import SHARED, visible
 from ..system.processors import cores
 from ..system.signals import StopSignal, begin, postponed
 from ..system.streams import drop_what_cannot_be_written
@@ -28,17 +28,20 @@ from .slurm import of_outer_job
 from .submission import Submission, new_submission
 
 
-def devices(runs: int, most: int | None, gpus: int) -> list[str | None]:
+def devices(runs: int, most: int | None, gpus: int, sharing: int = 1) -> list[str | None]:
     """Return the GPU of each process that runs at the same time, or None for each if `gpus` is 0.
 
     Args:
         runs: number of runs.
-        most: the most processes at the same time; default: one per GPU, or one per core without GPUs.
+        most: the most processes at the same time; default: `sharing` per GPU, or one per core without GPUs.
         gpus: GPUs per run, 0 or 1.
+        sharing: runs per GPU.
 
     Raises:
-        RunError: more than one GPU per run, or a machine without a GPU.
+        RunError: more than one GPU per run, runs that share no GPU, or a machine without a GPU.
     """
+    if sharing > 1 and not gpus:
+        raise RunError(f"--runs-per-gpu {sharing} has no effect without a GPU: add --gpus 1")
     if not gpus:
         return [None] * min(runs, most or cores())
     if gpus > 1:
@@ -48,7 +51,8 @@ def devices(runs: int, most: int | None, gpus: int) -> list[str | None]:
     here = visible()
     if not here:
         raise RunError("--gpus 1: this machine has no GPU: leave the option out")
-    return list(here[: min(runs, most or len(here))])
+    places = sharing * here  # the first run of each GPU, then the second ones
+    return list(places[: min(runs, most or len(places))])
 
 
 @contextmanager
@@ -65,6 +69,7 @@ def run_here(
     free: Sequence[str | None],
     tell: Callable[[str], object],
     at_once: int | None = None,
+    sharing: int = 1,
 ) -> list[Path]:
     """Train all runs, one process per free device, and return the folders of runs that failed or were cancelled.
 
@@ -75,6 +80,7 @@ def run_here(
         tell: prints a line about a run that ended.
         at_once: processes that share the cores; default: one for each of `free`. It is the number for the whole sweep
             where some of its runs are finished, since threads decide the last bits of a run.
+        sharing: runs per GPU, of the whole sweep too.
 
     Raises:
         Interrupted: this process was stopped. It has stopped its runs and waited for their checkpoints.
@@ -87,7 +93,7 @@ def run_here(
             while waiting and free and not stop.requested:
                 run, gpu = waiting.pop(0), free.pop(0)
                 own = threads_of(run.directory, threads)
-                process = spawn.Process(target=_work, args=(str(run.directory.path), run.tests, own, gpu))
+                process = spawn.Process(target=_work, args=(str(run.directory.path), run.tests, own, gpu, sharing))
                 with postponed():  # until the new process notes signals itself
                     process.start()
                 running[process.sentinel] = run, process, gpu
@@ -122,7 +128,7 @@ def threads_of(directory: RunDirectory, share: int) -> int:
     return min(begun[-1].get("intra_op_threads", share), cores()) if begun else share
 
 
-def _work(path: str, tests: Sequence[dict], threads: int, gpu: str | None) -> None:
+def _work(path: str, tests: Sequence[dict], threads: int, gpu: str | None, sharing: int = 1) -> None:
     """Train a run in this new process, with its output in the log of the run."""
     for name in of_outer_job(os.environ):
         del os.environ[name]
@@ -140,6 +146,6 @@ def _work(path: str, tests: Sequence[dict], threads: int, gpu: str | None) -> No
     begin()
     drop_what_cannot_be_written()
     if gpu is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
+        os.environ |= {"CUDA_VISIBLE_DEVICES": gpu, SHARED: str(sharing)}
     plainly(work, path, tests, threads, needs_gpu=gpu is not None)
     sys.stdout.flush()

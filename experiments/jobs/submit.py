@@ -27,7 +27,8 @@ from .settings import settled
 from .submission import JOBS, Submission, find_submissions, live
 
 NOT_OF_SBATCH = ("setup", "srun_args", "stderr_to_stdout")  # options of submitit alone
-OF_THIS_MACHINE = ("gpus", "max_parallel")  # settings that --executor local accepts
+SHARING = "runs_per_gpu"  # a setting of --executor local alone
+OF_THIS_MACHINE = ("gpus", SHARING, "max_parallel")  # settings that it accepts
 
 
 class NoSlurm(RunError):
@@ -95,9 +96,8 @@ def submit(
                 with prepared(missing, fresh):
                     submission = held.enter_context(submitted_here(missing, out))
         if submission:
-            failed = run_here(
-                missing, submission, free, report, len(devices_for(len(runs), clusters.values(), settings))
-            )
+            at_once = len(devices_for(len(runs), clusters.values(), settings))
+            failed = run_here(missing, submission, free, report, at_once, settings.get(SHARING, 1))
     has_table = executor == "local" or not missing and not alive
     if has_table:
         write_table(str(out), paper)
@@ -131,10 +131,17 @@ def preview(runs: Sequence[Run], out: Path, executor: str, settings: Mapping[str
 def clusters_of(runs: Sequence[Run], executor: str, settings: Mapping[str, Any]) -> dict[str, Cluster]:
     """Return the cluster settings of each experiment by its name.
 
-    Raises SpecError for mistakes, and for more workers than can share a training.
+    Raises SpecError for mistakes, and for more workers than can share a training; RunError for jobs of Slurm that are
+    to share a GPU.
     """
+    if executor == "slurm" and SHARING in settings:
+        raise RunError(
+            "--runs-per-gpu: only with --executor local, which works inside of a job too; a cluster that divides GPUs "
+            "by itself gives a part of one with --slurm gres=shard:1 in place of --gpus"
+        )
     experiments = {run.experiment.name: run.experiment for run in runs}
-    clusters = {name: settled(experiment.cluster, settings) for name, experiment in experiments.items()}
+    given = {name: value for name, value in settings.items() if name != SHARING}
+    clusters = {name: settled(experiment.cluster, given) for name, experiment in experiments.items()}
     if executor == "slurm":
         refuse_unshareable(experiments, clusters)
     return clusters
@@ -216,7 +223,7 @@ def refuse_without_slurm() -> None:
 def devices_for(runs: int, clusters: Collection[Cluster], settings: Mapping[str, Any]) -> list[str | None]:
     """Return the GPU, or None, of each process that may train at the same time on this machine."""
     most = settings.get("max_parallel") or min((c.max_parallel for c in clusters if c.max_parallel), default=None)
-    return devices(runs, most, settings.get("gpus", 0))
+    return devices(runs, most, settings.get("gpus", 0), settings.get(SHARING, 1))
 
 
 def refuse_missing_data(runs: Sequence[Run], folders_alone: bool = False) -> None:

@@ -202,6 +202,9 @@ def test_gpus_are_shared_out(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,7")
     assert devices(9, None, 1) == ["4", "5", "7"] and devices(9, 2, 1) == ["4", "5"] and devices(1, None, 1) == ["4"]
     assert devices(9, 3, 0) == [None] * 3
+    assert devices(5, None, 1, 2) == ["4", "5", "7", "4", "5"] and devices(9, 2, 1, 4) == ["4", "5"]  # spread out
+    with pytest.raises(RunError, match="--runs-per-gpu 2 has no effect without a GPU: add --gpus 1"):
+        devices(5, None, 0, 2)
     with pytest.raises(RunError, match="a run has one GPU"):
         devices(1, None, 2)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,-1,4")  # what comes after -1 is not seen
@@ -298,6 +301,22 @@ def test_offline_runs_download_nothing(tmp_path, monkeypatch):
     assert told == "error: before submitting: omniglot, not here: `metarun data fetch` or `import` omniglot\n"
     told = metarun("train", "omniglot/protonet", "--offline", code=1)
     assert "and this run is offline: `metarun data fetch` on a machine with internet" in told
+
+
+def test_runs_that_share_a_gpu_know_it_and_are_of_this_machine(tmp_path):
+    """Reject a run that takes the whole card for its own, and Slurm, which gives each job a whole one."""
+    code = (
+        "import os, sys\nfrom metarun.experiments.jobs import local\n"
+        "names = 'CUDA_VISIBLE_DEVICES', 'METARUN_RUNS_PER_GPU'\n"
+        "local.work = lambda *_, **__: print(*map(os.environ.get, names))\nlocal._work(sys.argv[1], [], 1, '5', 3)"
+    )
+    subprocess.run([sys.executable, "-c", code, tmp_path], check=True)
+    assert (tmp_path / "job.log").read_text() == "5 3\n"
+    told = metarun("submit", "tiny.yaml", "--gpus", 1, "--runs-per-gpu", 2, "--dry-run", code=1)
+    assert told.startswith("error: --runs-per-gpu: only with --executor local") and "gres=shard:1" in told
+    assert "1 of 1 run to submit" in metarun(
+        "submit", "tiny.yaml", "--executor=local", "--gpus", 1, "--runs-per-gpu", 2, "--dry-run"
+    )
 
 
 @pytest.mark.slow  # test_gpus.py has the same in this process
