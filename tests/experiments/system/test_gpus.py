@@ -35,7 +35,10 @@ def nvidia_smi(folder, prints="GPU 0: NVIDIA H200 (UUID: GPU-1)", code=0):
 
 @pytest.fixture
 def card(bare, monkeypatch):
-    """Feign the second of two GPUs of 140 GiB, on which this process and two others are; MIG slices have no numbers."""
+    """Return the devices in use: the second of two feigned GPUs of 140 GiB, on which this process and two others are.
+
+    Slices by MIG have no numbers there.
+    """
     program = bare / "nvidia-smi"
     program.write_text(
         '#!/bin/sh\ncase "$*" in\n'
