@@ -3,23 +3,27 @@
     pip install -e ".[gpu]"                   # and torch, for the section works
     python benchmarks/gpu.py                  # everything
     python benchmarks/gpu.py --only gradients repeat
-    python benchmarks/gpu.py --only works --minutes 30
+    python benchmarks/gpu.py --only works --minutes 30   # all works: five minutes are enough for a few
 
 machine    versions, memory, what else is on the GPU
 gradients  meta-gradients of the GPU against those of the CPU: float64, and float32 over several draws
 repeat     two runs are equal bit for bit, and so is one that is killed (kill -9) and resumed
+workers    two workers train what one trains
 rates      tasks per second of MAML with meta-batches of 1 to 1024, and its memory beside the estimate
 kernels    where the time of a step goes, kernel by kernel
+sharing    the time of two runs that share the GPU
 works      the works of compare.py beside PyTorch on the same GPU: eager, torch.compile, CUDA graphs
-workers    two workers train what one trains; two runs that share the GPU
 
-Sections run in this order, each in processes of its own, until the time is over. What is left out is told, with the
+Sections run in this order, each in processes of its own, until the time is over; the first ones, where nothing is
+timed, at the same time on a GPU. What is left out is told, with the
 reason. Without a GPU the programs that a GPU would get are compiled for the CPU. The exit code is 1 if a check fails.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
+import io
 import json
 import os
 import signal
@@ -29,7 +33,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -87,12 +92,15 @@ jit: on
 """
 
 
+Command = tuple[Sequence[object], Mapping[str, str], Path | None]  # arguments, variables, folder
+
+
 class Failed(Exception):
     """A process that ended with an error, or too late; its last line."""
 
 
 class Check:
-    """What is printed: lines, checks with their outcome, and what is left out; and the time that is left."""
+    """The report of sections, with the time that is left to them: it prints lines and checks, and counts failures."""
 
     def __init__(self, minutes: float, small: bool, threads: int):
         """Begin now.
@@ -104,11 +112,17 @@ class Check:
         """
         self.end, self.small, self.failures = time.monotonic() + 60 * minutes, small, 0
         self.environment = {"TF_NUM_INTRAOP_THREADS": str(threads)} if threads else {}
-        self.gpus = 0
+        self.gpus, self.file = 0, sys.stdout
+
+    def aside(self) -> Check:
+        """Return a report that prints into a text of its own, with the same end."""
+        other = copy.copy(self)
+        other.failures, other.file = 0, io.StringIO()
+        return other
 
     def say(self, text: str) -> None:
         """Print a line."""
-        print(f"  {text}", flush=True)
+        print(f"  {text}", file=self.file, flush=True)
 
     def check(self, what: str, holds: bool, found: str = "") -> None:
         """Print whether something holds, and count it if not."""
@@ -123,16 +137,19 @@ class Check:
         """Return the seconds that are left."""
         return max(0.0, self.end - time.monotonic())
 
-    def run(self, command: Iterable[object], environment: Mapping[str, str] = {}, cwd: Path | None = None) -> str:
+    def run(self, command: Sequence[object], environment: Mapping[str, str] = {}, cwd: Path | None = None) -> str:
         """Return what a command prints on its standard output. Raises Failed, also where the time is over."""
-        (found,) = self.together([(command, environment)], cwd)
+        (found,) = self.together([(command, environment, cwd)])
         return found
 
-    def together(
-        self, commands: Iterable[tuple[Iterable[object], Mapping[str, str]]], cwd: Path | None = None
-    ) -> list[str]:
-        """Return what several commands print that run at the same time."""
-        begun = [self.start(command, environment, cwd) for command, environment in commands]
+    def all(self, commands: Sequence[Command]) -> None:
+        """Run commands, at the same time on a GPU. Raises Failed."""
+        for some in [commands] if self.gpus else [[command] for command in commands]:
+            self.together(some)
+
+    def together(self, commands: Sequence[Command]) -> list[str]:
+        """Return what commands print that run at the same time. Raises Failed."""
+        begun = [self.start(*command) for command in commands]
         try:
             told = [process.communicate(timeout=self.seconds()) for process in begun]
         except subprocess.TimeoutExpired:
@@ -148,7 +165,7 @@ class Check:
         return [printed for printed, _ in told]
 
     def start(
-        self, command: Iterable[object], environment: Mapping[str, str], cwd: Path | None
+        self, command: Sequence[object], environment: Mapping[str, str], cwd: Path | None
     ) -> subprocess.Popen[str]:
         """Start a command in a group of its own."""
         return subprocess.Popen(
@@ -187,12 +204,12 @@ def gradients(check: Check) -> None:
         files = [f"{folder}/{side}.npz" for side in ("reference", "own")]
         given = {"names": names, "draws": draws, "filters": filters}
         environment = QUICK if not check.gpus else {}
-        sides = [
-            (part("gradients", out=files[0], **given), environment | HIDDEN),
-            (part("gradients", out=files[1], stand_in=not check.gpus, **given), environment),
-        ]
-        for some in [sides] if check.gpus else [[side] for side in sides]:  # one after the other on a CPU
-            check.together(some)
+        check.all(
+            [
+                (part("gradients", out=files[0], **given), environment | HIDDEN, None),
+                (part("gradients", out=files[1], stand_in=not check.gpus, **given), environment, None),
+            ]
+        )
         reference, own = (dict(np.load(file)) for file in files)
     for name in names:
         exact = max(difference(own, reference, name, draw, "float64") for draw in range(draws))
@@ -239,8 +256,7 @@ def repeat(check: Check) -> None:
                 folder.mkdir()
                 (folder / "tiny.yaml").write_text(spec(algorithm, check.small))
             train = [*kills.COMMAND[1:], "train", "tiny.yaml"]
-            for folder in folders[:2]:
-                check.run(train, environment, folder)
+            check.all([(train, environment, folder) for folder in folders[:2]])
             hit = kill(check, train, environment, folders[2])
             check.run(train, environment, folders[2])
             first, second, killed = (kills.files_of(folder / "runs") for folder in folders)
@@ -270,11 +286,12 @@ def unequal(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
 
 def rates(check: Check) -> None:
     """Print tasks per second over the size of the meta-batch."""
-    sizes, filters = ([1, 4], 4) if check.small else ([1, 4, 16, 64, 256, 1024], 64)
-    for size in sizes:
-        (one,) = lines(check.run(part("rates", sizes=[size], filters=filters)))
-        memory = f"{one['peak'] / 2**20:.0f} MiB of memory, " if one["peak"] else ""
-        check.say(f"{size:>5} tasks: {one['rate']:9.1f} tasks/s; {memory}estimate {one['estimate'] / 2**20:.0f} MiB")
+    groups, filters = ([[1, 4]], 4) if check.small else ([[1, 4, 16, 64], [256], [1024]], 64)
+    for sizes in groups:
+        for one in lines(check.run(part("rates", sizes=sizes, filters=filters))):
+            memory = f"{one['peak'] / 2**20:.0f} MiB of memory, " if one["peak"] else ""
+            estimate = f"estimate {one['estimate'] / 2**20:.0f} MiB"
+            check.say(f"{one['tasks']:>5} tasks: {one['rate']:9.1f} tasks/s; {memory}{estimate}")
 
 
 def kernels(check: Check) -> None:
@@ -291,7 +308,10 @@ def kernels(check: Check) -> None:
 
 def works(check: Check) -> None:
     """Print the time of a step of each work beside PyTorch on the same device."""
-    side, names = HERE / "side.py", ["W3"] if check.small else [f"W{number}" for number in (1, 3, 9, 2, 7, 4, 5, 8, 6)]
+    side, names = (
+        HERE / "side.py",
+        ["W3"] if check.small else [f"W{number}" for number in (1, 3, 9, 2, 4, 5, 7, 8, 6, 10)],
+    )
     if not side.exists():
         return check.left_out("works", "benchmarks/side.py is not there")
     missing = "" if find_spec("torch") else "PyTorch is not installed (pip install torch)"
@@ -323,30 +343,35 @@ def step_of(check: Check, command: list[object]) -> float:
 
 
 def workers(check: Check) -> None:
-    """Train with one worker and with two, and compare the weights; time two runs that share the GPU."""
+    """Train with one worker and with two, and compare the weights."""
+    if check.gpus == 1:
+        return check.left_out("two workers", "they need a GPU each, and there is one")
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         (folder / "tiny.yaml").write_text(spec("maml", check.small, STEPS=20, PRECISION="float64"))
-        if check.gpus == 1:
-            check.left_out("two workers", "they need a GPU each, and there is one")
-        else:
-            with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as other:
-                addresses = [f"127.0.0.1:{each.getsockname()[1]}" for each in (one, other)]
-            command = ["-m", "metarun.cli.main", "train", "tiny.yaml", "--out"]
-            environment = QUICK if not check.gpus else {}
-            check.run([*command, "alone"], environment, folder)
-            roles = [
-                json.dumps({"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}})
-                for index in (0, 1)
-            ]
-            check.together([([*command, "two"], environment | {"TF_CONFIG": role}) for role in roles], folder)
-            far = max(
-                float(np.abs(one - other).max())
-                for one, other in zip(*(weights(folder / name) for name in ("alone", "two")), strict=True)
-            )
-            check.check("two workers make the weights of one in float64, within 1e-9", far < 1e-9, f"{far:.1e}")
-        if not check.gpus:
-            return check.left_out("two runs that share a GPU", "there is none")
+        with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as other:
+            addresses = [f"127.0.0.1:{each.getsockname()[1]}" for each in (one, other)]
+        command = ["-m", "metarun.cli.main", "train", "tiny.yaml", "--out"]
+        environment = QUICK if not check.gpus else {}
+        check.run([*command, "alone"], environment, folder)
+        roles = [
+            json.dumps({"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}})
+            for index in (0, 1)
+        ]
+        check.together([([*command, "two"], environment | {"TF_CONFIG": role}, folder) for role in roles])
+        far = max(
+            float(np.abs(one - other).max())
+            for one, other in zip(*(weights(folder / name) for name in ("alone", "two")), strict=True)
+        )
+        check.check("two workers make the weights of one in float64, within 1e-9", far < 1e-9, f"{far:.1e}")
+
+
+def sharing(check: Check) -> None:
+    """Print the time of two runs, one after the other and sharing the GPU."""
+    if not check.gpus:
+        return check.left_out("two runs that share a GPU", "there is none")
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
         (folder / "tiny.yaml").write_text(spec("maml", check.small, STEPS=4000))
         seconds = {number: shared(check, folder, number) for number in (1, 2)}
         check.say(f"two runs, one after the other {seconds[1]:.1f} s, sharing the GPU {seconds[2]:.1f} s")
@@ -371,8 +396,21 @@ def weights(out: Path) -> list[np.ndarray]:
 
 
 SECTIONS: dict[str, Callable[[Check], None]] = {
-    each.__name__: each for each in (machine, gradients, repeat, rates, kernels, works, workers)
+    each.__name__: each for each in (machine, gradients, repeat, workers, rates, kernels, sharing, works)
 }
+UNTIMED = ("gradients", "repeat", "workers")  # they may run at the same time
+
+
+def run(name: str, check: Check) -> None:
+    """Run a section."""
+    print(f"{name}, {check.seconds():.0f} s left", file=check.file, flush=True)
+    try:
+        SECTIONS[name](check)
+    except Failed as failed:
+        if check.seconds():
+            check.check(name, False, str(failed))
+        else:
+            check.left_out(f"the rest of {name}", "no time left")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -384,18 +422,19 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, default=0, help="processor threads of each process")
     told = parser.parse_args(arguments)
     check = Check(told.minutes, told.small, told.threads)
-    for name, section in SECTIONS.items():
-        if name not in ("machine", *told.only):
-            continue
-        print(f"{name}, {check.seconds():.0f} s left", flush=True)
-        try:
-            section(check)
-        except Failed as failed:
-            if check.seconds():
-                check.check(name, False, str(failed))
-            else:
-                check.left_out(f"the rest of {name}", "no time left")
-        check.small = check.small or not check.gpus
+    run("machine", check)
+    check.small = check.small or not check.gpus
+    names = [name for name in SECTIONS if name in told.only and name != "machine"]
+    at_once = [name for name in names if check.gpus and name in UNTIMED]
+    asides = [check.aside() for _ in at_once]
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(run, at_once, asides))
+    for aside in asides:
+        print(aside.file.getvalue(), end="", flush=True)
+        check.failures += aside.failures
+    for name in names:
+        if name not in at_once:
+            run(name, check)
     print(f"{check.failures} checks failed" if check.failures else "no check failed")
     return int(check.failures > 0)
 

@@ -43,7 +43,7 @@ def test_processes_that_fail_or_take_too_long_are_told(gpu, check):
     start = check.start
     check.start = lambda *some: begun.append(start(*some)) or begun[-1]
     with pytest.raises(gpu.Failed, match="no time left"):
-        check.together([(["-c", "import time; time.sleep(600)"], {})])
+        check.together([(["-c", "import time; time.sleep(600)"], {}, None)])
     assert begun[0].returncode == -9
 
 
