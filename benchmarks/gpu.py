@@ -22,18 +22,15 @@ reason. Without a GPU the programs that a GPU would get are compiled for the CPU
 from __future__ import annotations
 
 import argparse
-import copy
-import io
 import json
 import os
 import signal
 import socket
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
@@ -44,6 +41,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import kills
+from gpu_report import Check, Failed
 
 HERE = Path(__file__).resolve().parent
 HIDDEN = {"CUDA_VISIBLE_DEVICES": ""}
@@ -92,88 +90,6 @@ jit: on
 """
 
 
-Command = tuple[Sequence[object], Mapping[str, str], Path | None]  # arguments, variables, folder
-
-
-class Failed(Exception):
-    """A process that ended with an error, or too late; its last line."""
-
-
-class Check:
-    """The report of sections, with the time that is left to them: it prints lines and checks, and counts failures."""
-
-    def __init__(self, minutes: float, small: bool, threads: int):
-        """Begin now.
-
-        Args:
-            minutes: the time for everything.
-            small: whether sizes are those of a CPU.
-            threads: the threads of each process; 0: as many as TensorFlow takes.
-        """
-        self.end, self.small, self.failures = time.monotonic() + 60 * minutes, small, 0
-        self.environment = {"TF_NUM_INTRAOP_THREADS": str(threads)} if threads else {}
-        self.gpus, self.file = 0, sys.stdout
-
-    def aside(self) -> Check:
-        """Return a report that prints into a text of its own, with the same end."""
-        other = copy.copy(self)
-        other.failures, other.file = 0, io.StringIO()
-        return other
-
-    def say(self, text: str) -> None:
-        """Print a line."""
-        print(f"  {text}", file=self.file, flush=True)
-
-    def check(self, what: str, holds: bool, found: str = "") -> None:
-        """Print whether something holds, and count it if not."""
-        self.failures += not holds
-        self.say(f"{'ok    ' if holds else 'FAILED'} {what}{found and f': {found}'}")
-
-    def left_out(self, what: str, why: object) -> None:
-        """Print that something was not done."""
-        self.say(f"left out: {what}: {why}")
-
-    def seconds(self) -> float:
-        """Return the seconds that are left."""
-        return max(0.0, self.end - time.monotonic())
-
-    def run(self, command: Sequence[object], environment: Mapping[str, str] = {}, cwd: Path | None = None) -> str:
-        """Return what a command prints on its standard output. Raises Failed, also where the time is over."""
-        (found,) = self.together([(command, environment, cwd)])
-        return found
-
-    def all(self, commands: Sequence[Command]) -> None:
-        """Run commands, at the same time on a GPU. Raises Failed."""
-        for some in [commands] if self.gpus else [[command] for command in commands]:
-            self.together(some)
-
-    def together(self, commands: Sequence[Command]) -> list[str]:
-        """Return what commands print that run at the same time. Raises Failed."""
-        begun = [self.start(*command) for command in commands]
-        try:
-            told = [process.communicate(timeout=self.seconds()) for process in begun]
-        except subprocess.TimeoutExpired:
-            raise Failed("no time left") from None
-        finally:
-            for process in begun:
-                if process.poll() is None:
-                    os.killpg(process.pid, signal.SIGKILL)
-                    process.communicate()
-        for process, (_, errors) in zip(begun, told, strict=True):
-            if process.returncode:
-                raise Failed((errors.strip().splitlines() or [f"exit code {process.returncode}"])[-1][:300])
-        return [printed for printed, _ in told]
-
-    def start(
-        self, command: Sequence[object], environment: Mapping[str, str], cwd: Path | None
-    ) -> subprocess.Popen[str]:
-        """Start a command in a group of its own."""
-        return subprocess.Popen(
-            [sys.executable, *map(str, command)], env=os.environ | self.environment | environment, cwd=cwd, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
-        )  # fmt: skip
-
-
 def part(name: str, **options: Any) -> list[object]:
     """Return the command of a part of gpu_parts.py."""
     return [HERE / "gpu_parts.py", name, json.dumps(options)]
@@ -200,29 +116,39 @@ def gradients(check: Check) -> None:
     """Compare gradients of the GPU, or of the programs that it would get, with those of the CPU."""
     names = ["maml", "protonet"] if check.small else ALGORITHMS
     draws, filters = (2, 4) if check.small else (5, 32)
+    further = ["tf32", "bfloat16"] if check.gpus else ["bfloat16"]
+    environment = QUICK if not check.gpus else {}
     with tempfile.TemporaryDirectory() as folder:
         files = [f"{folder}/{side}.npz" for side in ("reference", "own")]
         given = {"names": names, "draws": draws, "filters": filters}
-        environment = QUICK if not check.gpus else {}
+        own = given | {"stand_in": not check.gpus, "precisions": ["float64", "float32", *further]}
         check.all(
             [
                 (part("gradients", out=files[0], **given), environment | HIDDEN, None),
-                (part("gradients", out=files[1], stand_in=not check.gpus, **given), environment, None),
+                (part("gradients", out=files[1], **own), environment, None),
             ]
         )
         reference, own = (dict(np.load(file)) for file in files)
     for name in names:
-        exact = max(difference(own, reference, name, draw, "float64") for draw in range(draws))
-        check.check(f"{name}: float64 equals the CPU's within {EXACT:g}", exact < EXACT, f"{exact:.1e}")
-        mine, cpus = (
-            statistics.median(difference(side, reference, name, draw, "float32") for draw in range(draws))
-            for side in (own, reference)
-        )
+        exact = [difference(own, reference, name, draw, "float64") for draw in range(draws)]
+        check.check(f"{name}: float64 equals the CPU's within {EXACT:g}", max(exact) < EXACT, f"{max(exact):.1e}")
+        single, cpus = (median_difference(side, reference, name, draws, "float32") for side in (own, reference))
         check.check(
             f"{name}: float32 is no further from float64 than {WORSE:g} times the CPU's",
-            mine <= max(WORSE * cpus, CLOSE),
-            f"{mine:.1e} and {cpus:.1e}, medians of {draws} draws",
+            single <= max(WORSE * cpus, CLOSE),
+            f"{single:.1e} and {cpus:.1e}, medians of {draws} draws",
         )
+        for precision in further:
+            if any(key.startswith(f"{name}|{precision}|") for key in own):
+                far = median_difference(own, reference, name, draws, precision)
+                check.say(f"       {name}: {precision} is {far:.1e} from float64")
+
+
+def median_difference(
+    one: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray], name: str, draws: int, precision: str
+) -> float:
+    """Return the median of `difference` over the draws."""
+    return statistics.median(difference(one, other, name, draw, precision) for draw in range(draws))
 
 
 def difference(

@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +69,7 @@ def model_of(name: str, precision: str, filters: int, *overrides: str) -> Model:
     experiment = experiment_of(name, precision, filters, *overrides)
     if experiment.kind.plays_trials:
         return build(experiment, 0)
-    deterministic(0)
+    deterministic(0, tf32=precision == "tf32")
     pixels = np.random.default_rng(0).integers(0, 256, (60 * 20, 28, 28, 1), dtype=np.uint8)
     pool = ClassPool(pixels, np.full(60, 20), tuple(map(str, range(60))))
     source = ImageSource("random", {"train": pool}, dtype=input_dtype(experiment))
@@ -96,11 +96,15 @@ def machine() -> Iterator[Line]:
     }
 
 
-def gradients(names: list[str], draws: int, filters: int, out: str) -> Iterator[Line]:
-    """Write the gradient of each algorithm for several draws of weights and tasks, in float64 and float32."""
+def gradients(
+    names: list[str], draws: int, filters: int, out: str, precisions: Sequence[str] = ("float64", "float32")
+) -> Iterator[Line]:
+    """Write the gradient of each algorithm for several draws of weights and tasks, in each precision."""
     found = {}
     for name in names:
-        for precision in ("float64", "float32"):
+        for precision in precisions:
+            if name == "rl2" and precision == "bfloat16":
+                continue
             model = model_of(name, precision, filters)
             steps, first = TrainingSteps(model), [value.numpy() for value in model.learner.variables]
             parameters = model.learner.parameters

@@ -84,7 +84,9 @@ def _tensorflow() -> Iterator[Finding]:
         for gpu in tf.config.list_physical_devices("GPU")
     ]
     hidden = [f"{name}={os.environ[name]}" for name in gpus.VISIBLE if name in os.environ]
-    unused = gpus.unused()
+    unused, card = gpus.unused(), gpus.memory()
+    if card:
+        names[0] += f"; {card.free / GIB:.1f} of {card.total / GIB:.1f} GiB free{gpus.occupants()}"
     yield Finding("GPUs", ", ".join(names) or f"none{''.join(f' ({each})' for each in hidden)}", unused)
 
 

@@ -66,7 +66,8 @@ def memory() -> Memory | None:
 
 def runs_per_gpu() -> int:
     """Return the number of runs that share the GPU of this process, as `metarun submit --runs-per-gpu` says it."""
-    return max(1, int(os.environ.get(SHARED, "1") or 1))
+    given = os.environ.get(SHARED, "")
+    return max(1, int(given)) if given.isdecimal() else 1
 
 
 def occupants() -> str:

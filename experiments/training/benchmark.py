@@ -24,6 +24,7 @@ from ..evaluation.tuning import trials_of
 from ..model import Model, build, training_shape
 from ..system.processors import cores
 from ..system.provenance import device_name
+from .memory import fitted
 from .steps import CALL_SECONDS, TrainingSteps
 
 CALLS = 16  # measured, of training steps
@@ -80,7 +81,7 @@ def benchmark(experiment: Experiment, steps: int | None, imports: float) -> Benc
     started = time.perf_counter()
     model = build(experiment, experiment.seeds[0])
     data = time.perf_counter() - started
-    training = TrainingSteps(model)
+    training = TrainingSteps(model := fitted(model))
     started = time.perf_counter()
     training.trace()
     tracing = time.perf_counter() - started

@@ -1,6 +1,7 @@
 """The output of `metarun doctor`, and when it ends with 1."""
 
 import pytest
+import tensorflow as tf
 from click.testing import CliRunner
 
 from metarun import experiments
@@ -44,6 +45,15 @@ def test_fault_15_doctor_ends_with_1_where_a_gpu_is_not_used(healthy, monkeypatc
     told = printed(code=1)
     assert "none (CUDA_VISIBLE_DEVICES=0)" in told
     assert "problem: there is a GPU (nvidia-smi lists NVIDIA H200), but TensorFlow does not see it: libcudnn" in told
+
+
+def test_doctor_says_how_much_of_a_gpu_is_free(healthy, monkeypatch):
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [tf.config.PhysicalDevice("/x:GPU:0", kind)])
+    monkeypatch.setattr(tf.config.experimental, "get_device_details", lambda device: {"device_name": "NVIDIA H200"})
+    monkeypatch.setattr(doctor, "describe", lambda: {"onednn": True, "intra_op_threads": 1, "inter_op_threads": 1})
+    monkeypatch.setattr(gpus, "memory", lambda: gpus.Memory(40 * 2**30, 140 * 2**30))
+    monkeypatch.setattr(gpus, "occupants", lambda: " (on the GPU: julia (process 812))")
+    assert "NVIDIA H200; 40.0 of 140.0 GiB free (on the GPU: julia (process 812))\n" in printed()
 
 
 def test_doctor_tells_a_disk_without_locks_and_a_full_one(healthy, monkeypatch):
