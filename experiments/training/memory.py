@@ -103,7 +103,8 @@ def _refuse(
         available: the bytes that are available; default: as the system says now.
     """
     card, least = gpus.memory(), peak_bytes(function) + COMPILER
-    need, available = (most_bytes(function), card.free) if card else (least, available or available_bytes())
+    need = most_bytes(function) if card else least
+    available = available or (card.free if card else available_bytes())
     if available is None or need <= available:
         return available
     line = (
