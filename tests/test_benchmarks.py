@@ -32,10 +32,10 @@ def works(load_script):
     return load_script("metarun_works")
 
 
-SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("W2", "W4", "W5")]
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("W1", "W2", "W4", "W5")]
 
 
-@pytest.mark.parametrize("name", ["W1", "W3", *SLOW])
+@pytest.mark.parametrize("name", ["W3", *SLOW])
 def test_two_steps_of_each_work(works, name):
     """Check that two tasks with few images are enough: W2 as a whole takes 8 GB."""
     work = sys.modules["works"].WORKS[name]

@@ -86,7 +86,7 @@ def write_pictures(folder, classes=20, images=6):
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=pytest.mark.slow if name == "miniimagenet" else ())
+        pytest.param(name, marks=pytest.mark.slow if name in ("miniimagenet", "omniglot") else ())
         for name in DATASETS
         if name not in TRIALS
     ],
@@ -119,7 +119,7 @@ def test_a_dataset_is_a_pure_function_that_can_be_traced(source_of, name):
 
 TRAINED_ON_EPISODES = KINDS["few-shot"]
 FEW_SHOT_SPECS = {name: spec for name, spec in SHIPPED.items() if spec.kind == TRAINED_ON_EPISODES}
-QUICK = ("quickstart/maml", "quickstart/reptile", "quickstart/matchingnet", "omniglot/protonet", "finn2017/sinusoid")
+QUICK = ("quickstart/maml", "quickstart/matchingnet", "finn2017/sinusoid")
 
 
 @pytest.fixture(scope="module")
@@ -136,8 +136,13 @@ def noise():
     return make
 
 
+LARGE = ("finn2017/miniimagenet", "finn2017/omniglot-20way")  # specs of many images and inner steps
+
+
 @pytest.mark.usefixtures("eagerly")
-@pytest.mark.parametrize("name", FEW_SHOT_SPECS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name.startswith(LARGE) else ()) for name in FEW_SHOT_SPECS]
+)
 def test_shipped_specs_take_a_step(name, noise, monkeypatch):
     """Take steps on noise, with a network of few filters, one task and one test step: shapes, options and losses
     fit."""

@@ -179,6 +179,7 @@ def test_rl2_learns_in_environments_of_gymnasium(installed, tmp_path):
         assert [float(line["total_reward"]) for line in csv.DictReader(file)] == rewards
 
 
+@pytest.mark.slow
 def test_fault_12_an_edited_algorithm_of_another_package_is_another(installed, tmp_path, session_cache, monkeypatch):
     monkeypatch.setenv("METARUN_CACHE", str(session_cache))
     (tmp_path / "spec.yaml").write_text(PROTOTYPES)

@@ -129,8 +129,14 @@ NETWORKS = {
 }
 
 
-@pytest.mark.parametrize("name", NETWORKS)
-@pytest.mark.parametrize("adapt", ["weights", "all", "head"])
+@pytest.mark.parametrize(
+    ("name", "adapt"),
+    [
+        pytest.param(name, adapt, marks=pytest.mark.slow if name.startswith("conv4") and adapt != "weights" else ())
+        for name in NETWORKS
+        for adapt in ("weights", "all", "head")
+    ],
+)
 def test_the_meta_gradient_agrees_with_central_differences(make_source, name, adapt):
     options, problem = NETWORKS[name]
     batch = make_source(dtype="float64", size=32).sample("train", 0, 2, Shape(3, 1, 2), seed=0)
@@ -156,6 +162,7 @@ def test_regression_agrees_with_central_differences():
     assert error(first_order=True) > 1e-4
 
 
+@pytest.mark.slow
 def test_the_compiled_gradient_is_the_same(make_source):
     batch = make_source(dtype="float64").sample("train", 0, 2, Shape(3, 1, 2), seed=0)
     network = build(Conv4Options(filters=3), (16, 16, 1), 3, "float64", seed=0)
@@ -181,6 +188,7 @@ def test_saving_memory_changes_nothing(make_source, name, reduction):
             np.testing.assert_allclose(saving[1][name], gradient, rtol=1e-9, atol=1e-12, err_msg=str(option))
 
 
+@pytest.mark.slow
 def test_saving_memory_saves_it(make_source):
     """Reject options that change nothing. Both options lower the peak of the tensors alive at once."""
     batch = make_source(images=40, size=4).sample("train", 0, 8, Shape(3, 30, 10), seed=0)

@@ -247,6 +247,7 @@ def test_kl_and_entropy_agree_with_samples_of_the_gaussian():
     assert float(of.entropy(old)) == pytest.approx(-np.mean(of.log_probability(old, draws)), abs=0.01)
 
 
+@pytest.mark.slow
 def test_a_step_stays_within_the_limit(source):
     """Reject no line search, whose KL is larger. However long it was: whole (learning rate 0.003), shortened (0.3), not
     taken at all (1e6)."""
@@ -270,6 +271,7 @@ def test_a_step_stays_within_the_limit(source):
         assert rate == 0.003 or not step(free, rate)["kl"] <= 1e-3
 
 
+@pytest.mark.slow
 def test_box_actions_learn():
     source = DependentBandit(episodes=4, box=True)
     one = learner(source, precision="float32", units=16, jit=True, minibatch=64)
@@ -278,6 +280,7 @@ def test_box_actions_learn():
     assert float(metrics["total_reward"]) > 2.6  # chance: 2.0
 
 
+@pytest.mark.slow
 def test_it_learns_within_a_trial_in_one_trace():
     """Play ten pulls, where one of two arms pays: chance is 5, and without memory nothing beats it; 9.5 is the best."""
     source = DependentBandit(episodes=10)

@@ -332,6 +332,7 @@ def test_published_greedy_is_not_that_of_the_right_prior_mean():
     assert mean_reward("greedy", mdps.build(MDPsOptions(episodes=10)), None, 1000, prior_mean=1.0) > 145
 
 
+@pytest.mark.slow
 def test_one_program_serves_all_values_and_a_given_value_is_not_tuned():
     source = bandits.build(BanditsOptions(arms=3, pulls=5))
     trials = source.sample("val", 0, 10, seed=0)

@@ -95,7 +95,9 @@ def test_batch_norm_of_keras_follows_the_protocol(make_source, protocol):
 
 
 @pytest.mark.usefixtures("eagerly")
-@pytest.mark.parametrize("name", OPTIONS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name == "reptile" else ()) for name in OPTIONS]
+)
 def test_every_learner_trains_a_keras_model(make_source, name):
     """Reject a checkpoint without the moving averages, of learners that test with them."""
     one, other = (learner(OPTIONS[name], Backbone(blocks=2), "inductive", "float32", seed) for seed in (0, 1))

@@ -152,6 +152,7 @@ def test_predict_divides_by_the_stored_temperature_of_these_weights(runs):
         directory.temperature.write_text(text)
 
 
+@pytest.mark.slow
 def test_an_export_divides_as_predict_does(runs, tmp_path):
     """Reject probabilities that are not divided, logits that are, and a support set that decides about it."""
     directory = runs("protonet")

@@ -55,6 +55,7 @@ def stop_after(monkeypatch):
     return stop_after
 
 
+@pytest.mark.slow
 def test_a_run_that_is_stopped_in_its_test(tmp_path, stop_after):
     experiment = load("finn2017/sinusoid", SINES).experiment
     whole, stopped = RunDirectory(tmp_path / "whole"), RunDirectory(tmp_path / "stopped")
@@ -104,6 +105,7 @@ def test_the_signal_itself_keeps_what_is_done(tmp_path, monkeypatch, stop_after)
     assert results(stopped.path) == results(whole.path) and not stopped.partial_test.exists()
 
 
+@pytest.mark.slow
 def test_tuning_goes_on_with_the_values_that_are_left(tmp_path, monkeypatch, stop_after):
     """Reject work that is done again after a stop in the tuning or in the test that follows it. Four batches of
     eleven values."""

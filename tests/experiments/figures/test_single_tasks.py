@@ -18,6 +18,7 @@ from metarun.experiments.runs.directory import RunDirectory
 from metarun.experiments.runs.run import Run
 from metarun.experiments.training.train import train
 
+pytestmark = pytest.mark.slow  # the runs take most of a minute; curves and pages are tested with every change
 IMAGES = """
 name: {name}
 algorithm: {{name: {name}{more}}}

@@ -39,6 +39,7 @@ def test_a_sweep_becomes_arrays_and_a_table(folder):
     wait_for(lambda: not queue())
 
 
+@pytest.mark.slow
 def test_a_papers_table_is_filled_by_jobs(folder):
     """Check that a model fills two cells: its job tests it for both, the last one writes the table."""
     cells = (

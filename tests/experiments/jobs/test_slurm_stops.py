@@ -16,6 +16,7 @@ from slurm_jobs import metarun, queue, wait_for
 pytestmark = pytest.mark.usefixtures("slurm")
 
 
+@pytest.mark.slow
 def test_a_disturbed_run_ends_as_an_undisturbed_one(folder):
     """Stop it in three ways: preempted by a job of a better partition, cancelled, killed outright."""
     long, run = ("-s", "train.steps=16000", "-s", "validation.every=6000"), folder / "runs/tiny/seed-0"

@@ -274,6 +274,7 @@ def test_without_slurm_the_whole_command_for_this_machine_is_told(monkeypatch):
     )
 
 
+@pytest.mark.slow
 def test_cancel_ends_runs_of_this_machine_after_a_checkpoint(tmp_path):
     sweep = "submit tiny.yaml -s train.steps=1000000 -s validation.every=1000000 --seeds 0-1 --executor local"
     process = subprocess.Popen([sys.executable, "-m", "metarun.cli.main", *sweep.split(), "--max-parallel", "1"])

@@ -111,6 +111,7 @@ def test_a_budget_is_told_and_collides_with_nothing(table, tmp_path, calls):
     assert one.experiment.train.steps == 4 and one.budget == 0.1 and one.row.train_steps == 4
 
 
+@pytest.mark.slow
 def test_overrides_of_a_cell_are_a_model_of_its_own(table, tmp_path, calls):
     text = table.read_text()
     less = "method: MAML with more steps, overrides: [name=sines-of-one, train.meta_batch=1]"
@@ -363,6 +364,7 @@ def test_no_seed_changes_a_classical_method(tmp_path):
     assert seeds["RL^2"] == 2 and seeds["UCB1"] == 1
 
 
+@pytest.mark.slow
 def test_a_single_number_of_seeds_is_still_a_count(table, tmp_path):
     """Reject seed 3 in place of three seeds, or no warning. A number means what it did before --seeds took ranges, and
     a warning says so."""

@@ -178,6 +178,7 @@ def assert_same_run(run: Path, other: Path) -> None:
             np.testing.assert_allclose(mine, wanted, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_two_workers_leave_the_run_of_one(tmp_path, alone, session_cache):
     command = ("train", write_spec(tmp_path), "--out", tmp_path)
     chief, other = finish(start(2, session_cache, *command))
@@ -221,6 +222,7 @@ def test_a_worker_that_dies_stops_the_others_and_another_number_goes_on(tmp_path
     assert code == 130 and steps_of(errors) > int(reached.stem.removeprefix("step-"))
 
 
+@pytest.mark.slow
 def test_a_signal_to_any_worker_stops_all_at_one_step_and_one_worker_ends_the_run(tmp_path, alone, session_cache):
     spec, run = write_spec(tmp_path), RunDirectory(tmp_path / "tiny" / "seed-0")
     program = partial(stopping, worker=1)

@@ -123,6 +123,7 @@ def test_fault_17_seeds_from_two_mounts_are_one_line(few, tmp_path, older):
     assert sorted(groups.values()) == [1, 2] and all("images" in name for name in groups)
 
 
+@pytest.mark.slow
 def test_fault_17_other_images_are_never_the_same(few, tmp_path, stop_in_the_test, capsys):
     """Reject the row of a folder for another one, at another path, behind a link, or at the same path."""
     train(few())

@@ -64,6 +64,7 @@ def run_until(monkeypatch):
     return run_until
 
 
+@pytest.mark.slow
 def test_reading_from_files_trains_as_from_memory_and_goes_on_after_a_stop(tmp_path, pictures, run_until):
     resident, streamed = (load(pictures, [f"dataset.in_memory={told}"]).experiment for told in ("true", "false"))
     train(Run(resident, 0, RunDirectory(tmp_path / "resident")))
@@ -74,6 +75,7 @@ def test_reading_from_files_trains_as_from_memory_and_goes_on_after_a_stop(tmp_p
     assert found == expected
 
 
+@pytest.mark.slow
 def test_a_signal_in_the_last_step_comes_before_the_test(tmp_path, pictures, run_until):
     """Stop before the test, not after it: the test of some specs takes hours."""
     experiment = load(str(pictures), ["validation=null"]).experiment
@@ -105,7 +107,8 @@ def test_a_run_does_not_go_on_with_other_images(tmp_path, pictures, run_until):
     assert train(Run(experiment, 0, directory)).train_steps == 12
 
 
-@pytest.mark.parametrize("pixels", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("pixels", [False, True])
 def test_a_checkpoint_from_before_there_were_such_digests_is_good(tmp_path, pictures, run_until, pixels):
     """Take a checkpoint that has no digest, or that of the pixels alone."""
     experiment, directory = load(pictures).experiment, RunDirectory(tmp_path / "run")

@@ -100,7 +100,7 @@ def undisturbed(tmp_path_factory):
 @pytest.mark.parametrize(
     ("algorithm", "how"),
     [
-        ("maml", signal.SIGKILL),
+        pytest.param("maml", signal.SIGKILL, marks=pytest.mark.slow),
         ("maml", signal.SIGTERM),
         pytest.param("maml of images", signal.SIGKILL, marks=pytest.mark.slow),
         pytest.param("compiled maml of images", signal.SIGKILL, marks=pytest.mark.slow),
@@ -124,6 +124,7 @@ def test_killed_and_continued_is_undisturbed(tmp_path, undisturbed, algorithm, h
     assert results(run) == results(undisturbed(algorithm))
 
 
+@pytest.mark.slow
 def test_killed_again_and_again_is_undisturbed(tmp_path, undisturbed):
     """Check that kills come before a file gets its name: without any checkpoint, between two, tested, and with all but
     the row."""

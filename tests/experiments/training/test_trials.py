@@ -103,6 +103,7 @@ def test_rl2_leaves_a_whole_run(tmp_path):
         evaluate(tmp_path / "run", "val", {"shot": 5})
 
 
+@pytest.mark.slow
 def test_fault_09_the_learning_rate_of_an_iteration(tmp_path):
     """Take the rate of an iteration whatever the number of updates in it, here ten. Rejected: an end in the first of
     three iterations; the rate of the next iteration, [0.2, 0.1, 0.0]."""
@@ -182,7 +183,9 @@ def test_every_cell_of_both_tables_ships(tmp_path):
     assert resolved_yaml(load("duan2016/bandits-ucb1").experiment).count("train:") == 0
 
 
-@pytest.mark.parametrize("name", ["mdps-rl2", "bandits-gittins", "mdps-beb"])
+@pytest.mark.parametrize(
+    "name", [*(pytest.param(name, marks=pytest.mark.slow) for name in ("mdps-rl2", "bandits-gittins")), "mdps-beb"]
+)
 def test_shipped_specs_of_trials_run(name, tmp_path):
     overrides = ["test.episodes=8"]
     if name.endswith("-rl2"):

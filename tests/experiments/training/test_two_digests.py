@@ -62,6 +62,7 @@ def without_training_digest(path):
     np.savez(path, **arrays | {"state": np.array(json.dumps(state))})
 
 
+@pytest.mark.slow
 def test_fault_16_a_stopped_test_is_changed_and_no_step_is_repeated(tiny, stop_in_the_test, no_step):
     """Reject a refusal, a second training, and the digest of the former test in the row."""
     stop_in_the_test(tiny())
@@ -76,6 +77,7 @@ def test_fault_16_a_stopped_test_is_changed_and_no_step_is_repeated(tiny, stop_i
     assert train(tiny("test.episodes=6")) == row and load(changed.directory.spec).experiment.test.episodes == 6
 
 
+@pytest.mark.slow
 def test_fault_16_the_advice_after_too_little_memory_works(tiny, stop_in_the_test, no_step):
     """Keep the shape of the validation, which the spec takes from the test, as that of the training; the row says so.
 
@@ -95,6 +97,7 @@ def test_fault_16_the_advice_after_too_little_memory_works(tiny, stop_in_the_tes
     assert row.spec_digest != run.experiment.digest and train(run) == row == read_row(run.directory.result)
 
 
+@pytest.mark.slow
 def test_fault_16_evaluate_needs_no_row_of_the_run(tiny, stop_in_the_test, no_step):
     run = tiny()
     with pytest.raises(RunError, match="has no result.json"):
@@ -108,6 +111,7 @@ def test_fault_16_evaluate_needs_no_row_of_the_run(tiny, stop_in_the_test, no_st
     assert path == run.directory.result and train(run) == own and own.episodes == 10
 
 
+@pytest.mark.slow
 def test_fault_16_a_row_of_another_test_is_never_returned(tiny, no_step):
     """Reject: "is finished" for a test that was not done, and a row that takes the place of another one."""
     row = train(tiny())
