@@ -136,12 +136,10 @@ def noise():
     return make
 
 
-LARGE = ("finn2017/miniimagenet", "finn2017/omniglot-20way")  # specs of many images and inner steps
-
-
 @pytest.mark.usefixtures("eagerly")
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow if name.startswith(LARGE) else ()) for name in FEW_SHOT_SPECS]
+    "name",
+    [pytest.param(name, marks=() if name.startswith("quickstart") else pytest.mark.slow) for name in FEW_SHOT_SPECS],
 )
 def test_shipped_specs_take_a_step(name, noise, monkeypatch):
     """Take steps on noise, with a network of few filters, one task and one test step: shapes, options and losses

@@ -312,6 +312,7 @@ def test_published_bandits(name):
     assert all(abs(ours - other) > 0.25 for other in others)
 
 
+@pytest.mark.slow
 def test_published_thompson_sampling_of_longer_trials():
     source = bandits.build(BanditsOptions(arms=10, pulls=100))
     assert abs(mean_reward("thompson_sampling", source, None, 2000) - 76.7) < 1.5
@@ -320,7 +321,7 @@ def test_published_thompson_sampling_of_longer_trials():
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(name, marks=[pytest.mark.slow] * (name in ("opsrl", "psrl"))) for name in PUBLISHED["mdps"]],
+    [pytest.param(name, marks=() if name == "greedy" else pytest.mark.slow) for name in PUBLISHED["mdps"]],
 )
 def test_published_mdps_with_the_papers_prior_mean(name):
     published, value = PUBLISHED["mdps"][name]

@@ -97,7 +97,8 @@ def evaluate_fails(run):
     return True
 
 
-@pytest.mark.parametrize("older", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("older", [False, True])
 def test_fault_17_seeds_from_two_mounts_are_one_line(few, tmp_path, older):
     """Show one experiment in tables, figures and comparisons; a longer training continues the one of the other mount.
 
