@@ -28,7 +28,7 @@ def _one(options: Any, meta_batch: int) -> int:
 
 
 class Kind(NamedTuple):
-    """The properties that all algorithms of a kind share."""
+    """Hold the properties that all algorithms of a kind share."""
 
     is_trained: bool  # it has a network, which learns by training
     plays_trials: bool  # its tasks are trials; otherwise episodes of way, shot and query
@@ -43,7 +43,8 @@ KINDS = {
 
 
 class Algorithm(NamedTuple):
-    """An entry of `ALGORITHMS`: the options of an algorithm, its learner, and what the rest of the program must know.
+    """Hold an entry of `ALGORITHMS`: the options of an algorithm, its learner, and what the rest of the program must
+    know.
 
     Another package registers one under the entry point group `metarun.algorithms`:
 

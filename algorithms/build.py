@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Setup(NamedTuple):
-    """The part of a spec that describes a learner.
+    """Hold the part of a spec that describes a learner.
 
     It has the sections algorithm, network and optimizer, and the other settings on which weights and programs depend.
     """

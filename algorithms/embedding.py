@@ -21,7 +21,7 @@ MEMBERS = "support/members"  # which image is of which class, see `Support.membe
 
 
 class EmbeddingLearner:
-    """A `Learner` whose class scores are a function of the embeddings of support and queries.
+    """Learn an embedding: class scores are a function of the embeddings of support and queries.
 
     A subclass defines `summary` and `compare`, or `logits`, which joins them, and registers itself with
     `Algorithm(options, learner, has_head=False)`. Training, test, checkpoints, many workers and compiling are done

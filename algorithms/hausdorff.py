@@ -21,7 +21,7 @@ from .options import HausdorffOptions
 
 
 class ModifiedHausdorff:
-    """Nearest support image by the modified Hausdorff distance, with the interface of a learner."""
+    """Find the nearest support image by the modified Hausdorff distance, with the interface of a learner."""
 
     variables: list[tf.Variable] = []
     parameters: dict[str, tf.Variable] = {}

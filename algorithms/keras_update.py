@@ -89,7 +89,7 @@ def _settings(optimizer: keras.optimizers.Optimizer) -> tuple[Any, ...]:
 
 
 class Update:
-    """The update of one model by one outer optimizer. A size that differs from call to call is traced as any size."""
+    """Update one model by one outer optimizer. A size that differs from call to call is traced as any size."""
 
     def __init__(
         self,

@@ -18,7 +18,7 @@ SUPPORT = "support/x"  # name of support images in what `fit` returns
 
 
 class Problem(NamedTuple):
-    """The kind of task to learn, and how batch norm may see the queries."""
+    """Tell the kind of task to learn, and how batch norm may see the queries."""
 
     regression: bool
     protocol: Literal["transductive", "inductive"]
@@ -40,7 +40,7 @@ class Problem(NamedTuple):
 
 
 class Support(NamedTuple):
-    """The labelled images of T tasks, of which a learner makes a classifier for each.
+    """Hold the labelled images of T tasks, of which a learner makes a classifier for each.
 
     Where classes have different numbers of images every class counts alike: its images share the weight of one class.
     """
@@ -73,7 +73,7 @@ def support_loss(problem: Problem, outputs: tf.Tensor, targets: tf.Tensor, weigh
 
 
 class Learner(Protocol):
-    """A method that can be tested on a batch of tasks: an `Episode`, or `Trials`.
+    """Define a method that can be tested on a batch of tasks: an `Episode`, or `Trials`.
 
     Its steps are traced by `program`, without AutoGraph. They hold no Python state.
     """
@@ -87,7 +87,7 @@ class Learner(Protocol):
 
 
 class TrainedLearner(Learner, Protocol):
-    """A meta-learner."""
+    """Define a meta-learner."""
 
     optimizer: keras.optimizers.Optimizer  # of the meta-parameters
 
@@ -105,7 +105,7 @@ class TrainedLearner(Learner, Protocol):
 
 
 class FewShotLearner(TrainedLearner, Protocol):
-    """A meta-learner whose tasks are episodes."""
+    """Define a meta-learner whose tasks are episodes."""
 
     problem: Problem
 
@@ -145,7 +145,7 @@ def classify_with_scores(
 
 
 class Stepwise(keras.optimizers.schedules.LearningRateSchedule):
-    """A schedule over training steps of several updates each: the rate changes between steps, not within one."""
+    """Change the rate between training steps of several updates each, not within one."""
 
     def __init__(self, schedule: keras.optimizers.schedules.LearningRateSchedule, updates: int):
         self.schedule, self.updates = schedule, updates

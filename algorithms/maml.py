@@ -45,7 +45,9 @@ from .workers import WHOLE, Share
 
 
 class MAML:
-    """A `Learner`; its network is a built-in one or any Keras model (`KerasNetwork(model)`)."""
+    """Learn initial weights that adapt in a few gradient steps. The network is a built-in one or any Keras model
+    (`KerasNetwork(model)`).
+    """
 
     def __init__(
         self,

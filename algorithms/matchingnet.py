@@ -32,7 +32,7 @@ TINY = 1e-37  # least attention to a class, whose logarithm is finite
 
 
 class MatchingNetwork(EmbeddingLearner):
-    """A `Learner` that classifies a query by its attention to the support images."""
+    """Classify a query by its attention to the support images."""
 
     options: MatchingNetworkOptions
 

@@ -17,7 +17,7 @@ def _sum_of_one_task(task_reduction: str, meta_batch: int) -> Iterator[tuple[str
 
 
 class MAMLOptions(Options):
-    """Model-Agnostic Meta-Learning (Finn, Abbeel and Levine 2017, arXiv:1703.03400)."""
+    """Learn by Model-Agnostic Meta-Learning (Finn, Abbeel and Levine 2017, arXiv:1703.03400)."""
 
     of_tests: ClassVar = frozenset({"test_inner_steps", "test_inner_lr"})
     name: Literal["maml"] = "maml"
@@ -93,7 +93,7 @@ class MAMLOptions(Options):
 
 
 class ReptileOptions(Options):
-    """Reptile (Nichol, Achiam and Schulman 2018, arXiv:1803.02999)."""
+    """Learn by Reptile (Nichol, Achiam and Schulman 2018, arXiv:1803.02999)."""
 
     of_tests: ClassVar = frozenset({"test_inner_steps", "test_inner_batch"})
     name: Literal["reptile"] = "reptile"
@@ -152,7 +152,7 @@ class ReptileOptions(Options):
 
 
 class PrototypicalNetworkOptions(Options):
-    """Prototypical Networks (Snell, Swersky and Zemel 2017, arXiv:1703.05175)."""
+    """Learn by Prototypical Networks (Snell, Swersky and Zemel 2017, arXiv:1703.05175)."""
 
     name: Literal["protonet"] = "protonet"
     distance: Literal["squared_euclidean", "cosine"] = Field(
@@ -161,7 +161,7 @@ class PrototypicalNetworkOptions(Options):
 
 
 class MatchingNetworkOptions(Options):
-    """Matching Networks (Vinyals et al. 2016, arXiv:1606.04080)."""
+    """Learn by Matching Networks (Vinyals et al. 2016, arXiv:1606.04080)."""
 
     name: Literal["matchingnet"] = "matchingnet"
     temperature: float = Field(
@@ -187,7 +187,7 @@ class MatchingNetworkOptions(Options):
 
 
 class HausdorffOptions(Options):
-    """Nearest drawing by the modified Hausdorff distance (Dubuisson and Jain 1994); nothing is trained."""
+    """Find the nearest drawing by the modified Hausdorff distance (Dubuisson and Jain 1994); nothing is trained."""
 
     name: Literal["hausdorff"] = "hausdorff"
 
@@ -197,7 +197,7 @@ class HausdorffOptions(Options):
 
 
 class RL2Options(Options):
-    """RL^2 (Duan et al. 2016, arXiv:1611.02779), as the authors' code trains it; see `rl2.py`."""
+    """Learn by RL^2 (Duan et al. 2016, arXiv:1611.02779), as the authors' code trains it; see `rl2.py`."""
 
     name: Literal["rl2"] = "rl2"
     discount: float = Field(default=0.99, ge=0, le=1, description="Discount of rewards per step, over the whole trial.")
@@ -244,7 +244,7 @@ AlgorithmOptions = Annotated[
 
 
 class OptimizerOptions(Options):
-    """The outer optimizer.
+    """Set the outer optimizer.
 
     For Reptile use sgd: its learning rate is epsilon, and its gradient is theta minus the mean of the adapted weights.
     """

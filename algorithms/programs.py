@@ -41,7 +41,7 @@ def sizes(x: tf.Tensor) -> tuple[Size, ...]:
 
 
 class GradientRegistry(type(gradient_registry)):
-    """TensorFlow's registry of gradients, which lets a graph be freed that has custom gradients.
+    """Register gradients as TensorFlow does, and let a graph be freed that has custom gradients.
 
     Each use of tf.custom_gradient in a graph is entered under a name of its own, with a function that holds the graph,
     and TensorFlow never removes it. Here the graph holds the function, and the registry refers to it weakly.

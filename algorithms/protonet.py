@@ -24,7 +24,7 @@ from .options import PrototypicalNetworkOptions
 
 
 class PrototypicalNetwork(EmbeddingLearner):
-    """A `Learner` that classifies a query by its distance from the mean embedding of each class."""
+    """Classify a query by its distance from the mean embedding of each class."""
 
     options: PrototypicalNetworkOptions
 

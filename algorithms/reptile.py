@@ -48,7 +48,7 @@ State = tuple[Values, Values]  # parameters and second moments of each task
 
 
 class Reptile:
-    """A `Learner` that moves the weights towards those that are adapted to each task."""
+    """Move the weights towards those that are adapted to each task."""
 
     def __init__(
         self,

@@ -50,7 +50,7 @@ from .workers import ALONE, WHOLE, Share, Workers
 
 
 class Batch(NamedTuple):
-    """The data of one iteration, `[M, N, B, ...]` for M mini-batches, or one mini-batch of them, `[N, B, ...]`."""
+    """Hold the data of one iteration, `[M, N, B, ...]` for M mini-batches, or one mini-batch of them, `[N, B, ...]`."""
 
     inputs: tf.Tensor  # [N, B, D], the networks' inputs
     action: tf.Tensor  # [N, B] or [N, B, size]
@@ -62,7 +62,7 @@ class Batch(NamedTuple):
 
 
 class RL2:
-    """A learner of trials: `train_step` and `evaluate` play the trials that `source` samples."""
+    """Learn from trials: `train_step` and `evaluate` play those that `source` samples."""
 
     def __init__(
         self,
@@ -316,7 +316,7 @@ class RL2:
 
 
 class Player:
-    """A `Policy` for `roll_out` that remembers h and records its distributions."""
+    """Play, as a `Policy` for `roll_out`, remember h and record the distributions."""
 
     def __init__(self, learner: RL2):
         self.learner, self.network = learner, learner.policy
@@ -340,7 +340,7 @@ class Player:
 
 
 class Watched(Player):
-    """A `Player` that records whether its outputs are finite, `[N, T]`."""
+    """Record, as a `Player`, whether the outputs are finite, `[N, T]`."""
 
     def act(self, memory: tf.Tensor, seen: Seen, number: tf.Tensor, keys: TaskKeys):
         """Return a sampled action, the next h, and whether the distribution is finite."""

@@ -21,7 +21,9 @@ import tensorflow as tf
 
 @dataclass(frozen=True)
 class Workers:
-    """Worker `index` of `count` workers; number 0 is the chief. A sum blocks until all workers have called it."""
+    """Add up and agree as worker `index` of `count`; number 0 is the chief. A sum blocks until all workers have called
+    it.
+    """
 
     index: int = 0
     count: int = 1
@@ -85,7 +87,7 @@ ALONE = Workers()
 
 
 class Share(NamedTuple):
-    """A worker's part of the tasks of a meta-batch.
+    """Hold a worker's part of the tasks of a meta-batch.
 
     Trials are not divided by this. A learner of trials gets all of them, and plays its part of each mini-batch.
 

@@ -42,7 +42,7 @@ KEY = ["work", "side", "variant"]
 
 
 class Failed(Exception):
-    """A side that ended with an error; its last line."""
+    """Report a side that ended with an error; its last line."""
 
 
 def variants(work: Work) -> tuple[list[str], list[str]]:

@@ -16,11 +16,11 @@ Command = tuple[Sequence[object], Mapping[str, str], Path | None]  # arguments, 
 
 
 class Failed(Exception):
-    """A process that ended with an error, or too late; its last line."""
+    """Report a process that ended with an error, or too late; its last line."""
 
 
 class Check:
-    """The report of sections, with the time that is left to them: it prints lines and checks, and counts failures."""
+    """Print the lines and checks of sections, count failures, and hold the time that is left."""
 
     def __init__(self, minutes: float, small: bool, threads: int):
         """Begin now.

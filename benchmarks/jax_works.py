@@ -23,7 +23,7 @@ CLIP, DISCOUNT, LAMBDA = 0.1, 0.99, 0.3
 
 
 class State(NamedTuple):
-    """Parameters and Adam's moments."""
+    """Hold parameters and Adam's moments."""
 
     p: Parameters
     m: Parameters

@@ -76,7 +76,7 @@ PATIENCE = 300  # seconds for a command that was asked to stop
 
 
 class Killed(NamedTuple):
-    """The outcome of a work that was killed."""
+    """Hold the outcome of a work that was killed."""
 
     kills: int
     problems: list[str]

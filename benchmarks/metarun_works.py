@@ -66,7 +66,7 @@ def model_of(work: ImageWork | SinusoidWork, precision: str) -> Model:
 
 
 class Metarun:
-    """metarun's side of a few-shot work: `advance` trains as `metarun train` does, `step` on the first tasks alone."""
+    """Run metarun's side of few-shot works: `advance` trains as `metarun train`, `step` on the first tasks alone."""
 
     def __init__(self, work: ImageWork | SinusoidWork, precision: str = "float32"):
         self.work, self.model = work, model_of(work, precision)
@@ -95,7 +95,7 @@ class Metarun:
 
 
 class MetarunTrials:
-    """metarun's side of a work of trials: `step` returns the mean total reward."""
+    """Run metarun's side of a work of trials: `step` returns the mean total reward."""
 
     def __init__(self, work: TrialsWork, precision: str = "float32"):
         self.work, self.source = work, BanditsSource(BanditsOptions(arms=ARMS, pulls=work.pulls))

@@ -122,7 +122,7 @@ Tree = dict[str, Any]
 
 
 class Case(NamedTuple):
-    """The files of a case, and how they are used."""
+    """Hold the files of a case, and how they are used."""
 
     kind: str  # spec, table or cluster
     content: bytes  # of the file that is checked

@@ -20,7 +20,7 @@ CLIP, DISCOUNT, LAMBDA = 0.1, 0.99, 0.3
 
 
 class GRU(torch.nn.Module):
-    """A cell with a ReLU candidate, weight normalisation and a linear head."""
+    """Apply a cell with a ReLU candidate, weight normalisation and a linear head."""
 
     def __init__(self, inputs: int, outputs: int, units: int = UNITS, at_once: bool = False, wrap: Wrap = plainly):
         """Create the parameters.
@@ -79,7 +79,7 @@ def cell(projected: torch.Tensor, h: torch.Tensor, recurrent: torch.Tensor) -> t
 
 
 class PyTorch:
-    """`step()` returns the mean total reward."""
+    """Run PyTorch's side of a work of trials: `step()` returns the mean total reward."""
 
     def __init__(self, work: TrialsWork, variant: Collection[str]):
         """Build policy and baseline.

@@ -20,7 +20,7 @@ EPOCHS, MINIBATCH = 5, 128
 
 
 class ImageWork(NamedTuple):
-    """A training step on random images."""
+    """Define a training step on random images."""
 
     title: str
     algorithm: Options
@@ -51,7 +51,7 @@ class ImageWork(NamedTuple):
 
 
 class TrialsWork(NamedTuple):
-    """RL^2 with a GRU on Bernoulli bandits: playing all trials, or a whole iteration."""
+    """Define RL^2 with a GRU on Bernoulli bandits: playing all trials, or a whole iteration."""
 
     title: str
     part: Literal["play", "iteration"]
@@ -64,7 +64,7 @@ class TrialsWork(NamedTuple):
 
 
 class SinusoidWork(NamedTuple):
-    """Second-order MAML on sinusoids, as the spec `finn2017/sinusoid` says; tasks are drawn inside the program."""
+    """Define second-order MAML on sinusoids, as the spec `finn2017/sinusoid`; tasks are drawn inside the program."""
 
     title: str
     tasks: int = 25

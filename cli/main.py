@@ -50,7 +50,7 @@ QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "GRPC_VERBOSITY": "ERROR", "TF_CPP_MAX_VLO
 
 
 class LazyGroup(click.Group):
-    """A group that imports a verb's module when that verb is called, so that `--help` is quick."""
+    """Import a verb's module when that verb is called, so that `--help` is quick."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the verbs in the order of `--help`."""

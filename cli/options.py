@@ -62,7 +62,7 @@ def typed(*more: str, verb: str = "", without: Collection[str] = ()) -> str:
 
 
 class Seeds(click.ParamType):
-    """Seeds such as 3, 0-4 or 0,2,5, as a list."""
+    """Parse seeds such as 3, 0-4 or 0,2,5 into a list."""
 
     name = "seeds"
 

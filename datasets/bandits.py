@@ -15,7 +15,7 @@ from .trials import Outcome, Space, Trials, TrialSource
 
 
 class BanditsSource(TrialSource):
-    """A `TrialSource`. Parameters of a trial: `means` [T, arms]."""
+    """Sample bandits, as a `TrialSource`. Parameters of a trial: `means` [T, arms]."""
 
     name = "bandits"
     regression = False

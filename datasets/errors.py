@@ -7,7 +7,7 @@ from typing import ClassVar
 
 
 class KnownError(Exception):
-    """An error whose message says what is wrong, where, and what to do; it needs no traceback."""
+    """Report an error whose message says what is wrong, where, and what to do; it needs no traceback."""
 
     code: ClassVar[int] = 1  # exit code of the command
     title: ClassVar[str] = "error: "
@@ -24,7 +24,7 @@ def counted(number: int, noun: str, several: str = "") -> str:
 
 
 class DataError(KnownError):
-    """Data that are missing, damaged or too few."""
+    """Report data that are missing, damaged or too few."""
 
 
 def first_of(some: Sequence[str], most: int) -> str:

@@ -24,7 +24,7 @@ MakeVector = Callable[[list[np.random.Generator]], VectorEnv]
 
 
 class GymnasiumSource(TrialSource):
-    """A `TrialSource` of trials of `episodes` x `horizon` steps each.
+    """Sample trials of `episodes` x `horizon` steps each, as a `TrialSource`.
 
     An episode ends when the environment says so, or after `horizon` steps. The next one begins in the same environment,
     so episodes that end early leave time for more. Observations and actions are Discrete or Box. A Box is flattened,

@@ -155,7 +155,7 @@ def _shared_names(names: Sequence[str], split_of: Sequence[str]) -> Iterator[str
 
 
 class _Decoder:
-    """Decodes the images of a folder, or takes them from former copies in the cache, and notes what it sees."""
+    """Decode the images of a folder, or take them from former copies in the cache, and note what is seen."""
 
     def __init__(self, options: ImageFolderOptions, classes: Classes):
         self.options = options

@@ -19,7 +19,8 @@ Backup = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 
 
 class MDPsSource(TrialSource):
-    """A `TrialSource`. Parameters of a trial: `transitions` [T, S, A, S], `rewards` [T, S, A], `gaps` [T, H, S, A].
+    """Sample MDPs, as a `TrialSource`. Parameters of a trial: `transitions` [T, S, A, S], `rewards` [T, S, A], `gaps`
+    [T, H, S, A].
 
     The state of an environment is the current state of its process, `[T]` int32.
     """

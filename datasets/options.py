@@ -14,7 +14,7 @@ UNDIVIDED = (0.0, 0.0, 1.0)  # shares of a folder whose classes are all for the 
 
 
 class Options(BaseModel):
-    """A section of a spec: unknown keys and wrong types are errors, and values never change.
+    """Define a section of a spec: unknown keys and wrong types are errors, and values never change.
 
     The answers below are defaults. Options of a dataset, a network or an algorithm, also those of another package,
     override the ones that differ, class attributes as `regression: ClassVar = True`.
@@ -92,7 +92,7 @@ class Options(BaseModel):
 
 
 class ImageOptions(Options):
-    """The options of every image dataset."""
+    """Hold the options of every image dataset."""
 
     has_trials: ClassVar = False
     has_images: ClassVar = True
@@ -104,7 +104,7 @@ class ImageOptions(Options):
 
 
 class PhotographOptions(ImageOptions):
-    """The options of datasets of photographs in the form in which they are published."""
+    """Hold the options of datasets of photographs in the form in which they are published."""
 
     of_network: ClassVar = frozenset({"normalisation"})
     normalisation: Literal["unit", "standard", "imagenet"] = Field(
@@ -116,7 +116,7 @@ class PhotographOptions(ImageOptions):
 
 
 class GlyphsOptions(ImageOptions):
-    """Letters of many scripts as the fonts inside matplotlib draw them: 28x28, ink 1, no download."""
+    """Draw letters of many scripts as the fonts inside matplotlib draw them: 28x28, ink 1, no download."""
 
     has_ink: ClassVar = True
     name: Literal["glyphs"] = "glyphs"
@@ -133,7 +133,7 @@ WITHOUT_VALIDATION = (
 
 
 class OmniglotOptions(ImageOptions):
-    """Omniglot (Lake, Salakhutdinov and Tenenbaum 2015): 1623 characters x 20 drawers, 28x28."""
+    """Sample Omniglot (Lake, Salakhutdinov and Tenenbaum 2015): 1623 characters x 20 drawers, 28x28."""
 
     further_tests: ClassVar = {
         "within-alphabet": {},
@@ -206,31 +206,31 @@ class OmniglotOptions(ImageOptions):
 
 
 class MiniImagenetOptions(PhotographOptions):
-    """miniImageNet (Vinyals 2016; split of Ravi and Larochelle 2017): 64/16/20 classes x 600, 84x84x3."""
+    """Sample miniImageNet (Vinyals 2016; split of Ravi and Larochelle 2017): 64/16/20 classes x 600, 84x84x3."""
 
     name: Literal["miniimagenet"] = "miniimagenet"
 
 
 class TieredImagenetOptions(PhotographOptions):
-    """tieredImageNet (Ren et al. 2018): 351/97/160 classes of 20/6/8 categories of ImageNet, 84x84x3."""
+    """Sample tieredImageNet (Ren et al. 2018): 351/97/160 classes of 20/6/8 categories of ImageNet, 84x84x3."""
 
     name: Literal["tieredimagenet"] = "tieredimagenet"
 
 
 class CifarFSOptions(PhotographOptions):
-    """CIFAR-FS (Bertinetto et al. 2019): CIFAR-100 in 64/16/20 classes x 600, 32x32x3."""
+    """Sample CIFAR-FS (Bertinetto et al. 2019): CIFAR-100 in 64/16/20 classes x 600, 32x32x3."""
 
     name: Literal["cifar-fs"] = "cifar-fs"
 
 
 class FC100Options(PhotographOptions):
-    """FC100 (Oreshkin et al. 2018): CIFAR-100 in 60/20/20 classes x 600, divided by superclass, 32x32x3."""
+    """Sample FC100 (Oreshkin et al. 2018): CIFAR-100 in 60/20/20 classes x 600, divided by superclass, 32x32x3."""
 
     name: Literal["fc100"] = "fc100"
 
 
 class CubOptions(PhotographOptions):
-    """CUB-200-2011 (Wah et al. 2011): 200 species of birds, 41 to 60 photographs each, 84x84x3."""
+    """Sample CUB-200-2011 (Wah et al. 2011): 200 species of birds, 41 to 60 photographs each, 84x84x3."""
 
     name: Literal["cub"] = "cub"
     split: Literal["100-50-50", "140-30-30"] = Field(
@@ -242,7 +242,7 @@ class CubOptions(PhotographOptions):
 
 
 class EmnistOptions(ImageOptions):
-    """EMNIST by class (Cohen et al. 2017): 62 digits and letters, 28x28, to test models trained on Omniglot."""
+    """Sample EMNIST by class (Cohen et al. 2017): 62 digits and letters, 28x28, to test models trained on Omniglot."""
 
     of_network: ClassVar = frozenset({"ink"})
     has_ink: ClassVar = True
@@ -262,7 +262,7 @@ class EmnistOptions(ImageOptions):
 
 
 class ImageFolderOptions(ImageOptions):
-    """Your own images: class/*.png (jpg, gif, tiff, webp, bmp, ppm, jp2, avif), or train|val|test/class/*."""
+    """Sample your own images: class/*.png (jpg, gif, tiff, webp, bmp, ppm, jp2, avif), or train|val|test/class/*."""
 
     located: ClassVar = frozenset({"path"})
     of_network: ClassVar = frozenset({"image_size", "channels"})
@@ -322,7 +322,7 @@ class ImageFolderOptions(ImageOptions):
 
 
 class SinusoidOptions(Options):
-    """Regression tasks y = A sin(x - phase) + noise (Finn et al. 2017, section 5.1)."""
+    """Sample regression tasks y = A sin(x - phase) + noise (Finn et al. 2017, section 5.1)."""
 
     has_trials: ClassVar = False
     has_images: ClassVar = False
@@ -346,7 +346,7 @@ class SinusoidOptions(Options):
 
 
 class BanditsOptions(Options):
-    """Bernoulli multi-armed bandits (Duan et al. 2016, section 3.1): p of each arm uniform in [0, 1]."""
+    """Sample Bernoulli multi-armed bandits (Duan et al. 2016, section 3.1): p of each arm uniform in [0, 1]."""
 
     has_trials: ClassVar = True
     name: Literal["bandits"] = "bandits"
@@ -355,7 +355,7 @@ class BanditsOptions(Options):
 
 
 class MDPsOptions(Options):
-    """Random tabular Markov decision processes (Duan et al. 2016, section 3.2), started in state 0."""
+    """Sample random tabular Markov decision processes (Duan et al. 2016, section 3.2), started in state 0."""
 
     has_trials: ClassVar = True
     name: Literal["mdps"] = "mdps"

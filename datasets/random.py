@@ -45,7 +45,7 @@ def _rotate_left(x: tf.Tensor, bits: int) -> tf.Tensor:
 
 
 class TaskKeys:
-    """Keys of T tasks. Every draw takes a `purpose`, so that no two draws share numbers."""
+    """Draw by the keys of T tasks. Every draw takes a `purpose`, so that no two draws share numbers."""
 
     def __init__(self, key: tuple[tf.Tensor, tf.Tensor]):
         """Keep the two words of the keys, uint32 `[T]` each."""

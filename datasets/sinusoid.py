@@ -16,7 +16,7 @@ from .tasks import Episode, Shape, Split, TaskSource
 
 
 class SinusoidSource(TaskSource):
-    """A `TaskSource` of regression tasks; x and y have shape [1]."""
+    """Sample regression tasks, as a `TaskSource`; x and y have shape [1]."""
 
     name = "sinusoid"
     regression = True

@@ -23,7 +23,7 @@ from .options import (
 
 
 class Sizes(NamedTuple):
-    """The size of a split."""
+    """Hold the size of a split."""
 
     classes: int | None  # to draw from, with turns that are classes; None: not known before the data are prepared
     images: int  # of the smallest class

@@ -20,7 +20,7 @@ EPISODES_AT_ONCE = 100  # tasks of one evaluation call, at most
 
 
 class Episode(NamedTuple):
-    """A batch of T tasks."""
+    """Hold a batch of T tasks."""
 
     support_x: tf.Tensor  # [T, S, *x] float
     support_y: tf.Tensor  # [T, S] int32 labels 0..way-1, or [T, S, *y] float targets
@@ -31,7 +31,7 @@ class Episode(NamedTuple):
 
 
 class Shape(NamedTuple):
-    """The size of a task, which has way x (shot + query) images."""
+    """Hold the size of a task, which has way x (shot + query) images."""
 
     way: int
     shot: int
@@ -39,7 +39,7 @@ class Shape(NamedTuple):
 
 
 class TaskSource(Protocol):
-    """A distribution over tasks; a source of your own is a subclass.
+    """Define a distribution over tasks; a source of your own is a subclass.
 
     `sample` is a pure function of (seed, split, index) that TensorFlow can trace. Task number i is the same whether it
     is drawn alone, in a batch, or by another process.
@@ -77,7 +77,7 @@ class TaskSource(Protocol):
 
 @dataclass(frozen=True)
 class EpisodeStream:
-    """The numbered tasks of one split of a source, with all that decides them.
+    """Draw the numbered tasks of one split of a source, with all that decides them.
 
     Task number i is the same whether it is drawn alone, in a batch, or by another process. Of many workers each draws a
     part of a batch, since drawing takes time.

@@ -18,14 +18,14 @@ TRIALS_AT_ONCE = 1000  # trials of one evaluation call, at most
 
 
 class Space(NamedTuple):
-    """A space of observations or actions: integers 0 .. size - 1, or vectors of `size` numbers."""
+    """Hold a space of observations or actions: integers 0 .. size - 1, or vectors of `size` numbers."""
 
     size: int
     discrete: bool = True
 
 
 class Trials(NamedTuple):
-    """A batch of T trials."""
+    """Hold a batch of T trials."""
 
     parameters: dict[str, tf.Tensor]  # [T, ...], what distinguishes the environments
     keys: tf.Tensor  # [T, 2] uint32, the key of each trial's random numbers (`TaskKeys.of_trials`)
@@ -33,7 +33,7 @@ class Trials(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """The result of a step."""
+    """Hold the result of a step."""
 
     observation: tf.Tensor  # [T] int32, or [T, size] float32: after the last step of an episode, the first of the next
     reward: tf.Tensor  # [T] float32
@@ -42,7 +42,7 @@ class Outcome(NamedTuple):
 
 
 class TrialSource(Protocol):
-    """A distribution over environments; a source of your own is a subclass.
+    """Define a distribution over environments; a source of your own is a subclass.
 
     `sample` is a pure function of (seed, split, index). `first` and `step` are pure functions of their arguments.
     TensorFlow can trace all of them. The random outcome of step `number` depends only on the trial's key and on that
@@ -92,7 +92,7 @@ class TrialSource(Protocol):
 
 @dataclass(frozen=True)
 class TrialStream:
-    """The numbered trials of one split of a source. Each of many workers draws all of a batch and plays a part."""
+    """Draw the numbered trials of one split of a source. Each of many workers draws all of a batch and plays a part."""
 
     source: TrialSource
     split: Split

@@ -27,7 +27,7 @@ SECRET = re.compile("JWT|TOKEN|KEY|SECRET|PASSWORD", re.IGNORECASE)
 
 
 class Finding(NamedTuple):
-    """A thing that was looked at: what it is, and what is wrong with it, with the way out, if anything is."""
+    """Hold a thing that was looked at: what it is, and what is wrong with it, with the way out, if anything is."""
 
     name: str
     state: str

@@ -14,14 +14,14 @@ LONGEST = 3000  # characters of a line of a message
 
 
 class Interrupted(KnownError):
-    """A run that was asked to stop and has written its checkpoint."""
+    """Report a run that was asked to stop and has written its checkpoint."""
 
     code: ClassVar = 130
     title: ClassVar = ""
 
 
 class SpecError(KnownError):
-    """A spec with mistakes; `problems` has one line for each, with its place."""
+    """Report a spec with mistakes; `problems` has one line for each, with its place."""
 
     code: ClassVar = 2
     title: ClassVar = ""
@@ -38,11 +38,11 @@ def _on_one_line(text: str) -> str:
 
 
 class RunError(KnownError):
-    """A run that cannot start or continue; the message is one line."""
+    """Report a run that cannot start or continue; the message is one line."""
 
 
 class InUse(RunError):
-    """A run that another process has: not a failure of the run."""
+    """Report a run that another process has: not a failure of the run."""
 
 
 def warn(text: str) -> None:

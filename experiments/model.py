@@ -33,7 +33,7 @@ Tasks = Episode | Trials
 
 
 class Model(NamedTuple):
-    """A source of tasks and a learner, with the experiment and the seed from which they were built."""
+    """Hold a source of tasks and a learner, with the experiment and the seed from which they were built."""
 
     experiment: Experiment
     seed: int

@@ -31,7 +31,7 @@ ROUNDING = 1e-12  # relative; differences of equal values differ by less
 
 
 class Paired(NamedTuple):
-    """The difference a - b of two measurements, in their unit."""
+    """Hold the difference a - b of two measurements, in their unit."""
 
     difference: float  # mean
     ci95: float  # half-width of its 95% interval, by Student's t; NaN if there is none

@@ -36,7 +36,7 @@ CHEAP = {"list", "describe", "schema", "show", "validate"}  # verbs that are run
 
 
 class Block(NamedTuple):
-    """A fenced block of a document."""
+    """Hold a fenced block of a document."""
 
     document: Path
     line: int
@@ -63,7 +63,7 @@ def prose(document):
 
 
 class Command(NamedTuple):
-    """`metarun ARGUMENTS`, and the lines that the document prints below it."""
+    """Hold `metarun ARGUMENTS`, and the lines that the document prints below it."""
 
     place: str
     arguments: tuple[str, ...]

@@ -18,7 +18,7 @@ from .gittins import gittins_indices
 
 
 class Counts(NamedTuple):
-    """The successes and failures of each arm so far in a trial, each `[T, arms]`."""
+    """Hold the successes and failures of each arm so far in a trial, each `[T, arms]`."""
 
     successes: tf.Tensor
     failures: tf.Tensor
@@ -39,7 +39,7 @@ Rule = Callable[[Counts, tf.Tensor, TaskKeys, tf.Tensor], tf.Tensor]
 
 
 class BanditPolicy:
-    """A `Policy` that remembers `Counts` and follows a rule."""
+    """Play by a rule from `Counts`, as a `Policy`."""
 
     def __init__(self, source: BanditsSource, rule: Rule, parameter: tf.Tensor):
         self.arms, self.rule, self.parameter = source.options.arms, rule, parameter

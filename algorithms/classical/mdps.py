@@ -25,7 +25,7 @@ CONFIDENCE = 0.05  # UCRL2's delta
 
 
 class Experience(NamedTuple):
-    """The observations in a trial so far."""
+    """Hold the observations in a trial so far."""
 
     visits: tf.Tensor  # [T, S, A] number of rewards seen
     rewards: tf.Tensor  # [T, S, A] their sum
@@ -46,7 +46,7 @@ class Experience(NamedTuple):
 
 
 class Prior(NamedTuple):
-    """A prior with independent normal mean rewards and Dirichlet transitions."""
+    """Hold a prior with independent normal mean rewards and Dirichlet transitions."""
 
     mean: float  # of mean rewards
     weight: float  # of the prior, as a number of rewards
@@ -77,7 +77,7 @@ class Prior(NamedTuple):
 
 
 class Memory(NamedTuple):
-    """The memory of an `MDPPolicy`."""
+    """Hold the memory of an `MDPPolicy`."""
 
     experience: Experience
     state: tf.Tensor  # [T] int32, where the last action was taken
@@ -85,7 +85,7 @@ class Memory(NamedTuple):
 
 
 class Situation(NamedTuple):
-    """The inputs of a plan at the start of an episode."""
+    """Hold the inputs of a plan at the start of an episode."""
 
     source: MDPsSource
     experience: Experience
@@ -99,7 +99,7 @@ Plan = Callable[[Situation], tf.Tensor]  # -> values [T, H, S, A]
 
 
 class MDPPolicy:
-    """A `Policy` that plans at the start of every episode and then acts on the plan, equal values at random."""
+    """Plan at the start of every episode, and then act on the plan, equal values at random; a `Policy`."""
 
     def __init__(self, source: MDPsSource, plan: Plan, prior_mean: float, parameter: tf.Tensor, explores: bool = False):
         """Keep the plan and its parameter.

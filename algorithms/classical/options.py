@@ -11,7 +11,7 @@ from ...datasets.options import Options
 
 
 class ClassicalOptions(Options):
-    """A policy that learns nothing between trials, an opponent of RL^2 in Duan et al. 2016 (arXiv:1611.02779)."""
+    """Describe a policy without learning between trials, an opponent of RL^2 (Duan et al. 2016, arXiv:1611.02779)."""
 
     parameter: ClassVar[str | None] = None  # the field that is tuned where it is None
     grids: ClassVar[dict[str, tuple[float, ...]]]  # for each dataset that it can play: the values tried
@@ -23,7 +23,7 @@ class ClassicalOptions(Options):
 
 
 class TunedOptions(ClassicalOptions):
-    """A classical policy with a parameter."""
+    """Describe a classical policy with a parameter."""
 
     tuned_on: Literal["validation", "test"] = Field(
         default="validation",
@@ -41,7 +41,7 @@ class TunedOptions(ClassicalOptions):
 
 
 class PlanningOptions(ClassicalOptions):
-    """A classical policy that plans in MDPs with a posterior."""
+    """Describe a classical policy that plans in MDPs with a posterior."""
 
     prior_mean: float = Field(
         default=1.0,
@@ -60,14 +60,14 @@ SCALES = tuple(10 ** (power / 5) for power in range(-20, 1))
 
 
 class RandomOptions(ClassicalOptions):
-    """Random: every action is equally likely."""
+    """Play at random: every action is equally likely."""
 
     name: Literal["random"] = "random"
     grids: ClassVar = {"bandits": (), "mdps": ()}
 
 
 class GittinsOptions(TunedOptions):
-    """The arm with the highest Gittins index (Gittins 1979), computed."""
+    """Play the arm with the highest Gittins index (Gittins 1979), computed."""
 
     name: Literal["gittins"] = "gittins"
     parameter: ClassVar = "discount"
@@ -76,14 +76,16 @@ class GittinsOptions(TunedOptions):
 
 
 class ThompsonSamplingOptions(ClassicalOptions):
-    """Thompson sampling (Thompson 1933): the best arm of a draw from the posterior."""
+    """Play by Thompson sampling (Thompson 1933): the best arm of a draw from the posterior."""
 
     name: Literal["thompson_sampling"] = "thompson_sampling"
     grids: ClassVar = {"bandits": ()}
 
 
 class OptimisticThompsonSamplingOptions(TunedOptions):
-    """Optimistic Thompson sampling in the authors' form: the best arm of the draw with the highest joint density."""
+    """Play by optimistic Thompson sampling in the authors' form: the best arm of the draw with the highest joint
+    density.
+    """
 
     name: Literal["optimistic_thompson_sampling"] = "optimistic_thompson_sampling"
     parameter: ClassVar = "samples"
@@ -92,7 +94,7 @@ class OptimisticThompsonSamplingOptions(TunedOptions):
 
 
 class UCB1Options(TunedOptions):
-    """UCB1 (Auer, Cesa-Bianchi and Fischer 2002) with posterior means and a scaled bonus."""
+    """Play by UCB1 (Auer, Cesa-Bianchi and Fischer 2002) with posterior means and a scaled bonus."""
 
     name: Literal["ucb1"] = "ucb1"
     parameter: ClassVar = "scale"
@@ -101,7 +103,7 @@ class UCB1Options(TunedOptions):
 
 
 class EpsilonGreedyOptions(PlanningOptions, TunedOptions):
-    """The action that looks best, or a random action with probability epsilon."""
+    """Play the action that looks best, or a random action with probability epsilon."""
 
     name: Literal["epsilon_greedy"] = "epsilon_greedy"
     parameter: ClassVar = "epsilon"
@@ -112,21 +114,21 @@ class EpsilonGreedyOptions(PlanningOptions, TunedOptions):
 
 
 class GreedyOptions(PlanningOptions):
-    """The action that looks best, always."""
+    """Play the action that looks best, always."""
 
     name: Literal["greedy"] = "greedy"
     grids: ClassVar = {"bandits": (), "mdps": ()}
 
 
 class PSRLOptions(PlanningOptions):
-    """Posterior sampling (Strens 2000; Osband, Russo and Van Roy 2013): plan for one drawn environment."""
+    """Play by posterior sampling (Strens 2000; Osband, Russo and Van Roy 2013): plan for one drawn environment."""
 
     name: Literal["psrl"] = "psrl"
     grids: ClassVar = {"mdps": ()}
 
 
 class OPSRLOptions(PlanningOptions, TunedOptions):
-    """Optimistic posterior sampling: plan with the highest values among those of several drawn environments."""
+    """Play by optimistic posterior sampling: plan with the highest values among those of several drawn environments."""
 
     name: Literal["opsrl"] = "opsrl"
     parameter: ClassVar = "samples"
@@ -135,7 +137,9 @@ class OPSRLOptions(PlanningOptions, TunedOptions):
 
 
 class UCRL2Options(PlanningOptions, TunedOptions):
-    """UCRL2 (Jaksch, Ortner and Auer 2010) for finite horizons: plan for the best environment that is plausible."""
+    """Play by UCRL2 (Jaksch, Ortner and Auer 2010) for finite horizons: plan for the best environment that is
+    plausible.
+    """
 
     name: Literal["ucrl2"] = "ucrl2"
     parameter: ClassVar = "scale"
@@ -144,7 +148,7 @@ class UCRL2Options(PlanningOptions, TunedOptions):
 
 
 class BEBOptions(PlanningOptions, TunedOptions):
-    """Bayesian exploration bonus (Kolter and Ng 2009): a bonus that falls as 1 / visits."""
+    """Play by Bayesian exploration bonus (Kolter and Ng 2009): a bonus that falls as 1 / visits."""
 
     name: Literal["beb"] = "beb"
     parameter: ClassVar = "scale"

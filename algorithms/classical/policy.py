@@ -18,7 +18,7 @@ from .options import ClassicalMethod, PlanningOptions
 
 
 class RandomPolicy:
-    """A `Policy` for which every action is equally likely."""
+    """Play every action with equal probability, as a `Policy`."""
 
     def __init__(self, actions: int):
         self.actions = actions
@@ -35,7 +35,7 @@ class RandomPolicy:
 
 
 class ClassicalPolicy:
-    """A classical policy with the interface of a learner.
+    """Give a classical policy the interface of a learner.
 
     If its parameter is left out of the spec, `chosen` is None until tuning on `grid` sets it.
     """

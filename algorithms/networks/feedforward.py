@@ -37,7 +37,7 @@ BLOCKS = 4
 
 
 class Network(Protocol):
-    """A network as learners use it."""
+    """Define a network as learners use it."""
 
     parameters: dict[str, tf.Variable]  # the shared initial values
     layers: tuple[int, ...]  # multiply-adds of each layer for one example
@@ -59,7 +59,7 @@ class Network(Protocol):
 
 
 class EmbeddingNetwork(Network, Protocol):
-    """A network whose outputs are embeddings, for learners that compare them."""
+    """Define a network whose outputs are embeddings, for learners that compare them."""
 
     running: dict[str, tf.Variable]  # averages of batch norm, which a checkpoint keeps
     features: int  # width of an embedding
@@ -108,7 +108,7 @@ def build(
 
 
 class BuiltInNetwork(abc.ABC):
-    """The parts that conv4 and mlp share: parameters, batch norm and its running averages."""
+    """Hold what conv4 and mlp share: parameters, batch norm and its running averages."""
 
     layers: tuple[int, ...]  # multiply-adds of each layer for one example
     features: int  # width of the last layer's input, or of the embedding
@@ -193,7 +193,7 @@ class BuiltInNetwork(abc.ABC):
 
 
 class Conv4(BuiltInNetwork):
-    """Four blocks of 3x3 convolution, batch norm, ReLU and halving; then features and a linear layer.
+    """Apply four blocks of 3x3 convolution, batch norm, ReLU and halving; then features and a linear layer.
 
     Input `[T, N, H, W, C]`. With downsample = "max_pool" a block is convolution (stride 1), norm, ReLU, 2x2
     max-pool (Vinyals et al. 2016); with "stride" the convolution has stride 2 (Finn et al. 2017, Omniglot).
@@ -272,7 +272,7 @@ class Conv4(BuiltInNetwork):
 
 
 class MLP(BuiltInNetwork):
-    """Fully connected layers with ReLU, then a linear one. The input `[T, N, *any]` is flattened."""
+    """Apply fully connected layers with ReLU, then a linear one. The input `[T, N, *any]` is flattened."""
 
     options: MLPOptions
 

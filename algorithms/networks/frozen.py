@@ -13,7 +13,7 @@ from .feedforward import Network
 
 
 class PartlyFrozen:
-    """An outer optimizer that takes the gradient of frozen parameters for zero.
+    """Take the gradient of frozen parameters for zero, as an outer optimizer.
 
     Adam and SGD then add an exact zero, and a limit on the norm of the gradient does not count it. Everything else is
     the optimizer's own, so checkpoints have the same variables with and without frozen layers.

@@ -27,7 +27,7 @@ GATES = 3  # reset, update, candidate
 
 
 class Weights(NamedTuple):
-    """The matrices that the parameters give: H units, D inputs, O outputs."""
+    """Hold the matrices that the parameters give: H units, D inputs, O outputs."""
 
     input: tf.Tensor  # [D, 3H]
     bias: tf.Tensor  # [3H]
@@ -37,7 +37,7 @@ class Weights(NamedTuple):
 
 
 class GRU:
-    """A recurrent network: its parameters and two ways to apply them, one step or all steps of a batch."""
+    """Apply a recurrent network to one step, or to all steps of a batch; it holds the parameters."""
 
     def __init__(self, options: GRUOptions, inputs: int, outputs: int, precision: str, seed: int):
         """Create the parameters.

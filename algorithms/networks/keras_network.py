@@ -29,7 +29,7 @@ SEED = "seed_generator_state"  # the name that Keras gives the variable of each 
 
 
 class KerasNetwork:
-    """A `Network`, and an `EmbeddingNetwork`, around a built Keras model.
+    """Make a `Network`, and an `EmbeddingNetwork`, of a built Keras model.
 
     model     any Keras model; its `BatchNormalization` layers follow the protocol
     seed      seed of a learner's own initial values

@@ -30,7 +30,8 @@ def convolution(x: tf.Tensor, kernel: tf.Tensor | tf.Variable, stride: int, fuse
 
 
 class TaskConvolution:
-    """Convolutions with one kernel per task: x `[T, N, H, W, C]`, kernel `[T, 3, 3, C, F]`, y `[T, N, H', W', F]`.
+    """Apply convolutions with one kernel per task: x `[T, N, H, W, C]`, kernel `[T, 3, 3, C, F]`, y `[T, N, H', W',
+    F]`.
 
     The convolution, its gradient for the image and its gradient for the kernel are each linear in two arguments, and
     each is the derivative of another. Written in that form, they have derivatives of every order.

@@ -17,7 +17,7 @@ BODY = "body"  # in `freeze`: all layers but the last one, the head
 
 
 class Pretrained(Options):
-    """Options of a network whose weights may start from those of a run, and stay as they are.
+    """Hold the options of a network whose weights may start from those of a run, and stay as they are.
 
     Options of a network of another package that derive from this class have them too.
     """
@@ -78,7 +78,7 @@ class Pretrained(Options):
 
 
 class NetworkOptions(Pretrained):
-    """Options of batch normalisation, which conv4 and mlp share."""
+    """Hold options of batch normalisation, which conv4 and mlp share."""
 
     batch_norm: bool = Field(default=True, description="Batch normalisation after each hidden layer.")
     norm_scale: bool = Field(default=True, description="Learn batch norm's scale gamma (Finn's code has none).")
@@ -136,7 +136,7 @@ class NetworkOptions(Pretrained):
 
 
 class Conv4Options(NetworkOptions):
-    """Four 3x3 convolutions (Vinyals et al. 2016), each with batch norm and ReLU."""
+    """Build four 3x3 convolutions (Vinyals et al. 2016), each with batch norm and ReLU."""
 
     name: Literal["conv4"] = "conv4"
     filters: int = Field(default=64, ge=1, le=4096, description="Filters of each convolution.")
@@ -176,7 +176,7 @@ class Conv4Options(NetworkOptions):
 
 
 class MLPOptions(NetworkOptions):
-    """Fully connected layers with ReLU; a linear last layer."""
+    """Build fully connected layers with ReLU; a linear last layer."""
 
     name: Literal["mlp"] = "mlp"
     hidden: tuple[Annotated[int, Field(ge=1, le=65536)], ...] = Field(
@@ -195,7 +195,7 @@ class MLPOptions(NetworkOptions):
 
 
 class GRUOptions(Options):
-    """A gated recurrent network with a linear last layer (Duan et al. 2016)."""
+    """Build a gated recurrent network with a linear last layer (Duan et al. 2016)."""
 
     name: Literal["gru"] = "gru"
     units: int = Field(default=256, ge=1, le=65536, description="Hidden units.")

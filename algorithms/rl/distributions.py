@@ -15,7 +15,7 @@ from ...datasets.trials import Space
 
 
 class Distribution(Protocol):
-    """A distribution of actions. All methods but `sample` work along the last axis."""
+    """Define a distribution of actions. All methods but `sample` work along the last axis."""
 
     def sample(self, numbers: tf.Tensor, keys: TaskKeys) -> tf.Tensor:
         """Sample an action for each trial from `[T, n]`: `[T]` int32 or `[T, size]` float32."""
@@ -35,7 +35,7 @@ class Distribution(Protocol):
 
 
 class Categorical(Distribution):
-    """A distribution over a finite number of actions."""
+    """Define a distribution over a finite number of actions."""
 
     def sample(self, numbers: tf.Tensor, keys: TaskKeys) -> tf.Tensor:
         """Sample by the inverse of the cumulative distribution at a uniform random number."""
@@ -62,7 +62,7 @@ class Categorical(Distribution):
 
 
 class DiagonalGaussian(Distribution):
-    """A distribution over vectors of independent normal numbers."""
+    """Define a distribution over vectors of independent normal numbers."""
 
     def sample(self, numbers: tf.Tensor, keys: TaskKeys) -> tf.Tensor:
         """Sample mean + standard deviation x a standard normal number."""

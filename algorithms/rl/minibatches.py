@@ -17,7 +17,7 @@ from ..workers import ALONE, Workers
 
 
 class Minibatches(NamedTuple):
-    """The division of the `tasks` trials of all workers into mini-batches of `size` trials."""
+    """Hold the division of the `tasks` trials of all workers into mini-batches of `size` trials."""
 
     tasks: int
     size: int

@@ -13,7 +13,7 @@ from ..programs import program
 
 
 class Seen(NamedTuple):
-    """The inputs of a policy at a step (Duan et al. 2016, section 2.2), each `[T, ...]`.
+    """Hold the inputs of a policy at a step (Duan et al. 2016, section 2.2), each `[T, ...]`.
 
     Before the first step of a trial: action 0, reward 0, terminal True.
     """
@@ -25,7 +25,7 @@ class Seen(NamedTuple):
 
 
 class Policy(Protocol):
-    """A policy with memory, which plays a batch of trials."""
+    """Define a policy with memory, which plays a batch of trials."""
 
     def start(self, tasks: int) -> Any:
         """Return the memory at the start of a trial, a structure of tensors `[T, ...]`."""
@@ -47,7 +47,7 @@ class Policy(Protocol):
 
 
 class Rollout(NamedTuple):
-    """The steps of a batch of trials in order, `[N, T, ...]`."""
+    """Hold the steps of a batch of trials in order, `[N, T, ...]`."""
 
     seen: Seen
     action: tf.Tensor

@@ -29,7 +29,7 @@ UNREADABLE = (
 
 
 class Box(NamedTuple):
-    """The files of a folder or an archive."""
+    """Hold the files of a folder or an archive."""
 
     path: Path
     names: Sequence[str]  # of regular files, with the folders inside; of an archive in its own order

@@ -38,7 +38,7 @@ FETCHED = ("omniglot", "lake-one-shot", "cifar-fs", "fc100", "emnist")  # datase
 
 
 class Prepared(NamedTuple):
-    """The input of the cache: images of all classes, class after class, and facts about them."""
+    """Hold the input of the cache: images of all classes, class after class, and facts about them."""
 
     images: Iterable[np.ndarray]  # N x [H, W, C] uint8, taken one by one: all of them need not fit in memory
     counts: np.ndarray  # [classes] images of each class
@@ -47,7 +47,7 @@ class Prepared(NamedTuple):
 
 
 class Stored(NamedTuple):
-    """A dataset read from the cache."""
+    """Hold a dataset read from the cache."""
 
     images: np.ndarray  # [N, H, W, C] uint8, memory-mapped
     counts: np.ndarray  # [classes]

@@ -43,7 +43,7 @@ DEPTHS = ("8 bits", "16 bits", "low bits", "high bits")
 
 
 class Decoded(NamedTuple):
-    """An image, and what its file says of its depth.
+    """Hold an image, and what its file says of its depth.
 
     `depth` is one of `DEPTHS`: at most 8 bits, or bits that were given; 16 bits; fewer bits that the file names, in the
     lowest bits of its values; fewer bits that it names, scaled to 16.

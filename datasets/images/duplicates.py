@@ -13,7 +13,7 @@ DIGEST = 16  # bytes
 
 
 class Equals(NamedTuple):
-    """Images that are in the same classes."""
+    """Hold images that are in the same classes."""
 
     classes: tuple[int, ...]  # numbers of the classes, each once
     images: int  # different ones

@@ -13,7 +13,8 @@ from .preprocessing import Preprocessing
 
 
 class FixedTasks(TaskSource):
-    """A `TaskSource` of N given tasks, which are one split. Task number i is the task i modulo N for every seed.
+    """Sample N given tasks, which are one split, as a `TaskSource`. Task number i is the task i modulo N for every
+    seed.
 
     Images are returned as (x / 255 - mean) / std.
     """

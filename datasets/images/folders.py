@@ -25,14 +25,14 @@ Classes = list[tuple[str, list[Path]]]  # name and image files, sorted by name
 
 
 class Found(NamedTuple):
-    """The content of a folder."""
+    """Hold the content of a folder."""
 
     classes: dict[str, Classes]  # {"all": classes}, or per split where the folder has train, val and test
     left_out: list[str]  # each with its number, its reason and examples
 
 
 class _LeftOut:
-    """Names that are left out of a folder, by kind, as paths from the folder."""
+    """Collect names that are left out of a folder, by kind, as paths from the folder."""
 
     def __init__(self, folder: Path):
         self.folder = folder

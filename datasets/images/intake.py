@@ -18,7 +18,9 @@ from .progress import Bar
 
 
 class Intake:
-    """The images of a dataset in an unnamed file in the cache's folder; memory holds only where each of them is."""
+    """Collect the images of a dataset in an unnamed file in the cache's folder; memory holds only where each of them
+    is.
+    """
 
     def __init__(self, layout: Layout):
         self.layout = layout

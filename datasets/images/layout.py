@@ -14,7 +14,7 @@ WHOLE = "all"  # the only part of a dataset whose classes a spec divides
 
 
 class Item(NamedTuple):
-    """An image of a copy."""
+    """Hold an image of a copy."""
 
     split: str | None  # None: the class decides
     name: str  # of the class
@@ -35,7 +35,7 @@ def _as_they_are(names: Mapping[str, list[str]]) -> Mapping[str, str]:
 
 
 class Layout(NamedTuple):
-    """A published dataset. Its parts in the cache are its splits, or one for all classes, `WHOLE`."""
+    """Hold a published dataset. Its parts in the cache are its splits, or one for all classes, `WHOLE`."""
 
     name: str
     title: str  # in messages

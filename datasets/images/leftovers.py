@@ -19,7 +19,7 @@ TEMPORARY = re.compile(rf"\.((?:imagefolder|glyphs|{'|'.join(cache.PARTS)})[^/]*
 
 
 class Copy(NamedTuple):
-    """A dataset in the cache, or a file that was left there."""
+    """Hold a dataset in the cache, or a file that was left there."""
 
     name: str
     size: int  # bytes

@@ -19,7 +19,7 @@ from ..errors import DataError, KnownError
 
 
 class _PlainType:
-    """A stand-in for `numpy.dtype`: a number or a text by its name; only the byte order is taken from its state."""
+    """Replace `numpy.dtype` by a number or a text by its name; only the byte order is taken from its state."""
 
     def __init__(self, name: str, *_: Any):
         if not re.fullmatch(r"[biufSU]\d+", name):
@@ -34,7 +34,7 @@ class _PlainType:
 
 
 class _PlainArray(np.ndarray):
-    """A stand-in for `numpy.ndarray`, which a pickle can only fill with a plain type."""
+    """Replace `numpy.ndarray` by what a pickle can only fill with a plain type."""
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         version, shape, kind, fortran, data = state

@@ -28,7 +28,7 @@ HALF = 128  # from this value on a pixel of a binary image is light
 
 
 class Preprocessing(BaseModel):
-    """The images of a dataset: uint8 `[height, width, channels]`, and the floating-point inputs made of them.
+    """Hold the images of a dataset: uint8 `[height, width, channels]`, and the floating-point inputs made of them.
 
     It is frozen, and plain data: `model_dump(mode="json")` writes it, `model_validate` reads it.
     """
@@ -78,7 +78,7 @@ class Preprocessing(BaseModel):
 
 
 class Conversion(NamedTuple):
-    """The way from images of one dataset to those of another."""
+    """Hold the way from images of one dataset to those of another."""
 
     given: Preprocessing
     wanted: Preprocessing
@@ -148,7 +148,7 @@ def converted(image: np.ndarray, wanted: Preprocessing, invert: bool = False) ->
 
 
 class ConvertedImages:
-    """Images that are converted when they are read: an array `[N, height, width, channels]` uint8, to index by rows.
+    """Convert images when they are read: an array `[N, height, width, channels]` uint8, to index by rows.
 
     A test draws fewer images than a large dataset has, so converting all of them would take longer, and fill a disk.
     """

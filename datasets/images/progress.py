@@ -13,7 +13,7 @@ SECONDS_BETWEEN_LINES = 30.0
 
 
 class Bar:
-    """A display on standard error, with rate and time left. It is a context manager; `advance` counts in its block."""
+    """Show progress on standard error, with rate and time left: a context manager; `advance` counts in its block."""
 
     def __init__(self, label: str, total: int | None, done: int = 0, unit: str = "image"):
         """Start to count.

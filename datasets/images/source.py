@@ -31,7 +31,7 @@ TOO_FEW_SHOWN = 20  # classes that an error names
 
 
 class ClassPool(NamedTuple):
-    """The images of one split."""
+    """Hold the images of one split."""
 
     images: np.ndarray  # [N, H, W, C] uint8, one class after the other; may be memory-mapped
     counts: np.ndarray  # [classes] images of each class
@@ -41,7 +41,7 @@ class ClassPool(NamedTuple):
 
 
 class ImageSource(TaskSource):
-    """A `TaskSource` of few-shot classification tasks from pools of uint8 images.
+    """Sample few-shot classification tasks from pools of uint8 images, as a `TaskSource`.
 
     Images are returned as (x / 255 - mean) / std.
 

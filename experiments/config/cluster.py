@@ -45,8 +45,8 @@ ForSbatch = Annotated[str, AfterValidator(_value_for_sbatch)]
 
 
 class Cluster(Options):
-    """Resources of a run on a cluster. Keys that the spec leaves out are taken from the file that METARUN_CLUSTER
-    names, or from ~/.config/metarun/cluster.yaml."""
+    """Ask for the resources of a run on a cluster. Keys that the spec leaves out are taken from the file that
+    METARUN_CLUSTER names, or from ~/.config/metarun/cluster.yaml."""
 
     partition: ForSbatch | None = Field(
         default=None, description="Partition in which jobs wait; default: the cluster's own.", examples=["gpu"]

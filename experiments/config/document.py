@@ -24,7 +24,7 @@ Key = tuple[str | int, ...]
 
 @dataclass
 class Document:
-    """The values of a YAML file, the line of each key, and the mistakes found so far."""
+    """Hold the values of a YAML file, the line of each key, and the mistakes found so far."""
 
     name: str
     folder: Path
@@ -90,7 +90,7 @@ class Document:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML's safe subset, with the numbers and booleans of YAML 1.2: 1e-3 is a number, `no` is a word."""
+    """Load YAML's safe subset, with the numbers and booleans of YAML 1.2: 1e-3 is a number, `no` is a word."""
 
 
 _Loader.yaml_implicit_resolvers = {
@@ -115,7 +115,7 @@ _Loader.add_implicit_resolver(
 
 
 class Dumper(yaml.SafeDumper):
-    """Writes each value on one line, so that a comment may follow, and quotes texts that `_Loader` would misread."""
+    """Write each value on one line, so that a comment may follow, and quote texts that `_Loader` would misread."""
 
 
 Dumper.yaml_implicit_resolvers = _Loader.yaml_implicit_resolvers

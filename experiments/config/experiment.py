@@ -43,7 +43,7 @@ def _or_null(schema: dict[str, Any]) -> None:
 
 
 class Train(Options):
-    """Meta-training: the tasks, and how many steps."""
+    """Set the meta-training: its tasks, and how many steps."""
 
     way: int = Field(default=5, ge=1, le=1000, description="Classes per task; 1 in regression.")
     shot: int = Field(default=1, ge=1, le=1000, description="Support images per class (regression: points per task).")
@@ -56,7 +56,7 @@ class Train(Options):
 
 
 class Validation(Options):
-    """Validation during training, always on the same tasks of the validation split."""
+    """Validate during training, always on the same tasks of the validation split."""
 
     way: int | None = Field(default=None, ge=1, le=1000, description="Classes per task; default: test.way.")
     shot: int | None = Field(default=None, ge=1, le=1000, description="Support images per class; default: test.shot.")
@@ -71,7 +71,7 @@ class Validation(Options):
 
 
 class Test(Options):
-    """The final test, on fixed tasks of the test split: the same for every method and seed."""
+    """Test at the end, on fixed tasks of the test split: the same for every method and seed."""
 
     way: int = Field(
         default=5,
@@ -124,7 +124,7 @@ class Test(Options):
 
 
 class Published(Options):
-    """The number in the paper that the experiment is to be compared with."""
+    """Give the number in the paper that the experiment is to be compared with."""
 
     value: float = Field(
         description="In percent for accuracy (98.7), otherwise in the metric's own unit.", examples=[98.7]
@@ -134,7 +134,7 @@ class Published(Options):
 
 
 class Experiment(Options):
-    """An experiment: the method, its training and test tasks, and the published number to compare with."""
+    """Define an experiment: the method, its training and test tasks, and the published number to compare with."""
 
     name: str = Field(
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$",
@@ -331,7 +331,7 @@ def _repaying_steps(network: Any) -> int:
 
 
 class Section(Options):
-    """A file that holds a section of a spec."""
+    """Define a file that holds a section of a spec."""
 
     cluster: Cluster
 

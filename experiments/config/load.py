@@ -28,7 +28,7 @@ LONGEST = 10  # files of which each extends the next
 
 @dataclass(frozen=True)
 class Loaded:
-    """A valid spec, and where each value came from."""
+    """Hold a valid spec, and where each value came from."""
 
     experiment: Experiment
     origins: Mapping[str, str]  # dotted key -> "spec.yaml:12", "command line", "train.shot"; a key left out: default

@@ -32,7 +32,7 @@ WORDS = {**NUMBERS, "boolean": "true | false", "string": "text", "null": "null",
 
 
 class Option(NamedTuple):
-    """A key that a section of a spec may hold."""
+    """Hold a key that a section of a spec may hold."""
 
     key: str
     type: str
@@ -41,7 +41,7 @@ class Option(NamedTuple):
 
 
 class Page(NamedTuple):
-    """The explanation of one name."""
+    """Hold the explanation of one name."""
 
     name: str
     text: str

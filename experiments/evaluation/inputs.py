@@ -25,7 +25,7 @@ LARGEST = 10_000  # pixels of a side, in a file that may come from others
 
 
 class Inputs(BaseModel):
-    """The input images of a network, and how bright the uint8 images of its training are."""
+    """Hold the input images of a network, and how bright the uint8 images of its training are."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

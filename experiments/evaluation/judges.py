@@ -43,7 +43,7 @@ HALVINGS = 100  # of the interval, in the logarithm: down to the last bit
 
 
 class TwiceTheClasses(EpisodeStream):
-    """Tasks with as many classes outside, whose shape in a row is that of the classes inside."""
+    """Draw tasks with as many classes outside, whose shape in a row is that of the classes inside."""
 
     @property
     def columns(self) -> dict[str, int]:
@@ -87,7 +87,7 @@ UNKNOWN = Judge(unknown_metrics, {"judged": "unknown"})
 
 
 class Temperature(BaseModel):
-    """A temperature, and of what: the weights, how they were tested, and the validation tasks."""
+    """Hold a temperature, and of what: the weights, how they were tested, and the validation tasks."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

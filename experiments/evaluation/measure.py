@@ -37,7 +37,7 @@ FIRST_UNSEEN_TASK = 2**62  # of a test on the training split: a number that no t
 
 
 class Judge(NamedTuple):
-    """A measurement of a learner on a batch of tasks, and the columns that its row has for it."""
+    """Hold a measurement of a learner on a batch of tasks, and the columns that its row has for it."""
 
     metrics: Callable[[Any, Any], Metrics]  # of a learner and a batch; one value per task
     columns: Mapping[str, Any] = {}
@@ -47,7 +47,7 @@ ANSWERS = Judge(lambda learner, batch: learner.evaluate(batch))  # the test of a
 
 
 class Measurement(NamedTuple):
-    """The values of E tasks."""
+    """Hold the values of E tasks."""
 
     values: dict[str, np.ndarray]  # [E] float64 each
     calibration: np.ndarray | None  # [3, 15] sums over tasks, of classifiers: queries, confidence, right answers
@@ -113,7 +113,7 @@ class Measurement(NamedTuple):
 
 
 class Evaluation:
-    """An evaluation of a learner on the first tasks of a stream. It is traced once, however often it is measured.
+    """Evaluate a learner on the first tasks of a stream. It is traced once, however often it is measured.
 
     Tasks are drawn in batches whose size depends on the spec alone, so that a result never depends on the machine. The
     last batch may draw tasks that are ignored. Several workers take the batches in turn. One batch keeps little more

@@ -16,7 +16,7 @@ from ..runs import checkpoint
 
 
 class PartialTest:
-    """The file of the finished part of one test of one model. A file of another test or model is ignored."""
+    """Keep the finished part of one test of one model in a file. A file of another test or model is ignored."""
 
     def __init__(self, path: Path, experiment: Experiment, variables: Sequence[tf.Variable], content_digest: str):
         """Prepare the file of a test.

@@ -29,7 +29,7 @@ from .tuning import chosen_value
 
 
 class Files(NamedTuple):
-    """The files of a test, or None for a file that it does not write."""
+    """Hold the files of a test, or None for a file that it does not write."""
 
     row: Path
     episodes: Path

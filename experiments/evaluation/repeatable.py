@@ -31,7 +31,7 @@ WAY_OUT = {
 
 
 class RandomActions:
-    """A `Policy` whose actions depend on the trial and the step alone; they are in [-1, 1) if not discrete."""
+    """Play, as a `Policy`, actions that depend on the trial and the step alone; they are in [-1, 1) if not discrete."""
 
     def __init__(self, actions: Space):
         self.actions = actions

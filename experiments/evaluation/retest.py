@@ -19,7 +19,7 @@ from .restore import refuse_missing, restored
 
 
 class Evaluated(NamedTuple):
-    """The row of another test and its file. `known` is True if the row existed before."""
+    """Hold the row of another test and its file. `known` is True if the row existed before."""
 
     row: Row
     path: Path

@@ -30,7 +30,7 @@ Lines = list[dict[str, str]]
 
 
 class Verified(NamedTuple):
-    """A run whose files and values agree."""
+    """Hold a run whose files and values agree."""
 
     tested: int  # episodes that were tested again
     episodes: int  # of the run's test

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Card(NamedTuple):
-    """The content of a model card."""
+    """Hold the content of a model card."""
 
     kind: Kind
     directory: RunDirectory

@@ -29,7 +29,7 @@ ESCAPED = "backslashreplace"  # bytes of file names that are not UTF-8
 
 
 class Export(NamedTuple):
-    """The parts of an export: the signatures of its SavedModel, and what its model card says of it."""
+    """Hold the parts of an export: the signatures of its SavedModel, and what its model card says of it."""
 
     signatures: programs.Signatures
     learner: Any

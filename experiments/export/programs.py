@@ -169,7 +169,7 @@ def _spec(space: Space, name: str) -> tf.TensorSpec:
 
 
 class Tensor(NamedTuple):
-    """An input or an output of a signature."""
+    """Hold an input or an output of a signature."""
 
     name: str
     dtype: str

@@ -17,7 +17,7 @@ Kind = Literal["classifier", "regression", "policy"]
 
 
 class Request(NamedTuple):
-    """A trained run to export, and where to."""
+    """Hold a trained run to export, and where to."""
 
     out: Path
     support: SupportFiles | None

@@ -15,7 +15,7 @@ from ..runs.unfinished import unfinished
 
 
 class FinishedRun(NamedTuple):
-    """A finished run with its row."""
+    """Hold a finished run with its row."""
 
     directory: RunDirectory
     row: Row

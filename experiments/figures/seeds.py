@@ -18,14 +18,14 @@ from .style import Curve, plain
 
 
 class Spec(NamedTuple):
-    """The digests that tell the specs of one experiment apart; the names of the fields are words of labels."""
+    """Hold the digests that tell the specs of one experiment apart; the names of the fields are words of labels."""
 
     spec: str
     images: str
 
 
 class SeedGroup(NamedTuple):
-    """The runs of one experiment, which differ in their seed alone."""
+    """Hold the runs of one experiment, which differ in their seed alone."""
 
     name: str
     runs: tuple[FinishedRun, ...]

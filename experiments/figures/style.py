@@ -18,7 +18,7 @@ ROW = 0.22  # inches that a row of the legend needs
 
 
 class Curve(NamedTuple):
-    """A line with a band: `[N]` each."""
+    """Hold a line with a band: `[N]` each."""
 
     x: np.ndarray
     y: np.ndarray

@@ -25,7 +25,7 @@ BETWEEN_TRIES, LONGEST_TRY = 0.1, 1.0  # seconds
 
 @dataclass(frozen=True)
 class Rendezvous:
-    """The addresses "host:port" of all workers, and the index of this process among them."""
+    """Hold the addresses "host:port" of all workers, and the index of this process among them."""
 
     addresses: list[str]
     index: int

@@ -24,7 +24,7 @@ STATES = ("running", "waiting", "finished", "interrupted", "failed", "unreadable
 
 
 class Status(NamedTuple):
-    """The state of one run."""
+    """Hold the state of one run."""
 
     path: Path
     state: str  # one of STATES

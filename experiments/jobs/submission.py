@@ -33,7 +33,7 @@ WRITTEN = "written"  # the outcome of a job that has written its table
 
 @dataclass
 class Submission:
-    """Runs that were submitted together."""
+    """Hold runs that were submitted together."""
 
     folder: Path  # OUT/.jobs/NAME
     runs: list[Path] = field(default_factory=list)  # by their number in the array
@@ -75,7 +75,7 @@ class Submission:
 
 
 class Live(NamedTuple):
-    """A job of one run that is queued or running."""
+    """Hold a job of one run that is queued or running."""
 
     job: str  # its number, or `process N on HOST`
     waiting: bool

@@ -32,11 +32,11 @@ OF_THIS_MACHINE = ("gpus", SHARING, "max_parallel")  # settings that it accepts
 
 
 class NoSlurm(RunError):
-    """Error: this machine has no Slurm."""
+    """Report that this machine has no Slurm."""
 
 
 class Submitted(NamedTuple):
-    """The outcome of a submission."""
+    """Hold the outcome of a submission."""
 
     missing: list[Run]  # submitted now
     alive: list[Run]  # queued or running before
@@ -47,7 +47,7 @@ class Submitted(NamedTuple):
 
 
 class Preview(NamedTuple):
-    """The plan of a submission: the state of each run, and the requests to Slurm."""
+    """Hold the plan of a submission: the state of each run, and the requests to Slurm."""
 
     states: list[tuple[Run, str]]  # finished, to do, or queued or running
     sbatch: list[str]  # what each job array would ask for; none on this machine

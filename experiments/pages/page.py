@@ -52,7 +52,7 @@ FACTS = {  # keys of environment.json, and words for them
 
 
 class Found(NamedTuple):
-    """The runs below a folder."""
+    """Hold the runs below a folder."""
 
     folder: Path
     rows: DataFrame | None  # of `frame_of`; None if no run has a row
@@ -62,7 +62,7 @@ class Found(NamedTuple):
 
 
 class Table(NamedTuple):
-    """A table of texts."""
+    """Hold a table of texts."""
 
     title: str
     headings: list[str]
@@ -74,7 +74,7 @@ class Table(NamedTuple):
 
 
 class Picture(NamedTuple):
-    """A figure as a data URI, or the reason why it is not drawn."""
+    """Hold a figure as a data URI, or the reason why it is not drawn."""
 
     caption: str
     uri: str = ""
@@ -85,7 +85,7 @@ class Picture(NamedTuple):
 
 
 class Section(NamedTuple):
-    """The part of an experiment: its seeds, a test task, its spec, and where it was made."""
+    """Hold the part of an experiment: its seeds, a test task, its spec, and where it was made."""
 
     anchor: str
     name: str

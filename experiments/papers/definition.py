@@ -27,7 +27,7 @@ from ..errors import SpecError, suggest
 
 
 class Changes(Options):
-    """Options of a cell's test that differ from its spec."""
+    """Hold the options of a cell's test that differ from its spec."""
 
     split: str | None = Field(default=None, min_length=1)
     way: int | None = Field(default=None, ge=1, le=1000)
@@ -52,7 +52,7 @@ Overrides = Annotated[tuple[str, ...], Field(strict=False), AfterValidator(_name
 
 
 class Cell(Options):
-    """A cell of the table: one number."""
+    """Define a cell of the table: one number."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")
     column: str = Field(min_length=1)
@@ -75,7 +75,7 @@ class Cell(Options):
 
 
 class Other(Options):
-    """A number that stands beside a column, of a method that no spec trains, such as people."""
+    """Hold a number that stands beside a column, of a method that no spec trains, such as people."""
 
     column: str = Field(min_length=1)
     method: str = Field(min_length=1)
@@ -84,7 +84,7 @@ class Other(Options):
 
 
 class PaperTable(Options):
-    """A table: its title, its cells in the paper's order, and what is told below it."""
+    """Define a table: its title, its cells in the paper's order, and what is told below it."""
 
     title: str = Field(min_length=3)
     text: str = ""
@@ -113,7 +113,7 @@ Numbers = Annotated[tuple[float | None, ...], Field(strict=False)]
 
 
 class CrossTable(Options):
-    """A table with a cell, COLUMN-METHOD, of each method in each column."""
+    """Define a table with a cell, COLUMN-METHOD, of each method in each column."""
 
     title: str = Field(min_length=3)
     source: str = Field(min_length=3)  # of the published numbers
@@ -167,7 +167,7 @@ class CrossTable(Options):
 
 
 class PartOfTable(Options):
-    """Some columns of another table, with overrides of the specs of some of their cells, by name."""
+    """Define some columns of another table, with overrides of the specs of some of their cells, by name."""
 
     title: str = Field(min_length=3)
     part_of: str
@@ -176,7 +176,7 @@ class PartOfTable(Options):
 
 
 class TableError(SpecError):
-    """A table with mistakes, and the part of it that has none."""
+    """Report a table with mistakes, and the part of it that has none."""
 
     def __init__(self, problems: Sequence[str], part: PaperTable | None = None):
         super().__init__(problems)

@@ -22,7 +22,7 @@ from .definition import Cell, PaperTable, TableError, load_table
 
 
 class Stage(Enum):
-    """The progress of a cell's run, or the reason why it cannot be trained."""
+    """Hold the progress of a cell's run, or the reason why it cannot be trained."""
 
     MISSING = "missing"
     QUEUED = "queued or running"
@@ -37,7 +37,7 @@ class Stage(Enum):
 
 @dataclass(frozen=True)
 class State:
-    """The stage of a cell, and details."""
+    """Hold the stage of a cell, and details."""
 
     stage: Stage
     more: str = ""
@@ -53,7 +53,7 @@ class State:
 
 @dataclass(frozen=True)
 class Planned:
-    """A cell for one seed, and the run that fills it."""
+    """Hold a cell for one seed, and the run that fills it."""
 
     cell: Cell
     run: Run  # trained within the budget

@@ -22,7 +22,7 @@ DRAWN = np.zeros(1, np.int32)  # `Support.drawn` of images that no stream has dr
 
 
 class Answers(NamedTuple):
-    """The answers for N images."""
+    """Hold the answers for N images."""
 
     logits: np.ndarray  # [N, way]
     probabilities: np.ndarray  # [N, way]
@@ -41,7 +41,7 @@ def labels_of(logits: np.ndarray) -> np.ndarray:
 
 
 class Task:
-    """A support set as tensors, of which parts can be left out."""
+    """Hold a support set as tensors, of which parts can be left out."""
 
     def __init__(self, model: TrainedModel, support: SupportImages, drawn: np.ndarray | None = None):
         """Make the tensors.
@@ -96,7 +96,7 @@ def takes_any_counts(model: TrainedModel) -> bool:
 
 
 class Classifier:
-    """A learner that is adapted to a support set."""
+    """Classify images by a learner that is adapted to a support set."""
 
     def __init__(self, model: TrainedModel, support: SupportImages, drawn: np.ndarray | None = None):
         """Adapt the learner; arguments and errors are those of `Task`."""

@@ -23,7 +23,7 @@ SHOWN = 3  # pairs of equal images in a warning
 
 
 class SupportFiles(NamedTuple):
-    """The files of a support set: class after class, sorted by name."""
+    """Hold the files of a support set: class after class, sorted by name."""
 
     folder: Path
     classes: tuple[str, ...]  # names of the folders, sorted
@@ -47,7 +47,7 @@ class SupportFiles(NamedTuple):
 
 
 class SupportImages(NamedTuple):
-    """The images of a support set as the network reads them."""
+    """Hold the images of a support set as the network reads them."""
 
     files: SupportFiles
     images: np.ndarray  # [S, height, width, channels] uint8
@@ -60,7 +60,7 @@ class SupportImages(NamedTuple):
 
 
 class GivenImages(NamedTuple):
-    """The files to classify, in the order in which they were given; those of a folder sorted by path."""
+    """Hold the files to classify, in the order in which they were given; those of a folder sorted by path."""
 
     paths: tuple[Path, ...]
     left_out: list[str]  # sentences
@@ -107,7 +107,7 @@ def find_images(given: Sequence[Path]) -> GivenImages:
 
 
 class Read(NamedTuple):
-    """A file that was read: its image, or why it cannot be one."""
+    """Hold a file that was read: its image, or why it cannot be one."""
 
     path: Path
     image: Decoded | None

@@ -29,7 +29,7 @@ SHOWN = 5  # pairs of classes that are confused
 
 
 class LeftOut(NamedTuple):
-    """The answers for n images that were left out of the support set, each alone."""
+    """Hold the answers for n images that were left out of the support set, each alone."""
 
     rows: np.ndarray  # [n] rows of the support set
     labels: np.ndarray  # [n] numbers of the classes that they are of

@@ -13,7 +13,7 @@ import numpy as np
 
 
 class Prediction(NamedTuple):
-    """The answer for one image."""
+    """Hold the answer for one image."""
 
     image: str  # its path
     label: str  # "" where it is rejected, or no output is finite
@@ -23,7 +23,7 @@ class Prediction(NamedTuple):
 
 
 class CSV:
-    """A CSV file: image, label, one column `p(CLASS)` for each class, score and, where there is one, nearest."""
+    """Write a CSV file: image, label, one column `p(CLASS)` for each class, score and, where there is one, nearest."""
 
     def __init__(self, classes: Sequence[str], nearest: bool):
         """Prepare the columns for classes, by their names."""
@@ -47,7 +47,7 @@ class CSV:
 
 
 class JSON:
-    """A JSON list with one object a line: image, label, probabilities by class, score and nearest."""
+    """Write a JSON list with one object a line: image, label, probabilities by class, score and nearest."""
 
     def __init__(self, classes: Sequence[str], nearest: bool):
         """Prepare the keys for classes, by their names."""

@@ -26,7 +26,7 @@ from ..system import gpus, signals
 
 
 class TrainedModel(NamedTuple):
-    """A few-shot learner with the weights that its run's test used, and what it takes as images."""
+    """Hold a few-shot learner with the weights that its run's test used, and what it takes as images."""
 
     learner: FewShotLearner
     inputs: Inputs
@@ -46,7 +46,7 @@ class TrainedModel(NamedTuple):
 
 
 class _Images(NamedTuple):
-    """The part of a source of images from which a learner is built."""
+    """Hold the part of a source of images from which a learner is built."""
 
     input_shape: tuple[int, ...]
     regression: bool = False

@@ -27,7 +27,7 @@ FAR = 0.15  # difference of brightness, of 1, that is told; or three deviations 
 
 
 class Predicted:
-    """The facts of the images that are seen while they are predicted, for the words after them."""
+    """Collect facts of the images while they are predicted, for the words after them."""
 
     def __init__(self, support: SupportImages, invert: bool):
         self.support, self.invert = support, invert
@@ -92,7 +92,7 @@ def support_warnings(support: SupportImages, inputs: Inputs, inverted: bool) -> 
 
 
 class Unreadable(DataError):
-    """Images that cannot be read; the others are predicted."""
+    """Report images that cannot be read; the others are predicted."""
 
     def __init__(self, problems: Sequence[str], number: int):
         """List all problems of `number` images."""

@@ -29,7 +29,7 @@ Row = tuple[str, Sequence[np.ndarray] | np.ndarray, Sequence[str]]  # text on th
 
 
 class Sheet:
-    """A contact sheet, which keeps the first images that are classified."""
+    """Draw a contact sheet of the first images that are classified."""
 
     def __init__(self, model: TrainedModel, support: SupportImages):
         """Begin a sheet of a trained learner and a support set."""

@@ -57,7 +57,7 @@ def refuse_other_way(experiment: Experiment, classes: Sequence[str], where: str)
 
 @dataclass(frozen=True)
 class Request:
-    """Images to classify, and how."""
+    """Hold images to classify, and how."""
 
     trained: Retest  # with the experiment under the protocol
     support: SupportFiles

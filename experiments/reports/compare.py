@@ -29,7 +29,7 @@ TASKS = ("split", "trial", "way", "shot", "query", "episodes")
 
 
 class Compared(NamedTuple):
-    """A measurement with its episodes."""
+    """Hold a measurement with its episodes."""
 
     path: Path  # of the row
     row: Row

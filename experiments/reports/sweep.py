@@ -22,7 +22,7 @@ STRUCTURE = ["algorithm.name", "network.name", "dataset.name"]
 
 
 class _Loader(SAFE_LOADER):
-    """Reads the output of `Dumper` with the C parser: a table of a thousand runs has a thousand specs."""
+    """Read the output of `Dumper` with the C parser: a table of a thousand runs has a thousand specs."""
 
 
 _Loader.yaml_implicit_resolvers = Dumper.yaml_implicit_resolvers

@@ -105,7 +105,7 @@ def unreadable(folder: Path) -> str | None:
 
 
 class RunDirectory:
-    """The paths of one run, and its lock."""
+    """Name the paths of one run, and lock it."""
 
     def __init__(self, path: Path):
         self.path = path

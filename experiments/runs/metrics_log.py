@@ -27,7 +27,7 @@ ADDED = ("diverged",)  # columns that files of earlier versions lack
 
 
 class MetricsLog:
-    """The log of a run's metrics. Each row is on the disk before `write` returns."""
+    """Log the metrics of a run. Each row is on the disk before `write` returns."""
 
     def __init__(self, directory: RunDirectory, names: Sequence[str], step: int):
         """Open the log of a run, and drop rows after `step`.

@@ -33,7 +33,7 @@ Measured = Annotated[float | None, BeforeValidator(_finite)]  # None where it is
 
 
 class Row(BaseModel):
-    """A measurement of a trained model. Accuracies are fractions; `published` is in percent, as printed.
+    """Hold a measurement of a trained model. Accuracies are fractions; `published` is in percent, as printed.
 
     Fields with a default may be missing in rows of other versions.
     """

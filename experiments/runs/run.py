@@ -21,7 +21,7 @@ from .weights import settled
 
 
 class Stored(NamedTuple):
-    """The run that a folder holds."""
+    """Hold the run that a folder holds."""
 
     digest: str  # of its spec
     seeds: tuple[int, ...]
@@ -30,7 +30,7 @@ class Stored(NamedTuple):
 
 @dataclass(frozen=True)
 class Run:
-    """A training of one seed, its own test, and further tests of the trained model."""
+    """Hold a training of one seed, its own test, and further tests of the trained model."""
 
     experiment: Experiment
     seed: int

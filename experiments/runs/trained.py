@@ -19,7 +19,7 @@ from .run import digest_of, refuse_other_code, spec_of
 
 
 class TrainedRun(NamedTuple):
-    """A training that is done."""
+    """Hold a training that is done."""
 
     seed: int
     step: int  # meta-updates
@@ -28,7 +28,7 @@ class TrainedRun(NamedTuple):
 
 
 class Retest(NamedTuple):
-    """Another test of a trained run, as `metarun evaluate` asks for it."""
+    """Hold another test of a trained run, as `metarun evaluate` asks for it."""
 
     directory: RunDirectory
     trained: TrainedRun

@@ -20,7 +20,7 @@ Rows = Mapping[Path, tuple[int, str]]  # the file of each row -> its seed and th
 
 
 class LeftOut(NamedTuple):
-    """The runs that means do not have."""
+    """Hold the runs that means do not have."""
 
     beside: dict[Path, str]  # the file of each row -> the other seeds that have no row of this test, and why
     alone: dict[Path, str]  # the folder of each experiment without a row -> its seeds, and why

@@ -25,7 +25,7 @@ NEEDED = re.compile(r"result\.json|checkpoints/(best|step-\d+)\.npz")
 
 
 class Weights(NamedTuple):
-    """The values of the variables of a checkpoint."""
+    """Hold the values of the variables of a checkpoint."""
 
     arrays: list[np.ndarray]
     numbers: dict[str, int]  # of parameters and running averages, by name; empty in checkpoints of older versions

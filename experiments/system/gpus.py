@@ -27,7 +27,7 @@ MIB = 2**20  # the unit of nvidia-smi
 
 
 class Memory(NamedTuple):
-    """The memory of a GPU, in bytes."""
+    """Hold the memory of a GPU, in bytes."""
 
     free: int
     total: int

@@ -23,7 +23,7 @@ PATIENCE = 1.0  # seconds to wait: `holder` takes the lock briefly to test it
 
 
 class Held(Exception):
-    """Error: another process holds the lock. The message names that process."""
+    """Report that another process holds the lock. The message names that process."""
 
 
 @contextmanager

@@ -13,7 +13,7 @@ SECONDS_BETWEEN_FILES = 5.0
 
 
 class Progress(Bar):
-    """A `Bar` whose counts and rate may be in a file too."""
+    """Show a `Bar`, whose counts and rate may be in a file too."""
 
     def __init__(self, label: str, total: int, done: int = 0, unit: str = "step", file: Path | None = None):
         """Start to count.

@@ -28,7 +28,7 @@ SECONDS_TO_RETRY = 0.05  # after a signal inside an import or a finalizer, where
 
 
 class When(Enum):
-    """The moment at which a signal stops the work."""
+    """Hold the moment at which a signal stops the work."""
 
     AT_ONCE = "at once"
     CHECKED = "at the next `check`"
@@ -36,7 +36,7 @@ class When(Enum):
 
 
 class _Process:
-    """The state of this process: its blocks, and the first signal that has come."""
+    """Hold the state of this process: its blocks, and the first signal that has come."""
 
     def __init__(self) -> None:
         self.blocks: list[StopSignal] = []  # the outermost first
@@ -51,7 +51,7 @@ _process = _Process()
 
 
 class StopSignal:
-    """A block in which the signals of STOPPING stop the work, with Interrupted, at the next `check`.
+    """Let the signals of STOPPING stop the work of a block, with Interrupted, at the next `check`.
 
     Blocks may be nested: the outermost one installs the handler, and all know of the same signal. SIGHUP stays ignored
     if it was when the block began (`nohup`). A second SIGINT raises KeyboardInterrupt wherever it comes.

@@ -14,7 +14,7 @@ from typing import Any, TextIO
 
 
 class _Dropping(io.FileIO):
-    """A file whose text is dropped where it cannot be written: no reader, no terminal, a full disk."""
+    """Drop the text of a file where it cannot be written: no reader, no terminal, a full disk."""
 
     def write(self, data: Any, /) -> int:
         """Write the data, or drop them, and return the number of bytes that are done with."""

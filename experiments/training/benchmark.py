@@ -33,7 +33,7 @@ MATRIX = 2048  # rows and columns of the products that measure the machine
 
 
 class Benchmark(BaseModel):
-    """The results of a benchmark. Times are in seconds, rates in 10^9 floating-point operations per second."""
+    """Hold the results of a benchmark. Times are in seconds, rates in 10^9 floating-point operations per second."""
 
     model_config = ConfigDict(frozen=True)
 

@@ -271,7 +271,7 @@ OF_EPISODES = (queries_and_tasks_apart, workers_share_a_step)  # trials have no 
 
 
 class _Meeting:
-    """The values that two threads add up."""
+    """Add up the values of two threads."""
 
     def __init__(self) -> None:
         self.barrier = threading.Barrier(2)
@@ -280,7 +280,7 @@ class _Meeting:
 
 @dataclass(frozen=True)
 class _Half(Workers):
-    """A worker of two, which are threads of this process."""
+    """Act as a worker of two, which are threads of this process."""
 
     meeting: _Meeting = field(default_factory=_Meeting, compare=False)
 

@@ -34,7 +34,7 @@ NEW_IN_STATE = {"content_digest", "plugins", "training_digest", "spec", "weights
 
 
 class Training:
-    """A run in progress. Everything that the loop carries from step to step is in the checkpoint."""
+    """Train one run. Everything that the loop carries from step to step is in the checkpoint."""
 
     def __init__(self, model: Model, directory: RunDirectory):
         """Prepare the training of a model.

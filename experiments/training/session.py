@@ -18,7 +18,7 @@ from .train import train
 
 
 class Outcome(NamedTuple):
-    """The outcome of one run: its row, or the error that ended it."""
+    """Hold the outcome of one run: its row, or the error that ended it."""
 
     run: Run
     row: Row | None

@@ -24,7 +24,7 @@ CALL_SECONDS = 0.5  # of training steps in one call; progress and requests to st
 
 
 class TrainingSteps:
-    """Compiled meta-updates of a model, starting at step `first`.
+    """Make compiled meta-updates of a model, starting at step `first`.
 
     One update (sample, gradient, apply) is one traced program. If the data fit in memory, a loop over many updates is
     traced too, which avoids Python overhead. For a fully connected network XLA compiles the loop as a whole, so that no

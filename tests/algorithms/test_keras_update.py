@@ -185,7 +185,7 @@ def test_fault_10_recurrent_layers_are_refused_only_where_they_draw(kind):
 
 
 class Counting(layers.Layer):
-    """Counts how often Python calls it, which is when it is traced."""
+    """Count how often Python calls it, which is when it is traced."""
 
     calls = 0
 

@@ -12,7 +12,7 @@ layers, optimizers = keras.layers, keras.optimizers
 
 
 class Drawing(layers.Layer):
-    """Draws random numbers as `kind` says."""
+    """Draw random numbers as `kind` says."""
 
     def __init__(self, kind):
         super().__init__(dtype="float64")
@@ -24,7 +24,7 @@ class Drawing(layers.Layer):
 
 
 class Resizing(layers.Layer):
-    """Resizes images by an operation that has a first derivative only, as LSTM in the library of a GPU has."""
+    """Resize images by an operation that has a first derivative only, as LSTM in the library of a GPU has."""
 
     def call(self, x):
         return tf.reshape(tf.image.resize(tf.reshape(x, (-1, 3, 1, 1)), (2, 1), "bicubic"), (-1, 2))

@@ -43,7 +43,7 @@ def test_inductive_is_each_query_beside_all_supports(make_source):
 
 
 class Watched(Problem):
-    """A problem whose metrics are the raw outputs."""
+    """Return the raw outputs as metrics of a problem."""
 
     def metrics(self, outputs, targets, steps=(0,)):
         return {"outputs": outputs[-1]}

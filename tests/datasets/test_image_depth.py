@@ -19,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 class TestDepth:
-    """A ramp of 256 grey levels, kept in 12 of 16 bits."""
+    """Read a ramp of 256 grey levels, kept in 12 of 16 bits."""
 
     RAMP = np.arange(256).reshape(16, 16)
     LOW = np.round(RAMP * 4095 / 255).astype(int)

@@ -14,7 +14,7 @@ TINY = build(MDPsOptions(states=2, actions=2, horizon=3, episodes=2))
 
 
 class Always:
-    """A policy of one action."""
+    """Play one action always."""
 
     def __init__(self, action):
         self.action = action

@@ -35,7 +35,7 @@ def doubled(levels):
 
 
 class TestMiniImagenet:
-    """A copy with 3 / 2 / 2 classes of 4 images, in all the forms that are about."""
+    """Import a copy with 3 / 2 / 2 classes of 4 images, in all the forms that are about."""
 
     @pytest.fixture(autouse=True)
     def small(self, monkeypatch):

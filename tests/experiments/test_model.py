@@ -16,7 +16,7 @@ SINES = ("network.hidden=[8]", "train.steps=4")
 
 
 class Lacking:
-    """A source of tasks without a base class, which lacks two members."""
+    """Lack two members of a source of tasks, without a base class."""
 
     name, regression, in_memory, content_digest = "lacking", True, True, ""
     input_shape = target_shape = (1,)

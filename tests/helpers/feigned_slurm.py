@@ -27,7 +27,7 @@ COMMANDS = {
 
 
 class FeignedSlurm:
-    """The folder of the feigned commands, with what they were given."""
+    """Feign the commands of Slurm in a folder, with what they were given."""
 
     def __init__(self, folder: Path, patch: pytest.MonkeyPatch) -> None:
         self.folder = folder

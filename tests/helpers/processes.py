@@ -16,7 +16,7 @@ CONTEXT.set_forkserver_preload(["tensorflow", "keras", "metarun.experiments.trai
 
 
 class Started:
-    """`metarun ARGUMENTS`, with more in the environment; as much of subprocess.Popen as the tests use."""
+    """Run `metarun ARGUMENTS`, with more in the environment; as much of subprocess.Popen as the tests use."""
 
     def __init__(self, *arguments: object, program: Callable[[], object] | None = None, **environment: str) -> None:
         """Start the process. `program`, if any, is called in place of metarun's: a function of a module in this

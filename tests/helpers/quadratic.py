@@ -7,7 +7,7 @@ from metarun.datasets.tasks import Episode
 
 
 class ThetaNetwork:
-    """A network whose only parameter is its output."""
+    """Return the only parameter as the output of a network."""
 
     head = norm = frozenset()
     layers = ()
@@ -30,7 +30,7 @@ def theta_network(theta):
 
 
 class QuadraticProblem:
-    """A `Problem` with the quadratic loss."""
+    """Define a `Problem` with the quadratic loss."""
 
     regression, protocol = True, "transductive"
 

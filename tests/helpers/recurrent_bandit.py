@@ -11,7 +11,7 @@ from metarun.datasets.trials import Outcome, Space, Trials
 
 
 class DependentBandit:
-    """p of the arms is (good, 0) or (0, good): what one arm pays tells of the other."""
+    """Let p of the arms be (good, 0) or (0, good): what one arm pays tells of the other."""
 
     name = "dependent bandit"
 

@@ -53,14 +53,14 @@ WRONG = ("no sum", "same tasks", "unweighted")
 
 
 class Deaf(Workers):
-    """A wrong variant: does not add up."""
+    """Leave out the sum, a wrong variant."""
 
     def total(self, values):
         return values
 
 
 class Unweighted(Share):
-    """A wrong variant: the mean of the workers' means, however many tasks each has."""
+    """Take, as a wrong variant, the mean of the workers' means, however many tasks each has."""
 
     def mean(self, values, tasks):
         return Share(self.workers, before=(self.workers.count - 1) * tasks).mean(values, tasks)

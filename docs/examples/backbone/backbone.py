@@ -8,7 +8,7 @@ from metarun.datasets.options import Options
 
 
 class Backbone(Options):
-    """Strided convolutions with batch norm and ReLU."""
+    """Build strided convolutions with batch norm and ReLU."""
 
     name: Literal["backbone"] = "backbone"
     width: int = Field(default=32, ge=1, description="Filters of each convolution.")

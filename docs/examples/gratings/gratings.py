@@ -9,7 +9,7 @@ from metarun.datasets.options import Options
 
 
 class Gratings(Options):
-    """Noisy stripes, 16x16: 64 classes for training, 16 for validation and 20 for the test, 20 images per class."""
+    """Draw noisy stripes, 16x16: 64 classes for training, 16 for validation, 20 for the test, 20 images per class."""
 
     name: Literal["gratings"] = "gratings"
     noise: float = Field(default=40.0, ge=0, description="Standard deviation of the noise, in steps of 1/255.")

@@ -25,7 +25,7 @@ layers = keras.layers
 
 
 class Backbone(Options):
-    """Strided convolutions with batch norm, conv4 with `downsample: stride` in Keras."""
+    """Build strided convolutions with batch norm, conv4 with `downsample: stride` in Keras."""
 
     name: Literal["backbone"] = "backbone"
     blocks: int = 4
@@ -43,7 +43,7 @@ class Backbone(Options):
 
 
 class Building(Options):
-    """A package's network options whose network a function builds."""
+    """Build a package's network by a function."""
 
     name: Literal["building"] = "building"
     function: Any
@@ -164,7 +164,7 @@ def test_the_seed_and_the_precision_are_those_of_the_spec():
 
 
 class Counting(keras.layers.Layer):
-    """Keeps a number of its own."""
+    """Keep a number of its own."""
 
     def build(self, shape):
         self.count = self.add_weight(name="count", shape=(), initializer="zeros", trainable=False)

@@ -43,7 +43,7 @@ def test_a_hostile_pickle_runs_nothing(tmp_path, where):
 
 
 class Disguised:
-    """An array of pointers into nowhere whose dtype, by its pickled flags, has no objects in it."""
+    """Feign an array of pointers into nowhere whose dtype, by its pickled flags, has no objects in it."""
 
     def __reduce__(self):
         rebuild, arguments, _ = np.zeros(4).__reduce__()
@@ -71,7 +71,7 @@ def test_a_pickle_cannot_disguise_pointers_as_numbers(tmp_path):
 
 
 class OverAnArray:
-    """A view of an array that the pickle could fill anew, which frees what the view looks at."""
+    """Give a view of an array that the pickle could fill anew, which frees what the view looks at."""
 
     def __reduce__(self):
         numbers = np.zeros(8, np.uint8)

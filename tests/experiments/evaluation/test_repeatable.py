@@ -53,7 +53,7 @@ def corridors(luck, box=False, horizon=6):
 
 
 class Restless:
-    """An environment's luck that goes on from one playing to the next."""
+    """Draw an environment's luck that goes on from one playing to the next."""
 
     number = 0
 
@@ -117,7 +117,7 @@ def test_fault_13_a_vector_of_environments_that_share_one_generator_is_refused()
 
 
 class Drawn(SinusoidSource):
-    """Sinusoids whose targets are moved by `noise(index, tasks)`, `[T, 1, 1]`."""
+    """Sample sinusoids whose targets are moved by `noise(index, tasks)`, `[T, 1, 1]`."""
 
     def __init__(self, noise):
         super().__init__(SinusoidOptions())

@@ -38,7 +38,7 @@ def leave(folder, seed=0, spec="", environment=ENVIRONMENT, **changes):
 
 
 class Parsed(HTMLParser):
-    """The elements of a page in their order, and its text; an element that is closed by another is an error."""
+    """Collect the elements of a page in their order, and its text; an element that is closed by another is an error."""
 
     def __init__(self, text):
         super().__init__()

@@ -120,7 +120,7 @@ def test_every_learner_is_shared_out():
 
 
 class Recorded:
-    """A chief that tells what it agreed on, or, given that, a worker that hears it."""
+    """Record what a chief agreed on, or, given that, hear it as a worker."""
 
     def __init__(self, told=()):
         self.index, self.told, self.heard = bool(told), [], list(told)

@@ -245,7 +245,7 @@ def test_a_clipped_norm_does_not_count_frozen_layers(make_source):
 
 
 class Dense(Pretrained):
-    """A Keras network of another package."""
+    """Build a Keras network of another package."""
 
     name: Literal["dense"] = "dense"
 

@@ -9,7 +9,7 @@ from metarun.algorithms.options import Options
 
 
 class ScaledCosineOptions(Options):
-    """Class means compared by cosine similarity, times a learned scale (Gidaris and Komodakis 2018)."""
+    """Compare class means by cosine similarity, times a learned scale (Gidaris and Komodakis 2018)."""
 
     name: Literal["scaled_cosine"] = "scaled_cosine"
     scale: float = Field(default=10.0, gt=0, description="Initial value of the learned scale.")

@@ -4,7 +4,7 @@ from metarun.algorithms.embedding import EmbeddingLearner
 
 
 class ScaledCosine(EmbeddingLearner):
-    """p(y = k | x) = softmax_k(scale * cosine(f(x), mean of f over the support images of class k))."""
+    """Compute p(y = k | x) = softmax_k(scale * cosine(f(x), mean of f over the support images of class k))."""
 
     def own_parameters(self):
         return {"scale": tf.Variable(self.options.scale, dtype=self.network.dtype, name="scale")}
