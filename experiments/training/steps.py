@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -128,10 +128,22 @@ class TrainingSteps:
         return numbers.map(untouched(self._sample), num_parallel_calls=2, deterministic=True)
 
     def _sample(self, number: tf.Tensor) -> Tasks:
-        def sample() -> Tasks:
-            return self.stream.sample(number * self.batch + self.share.before, self.tasks)
+        return self._sample_once(number) if self.in_one_program else self._plain_sample(number)
 
-        return _once(sample, number >= 0) if self.in_one_program else sample()
+    def _plain_sample(self, number: tf.Tensor) -> Tasks:
+        return self.stream.sample(number * self.batch + self.share.before, self.tasks)
+
+    def _sample_once(self, number: tf.Tensor) -> Tasks:
+        """Draw the tasks of an update in a loop of one step.
+
+        XLA merges what it can with the operations that follow, and would draw all numbers of a task again in each of
+        these. It does not look into a loop whose length it cannot know.
+        """
+        sample = program(self._plain_sample)
+        like = sample.get_concrete_function(tf.TensorSpec((), number.dtype)).structured_outputs
+        nothing = tf.nest.map_structure(lambda one: tf.zeros(one.shape, one.dtype), like)
+        one = tf.cast(number >= 0, tf.int32)  # 1, which the compiler does not know
+        return tf.while_loop(lambda done, _: done < one, lambda done, _: (done + 1, sample(number)), (0, nothing))[1]
 
 
 def _is_short(model: Model) -> bool:
@@ -142,22 +154,6 @@ def _is_short(model: Model) -> bool:
     experiment, source = model.experiment, model.source
     fully_connected = isinstance(experiment.network, MLPOptions) and not experiment.kind.plays_trials
     return experiment.compiles and fully_connected and source.in_memory and model.workers.count == 1
-
-
-def _once(sample: Callable[[], Tasks], true: tf.Tensor) -> Tasks:
-    """Return what `sample` returns, drawn in a loop of one step.
-
-    XLA merges what it can with the operations that follow, and would draw all numbers of a task again in each of these.
-    It does not look into a loop whose length it cannot know.
-
-    Args:
-        sample: Draws tasks.
-        true: A condition that holds, although the compiler does not know it.
-    """
-    like = sample()
-    nothing = tf.nest.map_structure(lambda one: tf.zeros(one.shape, one.dtype), like)
-    last = tf.cast(true, tf.int32)
-    return tf.while_loop(lambda done, _: done < last, lambda done, _: (done + 1, sample()), (0, nothing))[1]
 
 
 def validates_at(step: int, experiment: Experiment) -> bool:
