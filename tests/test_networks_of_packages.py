@@ -98,7 +98,10 @@ def test_a_resumed_run_has_the_same_bits(installed, tmp_path):
 
 def test_a_network_of_another_package_is_described_and_checked(installed, tmp_path):
     told = run_with(installed, "describe", "backbone", cwd=tmp_path).stdout
-    assert "Build strided convolutions with batch norm and ReLU." in told and "width: whole number (>= 1), default 32" in told
+    assert (
+        "Build strided convolutions with batch norm and ReLU." in told
+        and "width: whole number (>= 1), default 32" in told
+    )
     assert "backbone" in run_with(installed, "describe", "network", cwd=tmp_path).stdout
     schema = json.loads(run_with(installed, "schema", cwd=tmp_path).stdout)
     assert "Backbone" in schema["$defs"]
