@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import ALGORITHMS, Algorithm
-from .options import OptimizerOptions
+from .optimizer_options import OptimizerOptions
 
 if TYPE_CHECKING:
     from ..datasets.tasks import TaskSource
@@ -80,6 +80,6 @@ def _without_network(entry: Algorithm, setup: Setup, source: Any) -> Learner:
 
 
 def _optimizer(entry: Algorithm, setup: Setup) -> Any:
-    from .learner import outer_optimizer
+    from .optimizers import outer_optimizer
 
     return outer_optimizer(setup.optimizer, setup.steps, entry.updates(setup.algorithm, setup.meta_batch))

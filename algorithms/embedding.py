@@ -9,10 +9,11 @@ import keras
 import tensorflow as tf
 
 from ..datasets.tasks import Episode, Shape
-from .learner import SUPPORT, Metrics, Problem, Support, apply_meta_gradients, state_of
+from .learner import SUPPORT, Metrics, Problem, Support
 from .metrics import cross_entropy, right_answers
 from .networks.feedforward import EmbeddingNetwork, Moments, Parameters
 from .networks.operations import forward, gradient
+from .optimizers import apply_meta_gradients, state_of
 from .options import Options
 from .programs import compiled, sizes
 from .workers import WHOLE, Share

@@ -36,9 +36,10 @@ from .adaptation import (
     task_gradients,
 )
 from .keras_update import checked, kept_update, plain_learning_rate
-from .learner import Metrics, Problem, Support, apply_meta_gradients, state_of, support_loss
+from .learner import Metrics, Problem, Support, support_loss
 from .networks.feedforward import Network, Parameters, Values
 from .networks.operations import gradient, gradient_through_gradient, gradient_through_last_gradient
+from .optimizers import apply_meta_gradients, state_of
 from .options import MAMLOptions
 from .programs import program, untouched
 from .workers import WHOLE, Share

@@ -36,9 +36,10 @@ from .adaptation import (
     recorded_steps,
     task_gradients,
 )
-from .learner import Metrics, Problem, Support, apply_meta_gradients, state_of, support_loss
+from .learner import Metrics, Problem, Support, support_loss
 from .networks.feedforward import Network, Parameters, Values
 from .networks.operations import gradient
+from .optimizers import apply_meta_gradients, state_of
 from .options import ReptileOptions
 from .programs import program, sizes
 from .workers import WHOLE, Share

@@ -35,12 +35,13 @@ import tensorflow as tf
 from ..datasets.random import TaskKeys
 from ..datasets.tasks import Shape
 from ..datasets.trials import Space, Trials, TrialSource
-from .learner import Metrics, apply_meta_gradients, state_of
+from .learner import Metrics
 from .metrics import are_finite
 from .networks.feedforward import Values
 from .networks.gru import GRU, Weights
 from .networks.operations import forward, gradient
 from .networks.options import GRUOptions
+from .optimizers import apply_meta_gradients, state_of
 from .options import RL2Options
 from .programs import program, sizes
 from .rl import distributions

@@ -19,7 +19,8 @@ from metarun.algorithms.build import Setup, build
 from metarun.algorithms.learner import Support
 from metarun.algorithms.networks.operations import forward
 from metarun.algorithms.networks.options import GRUOptions
-from metarun.algorithms.options import OptimizerOptions, ReptileOptions, RL2Options
+from metarun.algorithms.optimizer_options import OptimizerOptions
+from metarun.algorithms.options import ReptileOptions, RL2Options
 from metarun.datasets.bandits import BanditsSource
 from metarun.datasets.images.source import ClassPool, ImageSource
 from metarun.datasets.options import BanditsOptions, GlyphsOptions

@@ -5,13 +5,8 @@ from __future__ import annotations
 from typing import Literal, NamedTuple
 
 from metarun.algorithms.networks.options import Conv4Options
-from metarun.algorithms.options import (
-    MAMLOptions,
-    MatchingNetworkOptions,
-    OptimizerOptions,
-    PrototypicalNetworkOptions,
-    ReptileOptions,
-)
+from metarun.algorithms.optimizer_options import OptimizerOptions
+from metarun.algorithms.options import MAMLOptions, MatchingNetworkOptions, PrototypicalNetworkOptions, ReptileOptions
 from metarun.datasets.options import Options
 from metarun.experiments.config.experiment import Train
 

@@ -13,7 +13,8 @@ from pydantic import AfterValidator, BaseModel, Field, model_validator
 from ...algorithms import ALGORITHMS, KINDS, Algorithm, Kind
 from ...algorithms.networks import NETWORKS
 from ...algorithms.networks.options import NetworkChoice
-from ...algorithms.options import AlgorithmOptions, OptimizerOptions
+from ...algorithms.optimizer_options import OptimizerOptions
+from ...algorithms.options import AlgorithmOptions
 from ...datasets import DATASETS
 from ...datasets.options import DatasetOptions, Options
 from ...datasets.plugins import package_of

@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from ...algorithms.options import OptimizerOptions
+from ...algorithms.optimizer_options import OptimizerOptions
 from ..errors import SpecError, suggest
 from .checks import problems
 from .document import Document, Dumper, Key, override_value, read

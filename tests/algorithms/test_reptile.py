@@ -7,10 +7,12 @@ import tensorflow as tf
 from quadratic import QuadraticProblem, quadratic_tasks, theta_network
 
 from metarun.algorithms import ALGORITHMS
-from metarun.algorithms.learner import Problem, Support, outer_optimizer
+from metarun.algorithms.learner import Problem, Support
 from metarun.algorithms.networks.feedforward import build
 from metarun.algorithms.networks.options import MLPOptions
-from metarun.algorithms.options import OptimizerOptions, ReptileOptions
+from metarun.algorithms.optimizer_options import OptimizerOptions
+from metarun.algorithms.optimizers import outer_optimizer
+from metarun.algorithms.options import ReptileOptions
 from metarun.algorithms.reptile import BETA2, EPSILON, Reptile, added_moment
 from metarun.datasets.options import SinusoidOptions
 from metarun.datasets.sinusoid import SinusoidSource

@@ -9,7 +9,8 @@ from few_shot import OPTIONS, learner
 from finished import results
 
 from metarun.algorithms.networks.options import Conv4Options, MLPOptions, Pretrained
-from metarun.algorithms.options import MAMLOptions, OptimizerOptions, PrototypicalNetworkOptions
+from metarun.algorithms.optimizer_options import OptimizerOptions
+from metarun.algorithms.options import MAMLOptions, PrototypicalNetworkOptions
 from metarun.datasets.errors import DataError
 from metarun.experiments.config.load import load, resolved_yaml
 from metarun.experiments.config.variants import is_beginning

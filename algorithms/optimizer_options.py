@@ -1,0 +1,55 @@
+"""The options of the outer optimizer: the section `optimizer` of a spec. This module does not import TensorFlow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Literal
+
+from pydantic import Field
+
+from ..datasets.options import Options
+
+
+class OptimizerOptions(Options):
+    """Set the outer optimizer.
+
+    For Reptile use sgd: its learning rate is epsilon, and its gradient is theta minus the mean of the adapted weights.
+    """
+
+    name: Literal["adam", "sgd"] = Field(default="adam", description="Adam (Kingma and Ba 2015) or plain SGD.")
+    learning_rate: float = Field(default=1e-3, gt=0, description="Learning rate at the first step.")
+    schedule: Literal["constant", "linear", "cosine", "step"] = Field(
+        default="constant",
+        description="linear, cosine: from learning_rate to final_learning_rate over all steps; step: times "
+        "decay_factor after every decay_every steps.",
+    )
+    final_learning_rate: float | None = Field(
+        default=None, ge=0, description="Learning rate at the last step, for linear and cosine; default 0."
+    )
+    decay_every: int | None = Field(default=None, ge=1, description="Steps between two decays, for schedule: step.")
+    decay_factor: float | None = Field(
+        default=None, gt=0, lt=1, description="Factor of each decay, for schedule: step; default 0.5."
+    )
+    clip_value: float | None = Field(
+        default=None, gt=0, description="Clip each element of the meta-gradient to [-v, v] (Finn: 10 on miniImageNet)."
+    )
+    clip_norm: float | None = Field(default=None, gt=0, description="Clip the global norm of the meta-gradient.")
+
+    def conflicts(self, experiment: Any) -> Iterator[tuple[str, str]]:
+        if self.clip_value is not None and self.clip_norm is not None:
+            yield "optimizer.clip_norm", "clip_value is given too: choose one"
+        gliding = self.schedule in ("linear", "cosine")
+        if self.is_changed("final_learning_rate") and not gliding:
+            yield "optimizer.final_learning_rate", f"has no effect with schedule: {self.schedule}"
+        if gliding and self.final_learning_rate == self.learning_rate:
+            yield "optimizer.schedule", f"{self.schedule} has no effect: it starts and ends at {self.learning_rate}"
+        for option in ("decay_every", "decay_factor"):
+            if self.is_changed(option) and self.schedule != "step":
+                yield f"optimizer.{option}", f"has no effect with schedule: {self.schedule}"
+        if self.schedule == "step" and self.decay_every is None:
+            yield "optimizer.decay_every", "is missing: schedule step needs the steps between two decays"
+
+    @property
+    def depends_on_length(self) -> bool:
+        """Return whether a step's learning rate depends on the total number of steps."""
+        return self.schedule in ("linear", "cosine")
