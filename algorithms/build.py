@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import ALGORITHMS, Algorithm
@@ -48,6 +49,7 @@ def _few_shot(entry: Algorithm, setup: Setup, source: Any) -> Learner:
 
     from . import networks
     from .learner import Problem
+    from .networks.frozen import PartlyFrozen, frozen_names
 
     outputs = math.prod(source.target_shape) if source.regression else setup.way
     fuse = setup.jit and setup.network.name == "conv4" and not tf.config.list_physical_devices("GPU")
@@ -55,11 +57,11 @@ def _few_shot(entry: Algorithm, setup: Setup, source: Any) -> Learner:
         setup.network, source.input_shape, outputs if entry.has_head else None, setup.precision, setup.seed, fuse
     )
     problem = Problem(source.regression, setup.protocol)
-    optimizer: Any = _optimizer(entry, setup)
-    if getattr(setup.network, "freeze", None):
-        from .networks.frozen import PartlyFrozen
-
-        optimizer = PartlyFrozen(optimizer, setup.network, network)
+    frozen = frozen_names(setup.network, network)
+    norm = () if setup.optimizer.decay_norm else network.norm
+    optimizer: Any = _optimizer(entry, setup, [network.parameters[name] for name in frozen.union(norm)])
+    if frozen:
+        optimizer = PartlyFrozen(optimizer, [network.parameters[name] for name in frozen])
     return entry.learner()(network, optimizer, setup.algorithm, problem, jit_compile=setup.jit)
 
 
@@ -79,7 +81,8 @@ def _without_network(entry: Algorithm, setup: Setup, source: Any) -> Learner:
     return entry.learner()(setup.algorithm, source)
 
 
-def _optimizer(entry: Algorithm, setup: Setup) -> Any:
+def _optimizer(entry: Algorithm, setup: Setup, undecayed: Collection[Any] = ()) -> Any:
     from .optimizers import outer_optimizer
 
-    return outer_optimizer(setup.optimizer, setup.steps, entry.updates(setup.algorithm, setup.meta_batch))
+    updates = entry.updates(setup.algorithm, setup.meta_batch)
+    return outer_optimizer(setup.optimizer, setup.steps, updates, undecayed)

@@ -16,8 +16,41 @@ class OptimizerOptions(Options):
     For Reptile use sgd: its learning rate is epsilon, and its gradient is theta minus the mean of the adapted weights.
     """
 
-    name: Literal["adam", "sgd"] = Field(default="adam", description="Adam (Kingma and Ba 2015) or plain SGD.")
+    name: Literal["adam", "adamw", "sgd"] = Field(
+        default="adam",
+        description="Adam (Kingma and Ba 2015), AdamW (Loshchilov and Hutter 2019), or SGD, plain or with momentum.",
+    )
     learning_rate: float = Field(default=1e-3, gt=0, description="Learning rate at the first step.")
+    momentum: float | None = Field(
+        default=None,
+        gt=0,
+        lt=1,
+        description="Momentum of sgd as in PyTorch: v <- momentum * v + g, w <- w - learning rate * v. A change of the "
+        "learning rate acts on old gradients too. Default: none.",
+    )
+    nesterov: bool | None = Field(
+        default=None,
+        description="true: Nesterov's momentum, w <- w - learning rate * (g + momentum * v). Default: false.",
+    )
+    dampening: float | None = Field(
+        default=None,
+        gt=0,
+        lt=1,
+        description="v <- momentum * v + (1 - dampening) * g, from the second update on; v is g after the first. "
+        "Default: none.",
+    )
+    weight_decay: float | None = Field(
+        default=None,
+        gt=0,
+        description="Weight decay as in PyTorch. sgd and adam add weight_decay * w to the clipped gradient (coupled); "
+        "adamw takes learning rate * weight_decay * w from w (decoupled). Biases are decayed too, frozen layers are "
+        "not. Default: none.",
+    )
+    decay_norm: bool | None = Field(
+        default=None,
+        description="true: weight_decay reaches batch norm's scales and offsets too, as in the code of most papers. "
+        "Default: false.",
+    )
     schedule: Literal["constant", "linear", "cosine", "step"] = Field(
         default="constant",
         description="linear, cosine: from learning_rate to final_learning_rate over all steps; step: times "
@@ -38,6 +71,22 @@ class OptimizerOptions(Options):
     def conflicts(self, experiment: Any) -> Iterator[tuple[str, str]]:
         if self.clip_value is not None and self.clip_norm is not None:
             yield "optimizer.clip_norm", "clip_value is given too: choose one"
+        if self.momentum and self.name != "sgd":
+            yield "optimizer.momentum", f"is for sgd: {self.name} has moments of its own"
+        for option in ("nesterov", "dampening"):
+            if getattr(self, option) and not self.momentum:
+                yield f"optimizer.{option}", "has no effect without momentum"
+        if self.nesterov and self.dampening:
+            yield "optimizer.dampening", "contradicts nesterov, which is defined without dampening: choose one"
+        if self.name == "adamw" and not self.weight_decay:
+            yield "optimizer.weight_decay", "is missing: without it adamw is adam"
+        yield from self._conflicts_of_schedule()
+        if self.decay_norm and not self.weight_decay:
+            yield "optimizer.decay_norm", "has no effect without weight_decay"
+        elif self.decay_norm and (experiment.kind.plays_trials or not getattr(experiment.network, "batch_norm", True)):
+            yield "optimizer.decay_norm", "has no effect: the network has no batch norm"
+
+    def _conflicts_of_schedule(self) -> Iterator[tuple[str, str]]:
         gliding = self.schedule in ("linear", "cosine")
         if self.is_changed("final_learning_rate") and not gliding:
             yield "optimizer.final_learning_rate", f"has no effect with schedule: {self.schedule}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import keras
@@ -12,29 +12,35 @@ from ...datasets.errors import DataError
 from .feedforward import Network
 
 
+def frozen_names(options: Any, network: Network) -> set[str]:
+    """Return the names of the parameters that stay as they are.
+
+    Args:
+        options: options of the network, a `Pretrained` or others, which freeze none.
+        network: the network.
+
+    Raises:
+        DataError: `freeze` names a layer that the network does not have.
+    """
+    if not getattr(options, "freeze", None):
+        return set()
+    try:
+        return options.frozen(network.parameters, network.head)
+    except ValueError as error:
+        raise DataError(f"network.freeze: {error}") from None
+
+
 class PartlyFrozen:
     """Take the gradient of frozen parameters for zero, as an outer optimizer.
 
-    Adam and SGD then add an exact zero, and a limit on the norm of the gradient does not count it. Everything else is
-    the optimizer's own, so checkpoints have the same variables with and without frozen layers.
+    Adam and SGD then add an exact zero, and a limit on the norm of the gradient does not count it. The optimizer must
+    not decay these parameters. Everything else is its own, so checkpoints have the same variables with and without
+    frozen layers.
     """
 
-    def __init__(self, optimizer: keras.optimizers.Optimizer, options: Any, network: Network):
-        """Wrap an optimizer.
-
-        Args:
-            optimizer: the optimizer of all parameters.
-            options: options of the network, a `Pretrained` with `freeze`.
-            network: the network.
-
-        Raises:
-            DataError: `freeze` names a layer that the network does not have.
-        """
-        try:
-            names = options.frozen(network.parameters, network.head)
-        except ValueError as error:
-            raise DataError(f"network.freeze: {error}") from None
-        self.optimizer, self.frozen = optimizer, {id(network.parameters[name]) for name in names}
+    def __init__(self, optimizer: keras.optimizers.Optimizer, frozen: Collection[tf.Variable]):
+        """Wrap the `optimizer` of all parameters, of which those in `frozen` stay as they are."""
+        self.optimizer, self.frozen = optimizer, set(map(id, frozen))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.optimizer, name)
