@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Literal
+from itertools import pairwise
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from ..datasets.errors import counted
 from ..datasets.options import Options
+
+DECAY_FACTOR = 0.5  # of the learning rate, by default
+Steps = Annotated[int, Field(ge=1)]
+Factor = Annotated[float, Field(gt=0, lt=1)]
 
 
 class OptimizerOptions(Options):
@@ -54,14 +60,24 @@ class OptimizerOptions(Options):
     schedule: Literal["constant", "linear", "cosine", "step"] = Field(
         default="constant",
         description="linear, cosine: from learning_rate to final_learning_rate over all steps; step: times "
-        "decay_factor after every decay_every steps.",
+        "decay_factor after every decay_every steps, or after each of decay_steps.",
     )
     final_learning_rate: float | None = Field(
         default=None, ge=0, description="Learning rate at the last step, for linear and cosine; default 0."
     )
     decay_every: int | None = Field(default=None, ge=1, description="Steps between two decays, for schedule: step.")
+    decay_steps: Annotated[tuple[Steps, ...], Field(strict=False, min_length=1)] | None = Field(
+        default=None,
+        description="Steps after which the learning rate decays, in place of decay_every.",
+        examples=[[20000, 40000]],
+    )
     decay_factor: float | None = Field(
         default=None, gt=0, lt=1, description="Factor of each decay, for schedule: step; default 0.5."
+    )
+    decay_factors: Annotated[tuple[Factor, ...], Field(strict=False, min_length=1)] | None = Field(
+        default=None,
+        description="Factor of the decay at each of decay_steps, in place of decay_factor.",
+        examples=[[0.06, 0.2, 0.2]],
     )
     clip_value: float | None = Field(
         default=None, gt=0, description="Clip each element of the meta-gradient to [-v, v] (Finn: 10 on miniImageNet)."
@@ -92,11 +108,35 @@ class OptimizerOptions(Options):
             yield "optimizer.final_learning_rate", f"has no effect with schedule: {self.schedule}"
         if gliding and self.final_learning_rate == self.learning_rate:
             yield "optimizer.schedule", f"{self.schedule} has no effect: it starts and ends at {self.learning_rate}"
-        for option in ("decay_every", "decay_factor"):
-            if self.is_changed(option) and self.schedule != "step":
-                yield f"optimizer.{option}", f"has no effect with schedule: {self.schedule}"
-        if self.schedule == "step" and self.decay_every is None:
-            yield "optimizer.decay_every", "is missing: schedule step needs the steps between two decays"
+        if self.schedule != "step":
+            for option in ("decay_every", "decay_steps", "decay_factor", "decay_factors"):
+                if self.is_changed(option):
+                    yield f"optimizer.{option}", f"has no effect with schedule: {self.schedule}"
+            return
+        every, steps, factors = self.decay_every, self.decay_steps, self.decay_factors
+        if every is None and steps is None:
+            yield (
+                "optimizer.decay_every",
+                "is missing: schedule step needs the steps between two decays, or decay_steps",
+            )
+        if every is not None and steps is not None:
+            yield "optimizer.decay_steps", "decay_every is given too: choose one"
+        if steps and any(later <= step for step, later in pairwise(steps)):
+            yield "optimizer.decay_steps", f"is {list(steps)}: each step must be after the one before"
+        if factors and self.decay_factor is not None:
+            yield "optimizer.decay_factors", "decay_factor is given too: choose one"
+        if factors and steps is None:
+            yield "optimizer.decay_factors", "has no effect without decay_steps: decay_factor is for every decay"
+        elif factors and len(factors) != len(steps or ()):
+            counts = f"{counted(len(factors), 'factor')} for {counted(len(steps or ()), 'decay step')}"
+            yield "optimizer.decay_factors", f"has {counts}: give one for each"
+
+    @property
+    def decays(self) -> dict[int, float]:
+        """Return the factor of the decay after each step of `decay_steps`."""
+        steps = self.decay_steps or ()
+        factors = self.decay_factors or [self.decay_factor or DECAY_FACTOR] * len(steps)
+        return dict(zip(steps, factors, strict=True))
 
     @property
     def depends_on_length(self) -> bool:

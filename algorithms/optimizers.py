@@ -9,13 +9,15 @@ decay is decoupled; and Adam's epsilon is added to the root before the correctio
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Collection, Sequence
+from itertools import accumulate
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-from .optimizer_options import OptimizerOptions
+from .optimizer_options import DECAY_FACTOR, OptimizerOptions
 
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8  # of Adam
 
@@ -148,8 +150,11 @@ def outer_optimizer(
         rate = schedules.PolynomialDecay(rate, steps, options.final_learning_rate or 0.0)
     elif options.schedule == "cosine":
         rate = schedules.CosineDecay(rate, steps, (options.final_learning_rate or 0.0) / rate)
+    elif options.schedule == "step" and options.decay_steps:
+        rates = accumulate([rate, *options.decays.values()], operator.mul)
+        rate = schedules.PiecewiseConstantDecay([step - 1 for step in options.decays], list(rates))
     elif options.schedule == "step":
-        every, factor = options.decay_every or steps, options.decay_factor or 0.5
+        every, factor = options.decay_every or steps, options.decay_factor or DECAY_FACTOR
         rate = schedules.ExponentialDecay(rate, every, factor, staircase=True)
     if updates > 1 and options.schedule != "constant":
         rate = Stepwise(rate, updates)

@@ -2,7 +2,8 @@
 
 Each check yields (dotted key, message). A setting counts only if the user wrote it and it is not the default,
 so a resolved spec, which spells out every default, passes as well. Intervals longer than the run (validation.every,
-train.log_every, optimizer.decay_every) are no mistakes, so that `-s train.steps=100` alone is enough to try a spec.
+train.log_every, optimizer.decay_every) and decays after its end are no mistakes, so that `-s train.steps=100` alone is
+enough to try a spec.
 """
 
 from __future__ import annotations

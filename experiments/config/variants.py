@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -157,7 +158,7 @@ def within_budget(
     """Return the recipe with a part of its training steps, and the whole recipe.
 
     An experiment that trains less has a name of its own. Schedules follow: linear and cosine end with the last step,
-    and the intervals of `step` shrink with the training.
+    and the intervals and the listed steps of `step` shrink with the training.
 
     Args:
         spec: name or path of the spec.
@@ -175,6 +176,8 @@ def within_budget(
     less = [f"name={whole.name}{suffix(budget)}", f"train.steps={share(whole.train.steps, budget)}"]
     if whole.optimizer.decay_every is not None:
         less.append(f"optimizer.decay_every={share(whole.optimizer.decay_every, budget)}")
+    if whole.optimizer.decay_steps:
+        less.append(f"optimizer.decay_steps={_shares(whole.optimizer.decay_steps, budget)}")
     return load(spec, [*variant, *overrides, *less], "overrides").experiment, full
 
 
@@ -186,3 +189,8 @@ def suffix(budget: float) -> str:
 def share(steps: int, budget: float) -> int:
     """Return the number of steps in a part `budget` of `steps`, at least one."""
     return max(1, round(steps * budget))
+
+
+def _shares(steps: Sequence[int], budget: float) -> list[int]:
+    """Return the share of each of several rising steps, which rise still."""
+    return list(accumulate((share(step, budget) for step in steps), lambda before, step: max(before + 1, step)))

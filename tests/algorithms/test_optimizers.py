@@ -215,10 +215,19 @@ def test_momentum_moves_every_task_of_serial_reptile():
         ({"schedule": "linear"}, [1.0, 0.75, 0.5, 0.0]),
         ({"schedule": "cosine", "final_learning_rate": 0.1}, [1.0, 0.1 + 0.45 * (1 + math.sqrt(0.5)), 0.55, 0.1]),
         ({"schedule": "step", "decay_every": 40, "decay_factor": 0.3}, [1.0, 1.0, 0.3, 0.09]),
+        ({"schedule": "step", "decay_steps": (25, 50), "decay_factor": 0.3}, [1.0, 0.3, 0.09, 0.09]),
+        ({"schedule": "step", "decay_steps": (26, 100)}, [1.0, 1.0, 0.5, 0.25]),
+        (  # MetaOptNet's
+            {"schedule": "step", "decay_steps": (20, 40, 100), "decay_factors": (0.06, 0.2, 0.2)},
+            [1.0, 0.06, 0.012, 0.0024],
+        ),
     ],
 )
 def test_schedules(told, rates):
-    """Reject twice the steps, another end, a decay without stairs, a schedule that counts the updates of a step."""
+    """Reject twice the steps, another end, a decay without stairs, a schedule that counts the updates of a step.
+
+    Of listed steps reject a decay one step late, the first rate times each factor, and the factors from the last on.
+    """
     for updates in (1, 4):
         optimizer = outer_optimizer(OptimizerOptions(learning_rate=1.0, **told), 100, updates)
         optimizer.build([tf.Variable(0.0)])

@@ -135,6 +135,11 @@ def test_schedules_follow_the_budget(tmp_path):
     assert (full.train.steps, full.optimizer.decay_every) == (40, 20)
     tiny, _ = within_budget(str(path), 1e-6)
     assert (tiny.train.steps, tiny.optimizer.decay_every) == (1, 1)
+    path.write_text(SPEC + "optimizer: {schedule: step, decay_steps: [20, 24, 40], decay_factors: [0.5, 0.1, 0.2]}\n")
+    assert within_budget(str(path), 0.5)[0].optimizer.decay_steps == (10, 12, 20)
+    few, _ = within_budget(str(path), 0.1)
+    assert few.optimizer.decay_steps == (2, 3, 4)  # rejected: (2, 2, 4), which is no schedule
+    assert few.optimizer.decay_factors == (0.5, 0.1, 0.2)
     untrained, same = within_budget("duan2016/bandits-random", 0.1)
     assert untrained is same and untrained.name == "duan2016-bandits-random"
 
