@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from ...algorithms import KINDS, Kind
-from ...datasets.errors import DataError
+from ...datasets.errors import DataError, counted
 from .experiment import Experiment, Published
 
 if TYPE_CHECKING:  # it imports NumPy, which most verbs that load a spec do without
@@ -60,8 +60,8 @@ def _of_kind(kind: Kind) -> list[Check]:
     if not kind.is_trained:
         return [_trials if kind.plays_trials else _episodes, _untrained]
     if kind.plays_trials:
-        return [_trials, _options("network"), _precision]
-    return [_episodes, _ways, _options("network")]
+        return [_trials, _options("network"), _precision, _patience]
+    return [_episodes, _ways, _options("network"), _patience]
 
 
 def _options(section: str) -> Check:
@@ -180,6 +180,16 @@ def _checkpoint(experiment: Experiment) -> Iterator[Mistake]:
     test = experiment.test
     if experiment.validation is None and test.checkpoint == "best" and "checkpoint" in test.model_fields_set:
         yield "test.checkpoint", "best needs a validation: write last, or give a validation section"
+
+
+def _patience(experiment: Experiment) -> Iterator[Mistake]:
+    """Yield an early end of the training without validations, or with a test of the last checkpoint."""
+    patience = experiment.train.patience
+    if patience is not None and experiment.validation is None:
+        yield "train.patience", "needs validations, which it counts: give a validation section, or leave it out"
+    elif patience is not None and experiment.test.checkpoint == "last":
+        after = counted(patience, "validation")
+        yield "train.patience", f"ends the training {after} after the best one: write test.checkpoint: best"
 
 
 def _seeds(experiment: Experiment) -> Iterator[Mistake]:

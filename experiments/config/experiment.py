@@ -54,6 +54,11 @@ class Train(Options):
     )
     steps: int = Field(ge=0, description="Meta-updates; for rl2 iterations.", examples=[1000])
     log_every: int = Field(default=100, ge=1, description="Steps between two rows of metrics.csv.")
+    patience: int | None = Field(
+        default=None,
+        ge=1,
+        description="End the training after so many validations in a row without a better value. Default: never.",
+    )
 
 
 class Validation(Options):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
@@ -82,7 +83,7 @@ def with_test(experiment: Experiment, changes: Mapping[str, Any]) -> Experiment:
         found = mistakes(error, values)
         raise SpecError([f"{'.'.join(map(str, key))}: {message}" for key, message in found]) from None
     # the network is trained already
-    tested = [(key, message) for key, message in problems(result) if not key.startswith("network.")]
+    tested = [(key, message) for key, message in problems(result) if not key.startswith(("network.", "train."))]
     if tested:
         raise SpecError([f"{key}: {message}" for key, message in tested])
     return result
@@ -135,20 +136,24 @@ def with_validation_of(trained: Experiment, experiment: Experiment) -> Experimen
 
 
 def is_beginning(shorter: Experiment, longer: Experiment) -> bool:
-    """Return whether a training is the first part of a longer one.
+    """Return whether a training is the first part of a longer one, if it ended before the longer one's last step.
 
-    Three conditions hold: both trainings differ in their length alone; the learning rates do not depend on the length;
-    the longer one also logs and validates at the step at which the shorter one ends. The tests may differ.
+    The longer one has more steps, or more patience, or both, and differs in nothing else. With more steps two further
+    conditions hold: the learning rates do not depend on the length; the longer one also logs and validates at the step
+    at which the shorter one ends. The tests may differ.
     """
-    steps = shorter.train.steps
+    steps, patience = shorter.train.steps, shorter.train.patience
     every = [longer.train.log_every, *([longer.validation.every] if longer.validation else [])]
-    cut = longer.model_copy(update={"train": longer.train.model_copy(update={"steps": steps})})
+    cut = longer.model_copy(update={"train": longer.train.model_copy(update={"steps": steps, "patience": patience})})
+    more_steps = steps < longer.train.steps
+    more_patience = (patience or math.inf) < (longer.train.patience or math.inf)
     return (
-        steps < longer.train.steps
+        (more_steps or more_patience)
+        and (more_patience or patience == longer.train.patience)
+        and steps <= longer.train.steps
         and cut.training_digest == shorter.training_digest
         and cut.compiles == longer.compiles
-        and not longer.optimizer.depends_on_length
-        and not any(steps % each for each in every)
+        and not (more_steps and (longer.optimizer.depends_on_length or any(steps % each for each in every)))
     )
 
 

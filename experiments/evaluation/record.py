@@ -136,6 +136,7 @@ def row_of(
         "seed": trained.seed,
         "checkpoint": chosen,
         "train_steps": trained.step,
+        "stopped_early": trained.step < experiment.train.steps if experiment.train.patience else None,
         "inner_steps": getattr(learner, "recorded", [0])[-1],
         "tuned": chosen_value(learner, experiment),
         "parameters": sum(math.prod(value.shape) for value in learner.parameters.values()),

@@ -13,6 +13,7 @@ from ..errors import RunError
 from ..model import Model, build, refuse_other_images
 from ..runs import checkpoint
 from ..runs.directory import RunDirectory
+from ..runs.rows import read_row
 from ..runs.run import refuse_other_code, spec_of
 from ..runs.trained import refuse_checkpoint_of_another_spec
 from .repeatable import refuse_unrepeatable
@@ -68,7 +69,10 @@ def weights_file(directory: RunDirectory, experiment: Experiment, chosen: str) -
     """Return the path of a checkpoint of a run, `best` or `last`. Raises RunError if the last one is missing."""
     if chosen == "best":
         return directory.best
-    last = directory.checkpoint(experiment.train.steps)
+    steps = experiment.train.steps
+    if experiment.train.patience:
+        steps = read_row(directory.result).train_steps if directory.finished else directory.step
+    last = directory.checkpoint(steps)
     if not last.is_file():
         raise RunError(f"{last} is missing, the checkpoint of the last step: train again with --fresh")
     return last

@@ -22,7 +22,7 @@ from ..figures.style import own_style
 from ..papers.filled import CELLS, read_table, verdict
 from ..papers.render import cells_of
 from ..reports.formats import RIGHT, digits_of, interval, number, records, scale_of
-from ..reports.notes import notes_of, notes_to_warn_of
+from ..reports.notes import notes_of, notes_to_warn_of, steps_text
 from ..reports.sweep import validation
 from ..reports.table import frame_of, lines_of, no_row, shown_cells
 from ..runs import environments
@@ -294,11 +294,13 @@ def _sections(groups: Sequence[SeedGroup], sheets: int, episode: int) -> Iterato
         first, row = group.runs[0], group.runs[0].row
         spec = readable_spec(first.directory)
         shape = row.trial or f"{row.way}-way {row.shot}-shot" * (row.metric == "accuracy") or f"{row.shot}-shot"
-        about = [f"{row.algorithm} on {row.dataset}", shape, row.protocol or ""]
+        steps = steps_text(run.row.train_steps for run in group.runs)
+        steps += " step" + "s" * (steps != "1") if steps else ""
+        about = [f"{row.algorithm} on {row.dataset}", shape, row.protocol or "", steps]
         yield Section(
             anchor=f"experiment-{place + 1}",
             name=row.experiment,
-            about=", ".join(filter(None, [*about, counted(row.train_steps, "step") if row.train_steps else ""])),
+            about=", ".join(filter(None, about)),
             description=spec.description if spec else "",
             published=_published(row),
             seeds=_seeds(group),

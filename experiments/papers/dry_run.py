@@ -67,7 +67,7 @@ def _hours(models: Sequence[Planned], tests: Sequence[Planned], hours: Hours) ->
     total = 0.0
     if models:
         experiment = models[0].experiment
-        left = [1 - one.step / experiment.train.steps if experiment.train.steps else 1.0 for one in models]
+        left = [one.left for one in models]
         training, test = hours(experiment, not any(left))
         total += sum(left) * training + len(models) * test
     if tests:

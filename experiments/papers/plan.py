@@ -16,7 +16,7 @@ from ..errors import RunError, SpecError
 from ..runs.continuation import shorter_run
 from ..runs.directory import RunDirectory
 from ..runs.rows import Row, read_row
-from ..runs.run import Run
+from ..runs.run import Run, training_is_done
 from ..system import lock
 from .definition import Cell, PaperTable, TableError, load_table
 
@@ -116,6 +116,14 @@ class Planned:
             return self.experiment.train.steps
         shorter = shorter_run(self.experiment, self.directory)
         return (shorter or self.directory).step
+
+    @property
+    def left(self) -> float:
+        """Return the share of the training that is left; 1 of a method without training."""
+        steps = self.experiment.train.steps
+        if steps and training_is_done(self.directory, self.experiment):
+            return 0.0
+        return 1 - self.step / steps if steps else 1.0
 
     @property
     def row(self) -> Row | None:

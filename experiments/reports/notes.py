@@ -22,6 +22,12 @@ def seeds_text(count: int, left_out: str | None) -> str:
     return f"{count} of {count + len(reasons_in(left_out))}" if left_out else str(count)
 
 
+def steps_text(steps: Iterable[int | None]) -> str:
+    """Return the steps of several trainings as one text, `300 to 900`; "" if there were none."""
+    known = sorted({each for each in steps if each})
+    return f"{known[0]} to {known[-1]}" if len(known) > 1 else str(known[0]) if known else ""
+
+
 def seeds_note(name: str, count: int, left_out: str) -> str:
     """Return a note on seeds that a mean does not have: `NAME: 2 of 3 seeds, seed 1 failed: the loss is nan`.
 
@@ -79,6 +85,17 @@ def notes_on_diverged(lines: DataFrame) -> list[str]:
     ]
 
 
+def notes_on_stops(lines: DataFrame, name: str = "experiment") -> list[str]:
+    """Return a note for each line, named by the column `name`, of trainings that ended early."""
+    if "stopped_early" not in lines:
+        return []
+    return [
+        f"{line[name]}: {line['stopped_early']} of {counted(line['seeds'], 'training')} ended early, by train.patience"
+        for line in records(lines)
+        if line["stopped_early"]
+    ]
+
+
 def notes_to_warn_of(lines: DataFrame, name: str = "experiment") -> list[str]:
     """Return the notes that are also printed on standard error: on seeds, and on their origins."""
     return notes_on_seeds(lines, name) + notes_on_origins(lines, name)
@@ -88,4 +105,4 @@ def notes_of(lines: DataFrame, name: str = "experiment") -> list[str]:
     """Return all notes on the lines of a table, which are named by the column `name`."""
     few = lines["episodes"].lt(FEW)
     rough = note_on_few(lines.loc[few, name], bool(few.all()))
-    return notes_to_warn_of(lines, name) + notes_on_diverged(lines) + rough
+    return notes_to_warn_of(lines, name) + notes_on_diverged(lines) + notes_on_stops(lines, name) + rough

@@ -23,14 +23,14 @@ from ..runs.unfinished import as_text, reasons_in, run_of
 from ..stats import FEW, exact_sum
 from .formats import RIGHT, digits_of, number, records, render_cells, results, scale_of, unit_of, with_notes
 from .mixed import origins_of
-from .notes import notes_of, notes_on_experiments, seeds_text
+from .notes import notes_of, notes_on_experiments, seeds_text, steps_text
 from .sweep import swept, validation
 
 if TYPE_CHECKING:
     from pandas import DataFrame
     from pandas.api.extensions import ExtensionArray
 
-GROUPED = (
+GROUPED = (  # in what the rows of a line agree; in train_steps unless trainings ended early
     "experiment", "algorithm", "dataset", "split", "way", "shot", "query", "trial", "protocol", "metric", "judged",
     "checkpoint", "train_steps", "inner_steps", "tuned", "episodes", "episodes_digest", "spec_digest",
     "content_digest", "test_options", "test_content_digest",
@@ -39,7 +39,7 @@ OF_RUNS = {"run": "string", "validation": "Float64", "validation_step": "Int64"}
 # all that was measured
 AVERAGED = ("seeds", "result", "ci95", "seed_std", "difference", "expected_calibration_error",
             "expected_calibration_error_uncalibrated", "temperature", "negative_log_likelihood", "minutes",
-            "published", "published_ci95", "published_source", "left_out", "diverged", "validation",
+            "published", "published_ci95", "published_source", "left_out", "diverged", "stopped_early", "validation",
             "validation_step")  # fmt: skip
 SCALED = ("mean", "ci95", "expected_calibration_error", "expected_calibration_error_uncalibrated",
           "validation")  # measured in the unit of `scale_of`  # fmt: skip
@@ -65,9 +65,9 @@ def read_results(*folders: str | Path) -> DataFrame:
     """Return every row below the folders, or those of a results.csv, one line per row, for notebooks.
 
     Columns and their dtypes:
-        experiment ... published_source   the columns of results.csv: `string` for texts, `Int64` for counts, `Float64`
-            for measured numbers at full precision. Accuracies are fractions, `published` is in percent. What is not
-            there is missing (`pandas.NA`), and so is a measurement that is not finite.
+        experiment ... published_source   the columns of results.csv: `string` for texts, `Int64` for counts, `boolean`
+            for stopped_early, `Float64` for measured numbers at full precision. Accuracies are fractions, `published` is
+            in percent. What is not there is missing (`pandas.NA`), and so is a measurement that is not finite.
         left_out (string)   the other seeds of the experiment that have no row of this test, and why
         run (string)   folder of the run
         validation (Float64), validation_step (Int64)   validation value of the checkpoint that was tested, in the unit
@@ -147,14 +147,15 @@ def lines_of(rows: DataFrame) -> DataFrame:
     order = ["experiment", "split", "way", "shot", "protocol", "seed", "unpublished"]
     rows = rows.assign(unpublished=rows["published"].isna()).sort_values(order, na_position="first", kind="stable")
     rows = rows.drop(columns="unpublished")
-    measurement = rows.groupby([*GROUPED, "seed"], sort=False, dropna=False).ngroup()
+    by = [name for name in GROUPED if name != "train_steps"]
+    measurement = rows.groupby([*by, "seed"], sort=False, dropna=False).ngroup()
     again = measurement.duplicated()
     counted = records(rows.loc[~again, ["mean"]])
     for number_of, row in zip(measurement[again], records(rows.loc[again]), strict=True):
         if (mean := counted[number_of]["mean"]) != row["mean"]:
             which = f"{row['experiment']} seed {row['seed']}"
             warn(f"{which} was measured twice on the same tasks, as {mean} and {row['mean']}: the table has the first")
-    return averaged(rows.loc[~again], GROUPED)
+    return averaged(rows.loc[~again], by)
 
 
 def averaged(rows: DataFrame, by: Sequence[str]) -> DataFrame:
@@ -162,7 +163,8 @@ def averaged(rows: DataFrame, by: Sequence[str]) -> DataFrame:
 
     A line has the columns of its rows, and: `seeds` (how many), `result`, `ci95`, `seed_std`, `difference`
     (reproduced minus published), `minutes` (of training, per seed), `mixed` (origins in which the seeds differ).
-    `diverged` is the sum over the seeds. All else that is measured is the mean over the seeds, and missing where it is
+    `diverged` is the sum over the seeds, `stopped_early` the number of seeds whose training ended early, `steps` the
+    range of their steps as a text. All else that is measured is the mean over the seeds, and missing where it is
     missing for one of them. What else differs between the seeds, such as `seed`, is missing; the published number is
     that of the first row. Accuracies and calibration errors are in percent. `left_out` has the seeds that no row is of.
     An interval of zero from fewer than `FEW` episodes, as old rows have it, is none.
@@ -184,15 +186,16 @@ def averaged(rows: DataFrame, by: Sequence[str]) -> DataFrame:
     spread = [*map(_deviation, seeds_of("mean"), result, scales)]
     measured = means | {"result": result, "seed_std": spread}
     alike = rows.groupby(group).nunique(dropna=False).eq(1)
-    others = [
-        name for name in alike if name not in (*by, *measured, "left_out", "diverged") and name[:9] != "published"
-    ]
+    added = (*by, *measured, "left_out", "diverged", "stopped_early")
+    others = [name for name in alike if name not in added and name[:9] != "published"]
     lines = lines.assign(
         **{name: lines[name].where(alike[name]) for name in others},
         **{name: as_column(values, "Float64") for name, values in measured.items()},
         seeds=as_column(map(len, places.values()), "Int64"),
         left_out=as_column(map(_others, seeds_of("left_out"), seeds_of("seed")), "string"),
         diverged=as_column(map(_total, seeds_of("diverged")), "Int64"),
+        stopped_early=as_column(map(_total, seeds_of("stopped_early")), "Int64"),
+        steps=as_column(map(steps_text, seeds_of("train_steps")), "string"),
         mixed=as_column([origins_of(rows.iloc[seeds]) for seeds in places.values()], "string"),
     )
     return lines.assign(difference=lines["result"] - lines["published"], minutes=lines["seconds"] / 60)
@@ -282,7 +285,7 @@ def _cells(lines: DataFrame, form: str) -> DataFrame:
                 "shot": str(line["shot"] or ""),
                 "trial": line["trial"] or "",
                 "protocol": line["protocol"] or "",
-                "steps": str(line["train_steps"] or ""),
+                "steps": line["steps"] or "",
                 "inner": str(line["inner_steps"] or ""),
                 "tuned": line["tuned"] or "",
                 **{heading: text_of(line[key]) for heading, key in keys.items()},

@@ -130,7 +130,8 @@ def checked(directory: RunDirectory) -> tuple[Row, Experiment]:
         )
     told = {"experiment": spec.name, "algorithm": spec.algorithm.name, "dataset": spec.dataset.name, "split": "test",
             "protocol": spec.protocol, "episodes": spec.test.episodes, "checkpoint": spec.test.checkpoint,
-            "train_steps": spec.train.steps, "precision": spec.precision}  # fmt: skip
+            "precision": spec.precision}  # fmt: skip
+    told |= {} if row.stopped_early and spec.train.patience else {"train_steps": spec.train.steps}
     told |= {} if spec.kind.plays_trials else {key: getattr(spec.test, key) for key in ("way", "shot", "query")}
     told |= {} if spec.kind.is_trained else {"checkpoint": row.checkpoint}
     for key, value in told.items():

@@ -57,6 +57,7 @@ class Row(BaseModel):
     seed: int
     checkpoint: Literal["best", "last"]
     train_steps: int
+    stopped_early: bool | None = None  # whether train.patience ended the training; None without it
     inner_steps: int = 0  # at test; 0 for learners without an inner loop
     tuned: str | None = None  # the parameter of a classical method that was chosen, and on which trials
     parameters: int
@@ -102,7 +103,8 @@ class Row(BaseModel):
 
 def _dtype(annotation: Any) -> str:
     kinds = get_args(annotation) or (annotation,)
-    return "Float64" if float in kinds else "Int64" if int in kinds else "string"
+    found = (dtype for kind, dtype in ((bool, "boolean"), (float, "Float64"), (int, "Int64")) if kind in kinds)
+    return next(found, "string")
 
 
 DTYPES = {name: _dtype(field.annotation) for name, field in Row.model_fields.items()}  # in a DataFrame

@@ -146,7 +146,7 @@ class Run:
             raise RunError(f"{path} holds {state} of seed {found.seeds[0]}: move it to its own folder")
         if self.holds_another_spec(found) and not self.replaces_failure():
             way_out = "rename the experiment (-s name=...), choose another --out, or set it aside (--fresh)"
-            if found.spec and is_beginning(found.spec, self.experiment):
+            if found.spec and self._continues(found.spec):
                 way_out = "give this longer one a name of its own (-s name=...), and it continues the shorter one"
             elif self._is_trained and found.spec and _untested(found.spec) == _untested(self.experiment):
                 way_out = (
@@ -161,10 +161,14 @@ class Run:
         if finished and self.is_moved:
             self.refuse_other_data()
 
+    def _continues(self, spec: Experiment) -> bool:
+        """Return whether this training, in a folder of its own, continues the one with this spec in the folder."""
+        return is_beginning(spec, self.experiment) and self.directory.step < self.experiment.train.steps
+
     @property
     def _is_trained(self) -> bool:
         """Return whether the folder holds a training that is done."""
-        return self.directory.finished or self.directory.step == self.experiment.train.steps > 0
+        return self.directory.finished or training_is_done(self.directory, self.experiment)
 
     def changes_from(self, found: Stored) -> str:
         """Return the keys in which the spec that the folder holds differs, with both values, or "" if unknown."""
@@ -213,6 +217,33 @@ def keep_validation(run: Run) -> Run:
         kept = " ".join(f"-s validation.{key}={value}" for key, value in values.items())
         warn(f"{run.directory.path} keeps the validation tasks that it was trained with, as by {kept}")
     return settled
+
+
+def is_out_of_patience(experiment: Experiment, step: int, best_step: int) -> bool:
+    """Return whether the training ends after `step`: train.patience validations since `best_step` were no better."""
+    patience, validation = experiment.train.patience, experiment.validation
+    if patience is None or validation is None:
+        return False
+    return step // validation.every - best_step // validation.every >= patience
+
+
+def training_is_done(directory: RunDirectory, experiment: Experiment) -> bool:
+    """Return whether the newest checkpoint in the folder of a run is that of the end of its training.
+
+    Args:
+        directory: the folder.
+        experiment: the experiment that is trained there.
+    """
+    step = directory.step
+    if not step or step == experiment.train.steps or experiment.train.patience is None:
+        return step == experiment.train.steps > 0
+    from . import checkpoint  # it imports NumPy, which the quick verbs do without
+
+    try:
+        state, _ = checkpoint.read(directory.checkpoint(step))
+    except RunError:
+        return False
+    return is_out_of_patience(experiment, step, state["best_step"])
 
 
 def digest_of(directory: RunDirectory, row: Row) -> str:

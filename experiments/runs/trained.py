@@ -15,7 +15,7 @@ from ..errors import RunError
 from . import checkpoint
 from .directory import RunDirectory
 from .rows import Judged, read_row
-from .run import digest_of, refuse_other_code, spec_of
+from .run import digest_of, refuse_other_code, spec_of, training_is_done
 
 
 class TrainedRun(NamedTuple):
@@ -128,13 +128,12 @@ def _finished_training(directory: RunDirectory, spec: Experiment) -> TrainedRun:
 
 def _last_checkpoint(directory: RunDirectory, spec: Experiment) -> TrainedRun:
     """Return the training of a run without a row from its last checkpoint. Raises RunError if it is not trained."""
-    steps = spec.train.steps
-    if directory.step != steps:
+    if not training_is_done(directory, spec):
         raise RunError(
-            f"{directory.path} has no result.json and is trained up to step {directory.step} of {steps}: "
+            f"{directory.path} has no result.json and is trained up to step {directory.step} of {spec.train.steps}: "
             "`metarun train` finishes it first"
         )
-    path = directory.checkpoint(steps)
+    path = directory.checkpoint(directory.step)
     state, _ = checkpoint.read(path)
     refuse_checkpoint_of_another_spec(path, state, spec, former_digest(directory.spec, spec))
     return TrainedRun(state["seed"], state["step"], state["seconds"], spec.digest)

@@ -41,6 +41,10 @@ class Progress(Bar):
             self.next_file = time.monotonic() + SECONDS_BETWEEN_FILES
             self._write()
 
+    def end_here(self) -> None:
+        """Take the units that are done for the whole work: no more will come."""
+        self.total = self.bar.total = self.done
+
     def _write(self) -> None:
         if self.file:
             write_json_atomic(self.file, {"done": self.done, "total": self.total, "per_second": self.rate})

@@ -33,14 +33,16 @@ def follow(run: Run, workers: Workers) -> None:
         model = fitted(model)
         validation, experiment = validation_of(model), run.experiment
         steps = TrainingSteps(model, start_together(model))
+        end = workers.agree(0)
         with stop.held():
-            while steps.number < experiment.train.steps:
+            while steps.number < end:
                 count = workers.agree(0, stop.requested)
                 if not count:
                     raise Interrupted(f"stopped after step {steps.number}")
                 steps.take(count)
                 if validation and validates_at(steps.number, experiment):
                     validation.measure("validation")
+                    end = workers.agree(0)
         if not workers.agree(0, stop.requested):
             raise Interrupted("stopped before the test")
         workers.spread(model.learner.variables)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ...algorithms.classical.policy import ClassicalPolicy
+from ...datasets.errors import counted
 from ..errors import Interrupted, RunError, warn
 from ..evaluation.measure import main_metric, test_of, validation_of
 from ..evaluation.record import Files, advised, record
@@ -20,7 +21,7 @@ from ..runs import checkpoint, environments
 from ..runs.directory import RunDirectory
 from ..runs.metrics_log import MetricsLog
 from ..runs.rows import Row
-from ..runs.run import refuse_other_code
+from ..runs.run import is_out_of_patience, refuse_other_code
 from ..runs.trained import TrainedRun, labels, refuse_checkpoint_of_another_spec
 from ..system.progress import Progress
 from ..system.signals import StopSignal
@@ -47,6 +48,7 @@ class Training:
         self.experiment, self.seed, self.source, self.learner, self.workers, _ = model
         self.variables = self.learner.variables
         self.step, self.seconds = 0, 0.0
+        self.end = self.experiment.train.steps  # the last step, as far as is known
         self.best_step, self.best_value = 0, math.nan
         self.window: dict[str, float] = {}  # sums of the training metrics since the last row
         self.window_steps, self.window_seconds = 0, 0.0
@@ -55,7 +57,9 @@ class Training:
         self.warned = False  # of validation tasks that diverged
 
     def train(self, stop: StopSignal) -> None:
-        """Train from the newest checkpoint, or from the start, to the last step. Classical methods have no steps.
+        """Train from the newest checkpoint, or from the start, to the last step, or to the end of the patience.
+
+        Classical methods have no steps.
 
         Raises:
             Interrupted: `stop` was requested. A checkpoint is written.
@@ -65,8 +69,9 @@ class Training:
         if not self._restore() and (words := initialise(self.model)):
             print(f"{self.directory.path} {words}", file=sys.stderr)
         start_together(self.model, self.step)
-        environments.begin(self.directory, self.step, train.steps, self.workers.count, chosen_options(self.model))
-        if self.step == train.steps:
+        self._agree_on_end()
+        environments.begin(self.directory, self.step, self.end, self.workers.count, chosen_options(self.model))
+        if self.step == self.end:
             self._foresee_evaluations()
             self._refuse_to_test(stop)
             return
@@ -76,7 +81,7 @@ class Training:
         saved_at, count = time.monotonic(), 1
         label, file = f"{self.experiment.name} seed {self.seed}", self.directory.progress
         with Progress(label, train.steps, self.step, file=file) as progress, stop.held():
-            while self.step < train.steps:
+            while self.step < self.end:
                 count = self.workers.agree(min(count, self._until_event()), stop.requested)
                 if not count:
                     self._save()
@@ -95,15 +100,19 @@ class Training:
                 for number in range(count):
                     self.step += 1
                     self._count({name: float(values[number]) for name, values in metrics.items()}, seconds)
-                if self.step % train.log_every == 0 or self.step == train.steps:
+                if self.step % train.log_every == 0 or self.step == train.steps:  # an early end adds no row
                     self._log_window(log, batch, float(rates[-1]))
                 validate = self.evaluation is not None and validates_at(self.step, self.experiment)
                 if validate:
                     with stop.held(self.workers.count > 1):  # the others would wait for a worker that left
                         if warning := self._validate(log):
                             progress.say(warning)
+                    self._agree_on_end()
                 progress.advance(count, f"loss {metrics['loss'][-1]:.3f}" + self._best_note())
-                if validate or self.step == train.steps or time.monotonic() - saved_at > checkpoint.SECONDS_BETWEEN:
+                if self.step == self.end < train.steps:
+                    progress.say(f"{label}: {self._early_end()}")
+                    progress.end_here()
+                if validate or self.step == self.end or time.monotonic() - saved_at > checkpoint.SECONDS_BETWEEN:
                     self._save()
                     log.flush()
                     saved_at = time.monotonic()
@@ -114,8 +123,18 @@ class Training:
         """Warn, or raise RunError, if the test or a validation seems to need more bytes than are available."""
         if self.experiment.kind.is_trained:
             foresee_tasks("test", self.final, available)
-        if self.evaluation and self.step < self.experiment.train.steps:
+        if self.evaluation and self.step < self.end:
             foresee_tasks("validation", self.evaluation, available)
+
+    def _agree_on_end(self) -> None:
+        """Set the last step, the same for all workers: this one if no validation was better for train.patience."""
+        out = is_out_of_patience(self.experiment, self.step, self.best_step)
+        self.end = self.workers.agree(self.step if out else self.experiment.train.steps)
+
+    def _early_end(self) -> str:
+        train = self.experiment.train
+        since = counted(train.patience or 0, "validation")
+        return f"ends after step {self.step} of {train.steps}, {since} after the best one, of step {self.best_step}"
 
     def _refuse_to_test(self, stop: StopSignal) -> None:
         """Raise Interrupted if a worker was asked to stop in the last steps or in the validation after them."""

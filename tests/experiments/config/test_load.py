@@ -70,6 +70,10 @@ def test_the_good_one_is_good(write):
         ("{name: conv4}\ndataset: {name: omniglot}\nprotocol: transductive\noptimizer:\n  learning_rate: 1e-3",
          "{name: conv4, batch_norm: false}\ndataset: {name: omniglot}\nprotocol: inductive\noptimizer:\n"
          "  weight_decay: 1e-3\n  decay_norm: true", 10, "decay_norm: has no effect: the network has no batch norm"),
+        ("meta_batch: 4", "meta_batch: 4\n  patience: 0", 13, "train.patience: expected a number at least 1"),
+        ("meta_batch: 4", "meta_batch: 4\n  patience: 2\nvalidation: null", 13, "train.patience: needs validations"),
+        ("meta_batch: 4", "meta_batch: 4\n  patience: 2\ntest: {checkpoint: last}", 13,
+         "train.patience: ends the training 2 validations after the best one: write test.checkpoint: best"),
         ("meta_batch: 4", "meta_batch: 4\n  way: 3\ntest: {way: 5}", 14, "test.way: is 5: the last layer of maml has "),
         ("meta_batch: 4", "meta_batch: 4\n  way: 1", 13, "train.way: is 1: there is nothing to choose from"),
         ("inner_lr: 0.4", "inner_lr: 0.4\n  inner_steps: 0\n  first_order: true", 6, "no effect with inner_steps: 0"),

@@ -206,6 +206,24 @@ def test_two_workers_start_from_the_weights_of_a_run(tmp_path, alone, session_ca
     assert distance(*weights) < 1e-6 and distance(weights[1], weights_of(alone).arrays) > 1e-3
 
 
+@pytest.mark.slow
+def test_two_workers_end_early_at_one_step(tmp_path, session_cache):
+    """Reject a worker that goes on where the chief has ended; also in a start of which the test alone is left."""
+    spec = write_spec(tmp_path, 400)
+    frozen = "optimizer={schedule: step, decay_steps: [30], decay_factor: 1e-12}"
+    changes = ("train.patience=1", "validation={episodes: 10, every: 20}", frozen, "test.episodes=10")
+    given = [part for change in changes for part in ("-s", change)]
+    together, one = (Run.at(tmp_path / folder, load(spec, changes).experiment, 0) for folder in (".", "one"))
+    found = train(one)
+    assert found.stopped_early and found.train_steps < 100
+    for _ in range(2):
+        chief, other = finish(start(2, session_cache, "train", spec, *given, "--out", tmp_path), 300)
+        assert chief[0] == other[0] == 0, chief[2] + other[2]
+        row = read_row(together.directory.result)
+        assert (row.stopped_early, row.train_steps) == (True, found.train_steps)
+        together.directory.result.unlink()
+
+
 @pytest.mark.parametrize("victim", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_a_worker_that_dies_stops_the_others_and_another_number_goes_on(tmp_path, session_cache, victim):
     spec, run = write_spec(tmp_path, 1_000_000), RunDirectory(tmp_path / "tiny" / "seed-0")

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import tensorflow as tf
+from finished import results
 
 from metarun.datasets.sinusoid import SinusoidSource
 from metarun.experiments.config.load import load
@@ -53,6 +54,33 @@ def test_tasks_are_of_their_split_and_seed(tmp_path, monkeypatch):
     asked.clear()
     evaluate(tmp_path, "val", {"episode_seed": 6})
     assert asked == {("val", 6)}
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        "{name: sgd, momentum: 0.9, dampening: 0.5, weight_decay: 0.1}",
+        pytest.param("{name: adamw, weight_decay: 0.1, schedule: step, decay_steps: [3]}", marks=pytest.mark.slow),
+    ],
+)
+def test_a_stop_forgets_no_moment_of_the_optimizer(tmp_path, monkeypatch, optimizer):
+    """Reject velocities that start from zero again, and a second first update, which is not dampened."""
+    told = (*SMALL, f"optimizer={optimizer}", "jit=off", "train.meta_batch=2", "validation=null")
+    undisturbed, stopped = (Run.at(tmp_path / each, load("finn2017/sinusoid", told).experiment, 0) for each in "ab")
+    train(undisturbed)
+    count, left = Training._count, [2]
+
+    def interrupted(self, metrics, seconds):
+        count(self, metrics, seconds)
+        if left and self.step == left[0]:
+            os.kill(os.getpid(), signal.SIGTERM)
+            left.clear()
+
+    monkeypatch.setattr(Training, "_count", interrupted)
+    with pytest.raises(Interrupted):
+        train(stopped)
+    train(stopped)
+    assert not left and results(stopped.directory.path) == results(undisturbed.directory.path)
 
 
 @pytest.mark.parametrize(
