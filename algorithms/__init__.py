@@ -13,13 +13,17 @@ from typing import Any, Literal, NamedTuple
 from ..datasets.plugins import misnamed, plugins
 from .classical.options import CLASSICAL
 from .options import (
+    BaselineOptions,
+    BaselinePlusPlusOptions,
     HausdorffOptions,
     MAMLOptions,
     MatchingNetworkOptions,
     Options,
     PrototypicalNetworkOptions,
+    R2D2Options,
     ReptileOptions,
     RL2Options,
+    SimpleShotOptions,
 )
 
 
@@ -32,10 +36,12 @@ class Kind(NamedTuple):
 
     is_trained: bool  # it has a network, which learns by training
     plays_trials: bool  # its tasks are trials; otherwise episodes of way, shot and query
+    trains_on_images: bool = False  # a training step takes images of shuffled epochs, and no tasks
 
 
 KINDS = {
     "few-shot": Kind(is_trained=True, plays_trials=False),
+    "classifier": Kind(is_trained=True, plays_trials=False, trains_on_images=True),
     "trials": Kind(is_trained=True, plays_trials=True),
     "untrained": Kind(is_trained=False, plays_trials=False),
     "classical": Kind(is_trained=False, plays_trials=True),
@@ -78,7 +84,7 @@ class Algorithm(NamedTuple):
     learner: Callable[[], Callable[..., Any]]
     has_head: bool = True
     trains_on_queries: bool = True
-    kind: Literal["few-shot", "trials", "untrained", "classical"] = "few-shot"
+    kind: Literal["few-shot", "classifier", "trials", "untrained", "classical"] = "few-shot"
     updates: Callable[[Any, int], int] = _one
     uses_running_averages: bool = True
 
@@ -99,6 +105,12 @@ BUILT_IN: dict[str, Algorithm] = {
     ),
     "protonet": Algorithm(PrototypicalNetworkOptions, _named("protonet", "PrototypicalNetwork"), has_head=False),
     "matchingnet": Algorithm(MatchingNetworkOptions, _named("matchingnet", "MatchingNetwork"), has_head=False),
+    "baseline": Algorithm(BaselineOptions, _named("baseline", "Baseline"), has_head=False, kind="classifier"),
+    "baseline++": Algorithm(
+        BaselinePlusPlusOptions, _named("baseline", "BaselinePlusPlus"), has_head=False, kind="classifier"
+    ),
+    "simpleshot": Algorithm(SimpleShotOptions, _named("simpleshot", "SimpleShot"), has_head=False, kind="classifier"),
+    "r2d2": Algorithm(R2D2Options, _named("r2d2", "R2D2"), has_head=False),
     "hausdorff": Algorithm(
         HausdorffOptions, _named("hausdorff", "ModifiedHausdorff"), has_head=False, kind="untrained"
     ),
@@ -122,7 +134,7 @@ def _problem(name: str, loaded: Any) -> str | None:
     if not isinstance(loaded, Algorithm):
         return "it is not a metarun.algorithms.Algorithm(options, learner)"
     if loaded.kind not in KINDS:
-        return f'its kind is "{loaded.kind}": use "few-shot" or "trials"'
+        return f'its kind is "{loaded.kind}": use "few-shot", "classifier" or "trials"'
     if not KINDS[loaded.kind].is_trained:
         use = "trials" if KINDS[loaded.kind].plays_trials else "few-shot"
         return f'kind "{loaded.kind}" is reserved for built-in methods: use "{use}"'

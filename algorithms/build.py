@@ -6,7 +6,7 @@ import math
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from . import ALGORITHMS, Algorithm
+from . import ALGORITHMS, KINDS, Algorithm
 from .optimizer_options import OptimizerOptions
 
 if TYPE_CHECKING:
@@ -40,7 +40,13 @@ def build(setup: Setup, source: TaskSource | TrialSource) -> Learner:
     operations between convolutions, whose library kernels are faster than its own.
     """
     entry = ALGORITHMS[setup.algorithm.name]
-    makers = {"few-shot": _few_shot, "trials": _player, "untrained": _without_network, "classical": _without_network}
+    makers = {
+        "few-shot": _few_shot,
+        "classifier": _few_shot,
+        "trials": _player,
+        "untrained": _without_network,
+        "classical": _without_network,
+    }
     return makers[entry.kind](entry, setup, source)
 
 
@@ -62,7 +68,8 @@ def _few_shot(entry: Algorithm, setup: Setup, source: Any) -> Learner:
     optimizer: Any = _optimizer(entry, setup, [network.parameters[name] for name in frozen.union(norm)])
     if frozen:
         optimizer = PartlyFrozen(optimizer, [network.parameters[name] for name in frozen])
-    return entry.learner()(network, optimizer, setup.algorithm, problem, jit_compile=setup.jit)
+    more = {"classes": source.classes("train")} if KINDS[entry.kind].trains_on_images else {}
+    return entry.learner()(network, optimizer, setup.algorithm, problem, jit_compile=setup.jit, **more)
 
 
 def _player(entry: Algorithm, setup: Setup, source: Any) -> Learner:

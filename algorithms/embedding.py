@@ -1,7 +1,8 @@
-"""Training and evaluation of learners that compare embeddings: Prototypical and Matching Networks."""
+"""Training and evaluation of learners whose network ends in an embedding, and of those that compare embeddings."""
 
 from __future__ import annotations
 
+import abc
 import functools
 from collections.abc import Callable, Mapping
 
@@ -21,7 +22,88 @@ from .workers import WHOLE, Share
 MEMBERS = "support/members"  # which image is of which class, see `Support.members`
 
 
-class EmbeddingLearner:
+class FeatureLearner(abc.ABC):
+    """Hold what learners share whose network ends in an embedding: the network, the optimizer, and a training step."""
+
+    def __init__(
+        self,
+        network: EmbeddingNetwork,
+        optimizer: keras.optimizers.Optimizer,
+        options: Options,
+        problem: Problem,
+    ):
+        """Build the learner.
+
+        Args:
+            network: The embedding network, without a last layer.
+            optimizer: The outer optimizer.
+            options: The algorithm's section of the spec.
+            problem: The kind of task and the protocol of batch norm.
+
+        Raises:
+            ValueError: The problem is a regression.
+        """
+        if problem.regression:
+            raise ValueError("learners that compare embeddings cannot do regression")
+        self.network, self.optimizer, self.options, self.problem = network, optimizer, options, problem
+        self.own = self.own_parameters()
+        self.parameters = dict(network.parameters) | self.own
+        self.variables = state_of(optimizer, self.parameters, *network.running.values(), *self.kept())
+
+    def own_parameters(self) -> dict[str, tf.Variable]:
+        """Return the parameters besides the embedding's; by default none."""
+        return {}
+
+    def kept(self) -> list[tf.Variable]:
+        """Return further variables that a checkpoint keeps and no gradient changes; by default none."""
+        return []
+
+    def evaluate(self, batch: Episode) -> Metrics:
+        """Return the metrics of each task under the protocol."""
+        return self.problem.metrics(self.predict(batch), batch.query_y)
+
+    @abc.abstractmethod
+    def predict(self, batch: Episode) -> tf.Tensor:
+        """Return class scores of the queries under the protocol, `[1, T, Q, way]`; there are no inner steps."""
+
+    def embed(self, batch: Episode) -> tuple[tf.Tensor, tf.Tensor]:
+        """Return the embeddings of supports `[T, S, D]` and queries `[T, Q, D]` under the protocol."""
+        running = self.problem.protocol == "inductive"
+        supports, queries, _ = self._embedded(batch.support_x, batch.query_x, running)
+        return supports, queries
+
+    def _update(self, forward: Callable[[], tuple[tf.Tensor, tf.Tensor, Moments]], share: Share, items: int) -> Metrics:
+        """Update the parameters and the running averages once.
+
+        Args:
+            forward: Returns the loss, which answers are right, and the moments of batch norm.
+            share: The part of the meta-batch that this worker has.
+            items: Its number of tasks, or of images.
+
+        Returns:
+            Scalars before the update: loss and accuracy.
+        """
+        with tf.GradientTape() as tape:
+            loss, right, moments = forward()
+        gradients = tape.gradient(loss, self.parameters)
+        metrics = {"loss": loss, "accuracy": tf.reduce_mean(tf.cast(right, loss.dtype))}
+        moments = {name: tf.reduce_mean(value, axis=[0, 1], keepdims=True) for name, value in moments.items()}
+        metrics, gradients, moments = share.mean((metrics, gradients, moments), items)
+        apply_meta_gradients(self.optimizer, self.parameters, gradients)
+        self.network.update_running(moments)
+        return metrics
+
+    def _embedded(
+        self, support_x: tf.Tensor, query_x: tf.Tensor, running: bool
+    ) -> tuple[tf.Tensor, tf.Tensor, Moments]:
+        """Pass support and queries through the network as one batch."""
+        supports = sizes(support_x)[1]
+        images = tf.concat([support_x, query_x], axis=1)  # [T, S + Q, *x]
+        embedded, moments = self.network.apply(self.network.parameters, images, running=running)
+        return embedded[:, :supports], embedded[:, supports:], moments
+
+
+class EmbeddingLearner(FeatureLearner):
     """Learn an embedding: class scores are a function of the embeddings of support and queries.
 
     A subclass defines `summary` and `compare`, or `logits`, which joins them, and registers itself with
@@ -47,29 +129,9 @@ class EmbeddingLearner:
         problem: Problem,
         jit_compile: bool = True,
     ):
-        """Build the learner.
-
-        Args:
-            network: The embedding network, without a last layer.
-            optimizer: The outer optimizer.
-            options: The algorithm's section of the spec.
-            problem: The kind of task and the protocol of batch norm.
-            jit_compile: Whether XLA compiles the comparison.
-
-        Raises:
-            ValueError: The problem is a regression.
-        """
-        if problem.regression:
-            raise ValueError("learners that compare embeddings cannot do regression")
-        self.network, self.optimizer, self.options, self.problem = network, optimizer, options, problem
-        self.own = self.own_parameters()
-        self.parameters = dict(network.parameters) | self.own
-        self.variables = state_of(optimizer, self.parameters, *network.running.values())
+        """Build the learner, see `FeatureLearner`; with `jit_compile` XLA compiles the comparison."""
+        super().__init__(network, optimizer, options, problem)
         self._compare = functools.cache(self._program) if jit_compile else self._plain
-
-    def own_parameters(self) -> dict[str, tf.Variable]:
-        """Return the parameters besides the embedding's; by default none."""
-        return {}
 
     def logits(self, own: Parameters, supports: tf.Tensor, queries: tf.Tensor, way: int) -> tf.Tensor:
         """Return unnormalised log-probabilities `[T, Q, way]`.
@@ -110,21 +172,13 @@ class EmbeddingLearner:
         Returns:
             Scalars before the update: loss and accuracy.
         """
-        with tf.GradientTape() as tape:
+
+        def forward() -> tuple[tf.Tensor, tf.Tensor, Moments]:
             logits, moments = self._forward(batch, running=False)
             loss = tf.reduce_mean(cross_entropy(logits, batch.query_y))
-        gradients = tape.gradient(loss, self.parameters)
-        right = right_answers(logits, batch.query_y)
-        metrics = {"loss": loss, "accuracy": tf.reduce_mean(tf.cast(right, loss.dtype))}
-        moments = {name: tf.reduce_mean(value, axis=[0, 1], keepdims=True) for name, value in moments.items()}
-        metrics, gradients, moments = share.mean((metrics, gradients, moments), batch.support_x.shape[0])
-        apply_meta_gradients(self.optimizer, self.parameters, gradients)
-        self.network.update_running(moments)
-        return metrics
+            return loss, right_answers(logits, batch.query_y), moments
 
-    def evaluate(self, batch: Episode) -> Metrics:
-        """Return the metrics of each task under the protocol."""
-        return self.problem.metrics(self.predict(batch), batch.query_y)
+        return self._update(forward, share, batch.support_x.shape[0])
 
     def predict(self, batch: Episode) -> tf.Tensor:
         """Return class scores of the queries under the protocol, `[1, T, Q, way]`; there are no inner steps."""
@@ -167,12 +221,6 @@ class EmbeddingLearner:
         supports, queries, _ = self._embedded(fitted[SUPPORT], query_x, running=False)
         return self.summary(self.own, supports, fitted.get(MEMBERS), way), queries
 
-    def embed(self, batch: Episode) -> tuple[tf.Tensor, tf.Tensor]:
-        """Return the embeddings of supports `[T, S, D]` and queries `[T, Q, D]` under the protocol."""
-        running = self.problem.protocol == "inductive"
-        supports, queries, _ = self._embedded(batch.support_x, batch.query_x, running)
-        return supports, queries
-
     def operations(self, shape: Shape) -> int:
         """Return the floating-point operations of one task in a training step."""
         supports, queries = shape.way * shape.shot, shape.way * shape.query
@@ -187,15 +235,6 @@ class EmbeddingLearner:
         supports, queries, moments = self._embedded(batch.support_x, batch.query_x, running)
         values = [tf.convert_to_tensor(value) for value in self.own.values()]
         return self._compare(batch.classes.shape[1])(supports, queries, *values), moments
-
-    def _embedded(
-        self, support_x: tf.Tensor, query_x: tf.Tensor, running: bool
-    ) -> tuple[tf.Tensor, tf.Tensor, Moments]:
-        """Pass support and queries through the network as one batch."""
-        supports = sizes(support_x)[1]
-        images = tf.concat([support_x, query_x], axis=1)  # [T, S + Q, *x]
-        embedded, moments = self.network.apply(self.network.parameters, images, running=running)
-        return embedded[:, :supports], embedded[:, supports:], moments
 
     def _plain(self, way: int) -> Callable[..., tf.Tensor]:
         def compare(supports: tf.Tensor, queries: tf.Tensor, *values: tf.Tensor) -> tf.Tensor:

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from ..datasets.errors import counted
 from ..datasets.options import Options
+from .heads.options import CentroidHeadOptions, CosineHeadOptions, LinearHeadOptions
 
 
 def _sum_of_one_task(task_reduction: str, meta_batch: int) -> Iterator[tuple[str, str]]:
@@ -237,7 +238,106 @@ class RL2Options(Options):
         return None
 
 
+class ClassifierOptions(Options):
+    """Hold the options of methods that train a classifier of all training classes, and test it by a head."""
+
+    outputs: int | None = Field(
+        default=None,
+        ge=2,
+        description="Outputs of the classifier in training; more than there are classes are never right (Chen et al. "
+        "2019: 200). Default: the number of training classes.",
+    )
+    label_smoothing: float | None = Field(
+        default=None,
+        gt=0,
+        lt=1,
+        description="Share of the label that is spread evenly over all outputs. Default: none.",
+    )
+    norm_groups: int | None = Field(
+        default=None,
+        ge=2,
+        description="Equal parts of a mini-batch that batch norm treats separately, so that many workers can share it. "
+        "Default: the mini-batch is one.",
+    )
+
+    def conflicts(self, experiment: Any) -> Iterator[tuple[str, str]]:
+        train, name = experiment.train, experiment.algorithm.name
+        if experiment.protocol == "transductive":
+            yield "protocol", f"{name} makes features by batch norm's running averages: write inductive"
+        if self.norm_groups and not getattr(experiment.network, "batch_norm", True):
+            yield "algorithm.norm_groups", "has no effect with batch_norm: false"
+        elif self.norm_groups and train.meta_batch % self.norm_groups:
+            images = counted(train.meta_batch, "image")
+            yield "algorithm.norm_groups", f"is {self.norm_groups}, which does not divide train.meta_batch, {images}"
+
+    def unshareable(self, train: Any, workers: int) -> str | None:
+        if train.meta_batch % workers or (self.norm_groups or 1) % workers:
+            return (
+                f"{workers} workers cannot share a mini-batch of {train.meta_batch} images, which batch norm sees in "
+                f"{self.norm_groups or 1} parts: set algorithm.norm_groups to a multiple of {workers} that divides it"
+            )
+        return None
+
+    def less_memory(self, train: Any, share: float) -> Iterator[str]:
+        yield "lower train.meta_batch"
+
+
+class BaselineOptions(ClassifierOptions):
+    """Train a linear classifier, then a new last layer for each task (Chen et al. 2019, arXiv:1904.04232)."""
+
+    of_tests: ClassVar = frozenset({"head"})
+    name: Literal["baseline"] = "baseline"
+    head: LinearHeadOptions = Field(default=LinearHeadOptions(), description="The last layer of each task.")
+
+
+class BaselinePlusPlusOptions(ClassifierOptions):
+    """Train a classifier by cosine similarity, then a new one for each task (Chen et al. 2019, arXiv:1904.04232)."""
+
+    of_tests: ClassVar = frozenset({"head"})
+    name: Literal["baseline++"] = "baseline++"
+    scale: float = Field(
+        default=2.0, gt=0, description="Factor of the cosines in training. Chen et al.: 2 up to 200 outputs, else 10."
+    )
+    head: CosineHeadOptions = Field(default=CosineHeadOptions(), description="The last layer of each task.")
+
+
+class SimpleShotOptions(ClassifierOptions):
+    """Train a linear classifier, then compare features with class means (Wang et al. 2019, arXiv:1911.04623)."""
+
+    of_tests: ClassVar = frozenset({"head"})
+    name: Literal["simpleshot"] = "simpleshot"
+    head: CentroidHeadOptions = Field(default=CentroidHeadOptions(), description="The class means of each task.")
+
+
+class R2D2Options(Options):
+    """Learn features for ridge regression in closed form (Bertinetto et al. 2019, arXiv:1805.08136)."""
+
+    name: Literal["r2d2"] = "r2d2"
+    penalty: float = Field(
+        default=50.0,
+        gt=0,
+        description="Lambda, times the number of support images, as in the authors' code; its first value with "
+        "learn_penalty.",
+    )
+    learn_penalty: bool = Field(default=False, description="Learn lambda too, as its logarithm.")
+    scale: float = Field(
+        default=10.0,
+        gt=0,
+        description="First value of the learned factor alpha of the predictions (the authors' code: 1e-4 on "
+        "miniImageNet, 10 elsewhere).",
+    )
+
+
 AlgorithmOptions = Annotated[
-    MAMLOptions | ReptileOptions | PrototypicalNetworkOptions | MatchingNetworkOptions | HausdorffOptions | RL2Options,
+    MAMLOptions
+    | ReptileOptions
+    | PrototypicalNetworkOptions
+    | MatchingNetworkOptions
+    | BaselineOptions
+    | BaselinePlusPlusOptions
+    | SimpleShotOptions
+    | R2D2Options
+    | HausdorffOptions
+    | RL2Options,
     Field(discriminator="name"),
 ]

@@ -59,6 +59,12 @@ if TYPE_CHECKING:
     help="With --dataset: exchange light and dark (invert) or not. Default: by the polarity of the ink, if known.",
 )
 @click.option(
+    "--head",
+    metavar="NAME|YAML",
+    help="Test another head on the trained features: linear, cosine, centroid, ridge or similarity, or one with "
+    "options such as '{name: centroid, features: L2N}'.",
+)
+@click.option(
     "--unknown",
     is_flag=True,
     help="How well scores tell classes outside the task: area under the ROC curve, as many classes outside as inside.",
@@ -70,19 +76,29 @@ if TYPE_CHECKING:
     "before and after.",
 )
 def command(
-    run: Path, split: Split, dataset: str | None, unknown: bool, calibrated: bool, **changes: int | str | None
+    run: Path,
+    split: Split,
+    dataset: str | None,
+    head: str | None,
+    unknown: bool,
+    calibrated: bool,
+    **changes: int | str | None,
 ) -> None:
     """Test the trained RUN, a folder such as runs/NAME/seed-0, in another way.
 
     Options that are left out have the values of the run's spec. Adds a row in RUN/evaluations, never overwrites one.
     """
-    from ..experiments.config.variants import dataset_named
+    from ..experiments.config.variants import dataset_named, head_named
     from ..experiments.runs.trained import retest
     from ..experiments.system.startup import import_tensorflow
 
     asked: dict[str, Any] = {name: value for name, value in changes.items() if value is not None}
     if dataset is not None:
         asked["dataset"] = dataset_named(dataset)
+    if head is not None:
+        asked["head"] = head_named(head)
+    if unknown and head is not None:
+        raise click.UsageError("--unknown judges the method's own scores: give it without --head")
     if unknown and calibrated:
         raise click.UsageError("--unknown and --calibrated are two tests: give one of them")
     judged = "unknown" if unknown else "calibrated" if calibrated else ""

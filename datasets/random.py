@@ -12,6 +12,7 @@ import math
 
 import tensorflow as tf
 
+FEISTEL_ROUNDS = 8
 GAMMA_ROUNDS = 4
 KEYS_AT_ONCE = 1024  # per draw, where classes may be large
 ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
@@ -55,7 +56,11 @@ class TaskKeys:
     @classmethod
     def of_stream(cls, seed: int, split: str, index: tf.Tensor | int, tasks: int) -> TaskKeys:
         """Return keys of tasks `index` to `index + tasks - 1` of the stream (seed, split); index is below 2^63."""
-        number = tf.cast(index, tf.int64) + tf.range(tasks, dtype=tf.int64)  # [T]
+        return cls.of_numbers(seed, split, tf.cast(index, tf.int64) + tf.range(tasks, dtype=tf.int64))
+
+    @classmethod
+    def of_numbers(cls, seed: int, split: str, number: tf.Tensor) -> TaskKeys:
+        """Return the keys of `of_stream` with these numbers, int64 `[T]`; a number may stand in it more than once."""
         low = tf.cast(number & 0xFFFFFFFF, tf.uint32)
         high = tf.cast(tf.bitwise.right_shift(number, tf.constant(32, tf.int64)), tf.uint32)
         stream = (tf.constant(seed & 0xFFFFFFFF, tf.uint32), tf.constant(STREAMS[split], tf.uint32))
@@ -149,6 +154,39 @@ class TaskKeys:
             keys = tf.where(tf.range(among) < counts[..., None], keys, tf.int32.min)
         return tf.math.top_k(keys, choose).indices
 
+    def permuted(self, purpose: str, among: int, places: tf.Tensor) -> tf.Tensor:
+        """Return what stands at one place of a random order of the numbers below `among`, int32 `[T]`.
+
+        Each key has an order of its own, of which no other place is computed: a Feistel network (Luby and Rackoff 1988)
+        permutes 2^(2 h) numbers, at most four times as many, and is applied again while the result is too large.
+
+        Args:
+            purpose: The purpose of the draw, a key of `PURPOSES`.
+            among: How many numbers are ordered.
+            places: The place in the order of each key, int32 `[T]`, from 0 to among - 1.
+        """
+        half = max(1, -(-(among - 1).bit_length() // 2))  # bits
+        mask = tf.constant(2**half - 1, tf.uint32)
+
+        def once(number: tf.Tensor) -> tf.Tensor:
+            left = tf.bitwise.right_shift(number, tf.constant(half, tf.uint32))
+            right = number & mask
+            for turn in range(FEISTEL_ROUNDS):
+                counter = tf.constant(PURPOSES[purpose] + (turn << 16), tf.uint32)
+                word, _ = threefry(self.key, (right, counter))
+                left, right = right, left ^ (word & mask)
+            return tf.bitwise.left_shift(left, tf.constant(half, tf.uint32)) | right
+
+        def is_large(number: tf.Tensor) -> tf.Tensor:
+            return tf.cast(number, tf.int64) >= among
+
+        (number,) = tf.while_loop(
+            lambda number: tf.reduce_any(is_large(number)),
+            lambda number: (tf.where(is_large(number), once(number), number),),
+            (once(tf.cast(places, tf.uint32)),),
+        )
+        return tf.cast(tf.ensure_shape(number, (self.tasks,)), tf.int32)
+
     def _distinct_in_parts(
         self, purpose: str, among: int, choose: int, shape: tuple[int, ...], counts: tf.Tensor
     ) -> tf.Tensor:
@@ -198,4 +236,6 @@ PURPOSES = {
     "ties": 14,
     "explore": 15,
     "groups": 16,
+    "order": 17,
+    "head": 18,
 }

@@ -30,6 +30,14 @@ class Episode(NamedTuple):
     drawn: tf.Tensor  # [T, n] int32, all random choices: equal rows, equal tasks
 
 
+class LabelledImages(NamedTuple):
+    """Hold a batch of N images with the numbers of their classes, on which a classifier of all classes is trained."""
+
+    x: tf.Tensor  # [N, *x] float
+    y: tf.Tensor  # [N] int32
+    drawn: tf.Tensor  # [N, n] int32, all random choices
+
+
 class Shape(NamedTuple):
     """Hold the size of a task, which has way x (shot + query) images."""
 
@@ -114,6 +122,25 @@ class EpisodeStream:
         images = supports + queries * (supports + 1 if beside_supports else 1)
         fitting = PIXELS_AT_ONCE // (images * math.prod(self.source.input_shape[:2]))
         return max(1, min(most, EPISODES_AT_ONCE, fitting))
+
+
+@dataclass(frozen=True)
+class ImageStream:
+    """Draw the numbered images of one split of a source, epoch after epoch, each in a new random order.
+
+    Number i is place i % N of epoch i // N, where the split has N images: each epoch holds each image once. A batch
+    may end one epoch and begin the next.
+    """
+
+    source: Any  # an ImageSource
+    split: Split
+    seed: int
+    drawn_in_parts = True
+    examples = 1  # of what is drawn at once
+
+    def sample(self, index: tf.Tensor | int, images: int) -> LabelledImages:
+        """Draw the images with numbers `index` to `index + images - 1`."""
+        return self.source.shuffled(self.split, index, images, self.seed)
 
 
 def task_number(number: int) -> tf.Tensor:

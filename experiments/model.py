@@ -19,7 +19,7 @@ from ..algorithms.workers import ALONE, Workers
 from ..datasets.errors import DataError, listed
 from ..datasets.images.source import ImageSource
 from ..datasets.sizes import sizes_in
-from ..datasets.tasks import Episode, EpisodeStream, Shape, Split, TaskSource
+from ..datasets.tasks import Episode, EpisodeStream, ImageStream, LabelledImages, Shape, Split, TaskSource
 from ..datasets.trials import Trials, TrialSource, TrialStream
 from .config.checks import shortages
 from .config.experiment import Experiment, Validation
@@ -29,7 +29,7 @@ from .system import gpus, signals
 
 Source = TaskSource | TrialSource
 Stream = EpisodeStream | TrialStream  # numbered tasks, drawn, counted and named alike
-Tasks = Episode | Trials
+Tasks = Episode | Trials | LabelledImages
 
 
 class Model(NamedTuple):
@@ -52,8 +52,10 @@ class Model(NamedTuple):
         """Return the digest of the data of training and test."""
         return self.source.content_digest + (f" {self.tested.content_digest}" if self.tested else "")
 
-    def training_stream(self) -> Stream:
-        """Return the stream of training tasks."""
+    def training_stream(self) -> Stream | ImageStream:
+        """Return the stream of training tasks, or of a classifier's training images."""
+        if self.experiment.kind.trains_on_images:
+            return ImageStream(self.source, "train", self.seed)
         return self.source.stream("train", training_shape(self.experiment), self.seed)
 
     def validation_stream(self) -> Stream:
@@ -216,6 +218,10 @@ def _refuse_misfits(experiment: Experiment, source: Any) -> None:
             f"the source of dataset {experiment.dataset.name} lacks {', '.join(missing)}: derive it from "
             f"{protocol.__module__}.{protocol.__name__}"
         )
+    if experiment.kind.trains_on_images and not isinstance(source, ImageSource):
+        raise RunError(
+            f"{algorithm} is trained on single images, and {source.name} has tasks only: use an image dataset"
+        )
     if not plays and source.regression and not ALGORITHMS[algorithm].has_head:
         raise RunError(f"{algorithm} is a classifier, and {source.name} is regression: use maml or reptile")
 
@@ -227,7 +233,9 @@ def _check_sizes(experiment: Experiment, source: TaskSource, tested: TaskSource,
     sizes = sizes_in(source), sizes_in(tested)
     if problems := [f"{key} {message}" for key, message in shortages(experiment, *sizes, only)]:
         raise DataError(f"{(tested if only else source).name}: {'; '.join(problems)}")
-    shapes: dict[Split, Shape] = {} if only else {"train": training_shape(experiment)}
+    shapes: dict[Split, Shape] = {}
+    if not only and not experiment.kind.trains_on_images:
+        shapes["train"] = training_shape(experiment)
     if not only and experiment.validation:
         shapes["val"] = validation_shape(experiment)
     shapes[only or "test"] = shape_of(experiment.test)

@@ -21,7 +21,7 @@ import tensorflow as tf
 
 from ..errors import DataError, counted, first_of
 from ..random import TaskKeys
-from ..tasks import Episode, Shape, Split, TaskSource
+from ..tasks import Episode, LabelledImages, Shape, Split, TaskSource
 from .preprocessing import Convert, ConvertedImages, Ink, Preprocessing, conversion
 
 Rotations = Literal["none", "classes", "per-task"]
@@ -158,9 +158,7 @@ class ImageSource(TaskSource):
         chosen = keys.distinct("images", int(pool.counts.max()), shot + query, way, counts=counts)
         first = np.concatenate([[0], np.cumsum(pool.counts)[:-1]])
         rows = tf.gather(tf.constant(first, tf.int32), base)[..., None] + chosen  # [T, way, shot + query]
-        images = self._gather(split, rows)  # [T, way, shot + query, H, W, C]
-        if mode != "none":
-            images = _turn(images, turns)
+        images = self._turned(split, rows, turns)  # [T, way, shot + query, H, W, C]
         support, queries = images[:, :, :shot], images[:, :, shot:]
         return Episode(
             self._as_input(support, tasks, way * shot),
@@ -170,6 +168,40 @@ class ImageSource(TaskSource):
             classes,
             tf.concat([classes, turns, tf.reshape(rows, (tasks, -1))], axis=1),
         )
+
+    def size(self, split: Split) -> int:
+        """Return the number of images, including turns that are classes."""
+        turns = 4 if self.rotations[split] == "classes" else 1
+        return turns * int(self.pools[split].counts.sum())
+
+    def shuffled(self, split: Split, index: tf.Tensor | int, images: int, seed: int) -> LabelledImages:
+        """Draw images `index` to `index + images - 1` of the shuffled epochs of a split, see `ImageStream`.
+
+        A turn that would be drawn for each class of each task is not made: there are no tasks.
+        """
+        number = tf.cast(index, tf.int64) + tf.range(images, dtype=tf.int64)
+        size = self.size(split)
+        place = TaskKeys.of_numbers(seed, split, number // size).permuted(
+            "order", size, tf.cast(number % size, tf.int32)
+        )
+        x, y = self.labelled(split, place)
+        return LabelledImages(x, y, place[:, None])
+
+    def labelled(self, split: Split, place: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Return the inputs `[N, *x]` and classes `[N]` of images by their places, int32 `[N]`, below `size`.
+
+        Places are those of the pool; with turns as classes all images unturned come first, then all turned by 90
+        degrees, and so on.
+        """
+        pool = self.pools[split]
+        unturned = len(pool.images)
+        row, turn = place % unturned, place // unturned
+        ends = tf.constant(np.cumsum(pool.counts), tf.int32)
+        classes = tf.searchsorted(ends, row, side="right") + turn * len(pool.counts)
+        images = self._gather(split, row)[:, None, None]
+        if self.rotations[split] == "classes":
+            images = _turn(images, turn[:, None])
+        return self._as_input(images, place.shape[0], 1)[:, 0], classes
 
     def _draw_classes(self, keys: TaskKeys, split: Split, way: int) -> tf.Tensor:
         """Draw the classes of tasks, `[T, way]`; those of a task are of one group where the pool has groups."""
@@ -252,6 +284,11 @@ class ImageSource(TaskSource):
             binary=wanted.binary,
             bits=wanted.bits,
         )
+
+    def _turned(self, split: Split, rows: tf.Tensor, turns: tf.Tensor) -> tf.Tensor:
+        """Return uint8 images `[T, way, n, H, W, C]` of rows `[T, way, n]`, turned as the split turns its classes."""
+        images = self._gather(split, rows)
+        return images if self.rotations[split] == "none" else _turn(images, turns)
 
     def _gather(self, split: Split, rows: tf.Tensor) -> tf.Tensor:
         """Return uint8 images `[*rows.shape, H, W, C]`."""

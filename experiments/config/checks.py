@@ -13,8 +13,10 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from ...algorithms import KINDS, Kind
+from ...algorithms.heads import needs_mean
+from ...algorithms.networks import BUILT_IN
 from ...datasets.errors import DataError, counted
-from .experiment import Experiment, Published
+from .experiment import SHAPE, Experiment, Published
 
 if TYPE_CHECKING:  # it imports NumPy, which most verbs that load a spec do without
     from ...datasets.sizes import Sizes
@@ -41,6 +43,7 @@ def problems(experiment: Experiment, partial: bool = False, with_data: bool = Fa
         _checkpoint,
         _options("dataset"),
         _elsewhere,
+        _head,
         _seeds,
         _published,
     ]
@@ -61,6 +64,8 @@ def _of_kind(kind: Kind) -> list[Check]:
         return [_trials if kind.plays_trials else _episodes, _untrained]
     if kind.plays_trials:
         return [_trials, _options("network"), _precision, _patience]
+    if kind.trains_on_images:
+        return [_episodes, _images, _options("network"), _patience]
     return [_episodes, _ways, _options("network"), _patience]
 
 
@@ -91,6 +96,29 @@ def _elsewhere(experiment: Experiment) -> Iterator[Mistake]:
             yield f"test.dataset.{option}", "has no effect: the images become those that the network was trained on"
     alone = experiment.model_copy(update={"dataset": dataset, "validation": None})
     yield from ((f"test.{key}", message) for key, message in dataset.conflicts(alone))
+
+
+def _head(experiment: Experiment) -> Iterator[Mistake]:
+    """Yield why another head cannot be put on the features, or has no effect."""
+    head, name = experiment.test.head, experiment.algorithm.name
+    if head is None:
+        return
+    if not experiment.kind.is_trained or experiment.kind.plays_trials or experiment.dataset.regression:
+        yield "test.head", f"{name} has no features of images: a head is for trained classifiers of images"
+        return
+    if getattr(experiment.algorithm, "head", None) == head:
+        yield "test.head", f"has no effect: it is the head of {name}"
+    if experiment.entry.has_head and experiment.network and type(experiment.network) not in BUILT_IN.values():
+        yield (
+            "test.head",
+            f"network {experiment.network.name} is of another package, and cannot be cut before its last layer",
+        )
+    alone = not experiment.entry.has_head and experiment.protocol == "inductive"
+    if needs_mean(head) and not alone:
+        yield (
+            "test.head.features",
+            "CL2N needs features of single images, which an embedding under the inductive protocol has: use L2N or UN",
+        )
 
 
 def _sections(experiment: Experiment) -> Iterator[Mistake]:
@@ -126,6 +154,21 @@ def _trials(experiment: Experiment) -> Iterator[Mistake]:
                 yield f"{section}.{option}", f"has no effect: {name} plays trials, whose size is the dataset's"
     if experiment.protocol is not None:
         yield "protocol", f"has no effect: {name} plays trials, which have no queries"
+
+
+def _images(experiment: Experiment) -> Iterator[Mistake]:
+    """Yield settings of training tasks where there are none: a classifier is trained on images of shuffled epochs."""
+    name = experiment.algorithm.name
+    if experiment.dataset.has_images is False:
+        yield "dataset.name", f"{name} classifies images, and {experiment.dataset.name} has none"
+    for option in SHAPE:
+        if experiment.train.is_changed(option):
+            yield (
+                f"train.{option}",
+                f"has no effect: {name} is trained on mini-batches of train.meta_batch images, not on episodes",
+            )
+    if experiment.train.meta_batch == 1:
+        yield "train.meta_batch", f"is 1: {name} needs a mini-batch of images, such as 64"
 
 
 def _precision(experiment: Experiment) -> Iterator[Mistake]:
@@ -260,6 +303,8 @@ def shortages(
     if not experiment.kind.is_trained:
         only = only or "test"
     for section, split in {"test": only}.items() if only else SPLITS.items():
+        if section == "train" and experiment.kind.trains_on_images:
+            continue
         known = tested if section == "test" else sizes
         try:
             yield from _shortage(experiment, section, split, known.get(split)) if known else ()

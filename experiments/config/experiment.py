@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
 from pydantic import AfterValidator, BaseModel, Field, model_validator
 
 from ...algorithms import ALGORITHMS, KINDS, Algorithm, Kind
+from ...algorithms.heads.options import HeadOptions
 from ...algorithms.networks import NETWORKS
 from ...algorithms.networks.options import NetworkChoice
 from ...algorithms.optimizer_options import OptimizerOptions
@@ -50,9 +51,15 @@ class Train(Options):
     shot: int = Field(default=1, ge=1, le=1000, description="Support images per class (regression: points per task).")
     query: int = Field(default=15, ge=1, le=1000, description="Query images per class (regression: points per task).")
     meta_batch: int = Field(
-        default=1, ge=1, le=1_000_000, description="Tasks per meta-update; for rl2 the trials per iteration."
+        default=1,
+        ge=1,
+        le=1_000_000,
+        description="Tasks per meta-update; for rl2 the trials per iteration, for classifiers (baseline, simpleshot) "
+        "the images of a mini-batch.",
     )
-    steps: int = Field(ge=0, description="Meta-updates; for rl2 iterations.", examples=[1000])
+    steps: int = Field(
+        ge=0, description="Meta-updates; for rl2 iterations, for classifiers mini-batches.", examples=[1000]
+    )
     log_every: int = Field(default=100, ge=1, description="Steps between two rows of metrics.csv.")
     patience: int | None = Field(
         default=None,
@@ -118,6 +125,13 @@ class Test(Options):
         default=None,
         description="With test.dataset: exchange light and dark (invert) or do not (as-is). Default: by the polarity "
         "of the ink, where it is known of both datasets or of neither.",
+    )
+
+    head: HeadOptions | None = Field(
+        default=None,
+        description="Another head on the trained features, in place of the method's own; of maml and reptile on what "
+        "the last layer reads, without an inner loop. Default: the method's own.",
+        examples=[{"name": "ridge"}],
     )
 
     @model_validator(mode="before")
@@ -239,10 +253,18 @@ class Experiment(Options):
         dataset, convert = self.test.dataset, self.test.convert
         if dataset is None:
             return ""
-        name = re.sub(r"[^\w.-]", "_", dataset.name)
-        if convert is None and not any(map(dataset.is_changed, type(dataset).model_fields)):
-            return name
-        return f"{name}-{_digest({**dataset.model_dump(mode='json'), 'convert': convert})[:8]}"
+        return _named(dataset, convert=convert)
+
+    @property
+    def headed(self) -> str:
+        """Return a name of the head of the test and its options, for a file name; "" for the method's own."""
+        return _named(self.test.head) if self.test.head else ""
+
+    @property
+    def head_values(self) -> str:
+        """Return the head of the test with its options that are no defaults, as JSON; "" for the method's own."""
+        head: Any = self.test.head
+        return json.dumps({"name": head.name} | head.model_dump(mode="json", exclude_defaults=True)) if head else ""
 
     @property
     def tested_values(self) -> dict[str, Any]:
@@ -260,7 +282,8 @@ class Experiment(Options):
 
         That is way only if the learner has an output for each class.
         """
-        options = () if self.kind.plays_trials else SHAPE if self.entry.has_head else SHAPE[1:]
+        trains_on_episodes = not (self.kind.plays_trials or self.kind.trains_on_images)
+        options = () if not trains_on_episodes else SHAPE if self.entry.has_head else SHAPE[1:]
         return tuple(option for option in options if option not in self.test.model_fields_set)
 
     @property
@@ -318,6 +341,14 @@ def settled(experiment: Experiment) -> Experiment:
     if test.dataset is None or test.convert or _plain(test.dataset) != _plain(experiment.dataset):
         return experiment
     return experiment.model_copy(update={"test": test.model_copy(update={"dataset": None})})
+
+
+def _named(options: Any, **more: Any) -> str:
+    """Return the name of options for a file name, with a digest of all of them unless they are the defaults."""
+    name = re.sub(r"[^\w.-]", "_", options.name)
+    if not any(more.values()) and not any(map(options.is_changed, type(options).model_fields)):
+        return name
+    return f"{name}-{_digest({**options.model_dump(mode='json'), **more})[:8]}"
 
 
 def _plain(dataset: Options) -> Options:
@@ -380,9 +411,10 @@ def effective(experiment: Experiment) -> dict[str, Any]:
         }
 
     values = experiment.model_dump(mode="json")
-    for section in ("train", "validation", "test") if experiment.kind.plays_trials else ():
+    shapeless = ("train", "validation", "test") if experiment.kind.plays_trials else ()
+    for section in ("train",) if experiment.kind.trains_on_images else shapeless:
         options = values[section]
-        values[section] = options and {k: v for k, v in options.items() if k not in ("way", "shot", "query")}
+        values[section] = options and {k: v for k, v in options.items() if k not in SHAPE}
     for section in () if experiment.kind.is_trained else ("train", "optimizer"):
         del values[section]
     return pruned(values, experiment)

@@ -8,11 +8,13 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from ...algorithms.heads import HEADS
 from ...datasets.errors import counted
 from ..errors import suggest
 from .experiment import CHOICES, SECTIONS, Experiment, section_model
 
 OTHER = ("test", "dataset")  # the key of another dataset for the test
+HEAD = ("test", "head")
 EXPECTED = {
     "int_type": "a whole number",
     "int_from_float": "a whole number",
@@ -64,6 +66,8 @@ def _key(location: tuple[str | int, ...], values: Mapping[str, Any]) -> tuple[st
     if location[:2] == OTHER and len(location) > 2:
         return OTHER[:1] + _key(location[1:], values["test"])
     key: list[str | int] = list(location)
+    if location[:2] == HEAD and len(key) > 2 and key[2] in HEADS:
+        del key[2]
     if len(key) > 1 and key[0] in CHOICES and key[1] in CHOICES[str(key[0])]:
         del key[1]
     value: Any = values
@@ -85,6 +89,10 @@ def _message(detail: Any, key: tuple[str | int, ...], values: Mapping[str, Any])
         return _unknown(key, values)
     if kind == "missing":
         return "is missing" + _meaning(key, values)
+    if kind == "union_tag_not_found" and key[:2] == HEAD:
+        return f"has no name: expected `name:` with one of {', '.join(HEADS)}"
+    if kind == "union_tag_invalid" and key[:2] == HEAD:
+        return f"unknown head {show(context['tag'])}; {nearest(context['tag'], HEADS)}"
     if kind == "union_tag_not_found":
         return f"has no name: expected `name:` with one of {', '.join(CHOICES[str(key[0])])}"
     if kind == "union_tag_invalid":
@@ -122,6 +130,8 @@ def _unknown(key: tuple[str | int, ...], values: Mapping[str, Any]) -> str:
     name, section = str(key[-1]), str(key[0])
     if len(key) == 1:
         return f"unknown key; {_probable(name, values[name])}"
+    if len(key) > 2 and key[1] == "head":
+        return f"unknown key of the head; {nearest(name, _head_model(section, values).model_fields)}"
     if section in CHOICES:
         chosen = str(values[section].get("name"))
         owners = [other for other, model in CHOICES[section].items() if name in model.model_fields]
@@ -129,6 +139,14 @@ def _unknown(key: tuple[str | int, ...], values: Mapping[str, Any]) -> str:
             return f"has no effect: {chosen} has no option {name}; it belongs to {', '.join(owners)}"
         return f"unknown key of {chosen}; {nearest(name, CHOICES[section][chosen].model_fields)}"
     return f"unknown key; {nearest(name, SECTIONS[section].model_fields)}"
+
+
+def _head_model(section: str, values: Mapping[str, Any]) -> Any:
+    """Return the class of options of `test.head`, or of a classifier's own head."""
+    if section == "test":
+        return HEADS[values["test"]["head"]["name"]].options
+    model: Any = section_model(section, values[section])
+    return model.model_fields["head"].annotation
 
 
 def _probable(name: str, value: Any) -> str:

@@ -8,8 +8,10 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+import yaml
 from pydantic import ValidationError
 
+from ...algorithms.heads import HEADS
 from ...datasets import DATASETS
 from ..errors import SpecError, suggest
 from .checks import problems
@@ -44,6 +46,22 @@ def dataset_named(given: str) -> dict[str, Any]:
             raise
         raise SpecError([f"--dataset {given}: {_expected(given)}"]) from error
     return dataset.model_dump(mode="json", exclude=set(dataset.of_network))
+
+
+def head_named(given: str) -> Any:
+    """Return the section `test.head` as plain data.
+
+    Args:
+        given: the name of a head, which then has its default options; or the section in YAML.
+
+    Raises:
+        SpecError: it is no YAML.
+    """
+    try:
+        values = yaml.safe_load(given)
+    except yaml.YAMLError:
+        raise SpecError([f"--head {given}: expected {', '.join(HEADS)}, or one with options in YAML"]) from None
+    return {"name": values} if isinstance(values, str) else values
 
 
 def _expected(given: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import functools
 import hashlib
 import io
@@ -16,7 +17,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from ...algorithms.embedding import EmbeddingLearner
+from ...algorithms.embedding import FeatureLearner
+from ...algorithms.heads.learner import HeadOnFeatures, OnStoredFeatures, features_of, mean_of, stored
 from ...algorithms.learner import Learner, Metrics
 from ...algorithms.memory import peak_bytes
 from ...algorithms.programs import program, untouched
@@ -132,7 +134,7 @@ class Evaluation:
             workers: the processes that measure together.
             judge: what is measured.
         """
-        self.judge = judge
+        self.learner, self.judge = learner, judge
         source, self.stream, self.episodes, self.workers = stream.source, stream, episodes, workers
         self.batch = stream.at_once(episodes, queries_beside_supports(learner))
         first = FIRST_UNSEEN_TASK if stream.split == "train" else 0
@@ -160,6 +162,22 @@ class Evaluation:
             own = read(self.own)  # traced once for all validations
             self.batches = lambda numbers: own if numbers == self.own else read(numbers)
             self._example = own.element_spec
+
+    def ready(self, training: Any) -> Evaluation:
+        """Return an evaluation of the same tasks after what is computed once: the features of all images, for a head.
+
+        Args:
+            training: the source of the training images, whose mean a head may need.
+        """
+        learner, stream = self.learner, self.stream
+        if isinstance(learner, HeadOnFeatures) and learner.lacks_mean:
+            mean_of(features_of(learner.learner, training, "train"), learner.mean)
+        found = stored(learner, stream.source, stream.split)
+        if found is None:
+            return self
+        learner, source = found
+        stream = dataclasses.replace(stream, source=source)
+        return Evaluation(learner, stream, self.episodes, self.workers, self.judge)
 
     def names(self) -> list[str]:
         """Return the names in the `summary` of a measurement, without measuring."""
@@ -282,8 +300,10 @@ def queries_beside_supports(learner: Learner) -> bool:
 
     This is the inductive protocol of gradient-based learners. Learners that compare embeddings use running averages.
     """
+    learner = getattr(learner, "learner", learner)  # below a head
     problem = getattr(learner, "problem", None)
-    return problem is not None and problem.protocol == "inductive" and not isinstance(learner, EmbeddingLearner)
+    embeds = isinstance(learner, FeatureLearner | OnStoredFeatures)
+    return problem is not None and problem.protocol == "inductive" and not embeds
 
 
 def validation_of(model: Model) -> Evaluation | None:
@@ -296,4 +316,6 @@ def validation_of(model: Model) -> Evaluation | None:
 
 def test_of(model: Model, split: Split = "test", judge: Judge = ANSWERS) -> Evaluation:
     """Return the evaluation on the test tasks of a model, drawn from `split`; `judge` says what is measured."""
-    return Evaluation(model.learner, model.test_stream(split), model.experiment.test.episodes, model.workers, judge)
+    test = model.experiment.test
+    learner = HeadOnFeatures(model.learner, test.head) if test.head else model.learner
+    return Evaluation(learner, model.test_stream(split), test.episodes, model.workers, judge)

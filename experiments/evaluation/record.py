@@ -71,7 +71,7 @@ def record(
         evaluation: the evaluation on that split, if it is there already.
     """
     experiment, label = model.experiment, f"{model.experiment.name} seed {model.seed}"
-    evaluation, partial = evaluation or test_of(model, split), None
+    evaluation, partial = (evaluation or test_of(model, split)).ready(model.source), None
     if model.workers.count == 1:
         partial = PartialTest(files.partial, experiment, model.learner.variables, model.content_digest)
     measurement = evaluation.measure(f"{label} {split}", partial)
@@ -138,6 +138,7 @@ def row_of(
         "train_steps": trained.step,
         "stopped_early": trained.step < experiment.train.steps if experiment.train.patience else None,
         "inner_steps": getattr(learner, "recorded", [0])[-1],
+        "head": experiment.head_values,
         "tuned": chosen_value(learner, experiment),
         "parameters": sum(math.prod(value.shape) for value in learner.parameters.values()),
         **{name: summary.get(name) for name in measured},

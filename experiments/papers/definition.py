@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_args
 from pydantic import AfterValidator, BaseModel, Field, PrivateAttr, ValidationError
 from pydantic_core import PydanticCustomError
 
+from ...algorithms.heads.options import HeadOptions
 from ...datasets import DATASETS
 from ...datasets.errors import counted
 from ...datasets.options import Options
@@ -40,6 +41,7 @@ class Changes(Options):
     checkpoint: Literal["best", "last"] | None = None
     dataset: OtherDataset = None
     convert: Literal["as-is", "invert"] | None = None
+    head: HeadOptions | None = None
 
 
 def _named(overrides: tuple[str, ...]) -> tuple[str, ...]:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 GROUPED = (  # in what the rows of a line agree; in train_steps unless trainings ended early
     "experiment", "algorithm", "dataset", "split", "way", "shot", "query", "trial", "protocol", "metric", "judged",
-    "checkpoint", "train_steps", "inner_steps", "tuned", "episodes", "episodes_digest", "spec_digest",
+    "checkpoint", "train_steps", "inner_steps", "head", "tuned", "episodes", "episodes_digest", "spec_digest",
     "content_digest", "test_options", "test_content_digest",
 )  # fmt: skip
 OF_RUNS = {"run": "string", "validation": "Float64", "validation_step": "Int64"}  # columns that results.csv lacks
@@ -307,9 +307,13 @@ def _cells(lines: DataFrame, form: str) -> DataFrame:
 
 
 def _beside(line: dict[str, Any]) -> str:
-    """Return what is unusual in a test: another split, light and dark as the user said, what is judged besides."""
+    """Return what is unusual in a test: another split, light and dark as the user said, a head, what is judged
+    besides.
+    """
     convert = json.loads(line["test_options"] or "{}").get("convert")
-    unusual = [each for each in (line["split"], convert, line.get("judged")) if each not in ("test", None)]
+    head = json.loads(line.get("head") or "{}")
+    words = " ".join(["head", head.pop("name"), *(f"{key}={value}" for key, value in head.items())]) if head else None
+    unusual = [each for each in (line["split"], convert, words, line.get("judged")) if each not in ("test", None)]
     return f" ({', '.join(unusual)})" if unusual else ""
 
 

@@ -217,4 +217,5 @@ def _name(experiment: Experiment, split: str) -> str:
     few_shot = f"-{test.way}way-{test.shot}shot-{test.query}query{protocol}"
     tasks = "" if experiment.kind.plays_trials else few_shot
     elsewhere = f"-on-{experiment.elsewhere}" if experiment.elsewhere else ""
-    return f"{split}{elsewhere}{tasks}-{test.checkpoint}{inner}-{test.episodes}episodes-seed{test.episode_seed}"
+    head = f"-{experiment.headed}" if test.head else ""
+    return f"{split}{elsewhere}{tasks}{head}-{test.checkpoint}{inner}-{test.episodes}episodes-seed{test.episode_seed}"

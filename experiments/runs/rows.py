@@ -59,6 +59,7 @@ class Row(BaseModel):
     train_steps: int
     stopped_early: bool | None = None  # whether train.patience ended the training; None without it
     inner_steps: int = 0  # at test; 0 for learners without an inner loop
+    head: str = ""  # the head of the test on the features of the run, JSON; "": the method's own
     tuned: str | None = None  # the parameter of a classical method that was chosen, and on which trials
     parameters: int
     expected_calibration_error: Measured = None

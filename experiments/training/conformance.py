@@ -20,6 +20,7 @@ from ...algorithms import ALGORITHMS, KINDS
 from ...algorithms.workers import Share, Workers
 from ...datasets import DATASETS
 from ...datasets.errors import DataError, KnownError
+from ..config.checks import unshareable
 from ..config.experiment import CHOICES, Experiment
 from ..config.load import load
 from ..config.reference import page
@@ -75,6 +76,8 @@ def example(name: str, overrides: Sequence[str] = ()) -> Experiment:
     if regression:
         values |= {each: values[each] | {"way": 1} for each in ("train", "test")}
     values |= yaml.safe_load(page(name).snippet)
+    if sections[0] == "algorithm" and KINDS[ALGORITHMS[name].kind].trains_on_images:
+        values["train"] = {"meta_batch": 6, "steps": STEPS}
     if not ALGORITHMS[values["algorithm"]["name"]].trains_on_queries:
         del values["train"]["query"]
     with tempfile.TemporaryDirectory() as folder:
@@ -218,6 +221,8 @@ def workers_share_a_step(experiment: Experiment) -> str | None:
     experiment = experiment.model_copy(
         update={"precision": "float64", "train": experiment.train.model_copy(update={"meta_batch": 3})}
     )
+    if unshareable(experiment, 2):
+        return None  # `train` refuses several workers
     alone = build(experiment, 0)
     tasks, results, failures = _training_tasks(alone), [], []
     alone.learner.train_step(tasks)

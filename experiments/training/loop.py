@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ...algorithms.classical.policy import ClassicalPolicy
+from ...algorithms.heads.learner import features_of, mean_of
 from ...datasets.errors import counted
 from ..errors import Interrupted, RunError, warn
 from ..evaluation.measure import main_metric, test_of, validation_of
@@ -103,6 +104,8 @@ class Training:
                 if self.step % train.log_every == 0 or self.step == train.steps:  # an early end adds no row
                     self._log_window(log, batch, float(rates[-1]))
                 validate = self.evaluation is not None and validates_at(self.step, self.experiment)
+                if validate or self.step == train.steps:
+                    self._take_mean()
                 if validate:
                     with stop.held(self.workers.count > 1):  # the others would wait for a worker that left
                         if warning := self._validate(log):
@@ -165,6 +168,11 @@ class Training:
             f"the same command with a smaller {fewer} (-s test.query={max(1, self.experiment.test.query // 2)}) tests "
             "it and repeats no step"
         )
+
+    def _take_mean(self) -> None:
+        """Give a learner that needs it the mean feature of the training images, with its weights as they are now."""
+        if (mean := getattr(self.learner, "mean", None)) is not None:
+            mean_of(features_of(self.learner, self.source, "train"), mean)
 
     def _validate(self, log: MetricsLog) -> str:
         """Validate, and save the best checkpoint. Returns a warning at the first validation tasks that diverged."""

@@ -108,3 +108,38 @@ def test_keys_of_equal_tasks_are_equal_and_of_different_ones_differ():
     bits = TaskKeys.of_drawn(drawn).bits("mini-batches", 4).numpy()
     assert (bits[0] == bits[1]).all()
     assert (bits[0] != bits[2]).any()  # wrong variant: a sum of the words forgets their order
+
+
+@pytest.mark.parametrize("among", [2, 3, 5, 16, 17, 100, 1000])
+def test_an_order_has_each_number_once(among):
+    """Reject a network that is not applied again: it gives numbers from `among` on, or by a remainder some twice."""
+    places = tf.range(2 * among) % among
+    keys = TaskKeys.of_numbers(3, "train", tf.cast(tf.range(2 * among) // among, tf.int64))  # two orders
+    found = keys.permuted("order", among, places).numpy().reshape(2, among)
+    for order in found:
+        assert sorted(order) == list(range(among))
+    if among > 10:
+        assert (found[0] != found[1]).any()
+        assert (found[0] != np.arange(among)).any()
+
+
+def test_a_place_in_an_order_does_not_depend_on_the_others():
+    number = tf.constant([0, 0, 7, 7], tf.int64)
+    keys = TaskKeys.of_numbers(0, "train", number)
+    together = keys.permuted("order", 50, tf.constant([4, 9, 4, 9])).numpy()
+    for which in range(4):
+        alone = TaskKeys.of_numbers(0, "train", number[which : which + 1])
+        assert alone.permuted("order", 50, tf.constant([4, 9, 4, 9])[which : which + 1]).numpy() == together[which]
+    compiled = tf.function(lambda places: keys.permuted("order", 50, places), jit_compile=True)
+    np.testing.assert_array_equal(compiled(tf.constant([4, 9, 4, 9])).numpy(), together)
+
+
+def test_each_number_is_equally_likely_at_each_place():
+    """Reject too few rounds: with two, a place has half of the numbers far too often."""
+    orders, among = 4000, 11
+    keys = TaskKeys.of_numbers(1, "train", tf.range(orders, dtype=tf.int64))
+    for place in (0, 6, 10):
+        found = keys.permuted("order", among, tf.fill((orders,), place)).numpy()
+        counts = np.bincount(found, minlength=among)
+        chi_squared = ((counts - orders / among) ** 2 / (orders / among)).sum()
+        assert chi_squared < 29.6  # 10 degrees of freedom: exceeded once in a thousand seeds

@@ -1,0 +1,155 @@
+"""Learners that classify tasks by a head on features, and features of all images of a split, computed once."""
+
+from __future__ import annotations
+
+import abc
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import tensorflow as tf
+
+from ...datasets.images.features import FeatureSource
+from ...datasets.images.source import ImageSource
+from ...datasets.tasks import PIXELS_AT_ONCE, Episode, Split
+from ..adaptation import features_in_parts
+from ..embedding import FeatureLearner
+from ..learner import Metrics, Problem, Support
+from ..programs import program
+from . import Head, build, needs_mean
+
+MOST_BYTES = 2**30  # of the features of a split that are kept
+
+
+class HeadLearner(abc.ABC):
+    """Classify tasks by a head on features. A subclass defines the features."""
+
+    head: Head
+    mean: tf.Variable | None  # the mean feature of the training images, `[D]`, for a head that needs it
+    problem: Problem
+
+    @abc.abstractmethod
+    def features(self, x: tf.Tensor) -> tf.Tensor:
+        """Return the features of images, each by itself, `[T, N, *x]` -> `[T, N, D]`."""
+
+    def embed(self, batch: Episode) -> tuple[tf.Tensor, tf.Tensor]:
+        """Return the features of supports `[T, S, D]` and queries `[T, Q, D]`."""
+        return self.features(batch.support_x), self.features(batch.query_x)
+
+    def evaluate(self, batch: Episode) -> Metrics:
+        """Return the metrics of each task."""
+        return self.problem.metrics(self.predict(batch), batch.query_y)
+
+    def predict(self, batch: Episode) -> tf.Tensor:
+        """Return the head's logits of the queries, `[1, T, Q, way]`."""
+        supports, queries = self.embed(batch)
+        return self.head.logits(self.head.fit(supports, Support.of_task(batch), self.mean), queries)[None]
+
+    def fit(self, support: Support) -> dict[str, tf.Tensor]:
+        """Return what the head learns of support sets."""
+        return self.head.fit(self.features(support.x), support, self.mean)
+
+    def classify(self, fitted: Mapping[str, tf.Tensor], query_x: tf.Tensor, way: int | tf.Tensor) -> tf.Tensor:
+        """Return the head's logits `[T, Q, way]` of queries `[T, Q, *x]`, given what `fit` returned."""
+        return self.head.logits(fitted, self.features(query_x))
+
+
+class HeadOnFeatures(HeadLearner):
+    """Classify tasks by another head on the features of a trained learner, for tests.
+
+    Of learners with an embedding the features are that. Of MAML and Reptile they are what the last layer reads, without
+    an inner loop (NIL, Raghu et al. 2020, section 5.1); batch norm follows the protocol as in a test without inner
+    steps.
+    """
+
+    def __init__(self, learner: Any, options: Any):
+        """Put the head with these options on the features of `learner`."""
+        self.learner, self.head, self.problem = learner, build(options), learner.problem
+        self.variables, self.parameters = learner.variables, learner.parameters
+        network, self.mean = learner.network, None
+        if needs_mean(options):
+            own = getattr(learner, "mean", None)
+            self.mean = tf.Variable(tf.zeros(network.features, network.dtype)) if own is None else own
+
+    @property
+    def lacks_mean(self) -> bool:
+        """Return whether the mean of the training images is needed, and the learner has not kept it."""
+        return self.mean is not None and self.mean is not getattr(self.learner, "mean", None)
+
+    def features(self, x: tf.Tensor) -> tf.Tensor:
+        """Return features under batch norm's running averages, see `HeadLearner`."""
+        return embedding(self.learner, x)
+
+    def embed(self, batch: Episode) -> tuple[tf.Tensor, tf.Tensor]:
+        """Return the features of supports and queries under the protocol, see `HeadLearner`."""
+        if isinstance(self.learner, FeatureLearner):
+            return self.learner.embed(batch)
+        return features_in_parts(self.learner.network, batch, self.problem.protocol)
+
+
+class OnStoredFeatures(HeadLearner):
+    """Classify tasks whose images are stored features, as the learner does that made them."""
+
+    def __init__(self, learner: HeadLearner):
+        """Take the head of `learner`."""
+        self.head, self.mean, self.problem = learner.head, learner.mean, learner.problem
+        self.variables: Any = learner.variables  # pyright: ignore[reportAttributeAccessIssue]
+
+    def features(self, x: tf.Tensor) -> tf.Tensor:
+        """Return the features themselves, `[T, N, 1, 1, D]` -> `[T, N, D]`."""
+        return tf.reshape(x, (*x.shape[:2], math.prod(x.shape[2:])))
+
+
+def embedding(learner: FeatureLearner, x: tf.Tensor) -> tf.Tensor:
+    """Return the embeddings of images under batch norm's running averages, `[T, N, *x]` -> `[T, N, D]`."""
+    return learner.network(learner.network.parameters, x, running=True)
+
+
+def features_of(learner: FeatureLearner, source: ImageSource, split: Split) -> Iterator[tf.Tensor]:
+    """Yield the embeddings of all images of a split, `[N, D]` each, in the order of `ImageSource.labelled`.
+
+    Args:
+        learner: A learner with an embedding.
+        source: The source of the images.
+        split: The split; turns that are classes are images of their own.
+    """
+    size, (height, width) = source.size(split), source.input_shape[:2]
+    at_once = max(1, min(size, PIXELS_AT_ONCE // (height * width)))
+
+    @program
+    def features(first: tf.Tensor) -> tf.Tensor:
+        places = tf.minimum(first + tf.range(at_once), size - 1)  # the last batch repeats the last image
+        return embedding(learner, source.labelled(split, places)[0][None])[0]
+
+    for first in range(0, size, at_once):
+        yield features(tf.constant(first))[: size - first]
+
+
+def mean_of(batches: Iterable[tf.Tensor], mean: tf.Variable) -> None:
+    """Assign to `mean`, `[D]`, the mean of features `[N, D]`."""
+    total, count = tf.zeros(mean.shape, tf.float64), 0
+    for features in batches:
+        total += tf.reduce_sum(tf.cast(features, tf.float64), axis=0)
+        count += features.shape[0]
+    mean.assign(tf.cast(total / count, mean.dtype))
+
+
+def stored(learner: Any, source: Any, split: Split) -> tuple[HeadLearner, FeatureSource] | None:
+    """Return a learner of stored features and a source of these, which give the same tasks and answers up to rounding.
+
+    None where features cannot be stored: there is no head, an image's depend on other images, or they are too many.
+
+    Args:
+        learner: A learner, with the weights to test.
+        source: The source of the tasks.
+        split: Their split.
+    """
+    inner = learner.learner if isinstance(learner, HeadOnFeatures) else learner
+    if not isinstance(learner, HeadLearner) or not isinstance(source, ImageSource):
+        return None
+    if not isinstance(inner, FeatureLearner) or inner.problem.protocol != "inductive":
+        return None
+    if source.size(split) * inner.network.features * inner.network.dtype.size > MOST_BYTES:
+        return None
+    features = tf.concat(list(features_of(inner, source, split)), axis=0)
+    return OnStoredFeatures(learner), FeatureSource(source, split, features)
