@@ -159,6 +159,11 @@ class PrototypicalNetworkOptions(Options):
     distance: Literal["squared_euclidean", "cosine"] = Field(
         default="squared_euclidean", description="Distance between a query and a prototype."
     )
+    learn_scale: Literal[True] | None = Field(
+        default=None,
+        description="Divide distances by the number of features and multiply them by a learned factor that starts at 1 "
+        "(Lee et al. 2019). Default: distances as they are.",
+    )
 
 
 class MatchingNetworkOptions(Options):

@@ -28,6 +28,12 @@ class PrototypicalNetwork(EmbeddingLearner):
 
     options: PrototypicalNetworkOptions
 
+    def own_parameters(self) -> dict[str, tf.Variable]:
+        """Return the factor of the distances, if it is learned."""
+        if not self.options.learn_scale:
+            return {}
+        return {"distance/scale": tf.Variable(tf.ones((), self.network.dtype), name="distance/scale")}
+
     def summary(
         self, own: Parameters, supports: tf.Tensor, members: tf.Tensor | None, way: int | tf.Tensor
     ) -> dict[str, tf.Tensor]:
@@ -43,8 +49,10 @@ class PrototypicalNetwork(EmbeddingLearner):
     ) -> tf.Tensor:
         """Return -d(f(x), c_k) `[T, Q, way]` (equation 2) from `[T, Q, D]`."""
         if self.options.distance == "cosine":
-            return cosine_similarities(queries, known["prototypes"]) - 1.0
-        return -squared_distances(queries, known["prototypes"])
+            scores = cosine_similarities(queries, known["prototypes"]) - 1.0
+        else:
+            scores = -squared_distances(queries, known["prototypes"])
+        return scores * own["distance/scale"] / self.network.features if self.options.learn_scale else scores
 
     def comparison(self, way: int, supports: int, queries: int) -> int:
         """Return the multiply-adds of `logits` for one task."""
