@@ -28,6 +28,7 @@ class Sizes(NamedTuple):
     classes: int | None  # to draw from, with turns that are classes; None: not known before the data are prepared
     images: int  # of the smallest class
     smallest: str  # its name; "" where all classes have so many
+    total: int | None = None  # images, with turns that are classes; None: not known before the data are prepared
     group: str = ""  # in words, where tasks are of one group: the classes are those of the largest one
 
     @classmethod
@@ -35,7 +36,8 @@ class Sizes(NamedTuple):
         """Return the size of a split from the images of each class, and the names of the classes."""
         fewest = int(np.argmin(counts))
         every = min(counts) == max(counts)
-        return cls(turns * len(counts), int(counts[fewest]), "" if every else names[fewest])
+        total = turns * int(np.sum(counts))
+        return cls(turns * len(counts), int(counts[fewest]), "" if every else names[fewest], total)
 
     def within(self, groups: Sequence[str], kind: str) -> Sizes:
         """Return the size of the split if all classes of a task are of one of the groups, given for each class."""
@@ -76,7 +78,8 @@ def _glyphs(options: GlyphsOptions) -> dict[str, Sizes]:
 
     drawn = cache.read(glyphs_name())
     splits = drawn.facts["splits"] if drawn else ()
-    return {split: Sizes(splits.count(split) if splits else None, SAMPLES, "") for split in SPLITS}
+    count = {split: splits.count(split) if splits else None for split in SPLITS}
+    return {split: Sizes(each, SAMPLES, "", each and each * SAMPLES) for split, each in count.items()}
 
 
 def _omniglot(options: OmniglotOptions) -> dict[str, Sizes]:
@@ -87,7 +90,8 @@ def _omniglot(options: OmniglotOptions) -> dict[str, Sizes]:
     for split, members in divide(options.split).items():
         if members:
             alphabets = [alphabet_of(names[number]) for number in members] if options.episodes else []
-            whole = Sizes((4 if modes[split] == "classes" else 1) * len(members), DRAWERS, "")
+            classes = (4 if modes[split] == "classes" else 1) * len(members)
+            whole = Sizes(classes, DRAWERS, "", classes * DRAWERS)
             sizes[split] = whole.within(alphabets, "alphabet")
     return sizes
 
@@ -105,7 +109,8 @@ def _published(options: Any) -> dict[str, Sizes]:
     if prepared:
         return {split: Sizes.of(part.counts, part.names) for split, part in prepared.items()}
     classes = {split: len(names) for split, names in members.items()} if members else layout.classes
-    return {split: Sizes(number, layout.images or layout.fewest, "") for split, number in classes.items()}
+    each = layout.images
+    return {split: Sizes(n, each or layout.fewest, "", n * each if each else None) for split, n in classes.items()}
 
 
 def _imagefolder(options: ImageFolderOptions) -> dict[str, Sizes]:

@@ -138,8 +138,35 @@ def _sections(experiment: Experiment) -> Iterator[Mistake]:
         yield "protocol", f"is missing: {Experiment.model_fields['protocol'].description}"
     if "train" not in experiment.model_fields_set:
         yield "train", f"is missing: {name} learns by training"
+    elif "train" in there and experiment.train.epochs:
+        yield "train.epochs", _uncounted(experiment)
     elif "train" in there and experiment.train.steps == 0:
         yield "train.steps", f"is 0: {name} learns by training"
+
+
+def _uncounted(experiment: Experiment) -> str:
+    """Return why epochs have not become steps."""
+    if experiment.train.steps:
+        return "train.steps is given too: keep one of them"
+    if not experiment.kind.trains_on_images:
+        name = experiment.algorithm.name
+        return f"has no effect: {name} is trained on tasks, which do not end: give train.steps"
+    return f"the training images of {experiment.dataset.name} are counted when they are prepared: give train.steps"
+
+
+def steps_of_epochs(experiment: Experiment) -> int | None:
+    """Return the steps of `train.epochs`, the last one begun counted; None where they are not epochs of known images.
+
+    Raises DataError for a folder of images that cannot be read.
+    """
+    train = experiment.train
+    if train.steps or not experiment.kind.trains_on_images:
+        return None
+    from ...datasets.sizes import sizes_of
+
+    size = sizes_of(experiment.dataset).get("train")
+    images = size and size.total
+    return math.ceil(train.epochs * images / train.meta_batch) if images and train.epochs else None
 
 
 def _trials(experiment: Experiment) -> Iterator[Mistake]:

@@ -79,7 +79,9 @@ class Document:
             elif isinstance(own, dict) and isinstance(theirs, dict):
                 name = theirs.get("name", default_names.get(key))
                 if name is None or own.get("name", name) == name:
-                    for option in [option for option in theirs if option not in own]:
+                    for option in [
+                        option for option in theirs if option not in own and _other((key, option)) not in own
+                    ]:
                         own[option] = theirs[option]
                         self._adopt(parent, (key, option))
 
@@ -87,6 +89,9 @@ class Document:
         """Copy the places of `key`, and of all keys in it, from the parent."""
         self.places |= {known: place for known, place in parent.places.items() if known[: len(key)] == key}
         self.unreadable |= {known for known in parent.unreadable if known[: len(key)] == key}
+
+
+INSTEAD: dict[Key, str] = {("train", "steps"): "epochs", ("train", "epochs"): "steps"}  # one replaces the other
 
 
 class _Loader(yaml.SafeLoader):
@@ -209,6 +214,11 @@ def _construct(document: Document, node: yaml.Node, key: Key, place: str | None 
     return values
 
 
+def _other(key: Key) -> str:
+    """Return the option that a key stands in place of, in the same section; "" for most."""
+    return INSTEAD.get(key, "")
+
+
 def override_value(document: Document, override: str, given: str) -> None:
     """Set one value of a document from `key=value`; the key and its sections may be new.
 
@@ -239,6 +249,8 @@ def override_value(document: Document, override: str, given: str) -> None:
     except SpecError as error:
         document.problems.extend(error.problems)
         return
+    if document.places.get((*key[:-1], _other(key))) != given:
+        section.pop(_other(key), None)
     document.places[key] = given
     section[key[-1]] = None if node is None else _construct(document, node, key, given)
 

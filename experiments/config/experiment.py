@@ -60,12 +60,25 @@ class Train(Options):
     steps: int = Field(
         ge=0, description="Meta-updates; for rl2 iterations, for classifiers mini-batches.", examples=[1000]
     )
+    epochs: int | None = Field(
+        default=None,
+        ge=1,
+        description="Of classifiers, in place of steps: passes over all training images, of which the steps are made.",
+    )
     log_every: int = Field(default=100, ge=1, description="Steps between two rows of metrics.csv.")
     patience: int | None = Field(
         default=None,
         ge=1,
         description="End the training after so many validations in a row without a better value. Default: never.",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _counted_later(cls, values: Any) -> Any:
+        """Add steps to a section that gives epochs in their place: 0, until the images are counted."""
+        if isinstance(values, Mapping) and values.get("epochs") is not None and "steps" not in values:
+            return {**values, "steps": 0}
+        return values
 
 
 class Validation(Options):

@@ -16,8 +16,9 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from ...algorithms.optimizer_options import OptimizerOptions
+from ...datasets.errors import DataError
 from ..errors import SpecError, suggest
-from .checks import problems
+from .checks import problems, steps_of_epochs
 from .document import Document, Dumper, Key, override_value, read
 from .experiment import CHOICES, Experiment, effective, section_model, settled
 from .kinds import USE, refuse_other, shipped_specs, shipped_tables
@@ -76,6 +77,8 @@ def load(
         raise SpecError(_blamed(error.problems, path, given, with_data) if overrides else error.problems) from None
     origins = {".".join(map(str, key)): place for key, place in document.places.items() if key}
     origins |= {f"test.{option}": f"train.{option}" for option in experiment.taken}
+    if "train.epochs" in origins:
+        origins["train.steps"] = origins.pop("train.epochs")
     left = [option for option in sorted(alike) if getattr(experiment.train, option) != getattr(experiment.test, option)]
     left = [option for option in left if origins.get(f"test.{option}") != given]
     return Loaded(_settled(experiment), origins, path, tuple(left))
@@ -294,6 +297,11 @@ def _completed(experiment: Experiment, document: Document) -> Experiment:
         changes["network"] = experiment.network and experiment.network.resolved(
             Path() if typed else document.folder_of(("network", "init"))
         )
+    with suppress(AttributeError, DataError):  # of a folder that cannot be read: a check tells it
+        if experiment.train.epochs and (steps := steps_of_epochs(experiment)):
+            train = experiment.train.model_copy(update={"steps": steps, "epochs": None})
+            train.model_fields_set.discard("epochs")
+            changes["train"] = train
     if {"algorithm", "train", "test"} <= there.keys() and "name" in vars(experiment.algorithm):
         train, taken = vars(experiment.train), experiment.taken
         test = experiment.test.model_copy(update={option: train.get(option) for option in taken})

@@ -1,0 +1,68 @@
+"""Epochs in place of steps, where a training has epochs."""
+
+import pytest
+import yaml
+from specs import mistakes
+
+from metarun.experiments.config.load import load, resolved_yaml
+
+SPEC = """
+name: classifier
+algorithm: {name: baseline}
+network: {name: mlp, hidden: [8]}
+dataset: {name: omniglot, split: vinyals, rotations: classes}
+protocol: inductive
+train: {meta_batch: 100, epochs: 3}
+validation: null
+test: {way: 5, shot: 1, query: 5}
+"""
+
+
+@pytest.fixture
+def spec(tmp_path):
+    path = tmp_path / "classifier.yaml"
+    path.write_text(SPEC)
+    return path
+
+
+def test_steps_are_counted_from_the_images_with_their_turns(spec, tmp_path):
+    """Reject classes of unturned images, and a last epoch that is cut off."""
+    loaded = load(spec)
+    images = 4 * 1028 * 20
+    assert loaded.experiment.train.steps == -(-3 * images // 100) == 2468
+    assert loaded.origins["train.steps"] == "classifier.yaml:7"
+    resolved = tmp_path / "resolved.yaml"
+    resolved.write_text(resolved_yaml(loaded.experiment))
+    assert "epochs" not in yaml.safe_load(resolved.read_text())["train"]
+    assert load(resolved).experiment.digest == loaded.experiment.digest
+    assert load(spec, ["dataset.rotations=none"]).experiment.train.steps == -(-3 * images // 400)
+
+
+def test_steps_replace_epochs_and_epochs_steps(spec, tmp_path):
+    assert load(spec, ["train.steps=7"]).experiment.train.steps == 7
+    child = tmp_path / "child.yaml"
+    child.write_text(f"extends: {spec.name}\nname: child\ntrain: {{steps: 5}}\n")
+    assert load(child).experiment.train.steps == 5
+    assert load(child, ["train.epochs=1"]).experiment.train.steps == 823
+    assert mistakes(spec, "train.steps=7", "train.epochs=1") == [
+        "command line: train.epochs: train.steps is given too: keep one of them"
+    ]
+
+
+def test_epochs_are_refused_where_there_are_none(spec):
+    told = mistakes(spec, "algorithm={name: protonet}", "train.way=5")
+    assert told == [
+        "command line, classifier.yaml:7: train.epochs: has no effect: protonet is trained on tasks, which do not end: "
+        "give train.steps"
+    ]
+
+
+def test_settings_of_training_tasks_are_refused(spec):
+    changes = ("train.shot=5", "protocol=transductive", "algorithm.norm_groups=3", "network.batch_norm=true")
+    told = mistakes(spec, *changes)
+    assert told == [
+        "command line: protocol: baseline makes features by batch norm's running averages: write inductive",
+        "command line: algorithm.norm_groups: is 3, which does not divide train.meta_batch, 100 images",
+        "command line: train.shot: has no effect: baseline is trained on mini-batches of train.meta_batch images, not "
+        "on episodes",
+    ]
