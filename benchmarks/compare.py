@@ -1,4 +1,4 @@
-"""Compare metarun with PyTorch and JAX on few-shot learning (W1 to W5, W10) and RL^2 (W6 to W9).
+"""Compare metarun with PyTorch and JAX on few-shot learning (W1 to W5, W10 to W12) and RL^2 (W6 to W9).
 
     pip install -e ".[bench]"
     python benchmarks/compare.py [--works W1 W4] [--rounds 5] [--csv FILE] [--plot FILE] [--tables FILE]

@@ -74,7 +74,7 @@ class Metarun:
         self.learner, self.experiment = self.model.learner, self.model.experiment
         self.parameters = {name: value.numpy() for name, value in self.learner.parameters.items()}
         shape, tasks = training_shape(self.experiment), self.experiment.train.meta_batch
-        self.batch = self.model.source.sample("train", 0, tasks, shape, 0)
+        self.batch = self.model.training_stream().sample(0, tasks)
         self.operations = tasks * self.learner.operations(shape)
         training = TrainingSteps(self.model)
         first = tf.constant(0, tf.int64)  # always the same tasks, so that the peers can be given them
@@ -83,7 +83,7 @@ class Metarun:
 
     def given(self) -> Arrays:
         """Return what the peers start from: the first tasks, the first weights, the orders of Reptile's images."""
-        names = ("support_x", "support_y", "query_x", "query_y")
+        names = [name for name in self.batch._fields if name.endswith(("x", "y"))]
         arrays = {name: getattr(self.batch, name).numpy() for name in names}
         if isinstance(options := self.experiment.algorithm, ReptileOptions):
             support = Support.of_task(self.batch)

@@ -13,11 +13,18 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 import numpy as np
+import pytorch_heads
 import torch
 from torch.nn import functional as F
 from works import ImageWork, SinusoidWork
 
-from metarun.algorithms.options import MAMLOptions, PrototypicalNetworkOptions, ReptileOptions
+from metarun.algorithms.options import (
+    BaselineOptions,
+    MAMLOptions,
+    PrototypicalNetworkOptions,
+    R2D2Options,
+    ReptileOptions,
+)
 
 Parameters = dict[str, torch.Tensor]
 Tasks = tuple[torch.Tensor, ...]  # support x and y, query x and y
@@ -63,7 +70,7 @@ def side(
         torch.from_numpy(given[name]).long()
         if name.endswith("y")
         else images(given[name], work.stride, "channels last" in variant)
-        for name in names
+        for name in (("x", "y") if "x" in given else names)
     )
     network = functools.partial(conv4, stride=work.stride, features=work.network.features)
     outer, options = torch_optimizer(work, p, fused), work.algorithm
@@ -72,6 +79,10 @@ def side(
     if isinstance(options, ReptileOptions):
         make, orders = reptile_vmap_step if "vmap" in variant else reptile_step, torch.from_numpy(given["orders"])
         return make(p, tasks, network, orders.long(), lr=options.inner_lr, fused=fused, wrap=wrap)
+    if isinstance(options, BaselineOptions):
+        return pytorch_heads.classifier_step(p, *tasks, network, outer, wrap=wrap)
+    if isinstance(options, R2D2Options):
+        return pytorch_heads.r2d2_step(p, tasks, network, outer, penalty=options.penalty, wrap=wrap)
     if isinstance(options, PrototypicalNetworkOptions):
         return protonet_step(p, tasks, network, outer, wrap=wrap)
     return matching_step(p, tasks, network, outer, temperature=options.temperature, steps=5, wrap=wrap)
@@ -93,7 +104,7 @@ def from_metarun(parameters: dict[str, np.ndarray], flip: bool, space: int) -> P
             tensor = tensor.flip(2, 3) if flip else tensor
         elif name.startswith("dense") and name.endswith("kernel"):
             tensor = tensor.T
-        elif name == "head/kernel":
+        elif name in ("head/kernel", "classes/kernel"):
             tensor = tensor.reshape(space, space, -1, tensor.shape[1])
             tensor = tensor.flip(0, 1) if flip else tensor
             tensor = tensor.permute(3, 2, 0, 1).reshape(tensor.shape[3], -1)  # [outputs, C * H * W]
@@ -314,20 +325,7 @@ def protonet_step(
         prototypes = supports.reshape(way, -1, supports.shape[1]).mean(1)
         return F.cross_entropy(-torch.cdist(queries, prototypes).square(), query_y)
 
-    return descent(wrap(loss_of), p, optimizer)
-
-
-def descent(loss_of: Callable[[Parameters], torch.Tensor], p: Parameters, optimizer: torch.optim.Optimizer) -> Step:
-    """Return a step of an optimizer down a loss."""
-
-    def step() -> float:
-        optimizer.zero_grad()
-        loss = loss_of(p)
-        loss.backward()
-        optimizer.step()
-        return loss.item()
-
-    return step
+    return pytorch_heads.descent(wrap(loss_of), p, optimizer)
 
 
 def matching_step(
@@ -369,4 +367,4 @@ def matching_step(
         cosine = F.normalize(hidden, dim=-1) @ F.normalize(supports, dim=-1).T
         return F.cross_entropy(cosine / temperature, query_y)  # one shot: a support image is its class
 
-    return descent(wrap(loss_of), p, optimizer)
+    return pytorch_heads.descent(wrap(loss_of), p, optimizer)

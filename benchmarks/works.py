@@ -6,7 +6,14 @@ from typing import Literal, NamedTuple
 
 from metarun.algorithms.networks.options import Conv4Options
 from metarun.algorithms.optimizer_options import OptimizerOptions
-from metarun.algorithms.options import MAMLOptions, MatchingNetworkOptions, PrototypicalNetworkOptions, ReptileOptions
+from metarun.algorithms.options import (
+    BaselineOptions,
+    MAMLOptions,
+    MatchingNetworkOptions,
+    PrototypicalNetworkOptions,
+    R2D2Options,
+    ReptileOptions,
+)
 from metarun.datasets.options import Options
 from metarun.experiments.config.experiment import Train
 
@@ -126,4 +133,17 @@ WORKS: dict[str, Work] = {
     "W8": TrialsWork("RL^2, an iteration of 2,500 trials of 10 pulls", "iteration", 10, 2500),
     "W9": TrialsWork("RL^2, an iteration of 250 trials of 100 pulls", "iteration", 100, 250),
     "W10": SinusoidWork("MAML, sinusoids, 25 tasks of 10 points, MLP 40-40"),
+    "W11": ImageWork(
+        "Baseline, a mini-batch of 64 images of 84x84",
+        BaselineOptions(),
+        Conv4Options(),
+        Train(meta_batch=64, steps=1),
+        image=(84, 84, 3),
+    ),
+    "W12": ImageWork(
+        "R2D2, Omniglot 20-way 5-shot",
+        R2D2Options(penalty=1.0),
+        Conv4Options(),
+        Train(way=20, shot=5, query=5, steps=1),
+    ),
 }
