@@ -1,0 +1,124 @@
+"""Tests of trained runs by other heads on their features."""
+
+import json
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from small_runs import SPEC, trained_once, write_classes
+
+from metarun.algorithms.heads.learner import HeadOnFeatures, OnStoredFeatures
+from metarun.experiments.errors import SpecError
+from metarun.experiments.evaluation.measure import test_of as evaluation_of
+from metarun.experiments.evaluation.restore import restored
+from metarun.experiments.evaluation.retest import evaluate
+from metarun.experiments.runs.trained import retest
+
+OWN = {
+    "protonet": ("", "inductive", "way: 3, shot: 2, query: 3, "),
+    "maml": (", inner_lr: 0.5, inner_steps: 2", "transductive", "way: 3, shot: 2, query: 3, "),
+    "simpleshot": ("", "inductive", ""),
+}
+HEADS = ["linear", "cosine", "centroid", "ridge", "similarity"]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("heads")
+    write_classes(folder / "images", {"train": 6, "test": 5}, ink=60, noise=120)
+
+    def text_of(name):
+        more, protocol, tasks = OWN[name]
+        text = SPEC.format(name=name, more=more, path=folder / "images", protocol=protocol, query="")
+        return text.replace("way: 3, shot: 2, meta_batch: 2", f"{tasks}meta_batch: 4")
+
+    with trained_once(folder, text_of) as train:
+        yield train
+
+
+def model_of(directory, head):
+    asked = retest(directory.path, "test", {"head": head})
+    return restored(directory, asked.experiment, 0, "last")
+
+
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("name", OWN)
+def test_a_head_on_the_features_of_a_run(trained, name, head):
+    """Compare the row with a test on the images; reject the method's own answers."""
+    if name == "simpleshot" and head == "centroid":
+        return  # its own
+    options = {"name": head, "features": "L2N"} if head == "centroid" else {"name": head}
+    directory = trained(name)
+    row, path, known = evaluate(directory.path, "test", {"head": options})
+    assert not known and json.loads(row.head) == options
+    assert f"-{head}-" in path.name and path.parent == directory.evaluations
+    assert evaluate(directory.path, "test", {"head": options}).known
+    evaluation = evaluation_of(model_of(directory, options))
+    assert isinstance(evaluation.learner, HeadOnFeatures)
+    direct = evaluation.measure("directly")  # without stored features
+    ready = evaluation.ready(None)
+    assert isinstance(ready.learner, OnStoredFeatures) == (name != "maml")
+    np.testing.assert_allclose(row.mean, direct.values["accuracy"].mean(), atol=1e-6)
+    np.testing.assert_allclose(row.negative_log_likelihood, direct.values["negative_log_likelihood"].mean(), rtol=1e-4)
+    own = evaluation_of(restored(directory, retest(directory.path, "test", {}).experiment, 0, "last"))
+    assert direct.episodes_digest == own.measure("own").episodes_digest
+    assert (
+        abs(own.ready(None).measure("own").values["negative_log_likelihood"].mean() - row.negative_log_likelihood)
+        > 1e-4
+    )
+
+
+def test_a_head_without_an_inner_loop_reads_what_the_last_layer_reads(trained):
+    """Compare with the products of the last layer; reject features of the adapted weights, and of the logits."""
+    model = model_of(trained("maml"), {"name": "similarity"})
+    learner = evaluation_of(model).learner
+    batch = model.test_stream().sample(0, 2)
+    _, queries = learner.embed(batch)
+    parameters = learner.learner.network.parameters
+    logits = tf.matmul(queries, parameters["head/kernel"]) + parameters["head/bias"]
+    along = learner.learner.predict(batch).numpy()
+    np.testing.assert_allclose(logits, along[0], atol=1e-5)
+    assert np.abs(logits.numpy() - along[-1]).max() > 1e-3
+
+
+def test_the_mean_of_the_training_images_is_computed_for_a_run_that_has_not_kept_it(trained):
+    """Reject a mean of zeros, which is L2N, and that of the test images."""
+    directory = trained("protonet")
+    model = model_of(directory, {"name": "centroid", "features": "CL2N"})
+    ready = evaluation_of(model).ready(model.source)
+    places = tf.range(model.source.size("train"))
+    features = model.learner.network(
+        model.learner.network.parameters, model.source.labelled("train", places)[0][None], running=True
+    )
+    np.testing.assert_allclose(ready.learner.mean, features.numpy()[0].mean(axis=0), rtol=1e-5)
+    row, *_ = evaluate(directory.path, "test", {"head": {"name": "centroid"}})
+    without, *_ = evaluate(directory.path, "test", {"head": {"name": "centroid", "features": "L2N"}})
+    assert abs(row.negative_log_likelihood - without.negative_log_likelihood) > 1e-4
+
+
+@pytest.mark.parametrize(
+    ("name", "head", "told"),
+    [
+        ("maml", {"name": "centroid"}, "test.head.features: CL2N needs features of single images"),
+        ("simpleshot", {"name": "centroid"}, "test.head: has no effect: it is the head of simpleshot"),
+        ("protonet", {"name": "nearest"}, "test.head.name: unknown head 'nearest'"),
+        ("protonet", {"name": "ridge", "scal": 2}, "test.head.scal: unknown key of the head; did you mean scale?"),
+        ("protonet", {"name": "ridge", "penalty": -1.0}, "test.head.penalty: expected a number greater than 0, got -1"),
+        ("protonet", {"scale": 2.0}, "test.head: has no name: expected `name:` with one of linear, cosine"),
+    ],
+)
+def test_heads_that_cannot_be_put_on_a_run_are_refused(trained, name, head, told):
+    with pytest.raises(SpecError, match=told.replace("?", r"\?")):
+        retest(trained(name).path, "test", {"head": head})
+
+
+def test_three_transforms_of_one_training(trained):
+    """Check that rows of UN, L2N and CL2N of a run have names of their own, and differ."""
+    directory = trained("simpleshot")
+    rows = [
+        evaluate(directory.path, "test", {"head": {"name": "centroid", "features": features}})
+        for features in ("UN", "L2N")
+    ]
+    paths = {each.path for each in rows}
+    assert len(paths) == 2 and len({each.row.negative_log_likelihood for each in rows}) == 2
+    assert len({each.row.weights_digest for each in rows}) == 1
