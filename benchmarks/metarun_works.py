@@ -6,10 +6,10 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from metarun.experiments.system.startup import fast_kernels
+from metarun.experiments.system.startup import fast_kernels, one_after_another
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-os.environ.update(fast_kernels())
+os.environ.update(fast_kernels() | one_after_another())
 
 import numpy as np
 import tensorflow as tf

@@ -7,6 +7,8 @@ import os
 
 from .cgroups import processor_quota
 
+SCHEDULER = "--xla_cpu_enable_concurrency_optimized_scheduler=false"  # in XLA_FLAGS, see startup.one_after_another
+
 
 def cores() -> int:
     """Return the number of processor cores that this process may use; a quota of half a core counts as one."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ...datasets.plugins import installed_version
-from .processors import cores, schedulable_cores
+from .processors import SCHEDULER, cores, schedulable_cores
 
 PACKAGES = ("metarun", "tensorflow", "keras", "numpy", "pillow", "matplotlib")
 INSTRUCTIONS = ("fma", "avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_bf16")
@@ -68,11 +68,16 @@ def describe() -> dict[str, Any]:
         "deterministic": _is_deterministic(),
         "tensor_float_32": tf.config.experimental.tensor_float_32_execution_enabled(),
         "variables": {
-            name: value
+            name: deciding
             for name, value in sorted(os.environ.items())
-            if name.startswith(DECIDING) and not name.startswith(OTHERS)
+            if name.startswith(DECIDING) and not name.startswith(OTHERS) and (deciding := _without_scheduler(value))
         },
     }
+
+
+def _without_scheduler(value: str) -> str:
+    """Return the value of a variable without the flag of metarun's own, which changes no bit."""
+    return " ".join(flag for flag in value.split() if flag != SCHEDULER) if SCHEDULER in value else value
 
 
 def code_digest() -> str:

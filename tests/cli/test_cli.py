@@ -17,7 +17,8 @@ from metarun.experiments.config.load import load, resolved_yaml
 from metarun.experiments.errors import SpecError
 from metarun.experiments.jobs.settings import settled, user_file
 from metarun.experiments.runs.trained import retest
-from metarun.experiments.system.startup import fast_kernels
+from metarun.experiments.system import startup
+from metarun.experiments.system.startup import fast_kernels, one_after_another
 
 QUICK = [
     ["--help"],
@@ -82,6 +83,19 @@ def test_onednn_is_on_whatever_the_processor_unless_it_is_told_off(monkeypatch):
     assert done.returncode == 0 and "oneDNN custom operations are on" in done.stderr, done.stderr
     monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "0")
     assert not fast_kernels()
+
+
+def test_operations_of_a_program_run_one_after_another_unless_the_user_says_otherwise(monkeypatch):
+    """Reject a flag that replaces the user's, and one for a TensorFlow that may not know it."""
+    monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_enable_fast_math=false")
+    flag = "--xla_cpu_enable_concurrency_optimized_scheduler"
+    assert one_after_another() == {"XLA_FLAGS": f"--xla_cpu_enable_fast_math=false {flag}=false"}
+    monkeypatch.setenv("XLA_FLAGS", f"{flag}=true")
+    assert not one_after_another()
+    monkeypatch.delenv("XLA_FLAGS")
+    assert one_after_another() == {"XLA_FLAGS": f"{flag}=false"}
+    monkeypatch.setattr(startup, "installed_version", lambda _: "2.20.0")
+    assert not one_after_another()
 
 
 def test_help_names_every_verb_and_hints_at_mistyped_ones():
