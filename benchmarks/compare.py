@@ -9,7 +9,8 @@ is, the loop or the vmap that they write), and as fast as it can be made (TUNED:
 keeps its memory, and each memory layout with and without torch.compile). Of each, the fastest variant counts. Inputs
 are random images of the right shapes, first weights are the same, and in float64 the results of the first steps agree.
 A time is the median over the rounds; smallest and largest round are its spread. `--csv`, written after each work, has
-all variants. `--tables` writes the tables into a file, between `<!-- compare -->` and `<!-- end -->`.
+all variants, and keeps those of works that are not measured now. `--tables` writes the tables into a file, between
+`<!-- compare -->` and `<!-- end -->`.
 """
 
 from __future__ import annotations
@@ -271,6 +272,18 @@ def save(found: DataFrame, options: argparse.Namespace) -> None:
         insert(tables(found), options.tables)
 
 
+def with_others(found: DataFrame, options: argparse.Namespace) -> DataFrame:
+    """Return the lines with those that `--csv` has of works that are not measured now, in the order of the works."""
+    if not options.csv or not options.csv.exists():
+        return found
+    before = pandas.read_csv(options.csv, keep_default_na=False, na_values={"operations": "", "rate": ""})
+    others = before[~before["work"].isin(options.works)]
+    order = list(WORKS)
+    return pandas.concat([found, others], ignore_index=True).sort_values(
+        "work", key=lambda works: works.map(order.index), kind="stable", ignore_index=True
+    )
+
+
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--works", nargs="+", choices=WORKS, default=list(WORKS))
@@ -286,7 +299,7 @@ def main(arguments: list[str] | None = None) -> None:
                 lines.append(compare(name, options.rounds, Path(folder)))
             except Failed as failed:
                 raise SystemExit(f"{name}: {failed}") from None
-            found = summary(pandas.concat(lines, ignore_index=True))
+            found = with_others(summary(pandas.concat(lines, ignore_index=True)), options)
             save(found, options)
     print(tables(found))
 

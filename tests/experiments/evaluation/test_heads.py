@@ -103,7 +103,11 @@ def test_the_mean_of_the_training_images_is_computed_for_a_run_that_has_not_kept
         ("simpleshot", {"name": "centroid"}, "test.head: has no effect: it is the head of simpleshot"),
         ("protonet", {"name": "nearest"}, "test.head.name: unknown head 'nearest'"),
         ("protonet", {"name": "ridge", "scal": 2}, "test.head.scal: unknown key of the head; did you mean scale?"),
-        ("protonet", {"name": "ridge", "penalty": -1.0}, "test.head.penalty: expected a number greater than 0.0, got -1.0"),
+        (
+            "protonet",
+            {"name": "ridge", "penalty": -1.0},
+            "test.head.penalty: expected a number greater than 0.0, got -1.0",
+        ),
         ("protonet", {"scale": 2.0}, "test.head: has no name: expected `name:` with one of linear, cosine"),
     ],
 )
