@@ -32,6 +32,11 @@ class Options(BaseModel):
     of_network: ClassVar[frozenset[str]] = frozenset()  # of a dataset; options without effect where it is only tested
     of_tests: ClassVar[frozenset[str]] = frozenset()  # of an algorithm; options of validation and test alone
 
+    @property
+    def is_grey(self) -> bool:
+        """Return whether the images of a dataset have one channel, as far as its options tell; drawings have."""
+        return self.has_ink
+
     def conflicts(self, experiment: Any) -> Iterator[tuple[str, str]]:
         """Yield (dotted key, message) for each setting that contradicts another one or has no effect.
 
@@ -288,6 +293,10 @@ class ImageFolderOptions(ImageOptions):
     split_seed: int = Field(default=0, ge=0, description="Seed of the division by split.")
     _binary: bool = PrivateAttr(default=False)  # of a network whose images are: its rule for files is used
     _tested: bool = PrivateAttr(default=False)  # the content is that of the files, whatever network reads them
+
+    @property
+    def is_grey(self) -> bool:
+        return self.channels == 1
 
     @field_validator("path")
     @classmethod

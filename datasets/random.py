@@ -238,4 +238,10 @@ PURPOSES = {
     "groups": 16,
     "order": 17,
     "head": 18,
+    "crop": 21,
+    "resized-crop": 22,
+    "rotation": 23,
+    "flip": 24,
+    "colour": 25,
+    "colour-order": 26,
 }

@@ -95,11 +95,15 @@ class EpisodeStream:
     split: Split
     shape: Shape
     seed: int
+    augment: Any = None  # an `Augment`: random changes of training images, which not every source can make
     drawn_in_parts = True
 
     def sample(self, index: tf.Tensor | int, tasks: int) -> Episode:
         """Draw tasks number `index` to `index + tasks - 1`."""
-        return self.source.sample(self.split, index, tasks, self.shape, self.seed)
+        if self.augment is None:
+            return self.source.sample(self.split, index, tasks, self.shape, self.seed)
+        source: Any = self.source
+        return source.sample(self.split, index, tasks, self.shape, self.seed, augment=self.augment)
 
     @property
     def examples(self) -> int:
@@ -135,12 +139,13 @@ class ImageStream:
     source: Any  # an ImageSource
     split: Split
     seed: int
+    augment: Any = None  # an `Augment`: random changes of the images
     drawn_in_parts = True
     examples = 1  # of what is drawn at once
 
     def sample(self, index: tf.Tensor | int, images: int) -> LabelledImages:
         """Draw the images with numbers `index` to `index + images - 1`."""
-        return self.source.shuffled(self.split, index, images, self.seed)
+        return self.source.shuffled(self.split, index, images, self.seed, self.augment)
 
 
 def task_number(number: int) -> tf.Tensor:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -53,10 +55,15 @@ class Model(NamedTuple):
         return self.source.content_digest + (f" {self.tested.content_digest}" if self.tested else "")
 
     def training_stream(self) -> Stream | ImageStream:
-        """Return the stream of training tasks, or of a classifier's training images."""
+        """Return the stream of training tasks, or of a classifier's training images.
+
+        Its images have the random changes that the spec asks for.
+        """
+        augment = self.experiment.augment
         if self.experiment.kind.trains_on_images:
-            return ImageStream(self.source, "train", self.seed)
-        return self.source.stream("train", training_shape(self.experiment), self.seed)
+            return ImageStream(self.source, "train", self.seed, augment)
+        stream = self.source.stream("train", training_shape(self.experiment), self.seed)
+        return stream if augment is None else replace(stream, augment=augment)
 
     def validation_stream(self) -> Stream:
         """Return the stream of fixed validation tasks."""
@@ -97,6 +104,8 @@ def build(experiment: Experiment, seed: int, only: Split | None = None, workers:
         else:
             source = datasets.build(experiment.dataset, input_dtype(experiment))
         _refuse_misfits(experiment, source)
+        if not only:
+            _refuse_unchangeable(experiment, source)
         tested = _tested_source(experiment, source, only or "test")
     if not experiment.kind.plays_trials:
         _check_sizes(experiment, source, tested or source, only)
@@ -224,6 +233,20 @@ def _refuse_misfits(experiment: Experiment, source: Any) -> None:
         )
     if not plays and source.regression and not ALGORITHMS[algorithm].has_head:
         raise RunError(f"{algorithm} is a classifier, and {source.name} is regression: use maml or reptile")
+
+
+def _refuse_unchangeable(experiment: Experiment, source: Any) -> None:
+    """Raise RunError if the training images cannot be changed as the section `augment` says."""
+    augment = experiment.augment
+    if augment is None:
+        return
+    if "augment" not in inspect.signature(source.sample).parameters:
+        raise RunError(
+            f"augment: the source of dataset {experiment.dataset.name} cannot change its images: write augment: null, "
+            "or derive it from metarun.datasets.images.source.ImageSource"
+        )
+    if augment.saturation is not None and source.input_shape[-1] == 1:
+        raise RunError(f"augment.saturation: has no effect: the images of {source.name} are grey")
 
 
 def _check_sizes(experiment: Experiment, source: TaskSource, tested: TaskSource, only: Split | None) -> None:

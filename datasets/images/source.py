@@ -22,6 +22,7 @@ import tensorflow as tf
 from ..errors import DataError, counted, first_of
 from ..random import TaskKeys
 from ..tasks import Episode, LabelledImages, Shape, Split, TaskSource
+from .augmentation import Augment, augmented
 from .preprocessing import Convert, ConvertedImages, Ink, Preprocessing, conversion
 
 Rotations = Literal["none", "classes", "per-task"]
@@ -142,8 +143,16 @@ class ImageSource(TaskSource):
                 f"{shown}; lower them, or add images"
             )
 
-    def sample(self, split: Split, index: tf.Tensor | int, tasks: int, shape: Shape, seed: int) -> Episode:
-        """Sample tasks `index` to `index + tasks - 1`, see `TaskSource`."""
+    def sample(
+        self,
+        split: Split,
+        index: tf.Tensor | int,
+        tasks: int,
+        shape: Shape,
+        seed: int,
+        augment: Augment | None = None,
+    ) -> Episode:
+        """Sample tasks `index` to `index + tasks - 1`, see `TaskSource`, with random changes of the images."""
         way, shot, query = shape
         pool, mode = self.pools[split], self.rotations[split]
         distinct_classes = len(pool.counts)
@@ -159,6 +168,10 @@ class ImageSource(TaskSource):
         first = np.concatenate([[0], np.cumsum(pool.counts)[:-1]])
         rows = tf.gather(tf.constant(first, tf.int32), base)[..., None] + chosen  # [T, way, shot + query]
         images = self._turned(split, rows, turns)  # [T, way, shot + query, H, W, C]
+        drawn = [classes, turns, tf.reshape(rows, (tasks, -1))]
+        if augment is not None:
+            images = self._augmented(images, keys, augment)
+            drawn += [_words_of(keys)]
         support, queries = images[:, :, :shot], images[:, :, shot:]
         return Episode(
             self._as_input(support, tasks, way * shot),
@@ -166,7 +179,7 @@ class ImageSource(TaskSource):
             self._as_input(queries, tasks, way * query),
             tf.tile(tf.repeat(tf.range(way), query)[None], (tasks, 1)),
             classes,
-            tf.concat([classes, turns, tf.reshape(rows, (tasks, -1))], axis=1),
+            tf.concat(drawn, axis=1),
         )
 
     def size(self, split: Split) -> int:
@@ -174,7 +187,9 @@ class ImageSource(TaskSource):
         turns = 4 if self.rotations[split] == "classes" else 1
         return turns * int(self.pools[split].counts.sum())
 
-    def shuffled(self, split: Split, index: tf.Tensor | int, images: int, seed: int) -> LabelledImages:
+    def shuffled(
+        self, split: Split, index: tf.Tensor | int, images: int, seed: int, augment: Augment | None = None
+    ) -> LabelledImages:
         """Draw images `index` to `index + images - 1` of the shuffled epochs of a split, see `ImageStream`.
 
         A turn that would be drawn for each class of each task is not made: there are no tasks.
@@ -184,8 +199,13 @@ class ImageSource(TaskSource):
         place = TaskKeys.of_numbers(seed, split, number // size).permuted(
             "order", size, tf.cast(number % size, tf.int32)
         )
-        x, y = self.labelled(split, place)
-        return LabelledImages(x, y, place[:, None])
+        pixels, y = self._labelled(split, place)
+        drawn = [place[:, None]]
+        if augment is not None:
+            keys = TaskKeys.of_stream(seed, split, index, images)
+            pixels = self._augmented(pixels, keys, augment)
+            drawn += [_words_of(keys)]
+        return LabelledImages(self._as_input(pixels, images, 1)[:, 0], y, tf.concat(drawn, axis=1))
 
     def labelled(self, split: Split, place: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Return the inputs `[N, *x]` and classes `[N]` of images by their places, int32 `[N]`, below `size`.
@@ -193,6 +213,11 @@ class ImageSource(TaskSource):
         Places are those of the pool; with turns as classes all images unturned come first, then all turned by 90
         degrees, and so on.
         """
+        pixels, classes = self._labelled(split, place)
+        return self._as_input(pixels, place.shape[0], 1)[:, 0], classes
+
+    def _labelled(self, split: Split, place: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Return uint8 images `[N, 1, 1, H, W, C]` and classes `[N]`, see `labelled`."""
         pool = self.pools[split]
         unturned = len(pool.images)
         row, turn = place % unturned, place // unturned
@@ -201,7 +226,7 @@ class ImageSource(TaskSource):
         images = self._gather(split, row)[:, None, None]
         if self.rotations[split] == "classes":
             images = _turn(images, turn[:, None])
-        return self._as_input(images, place.shape[0], 1)[:, 0], classes
+        return images, classes
 
     def _draw_classes(self, keys: TaskKeys, split: Split, way: int) -> tf.Tensor:
         """Draw the classes of tasks, `[T, way]`; those of a task are of one group where the pool has groups."""
@@ -301,8 +326,19 @@ class ImageSource(TaskSource):
         gathered = tf.numpy_function(lambda chosen: np.asarray(images[chosen]), [rows], tf.uint8, stateful=False)
         return tf.ensure_shape(gathered, (*rows.shape, *self.input_shape))
 
+    def _augmented(self, images: tf.Tensor, keys: TaskKeys, augment: Augment) -> tf.Tensor:
+        """Return uint8 images `[T, ..., H, W, C]` of tasks with these keys after random changes, float32."""
+        background = 255 if self.preprocessing.ink == "dark" else 0
+        flat = tf.reshape(images, (keys.tasks, -1, *self.input_shape))
+        return tf.reshape(augmented(flat, keys, augment, background), images.shape)
+
     def _as_input(self, images: tf.Tensor, tasks: int, each: int) -> tf.Tensor:
         return self.preprocessing.as_input(tf.reshape(images, (tasks, each, *self.input_shape)), self.dtype)
+
+
+def _words_of(keys: TaskKeys) -> tf.Tensor:
+    """Return the keys, which decide random changes, as int32 `[T, 2]`."""
+    return tf.stack([tf.bitcast(word, tf.int32) for word in keys.key], axis=1)
 
 
 def _in_memory(images: np.ndarray) -> tf.Tensor:

@@ -64,9 +64,8 @@ def _of_kind(kind: Kind) -> list[Check]:
         return [_trials if kind.plays_trials else _episodes, _untrained]
     if kind.plays_trials:
         return [_trials, _options("network"), _precision, _patience]
-    if kind.trains_on_images:
-        return [_episodes, _images, _options("network"), _patience]
-    return [_episodes, _ways, _options("network"), _patience]
+    images = [_options("network"), _options("augment"), _patience]
+    return [_episodes, _images if kind.trains_on_images else _ways, *images]
 
 
 def _options(section: str) -> Check:
@@ -181,6 +180,8 @@ def _trials(experiment: Experiment) -> Iterator[Mistake]:
                 yield f"{section}.{option}", f"has no effect: {name} plays trials, whose size is the dataset's"
     if experiment.protocol is not None:
         yield "protocol", f"has no effect: {name} plays trials, which have no queries"
+    if experiment.kind.is_trained and experiment.augment is not None:
+        yield "augment", f"has no effect: {name} plays trials, which have no images"
 
 
 def _images(experiment: Experiment) -> Iterator[Mistake]:
@@ -207,7 +208,7 @@ def _precision(experiment: Experiment) -> Iterator[Mistake]:
 def _untrained(experiment: Experiment) -> Iterator[Mistake]:
     """Yield settings of a training that does not take place."""
     name = experiment.algorithm.name
-    for section in ("network", "train", "optimizer"):
+    for section in ("network", "augment", "train", "optimizer"):
         if experiment.is_changed(section):
             yield section, f"has no effect: {name} is not trained"
     if not experiment.kind.plays_trials and experiment.protocol is not None:

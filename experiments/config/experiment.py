@@ -17,6 +17,7 @@ from ...algorithms.networks.options import NetworkChoice
 from ...algorithms.optimizer_options import OptimizerOptions
 from ...algorithms.options import AlgorithmOptions
 from ...datasets import DATASETS
+from ...datasets.images.augmentation import Augment
 from ...datasets.options import DatasetOptions, Options
 from ...datasets.plugins import package_of
 from .cluster import Cluster
@@ -187,6 +188,7 @@ class Experiment(Options):
         default=None, description="The network that is trained; methods without training have none."
     )
     dataset: DatasetOptions = Field(description="The source of the tasks.")
+    augment: Augment | None = None
     protocol: Protocol | None = Field(
         default=None,
         description="How batch norm sees the queries: transductive (all queries of a task together) or "
@@ -392,6 +394,7 @@ CHOICES: dict[str, dict[str, type[BaseModel]]] = {
     "dataset": dict(DATASETS),
 }
 SECTIONS: dict[str, type[BaseModel]] = {
+    "augment": Augment,
     "optimizer": OptimizerOptions,
     "train": Train,
     "validation": Validation,

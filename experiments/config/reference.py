@@ -176,13 +176,17 @@ def _shown(default: Any) -> str:
 
 
 def _snippet(name: str, key: str = "") -> str:
-    """Return a section with all values that are not null, or with one key and what is required beside it."""
+    """Return a section with all values that are not null, or with one key and what is required beside it.
+
+    Where all are null by default, each has its example.
+    """
     model = OPTIONS[name]
+    examples = not key and all(_default(field) in NOTHING for field in model.model_fields.values())
     lines = [f"{SECTION_OF.get(name, name)}:", *([f"  name: {name}"] if name in MODELS else [])]
     for each, field in model.model_fields.items():
         if each == "name" and name in MODELS or key and each != key and not field.is_required():
             continue
-        value = _example(model, each, wanted=each == key)
+        value = _example(model, each, wanted=each == key or examples)
         if each == key or value not in NOTHING:
             lines.append(f"  {each}: {_inline(value)}{'  # required' if field.is_required() else ''}")
     return "\n".join(lines) + "\n"

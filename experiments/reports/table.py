@@ -66,8 +66,8 @@ def read_results(*folders: str | Path) -> DataFrame:
 
     Columns and their dtypes:
         experiment ... published_source   the columns of results.csv: `string` for texts, `Int64` for counts, `boolean`
-            for stopped_early, `Float64` for measured numbers at full precision. Accuracies are fractions, `published` is
-            in percent. What is not there is missing (`pandas.NA`), and so is a measurement that is not finite.
+            for stopped_early, `Float64` for measured numbers at full precision. Accuracies are fractions, `published`
+            is in percent. What is not there is missing (`pandas.NA`), and so is a measurement that is not finite.
         left_out (string)   the other seeds of the experiment that have no row of this test, and why
         run (string)   folder of the run
         validation (Float64), validation_step (Int64)   validation value of the checkpoint that was tested, in the unit

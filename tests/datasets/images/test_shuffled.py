@@ -3,6 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
+from metarun.datasets.images.augmentation import Augment
 from metarun.datasets.images.source import ClassPool, ImageSource
 from metarun.datasets.tasks import ImageStream
 
@@ -65,3 +66,17 @@ def test_images_by_their_place_are_those_of_the_pool():
     x, y = source_of().labelled("train", tf.constant([0, 4, 9]))
     np.testing.assert_array_equal(np.rint(x.numpy()[:, 0, 0, 0] * 255), [1, 5, 10])
     np.testing.assert_array_equal(y, [0, 1, 2])
+
+
+def test_random_changes_are_those_of_the_number_of_an_image():
+    """Reject draws of the epoch, which all its images would share, and of the place in a batch."""
+    augment = Augment(brightness=0.9)
+    stream = ImageStream(source_of(), "train", 0, augment)
+    plain = ImageStream(source_of(), "train", 0).sample(0, 20)
+    whole = stream.sample(0, 20)
+    np.testing.assert_array_equal(whole.y, plain.y)
+    parts = [stream.sample(first, 4).x.numpy() for first in range(0, 20, 4)]
+    np.testing.assert_array_equal(np.concatenate(parts), whole.x)
+    factors = whole.x.numpy().max(axis=(1, 2, 3)) / plain.x.numpy().max(axis=(1, 2, 3))
+    assert len(set(np.round(factors, 4))) == 20 and 0.1 <= factors.min() < factors.max() <= 1.9
+    assert whole.drawn.shape[1] > plain.drawn.shape[1]
