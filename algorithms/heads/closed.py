@@ -48,7 +48,7 @@ class CentroidHead:
 
 
 class RidgeHead:
-    """Solve ridge regression from features to one-hot labels (R2D2, Bertinetto et al. 2019, equations 4 to 6).
+    """Compute ridge regression from features to one-hot labels (R2D2, Bertinetto et al. 2019, equations 4 to 6).
 
         X = support features with a column of ones `[S, D + 1]`, Y = one-hot labels `[S, way]`
         W = X' (X X' + S lambda I)^-1 Y            where S <= D + 1, otherwise
@@ -103,7 +103,7 @@ def with_ones(features: tf.Tensor) -> tf.Tensor:
 
 
 class SimilarityHead:
-    """Weight the labels of the support images by their cosine similarity to a query (NIL, Raghu et al. 2020, 5.1).
+    """Compare a query with the support images by cosine similarity, which weights their labels (NIL, Raghu et al. 2020, 5.1).
 
         logit_k = scale * mean over the support images x of class k of cos(f(x_q), f(x))
 

@@ -56,7 +56,7 @@ class CentroidHeadOptions(Options):
 
 
 class RidgeHeadOptions(Options):
-    """Solve ridge regression on the support set in closed form (R2D2, Bertinetto et al. 2019, arXiv:1805.08136)."""
+    """Compute ridge regression on the support set in closed form (R2D2, Bertinetto et al. 2019, arXiv:1805.08136)."""
 
     name: Literal["ridge"] = "ridge"
     penalty: float = Field(
@@ -66,7 +66,7 @@ class RidgeHeadOptions(Options):
 
 
 class SimilarityHeadOptions(Options):
-    """Weight the labels of the support set by cosine similarity, without training (NIL, Raghu et al. 2020)."""
+    """Compare with the support images by cosine similarity, without training (NIL, Raghu et al. 2020)."""
 
     name: Literal["similarity"] = "similarity"
     scale: float = Field(default=10.0, gt=0, description="Factor of the mean similarity to a class.")

@@ -37,7 +37,7 @@ def mini_batches(task, images, batch, epochs):
 
 
 def descend(parameters, gradient, task, images=WAY * SHOT, damp_first=False, decoupled=False, **settings):
-    """Descend as torch.optim.SGD does, on parameters of any shape."""
+    """Update as torch.optim.SGD does, on parameters of any shape."""
     given = SETTINGS | settings
     velocity = None
     for rows in mini_batches(task, images, given["batch"], given["epochs"]):

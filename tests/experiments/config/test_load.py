@@ -216,7 +216,9 @@ def test_the_cells_of_the_papers_ship():
     mini = {f"miniimagenet-5way-{shot}shot" for shot in (1, 5)}
     finn = few | mini | {f"{one}-first-order" for one in ("omniglot-5way-1shot", *mini)} | {"sinusoid"}
     snell = {f"{dataset}-{shot}shot" for dataset in ("omniglot", "miniimagenet") for shot in (1, 5)}
-    comparison = {f"omniglot-{one}" for one in ("maml", "maml-first-order", "reptile", "protonet", "matchingnet")}
+    meta_learners = ("maml", "maml-first-order", "reptile", "protonet", "matchingnet", "r2d2")
+    classifiers = ("baseline", "baseline-plus-plus", "simpleshot")
+    comparison = {f"omniglot-{one}" for one in (*meta_learners, *classifiers)}
     shipped = {"finn2017": finn, "nichol2018": few | mini, "snell2017": snell, "vinyals2016": few | mini}
     for paper, cells in (shipped | {"comparison": comparison}).items():
         assert {name.split("/")[1] for name in SHIPPED if name.startswith(f"{paper}/")} == cells
@@ -244,7 +246,7 @@ def test_a_cell_is_as_its_paper_trained_it():
 
 def test_the_comparison_differs_in_the_learner_alone():
     specs = [spec for name, spec in SHIPPED.items() if name.startswith("comparison/")]
-    assert len(specs) == 5
+    assert len(specs) == 9
     for section in ("dataset", "network", "protocol", "test", "precision"):
         assert len({str(getattr(spec, section)) for spec in specs}) == 1, section
 
