@@ -103,7 +103,7 @@ def with_ones(features: tf.Tensor) -> tf.Tensor:
 
 
 class SimilarityHead:
-    """Compare a query with the support images by cosine similarity, which weights their labels (NIL, Raghu et al. 2020, 5.1).
+    """Compare a query with support images by cosine similarity, which weights their labels (NIL, Raghu et al. 2020).
 
         logit_k = scale * mean over the support images x of class k of cos(f(x_q), f(x))
 
