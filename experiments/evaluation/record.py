@@ -140,6 +140,7 @@ def row_of(
         "inner_steps": getattr(learner, "recorded", [0])[-1],
         "head": experiment.head_values,
         "tuned": chosen_value(learner, experiment),
+        "selected_of": trained.selected_of,
         "parameters": sum(math.prod(value.shape) for value in learner.parameters.values()),
         **{name: summary.get(name) for name in measured},
         **evaluation.judge.columns,

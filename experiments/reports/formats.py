@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 RIGHT = frozenset(
     {
         "validation", "result", "ci95", "seed std", "published", "difference", "ece", "ece before",
-        "temperature", "nll", "episodes", "seeds",
+        "temperature", "nll", "episodes", "seeds", "selected of",
         "minutes", "budget", "p",
     }
 )  # fmt: skip

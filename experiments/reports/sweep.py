@@ -1,18 +1,18 @@
-"""Read from a run's folder the keys of its spec in which a sweep differs, and its validation."""
+"""Read from a run's folder the keys of its spec in which a sweep differs, and its validations."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import yaml
 
 from ..config.document import Dumper
 from ..config.experiment import NOT_IN_DIGEST
 from ..runs.directory import RunDirectory
-from ..runs.rows import Row, as_column
+from ..runs.rows import METRICS, Row, as_column
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -84,20 +84,59 @@ def _typed(values: Sequence[Any]) -> Any:
     return as_column(values, "string")
 
 
-def validation(run: RunDirectory, row: Row) -> tuple[float | None, int | None]:
-    """Return the validation value of the checkpoint that a row tested, and its step; None if there is none.
+class Validated(NamedTuple):
+    """Hold a validation of a run, in the unit of its row."""
 
-    It is the best value if the best checkpoint was tested, otherwise the last one, in the unit of the row.
+    step: int
+    metric: str
+    value: float
+    ci95: float  # half-width over the validation tasks; NaN where there is none
+
+
+def validations(run: RunDirectory, metric: str = "") -> list[Validated]:
+    """Return the validations of a run, the first one first; none if its metrics.csv cannot be read.
+
+    Args:
+        run: the folder of the run.
+        metric: the metric that is read; default: the main one, the first of METRICS that a validation has.
     """
     try:
         names, *lines = run.metrics.read_text(encoding="utf-8").splitlines()
-        columns = names.split(",")
-        place, found = columns.index(row.metric), [line.split(",") for line in lines if ",val," in line]
-        values = [(float(cells[place]), int(cells[0])) for cells in found if cells[place]]
-    except (OSError, ValueError, IndexError):
-        return None, None
-    if row.checkpoint == "last":
-        values = values[-1:]
-    finite = [(value, step) for value, step in values if math.isfinite(value)]
-    best = min if row.metric == "mse" else max
-    return best(finite, key=lambda each: each[0], default=(None, None))
+        columns, found = names.split(","), [line.split(",") for line in lines if ",val," in line]
+        if not metric:
+            metric = next(name for name in METRICS if name in columns and found[0][columns.index(name)])
+        place, width = columns.index(metric), columns.index("ci95") if "ci95" in columns else -1
+        return [
+            Validated(
+                int(cells[0]), metric, float(cells[place]), float(cells[width] or "nan") if width > 0 else math.nan
+            )
+            for cells in found
+            if cells[place]
+        ]
+    except (OSError, ValueError, IndexError, StopIteration):
+        return []
+
+
+def deciding(found: Sequence[Validated], checkpoint: str) -> Validated | None:
+    """Return the validation of the checkpoint that a test uses; None if there is none with a finite value.
+
+    It is the best one, of equal ones the first, for the best checkpoint, and otherwise the last one.
+
+    Args:
+        found: the validations of a run, in their order.
+        checkpoint: best or last.
+    """
+    finite = [one for one in (found[-1:] if checkpoint == "last" else found) if math.isfinite(one.value)]
+    best = min if finite and is_lower_better(finite[0].metric) else max
+    return best(finite, key=lambda one: one.value, default=None)
+
+
+def is_lower_better(metric: str) -> bool:
+    """Return whether the smaller of two values of a metric is the better one."""
+    return metric == "mse"
+
+
+def validation(run: RunDirectory, row: Row) -> tuple[float | None, int | None]:
+    """Return the validation value of the checkpoint that a row tested, and its step; None if there is none."""
+    found = deciding(validations(run, row.metric), row.checkpoint)
+    return (found.value, found.step) if found else (None, None)

@@ -39,8 +39,8 @@ OF_RUNS = {"run": "string", "validation": "Float64", "validation_step": "Int64"}
 # all that was measured
 AVERAGED = ("seeds", "result", "ci95", "seed_std", "difference", "expected_calibration_error",
             "expected_calibration_error_uncalibrated", "temperature", "negative_log_likelihood", "minutes",
-            "published", "published_ci95", "published_source", "left_out", "diverged", "stopped_early", "validation",
-            "validation_step")  # fmt: skip
+            "published", "published_ci95", "published_source", "left_out", "diverged", "stopped_early", "selected_of",
+            "validation", "validation_step")  # fmt: skip
 SCALED = ("mean", "ci95", "expected_calibration_error", "expected_calibration_error_uncalibrated",
           "validation")  # measured in the unit of `scale_of`  # fmt: skip
 NOT_SCALED = ("temperature", "negative_log_likelihood", "regret", "optimal_actions", "seconds")
@@ -55,7 +55,7 @@ HIDDEN = {  # unless lines would look alike without
 }
 DETAILS = {"steps": "train_steps", "inner": "inner_steps", "tuned": "tuned", "episodes": "episodes"}  # hidden in latex
 HEADINGS = HIDDEN | DETAILS | {
-    "seed std": "seed_std", "mean": "result", "ece": "expected_calibration_error",
+    "seed std": "seed_std", "selected of": "selected_of", "mean": "result", "ece": "expected_calibration_error",
     "ece before": "expected_calibration_error_uncalibrated", "nll": "negative_log_likelihood",
 }  # fmt: skip
 IN_ROWS = {"train.steps", "algorithm.test_inner_steps"}  # keys of a spec that are columns of every table
@@ -292,6 +292,7 @@ def _cells(lines: DataFrame, form: str) -> DataFrame:
                 "episodes": str(line["episodes"]),
                 "seeds": seeds_text(line["seeds"], line["left_out"]),
                 "metric": unit_of(line["metric"]),
+                "selected of": str(line.get("selected_of") or ""),
                 "validation": number(line.get("validation"), digits_of(line["metric"])),
                 **results(line, form),
                 "ece": number(line["expected_calibration_error"], 2),

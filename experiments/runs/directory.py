@@ -16,6 +16,7 @@ result.json       the row; written last, so a run that has it is finished
 evaluations/      a row and its episodes for each `metarun evaluate`
 tensorboard/      the scalars of metrics.csv
 progress.json     during training: step, steps, steps per second
+search.json       of a choice by validation: the step at which it stops the run, untested; or of how many it was chosen
 failure.txt       why the last attempt failed, in one line
 job.log           output of the last job that ran it
 afresh            present if the run was started with --fresh: it continues no shorter run
@@ -25,6 +26,7 @@ restarts.json     how often the scheduler restarted it at the same step
 from __future__ import annotations
 
 import errno
+import json
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -126,6 +128,7 @@ class RunDirectory:
         self.evaluations = path / "evaluations"
         self.tensorboard = path / "tensorboard"
         self.progress = path / "progress.json"
+        self.search = path / "search.json"
         self.failure = path / "failure.txt"
         self.restarts = path / "restarts.json"
         self.log = path / "job.log"
@@ -155,6 +158,23 @@ class RunDirectory:
         """Return the step of the newest step checkpoint, or 0 without one."""
         saved = self.newest_checkpoints()
         return int(saved[0].stem.removeprefix("step-")) if saved else 0
+
+    @property
+    def until(self) -> int | None:
+        """Return the step at which a search by validation stops the run; None for a run that is tested at its end."""
+        return self._searched("until")
+
+    @property
+    def selected_of(self) -> int | None:
+        """Return the number of configurations among which validation chose the run; None if it was not chosen so."""
+        return self._searched("selected_of")
+
+    def _searched(self, key: str) -> int | None:
+        try:
+            found = json.loads(self.search.read_text(encoding="utf-8"))
+            return int(found[key]) if key in found else None
+        except (OSError, ValueError, TypeError):
+            return None
 
     @property
     def tested(self) -> int:

@@ -61,6 +61,7 @@ class Row(BaseModel):
     inner_steps: int = 0  # at test; 0 for learners without an inner loop
     head: str = ""  # the head of the test on the features of the run, JSON; "": the method's own
     tuned: str | None = None  # the parameter of a classical method that was chosen, and on which trials
+    selected_of: int | None = None  # the configurations among which validation chose it, tests withheld
     parameters: int
     expected_calibration_error: Measured = None
     expected_calibration_error_uncalibrated: Measured = None  # before the logits were divided by the temperature

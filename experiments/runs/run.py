@@ -14,7 +14,7 @@ from ..config.load import former_digest, is_moved, load, resolved_yaml
 from ..config.messages import differences
 from ..config.variants import is_beginning, with_test, with_validation_of
 from ..errors import RunError, SpecError, warn
-from ..system.atomic import write_text_atomic
+from ..system.atomic import write_json_atomic, write_text_atomic
 from .directory import RunDirectory
 from .rows import Row, read_row
 from .weights import settled
@@ -36,6 +36,8 @@ class Run:
     seed: int
     directory: RunDirectory
     tests: tuple[Mapping[str, Any], ...] = ()  # further tests: the changes of each, as `evaluate` takes them
+    until: int | None = None  # the step at which a search by validation stops it; its test is withheld
+    selected_of: int | None = None  # the configurations among which validation chose it
 
     @classmethod
     def at(cls, out: Path, experiment: Experiment, seed: int) -> Run:
@@ -48,8 +50,17 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        """Return whether the rows of its own test and of all further tests exist."""
-        return self.directory.finished and all(
+        """Return whether the rows of its own test and of all further tests exist; in a search, whether it is trained.
+
+        The row of a run that was chosen by validation says so.
+        """
+        if self.until is not None:
+            return self.directory.finished or self.directory.step >= self.until
+        if not self.directory.finished:
+            return False
+        if self.selected_of and read_row(self.directory.result).selected_of != self.selected_of:
+            return False
+        return all(
             self.directory.row_of(
                 self.experiment, with_test(self.experiment, test), test.get("split", "test")
             ).is_file()
@@ -69,6 +80,17 @@ class Run:
         path = self.directory.spec
         if not path.is_file() or path.read_text(encoding="utf-8", errors="replace") != text:
             write_text_atomic(path, text)
+
+    def write_search(self) -> None:
+        """Write what a search by validation does with the run to search.json. A run that is tested has no `until`."""
+        directory = self.directory
+        if self.until is not None and not directory.finished:
+            if directory.until != self.until:
+                write_json_atomic(directory.search, {"until": self.until})
+        elif self.selected_of:
+            write_json_atomic(directory.search, {"selected_of": self.selected_of})
+        elif directory.until is not None:
+            directory.search.unlink(missing_ok=True)
 
     def stored(self) -> Stored | None:
         """Return the run that the folder holds, finished or not, or None without one.

@@ -25,6 +25,7 @@ class TrainedRun(NamedTuple):
     step: int  # meta-updates
     seconds: float  # of training and validation
     spec_digest: str  # of the spec that was trained
+    selected_of: int | None = None  # the configurations among which validation chose it
 
 
 class Retest(NamedTuple):
@@ -123,7 +124,7 @@ def _finished_training(directory: RunDirectory, spec: Experiment) -> TrainedRun:
             "restore it, and change the test by options of `metarun evaluate`; another training needs a name of its "
             "own (-s name=...)"
         )
-    return TrainedRun(row.seed, row.train_steps, row.seconds, row.spec_digest)
+    return TrainedRun(row.seed, row.train_steps, row.seconds, row.spec_digest, row.selected_of)
 
 
 def _last_checkpoint(directory: RunDirectory, spec: Experiment) -> TrainedRun:
@@ -136,7 +137,7 @@ def _last_checkpoint(directory: RunDirectory, spec: Experiment) -> TrainedRun:
     path = directory.checkpoint(directory.step)
     state, _ = checkpoint.read(path)
     refuse_checkpoint_of_another_spec(path, state, spec, former_digest(directory.spec, spec))
-    return TrainedRun(state["seed"], state["step"], state["seconds"], spec.digest)
+    return TrainedRun(state["seed"], state["step"], state["seconds"], spec.digest, directory.selected_of)
 
 
 def _newest_state(directory: RunDirectory) -> Mapping[str, Any]:

@@ -56,15 +56,19 @@ def _failure(run: RunDirectory) -> str | None:
 
 
 def unfinished(folders: Sequence[Path]) -> dict[Path, str]:
-    """Return why each run below the folders that has no row has none, by the folder of the run."""
-    reasons = {run.path: reason_of(run) for run in runs_below(folders)}
+    """Return why each run below the folders that has no row has none, by the folder of the run.
+
+    Runs of a search by validation, whose tests are withheld, are left out.
+    """
+    reasons = {run.path: reason_of(run) for run in runs_below(folders) if not _withheld(run)}
     return {path: reason for path, reason in reasons.items() if reason}
 
 
 def left_out(rows: Rows, folders: Sequence[Path]) -> LeftOut:
     """Return which runs below the folders have no row.
 
-    The runs of one experiment are those beside each other, `seed-0`, `seed-1` and so on, whose specs are equal.
+    The runs of one experiment are those beside each other, `seed-0`, `seed-1` and so on, whose specs are equal. Those
+    of a search by validation, whose tests are withheld, are none of them.
 
     Args:
         rows: the rows below the folders that can be read, by their files.
@@ -72,7 +76,8 @@ def left_out(rows: Rows, folders: Sequence[Path]) -> LeftOut:
     """
     experiments: defaultdict[Path, dict[int, RunDirectory]] = defaultdict(dict)
     for run in runs_below(folders):
-        experiments[run.path.parent][_seed(run)] = run
+        if not _withheld(run):
+            experiments[run.path.parent][_seed(run)] = run
     tests: defaultdict[tuple[Path, Path, str], list[Path]] = defaultdict(list)  # the seeds of one test
     for path, (_, digest) in rows.items():
         run = run_of(path)
@@ -103,6 +108,11 @@ def reasons_in(text: str) -> dict[int, str]:
     """Return the seeds in a text of `as_text`, and why they are left out."""
     found = [re.fullmatch(r"seed (\d+) (.*)", part) for part in re.split(r"; (?=seed \d+ )", text)]
     return {int(match[1]): match[2] for match in found if match}
+
+
+def _withheld(run: RunDirectory) -> bool:
+    """Return whether a search by validation has the run, and withholds its test."""
+    return run.until is not None and not run.finished
 
 
 def _seed(run: RunDirectory) -> int:

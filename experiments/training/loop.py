@@ -50,6 +50,7 @@ class Training:
         self.variables = self.learner.variables
         self.step, self.seconds = 0, 0.0
         self.end = self.experiment.train.steps  # the last step, as far as is known
+        self.until = self.experiment.train.steps  # the step at which `train` stops, if it does not end before
         self.best_step, self.best_value = 0, math.nan
         self.window: dict[str, float] = {}  # sums of the training metrics since the last row
         self.window_steps, self.window_seconds = 0, 0.0
@@ -57,22 +58,27 @@ class Training:
         self.evaluation, self.final = validation_of(model), test_of(model)
         self.warned = False  # of validation tasks that diverged
 
-    def train(self, stop: StopSignal) -> None:
+    def train(self, stop: StopSignal, until: int | None = None) -> None:
         """Train from the newest checkpoint, or from the start, to the last step, or to the end of the patience.
 
         Classical methods have no steps.
+
+        Args:
+            stop: the signals that stop it.
+            until: stop after this step, with a checkpoint, as if the training had been interrupted there.
 
         Raises:
             Interrupted: `stop` was requested. A checkpoint is written.
             RunError: the loss is not finite, a checkpoint is of another run, or the memory does not suffice.
         """
         train, batch = self.experiment.train, self.experiment.train.meta_batch
+        self.until = train.steps if until is None else min(until, train.steps)
         if not self._restore() and (words := initialise(self.model)):
             print(f"{self.directory.path} {words}", file=sys.stderr)
         start_together(self.model, self.step)
         self._agree_on_end()
         environments.begin(self.directory, self.step, self.end, self.workers.count, chosen_options(self.model))
-        if self.step == self.end:
+        if self.step >= self.last:
             self._foresee_evaluations()
             self._refuse_to_test(stop)
             return
@@ -82,7 +88,7 @@ class Training:
         saved_at, count = time.monotonic(), 1
         label, file = f"{self.experiment.name} seed {self.seed}", self.directory.progress
         with Progress(label, train.steps, self.step, file=file) as progress, stop.held():
-            while self.step < self.end:
+            while self.step < self.last:
                 count = self.workers.agree(min(count, self._until_event()), stop.requested)
                 if not count:
                     self._save()
@@ -115,7 +121,7 @@ class Training:
                 if self.step == self.end < train.steps:
                     progress.say(f"{label}: {self._early_end()}")
                     progress.end_here()
-                if validate or self.step == self.end or time.monotonic() - saved_at > checkpoint.SECONDS_BETWEEN:
+                if validate or self.step == self.last or time.monotonic() - saved_at > checkpoint.SECONDS_BETWEEN:
                     self._save()
                     log.flush()
                     saved_at = time.monotonic()
@@ -128,6 +134,11 @@ class Training:
             foresee_tasks("test", self.final, available)
         if self.evaluation and self.step < self.end:
             foresee_tasks("validation", self.evaluation, available)
+
+    @property
+    def last(self) -> int:
+        """Return the step at which `train` stops, as far as is known."""
+        return min(self.end, self.until)
 
     def _agree_on_end(self) -> None:
         """Set the last step, the same for all workers: this one if no validation was better for train.patience."""
@@ -153,9 +164,9 @@ class Training:
         elif chosen == "best":
             checkpoint.restore(self.directory.best, self.variables)
         self.workers.spread(self.variables)
-        training = TrainedRun(self.seed, self.step, self.seconds, self.experiment.digest)
+        trained = TrainedRun(self.seed, self.step, self.seconds, self.experiment.digest, self.directory.selected_of)
         with advised(self._smaller_test()):
-            row = record(self.model, training, chosen, Files.of_run(self.directory), evaluation=self.final)
+            row = record(self.model, trained, chosen, Files.of_run(self.directory), evaluation=self.final)
         self.directory.partial_tuning.unlink(missing_ok=True)
         return row
 
@@ -203,11 +214,11 @@ class Training:
         return "" if math.isnan(self.best_value) else f", best validation {self.best_value:.4f} at {self.best_step}"
 
     def _until_event(self) -> int:
-        """Return the number of steps to the next row, validation or end."""
+        """Return the number of steps to the next row, validation, stop or end."""
         every = [self.experiment.train.log_every]
         if self.experiment.validation:
             every.append(self.experiment.validation.every)
-        return min(self.experiment.train.steps - self.step, *(each - self.step % each for each in every))
+        return min(self.last - self.step, *(each - self.step % each for each in every))
 
     def _metric_names(self, steps: TrainingSteps) -> list[str]:
         """Return the columns of metrics.csv: training metrics, the learning rate, validation metrics."""

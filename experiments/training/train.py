@@ -48,12 +48,7 @@ def train(run: Run, fresh: bool = False, workers: Workers = ALONE) -> Row:
     if built:
         initialise(built)
     run = run if fresh else keep_validation(run)
-    if directory.path.exists() and (fresh or run.replaces_failure()):
-        with directory.locked():
-            aside = directory.set_aside()
-        if not fresh:
-            warn(f"{aside} is an attempt of another spec, which failed before its first checkpoint")
-    elif workers.count == 1 and directory.finished:
+    if not _set_aside(run, fresh) and workers.count == 1 and directory.finished:
         run.refuse_another_spec()
         if not run.is_moved:  # those that are were compared now
             run.refuse_other_data()
@@ -75,15 +70,53 @@ def train(run: Run, fresh: bool = False, workers: Workers = ALONE) -> Row:
         with noted(directory.failure), StopSignal() as stop:
             if fresh:
                 directory.afresh.touch()
-            model = built or _built(run, workers)
-            label_checkpoints(run)
-            run.write_spec()
-            if isinstance(model.source, ImageSource):
-                Inputs.of_source(model.source).write(directory)
-            continue_shorter_run(run.experiment, directory, model.source.content_digest)
-            training = Training(model, directory)
+            training = _training(run, built or _built(run, workers))
             training.train(stop)
             return training.test()
+
+
+def train_until(run: Run) -> None:
+    """Train a run of a search up to the step `run.until`, with its validations, and withhold its test.
+
+    Resumes and continues as `train` does. A later call with a larger `until`, or `train`, goes on from there and ends
+    as one that was never stopped, bit for bit, if a validation follows that step.
+
+    Raises:
+        RunError, DataError: the run cannot be trained. The message is one line with the way out.
+        Interrupted: the run was stopped. Its checkpoint is written.
+    """
+    run = keep_validation(run)
+    _set_aside(run)
+    with run.directory.locked():
+        run.refuse_another_spec()
+        if not run.finished:
+            with noted(run.directory.failure), StopSignal() as stop:
+                run.write_search()  # first: tables leave it out even if it cannot be built
+                _training(run, _built(run, ALONE)).train(stop, run.until)
+
+
+def _set_aside(run: Run, fresh: bool = False) -> bool:
+    """Rename the folder of a run that starts again, or whose attempt failed at once; return whether it did."""
+    directory = run.directory
+    if not (directory.path.exists() and (fresh or run.replaces_failure())):
+        return False
+    with directory.locked():
+        aside = directory.set_aside()
+    if not fresh:
+        warn(f"{aside} is an attempt of another spec, which failed before its first checkpoint")
+    return True
+
+
+def _training(run: Run, model: Model) -> Training:
+    """Write the files with which a training begins, and return it, before its first step."""
+    directory = run.directory
+    label_checkpoints(run)
+    run.write_spec()
+    run.write_search()
+    if isinstance(model.source, ImageSource):
+        Inputs.of_source(model.source).write(directory)
+    continue_shorter_run(run.experiment, directory, model.source.content_digest)
+    return Training(model, directory)
 
 
 def _built(run: Run, workers: Workers) -> Model:
@@ -104,6 +137,9 @@ def _tell_place(run: Run) -> None:
 
 
 def finished_row(run: Run) -> tuple[Row, Row]:
-    """Return the row of a finished run, and the same row with the published number of the current spec."""
-    row = read_row(run.directory.result)
-    return row, row.model_copy(update=published_columns(run.experiment.published))
+    """Return the row of a finished run, and the same row with the published number of the current spec.
+
+    Of a run that validation has chosen since, the second row says so.
+    """
+    row, chosen = read_row(run.directory.result), {"selected_of": run.selected_of} if run.selected_of else {}
+    return row, row.model_copy(update=published_columns(run.experiment.published) | chosen)
