@@ -92,6 +92,34 @@ seeds = click.option(
 )
 
 
+def selection(command: Any) -> Any:
+    """Add --select, --random as `draws` and --halving: choose among values by validation."""
+    added = [
+        click.option(
+            "--select",
+            is_flag=True,
+            help="Train all combinations of -s KEY=A,B,C with one seed and without tests, choose one by validation, "
+            "train it with all seeds and test it alone.",
+        ),
+        click.option(
+            "--random",
+            "draws",
+            type=click.IntRange(2, 10_000),
+            metavar="N",
+            help="With --select: draw N configurations from lists and ranges, -s KEY=log:LOW:HIGH, uniform:LOW:HIGH or "
+            "int:LOW:HIGH. A larger N keeps those of a smaller one.",
+        ),
+        click.option(
+            "--halving",
+            is_flag=True,
+            help="With --select: train all for a part of the steps, then the better half for twice as many, and so on.",
+        ),
+    ]
+    for option in reversed(added):
+        command = option(command)
+    return command
+
+
 def _go_offline(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:
     if value:
         os.environ["METARUN_OFFLINE"] = "1"

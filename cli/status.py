@@ -14,8 +14,9 @@ from .options import examples
 def command(folder: Path) -> None:
     """Print one line per run below DIR, read from the folders of the runs and from Slurm.
 
-    A run is waiting, running (with step, rate and time left), finished (with its result), failed (with the reason),
-    interrupted, unreadable (a folder of another user) or missing. The last line is about the job that writes the table.
+    A run is waiting, running (with step, rate and time left), finished (with its result), validated (a search withholds
+    its test), failed (with the reason), interrupted, unreadable (a folder of another user) or missing. The last line is
+    about the job that writes the table, or finishes a search.
     """
     from ..experiments.jobs.status import lines, statuses, tables
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import click
 
-from .options import cluster_options, examples, out_folder, overrides, seeds
+from .options import cluster_options, examples, out_folder, overrides, seeds, selection
+from .selecting import refuse, submit_search
 from .submitting import submit
 
 
@@ -21,6 +22,7 @@ from .submitting import submit
 @click.argument("specs", nargs=-1, required=True, metavar="SPEC...")
 @overrides
 @seeds
+@selection
 @cluster_options("slurm")
 @click.option("--dry-run", is_flag=True, help="List the runs and what sbatch would be asked for; submit nothing.")
 @click.option(
@@ -33,6 +35,9 @@ def command(
     specs: tuple[str, ...],
     overrides: tuple[str, ...],
     seeds: list[int],
+    select: bool,
+    draws: int | None,
+    halving: bool,
     executor: str,
     dry_run: bool,
     fresh: bool,
@@ -44,9 +49,17 @@ def command(
     On a cluster the runs are one job array, and a last job merges the results and writes the table. With --executor
     local they are parallel processes of this machine, and the table is printed at the end.
 
+    With --select, the settings of one SPEC are chosen by validation, and only the chosen ones are tested: on a cluster
+    by the last job, which then asks for as much as a run.
+
     The same command again submits only what is missing, failed or interrupted. It does not touch what is queued or
     running. A value that holds a comma needs quotes or brackets.
     """
     from ..experiments.runs.sweep import grid
+    from ..experiments.selection.search import search_of
 
+    refuse(select, draws, halving, fresh)
+    if select:
+        submit_search(search_of(specs, overrides, seeds, out, draws or 0, halving), executor, settings, dry_run)
+        return
     submit(grid(specs, overrides, seeds, out), out, executor, settings, fresh=fresh, dry_run=dry_run)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,30 +34,50 @@ def submit(
 
     Exits with code 1 if a run of --executor local failed.
     """
-    from ..experiments.errors import RunError
     from ..experiments.jobs import submit as jobs
 
-    foreign = [f"--{name.replace('_', '-')}" for name in sorted(settings.keys() - set(jobs.OF_THIS_MACHINE))]
-    if executor == "local" and foreign:
-        raise click.UsageError(
-            f"{', '.join(foreign)}: not with --executor local, which divides the cores among the runs"
-        )
+    refuse_foreign(executor, settings)
     if dry_run:
-        _list(*jobs.preview(runs, out, executor, settings, fresh))
+        listed(*jobs.preview(runs, out, executor, settings, fresh))
         return
-    try:
+    with on_slurm(settings):
         done = jobs.submit(
             runs, out, executor, settings, lambda line: click.echo(line, err=True), paper=paper, fresh=fresh
         )
-    except jobs.NoSlurm as error:
-        here = typed("--executor", "local", without=["--executor", *foreign])
-        raise RunError(f"{error}: {here}") from None
     _report(done, out)
     if done.has_table:
         _show_table(out, paper)
     _report_failures(done.failed)
     if done.failed:
         sys.exit(1)
+
+
+def refuse_foreign(executor: str, settings: Mapping[str, Any]) -> None:
+    """Raise UsageError for settings of a cluster with --executor local."""
+    if executor == "local" and (foreign := _foreign(settings)):
+        raise click.UsageError(
+            f"{', '.join(foreign)}: not with --executor local, which divides the cores among the runs"
+        )
+
+
+def _foreign(settings: Mapping[str, Any]) -> list[str]:
+    """Return the options of the command line that --executor local does not take."""
+    from ..experiments.jobs.submit import OF_THIS_MACHINE
+
+    return [f"--{name.replace('_', '-')}" for name in sorted(settings.keys() - set(OF_THIS_MACHINE))]
+
+
+@contextmanager
+def on_slurm(settings: Mapping[str, Any]) -> Iterator[None]:
+    """Raise RunError with the command for this machine if the block finds no Slurm."""
+    from ..experiments.errors import RunError
+    from ..experiments.jobs.submit import NoSlurm
+
+    try:
+        yield
+    except NoSlurm as error:
+        here = typed("--executor", "local", without=["--executor", *_foreign(settings)])
+        raise RunError(f"{error}: {here}") from None
 
 
 def _report(done: Submitted, out: Path) -> None:
@@ -92,7 +113,8 @@ def _report_failures(failed: Sequence[Path]) -> None:
             click.echo(resuming(f"{path} was stopped or killed: the same command resumes it"), err=True)
 
 
-def _list(states: Sequence[tuple[Run, str]], sbatch: Sequence[str]) -> None:
+def listed(states: Sequence[tuple[Run, str]], sbatch: Sequence[str]) -> None:
+    """Print the runs of a `Preview` with their states, and what sbatch would be asked for."""
     for run, state in states:
         click.echo(f"{run.directory.path}  {state}")
     click.echo(f"{sum(state == 'to do' for _, state in states)} of {counted(len(states), 'run')} to submit")

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import click
 
 from .errors import report
-from .options import examples, offline, out_folder, overrides, seeds, typed
+from .options import examples, offline, out_folder, overrides, seeds, selection, typed
+from .selecting import choose_here, refuse
 
 if TYPE_CHECKING:
     from ..experiments.runs.run import Run
@@ -19,11 +20,15 @@ if TYPE_CHECKING:
 
 @click.command(
     name="train",
-    epilog=examples("train quickstart/maml -s train.steps=100 --out tried", "train my.yaml omniglot/maml --seeds 0-2"),
+    epilog=examples(
+        "train my.yaml omniglot/maml -s train.steps=100 --seeds 0-2 --out tried",
+        "train quickstart/maml -s algorithm.inner_lr=0.1,0.2,0.4 --select",
+    ),
 )
 @click.argument("specs", nargs=-1, required=True, metavar="SPEC...")
 @overrides
 @seeds
+@selection
 @out_folder("Folder of the runs: OUT/<experiment>/seed-<n>.")
 @offline
 @click.option(
@@ -40,7 +45,15 @@ if TYPE_CHECKING:
     help="How long to wait for the other workers of a run that several processes train.",
 )
 def command(
-    specs: tuple[str, ...], overrides: tuple[str, ...], seeds: list[int], out: Path, fresh: bool, wait: float
+    specs: tuple[str, ...],
+    overrides: tuple[str, ...],
+    seeds: list[int],
+    select: bool,
+    draws: int | None,
+    halving: bool,
+    out: Path,
+    fresh: bool,
+    wait: float,
 ) -> None:
     """Train and test each SPEC once per seed. A SPEC is a YAML file, or the name of a spec that ships.
 
@@ -49,16 +62,27 @@ def command(
     The same command again resumes what was interrupted and skips what is finished. A longer training under another
     name continues a shorter one of the same spec in OUT. A run that fails does not stop those after it.
 
+    With --select, the settings of one SPEC are chosen by validation, and only the chosen ones are tested.
+
     Several processes train one run together if TF_CONFIG names them, or if one `srun` starts them. Each takes a part
     of every meta-batch. A run that fails then ends the command.
     """
-    from ..experiments.errors import Interrupted
+    from ..experiments.errors import Interrupted, RunError
     from ..experiments.jobs.rendezvous import find, gather
     from ..experiments.runs.sweep import grid, refuse_unshareable
+    from ..experiments.selection.search import search_of
 
-    _refuse_sweep(overrides)
-    runs = grid(specs, overrides, seeds, out)
-    cluster = find()
+    refuse(select, draws, halving, fresh)
+    cluster, search, runs = find(), None, []
+    if select:
+        if cluster:
+            raise RunError(
+                "--select: this is one of several workers, and one process trains a configuration: start one"
+            )
+        search = search_of(specs, overrides, seeds, out, draws or 0, halving)
+    else:
+        _refuse_sweep(overrides)
+        runs = grid(specs, overrides, seeds, out)
     if cluster:
         refuse_unshareable(runs, len(cluster.addresses))
     from ..experiments.system.startup import import_tensorflow, silence_libraries
@@ -78,6 +102,8 @@ def command(
         except Interrupted:
             sys.exit(130)  # the chief reports it
         return
+    if search:
+        runs = choose_here(search)
     outcomes = []
     try:
         for outcome in train_all(runs, out, fresh, workers):
@@ -112,7 +138,8 @@ def _report(outcome: Outcome, left: int) -> None:
     """Print at once what the table at the end does not show: a skipped run, or a failed one."""
     path = outcome.run.directory.path
     if outcome.skipped:
-        click.echo(f"{path} is finished; --fresh trains it again", err=True)
+        again = "" if outcome.run.selected_of else "; --fresh trains it again"
+        click.echo(f"{path} is finished{again}", err=True)
     if outcome.error and left:
         click.echo(f"{path} failed; continuing with the other runs", err=True)
 

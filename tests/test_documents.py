@@ -264,7 +264,8 @@ def test_a_command_can_be_given(command, desk, monkeypatch):
     if name in SPECS:
         given = values.get("specs") or (values["spec"],)
         for spec in (spec for spec in given if not spec.isupper() and not spec.startswith("RUN/")):
-            overrides = [part for one in values.get("overrides", ()) if name != "submit" for part in ("-s", one)]
+            is_sweep = name == "submit" or values.get("select")
+            overrides = [part for one in values.get("overrides", ()) if not is_sweep for part in ("-s", one)]
             told = invoke("show", spec, *overrides)
             assert told.exit_code == 0 or spec == "bad.yaml", told.output or told.exception
     if name == "reproduce" and not values["table"].isupper():

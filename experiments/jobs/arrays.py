@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, suppress
 from itertools import groupby
 from pathlib import Path
@@ -70,11 +70,34 @@ def to_slurm(
     Raises:
         RunError: sbatch refuses. Arrays that were submitted before stay; the folders of other runs are as before.
     """
+    planned = arrays(runs)
+    submissions = runs_to_slurm(planned, out, fresh)
+    last = submissions[-1]
+    try:
+        alive = live([each for each in find_submissions(out) if each.job]).values()
+    except RunError:  # the scheduler is busy: the table waits for what was submitted now
+        alive = ()
+    numbers = sorted({*(f"{one.job}" for one in submissions), *(each.job.partition("_")[0] for each in alive)})
+    written = (write_table, str(out.resolve()), paper, str(last.outcome))
+    last_to_slurm(last, submissions, for_table(planned[-1][0]), numbers, *written)
+    return submissions
+
+
+def runs_to_slurm(
+    planned: Sequence[tuple[Cluster, list[Run], int]], out: Path, fresh: bool = False
+) -> list[Submission]:
+    """Prepare the folders of runs, submit them as job arrays, and return the submissions.
+
+    Args:
+        planned: the result of `arrays`.
+        out: the folder of the runs.
+        fresh: set aside what the folders of the runs hold.
+
+    Raises:
+        RunError: sbatch refuses. Arrays that were submitted before stay.
+    """
     if ignored := sorted(name for name in os.environ if name.startswith("SBATCH_")):
         warn(f"{', '.join(ignored)} of this shell: not used; give options of metarun, or write them into cluster.yaml")
-    planned = arrays(runs)
-    # stated, because some sites export no variables to jobs
-    environment = {"METARUN_OFFLINE": "1", "METARUN_CACHE": str(folder().absolute())}
     submissions = []
     for cluster, some, at_once in planned:
         one = new_submission(some, out)
@@ -83,7 +106,7 @@ def to_slurm(
         with _sbatch(one, submissions), prepared(some, fresh), executor.batch():
             jobs = [
                 executor.submit(
-                    plainly, work, str(path), run.tests, cluster.cpus, environment, needs_gpu=cluster.gpus > 0
+                    plainly, work, str(path), run.tests, cluster.cpus, environment(), needs_gpu=cluster.gpus > 0
                 )
                 for run, path in zip(some, one.runs, strict=True)
             ]
@@ -92,26 +115,48 @@ def to_slurm(
         for run, job in zip(some, jobs, strict=True):
             _link(run.directory.log, job.paths.stdout)
         submissions.append(one)
-    last = submissions[-1]
-    try:
-        alive = live([each for each in find_submissions(out) if each.job]).values()
-    except RunError:  # the scheduler is busy: the table waits for what was submitted now
-        alive = ()
-    numbers = sorted({*(one.job for one in submissions), *(each.job.partition("_")[0] for each in alive)})
-    small, whole = for_table(planned[-1][0])
-    for cluster in (small, whole):
+    return submissions
+
+
+def last_to_slurm(
+    last: Submission,
+    before: Sequence[Submission],
+    clusters: Sequence[Cluster],
+    numbers: Sequence[str],
+    function: Callable[..., None],
+    *arguments: Any,
+) -> None:
+    """Submit the job that ends a submission, and write its number down.
+
+    Args:
+        last: the submission that it belongs to.
+        before: the submissions that sbatch has accepted.
+        clusters: the settings of the job, and others to try if sbatch refuses them.
+        numbers: the jobs whose end it waits for.
+        function: what the job calls.
+        arguments: its arguments.
+
+    Raises:
+        RunError: sbatch refuses. What was submitted before stays.
+    """
+    for cluster in clusters:
         executor = _executor(last, cluster)
-        executor.update_parameters(job_name=last.of_table, dependency="afterany:" + ":".join(numbers))
+        executor.update_parameters(job_name=last.of_table)
+        if numbers:
+            executor.update_parameters(dependency="afterany:" + ":".join(numbers))
         try:
-            with _sbatch(last, submissions):
-                table = executor.submit(plainly, write_table, str(out.resolve()), paper, str(last.outcome))
-                last.table = table.job_id
+            with _sbatch(last, before):
+                last.table = executor.submit(plainly, function, *arguments).job_id
             break
         except RunError:
-            if cluster is whole:
+            if cluster is clusters[-1]:
                 raise
     last.write()
-    return submissions
+
+
+def environment() -> dict[str, str]:
+    """Return the variables of a job. They are stated, because some sites export none to jobs."""
+    return {"METARUN_OFFLINE": "1", "METARUN_CACHE": str(folder().absolute())}
 
 
 def for_table(cluster: Cluster) -> tuple[Cluster, Cluster]:
@@ -126,6 +171,12 @@ def for_table(cluster: Cluster) -> tuple[Cluster, Cluster]:
         return cluster.model_copy(update={"time": str(TABLE_MINUTES), "slurm": slurm} | changes)
 
     return without(WAITING + OF_RUNS, gpus=0, workers=1, cpus=1, memory=None), without(WAITING)
+
+
+def for_search(cluster: Cluster) -> Cluster:
+    """Return the settings of the job that finishes a search: those of the runs, but it waits for nothing but them."""
+    slurm = {name: value for name, value in cluster.slurm.items() if not name.startswith(WAITING)}
+    return cluster.model_copy(update={"slurm": slurm})
 
 
 def options(cluster: Cluster) -> dict[str, Any]:
@@ -196,7 +247,7 @@ def _forget(submission: Submission, before: Sequence[Submission]) -> None:
     """Cancel jobs of a submission whose numbers are not known, and delete its record if it is not one of `before`."""
     known = submission in before
     with suppress(RunError):
-        slurm("scancel", f"--name={submission.of_table if known else submission.name}")
+        slurm("scancel", f"--name={submission.of_table if known or submission.search else submission.name}")
     if not known:
         shutil.rmtree(submission.folder)
 

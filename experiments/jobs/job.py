@@ -1,4 +1,5 @@
-"""Do the work of a job: train and test one run, ask to be requeued when stopped, give up without progress.
+"""Do the work of a job: train and test one run, or finish a search; ask to be requeued when stopped, give up without
+progress.
 
 No TensorFlow before a run starts.
 """
@@ -10,8 +11,8 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -49,6 +50,8 @@ def work(
 ) -> None:
     """Train the run of a folder, alone or as one of its workers, then do its further tests.
 
+    A run of a search is trained up to the step that its folder says, and not tested.
+
     Args:
         path: the folder of the run, with its spec.
         tests: the changes of each further test.
@@ -60,51 +63,71 @@ def work(
         SystemExit: the run was stopped. It has asked to be requeued.
         Exception: every error of `train` and `evaluate`. A test that fails does not prevent the others.
     """
-    for name, value in environment.items():
-        os.environ.setdefault(name, value)  # the site's own setup overrides it
-    directory, rendezvous = RunDirectory(Path(path)), find()
-    follows = rendezvous is not None and rendezvous.index > 0
-    print(f"{path}: started as process {os.getpid()} on {socket.gethostname()}", file=sys.stderr, flush=True)
-    for name in ("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS"):
-        os.environ[name] = str(threads)
+    directory = RunDirectory(Path(path))
+    with as_job(path, threads, environment) as stop:
+        rendezvous = find()
+        follows = rendezvous is not None and rendezvous.index > 0
+        with nullcontext() if follows else noted(directory.failure):
+            if not follows:
+                count_restarts(directory)
+            experiment = load(directory.spec).experiment
+            run = Run(experiment, experiment.seeds[0], directory, (), directory.until, directory.selected_of)
+            from ..system.startup import import_tensorflow
+
+            import_tensorflow(needs_gpu)
+            from ...algorithms.workers import ALONE, join
+            from ..evaluation.retest import evaluate
+            from ..training.followers import follow
+            from ..training.train import train, train_until
+
+            stop.check()
+            if run.until is not None:
+                train_until(run)
+                return
+            if rendezvous:
+                gather(rendezvous)
+            workers = join(rendezvous.addresses, rendezvous.index) if rendezvous else ALONE
+            if follows:
+                follow(run, workers)
+                return
+            train(run, workers=workers)
+            failures = []
+            for test in tests:
+                try:
+                    evaluate(directory.path, test.get("split", "test"), test)
+                except (Interrupted, InUse):
+                    raise
+                except Exception as error:  # does not prevent the other tests
+                    print(f"{path}, tested with {dict(test)}: {explain(error)[0]}", file=sys.stderr, flush=True)
+                    failures.append(error.with_traceback(None))  # the traceback holds the model in memory
+            if failures:
+                raise failures[0]
+
+
+@contextmanager
+def as_job(name: str, threads: int, environment: Mapping[str, str] = MappingProxyType({})) -> Iterator[StopSignal]:
+    """Set the variables of a job, and ask for it to be requeued if the block is stopped.
+
+    Args:
+        name: what the job works on, for its log.
+        threads: processor threads to use.
+        environment: variables to set, unless they are set already.
+
+    Raises:
+        SystemExit: the block was stopped.
+    """
+    for variable, value in environment.items():
+        os.environ.setdefault(variable, value)  # the site's own setup overrides it
+    print(f"{name}: started as process {os.getpid()} on {socket.gethostname()}", file=sys.stderr, flush=True)
+    for variable in ("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS"):
+        os.environ[variable] = str(threads)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     with StopSignal() as stop:
         try:
-            with nullcontext() if follows else noted(directory.failure):
-                if not follows:
-                    count_restarts(directory)
-                experiment = load(directory.spec).experiment
-                run = Run(experiment, experiment.seeds[0], directory)
-                from ..system.startup import import_tensorflow
-
-                import_tensorflow(needs_gpu)
-                from ...algorithms.workers import ALONE, join
-                from ..evaluation.retest import evaluate
-                from ..training.followers import follow
-                from ..training.train import train
-
-                stop.check()
-                if rendezvous:
-                    gather(rendezvous)
-                workers = join(rendezvous.addresses, rendezvous.index) if rendezvous else ALONE
-                if follows:
-                    follow(run, workers)
-                    return
-                train(run, workers=workers)
-                failures = []
-                for test in tests:
-                    try:
-                        evaluate(directory.path, test.get("split", "test"), test)
-                    except (Interrupted, InUse):
-                        raise
-                    except Exception as error:  # does not prevent the other tests
-                        print(f"{path}, tested with {dict(test)}: {explain(error)[0]}", file=sys.stderr, flush=True)
-                        failures.append(error.with_traceback(None))  # the traceback holds the model in memory
-                if failures:
-                    raise failures[0]
+            yield stop
         except Interrupted as stopped:
             with stop.held():  # batch systems send more than one signal
-                print(f"{directory.path}: {stopped}", file=sys.stderr)
+                print(f"{name}: {stopped}", file=sys.stderr)
                 if requeued():
                     print("requeued", file=sys.stderr)
             raise SystemExit(stopped.code) from None

@@ -31,11 +31,12 @@ def prepared(runs: Sequence[Run], fresh: bool = False) -> Iterator[None]:
             if directory.path.exists() and (fresh or run.replaces_failure()):
                 with directory.locked():
                     undo.callback(_put_back, directory.set_aside(), directory.path)
-            changed = (directory.spec, directory.afresh, directory.failure, directory.restarts)
+            changed = (directory.spec, directory.search, directory.afresh, directory.failure, directory.restarts)
             before = {path: path.read_bytes() if path.is_file() else None for path in changed}
             undo.callback(_restore, before, directory.path)
             label_checkpoints(run)
             run.write_spec()
+            run.write_search()
             if fresh:
                 directory.afresh.touch()
             for path in (directory.failure, directory.restarts):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from tqdm import tqdm
 from ...datasets.errors import counted
 from ..errors import RunError
 from ..reports.formats import digits_of, interval, number, scale_of, unit_of
+from ..reports.sweep import deciding, validations
 from ..runs.directory import RunDirectory, unreadable
 from ..runs.rows import read_row
 from ..stats import FEW
@@ -20,7 +22,7 @@ from ..system import lock
 from .slurm import squeue
 from .submission import JOBS, WRITTEN, Live, Submission, find_runs, find_submissions, live
 
-STATES = ("running", "waiting", "finished", "interrupted", "failed", "unreadable", "missing")
+STATES = ("running", "waiting", "finished", "validated", "interrupted", "failed", "unreadable", "missing")
 
 
 class Status(NamedTuple):
@@ -53,6 +55,8 @@ def lines(found: Sequence[Status], folder: Path) -> Iterator[str]:
 def tables(folder: Path) -> Iterator[str]:
     """Yield one line for each folder of runs, `folder` or below it, whose table is written by a job of Slurm.
 
+    Such a job may also finish a search by validation first.
+
     It has the state of the job that was submitted last, and why the table was not written.
     """
     whole = folder.resolve()
@@ -62,13 +66,15 @@ def tables(folder: Path) -> Iterator[str]:
     for out, one in here.items():
         job, state, reason = jobs.get(one.of_table, (one.table, "", ""))
         if state and not (state == "COMPLETING" and one.outcome.is_file()):  # so it is for a while after its end
-            words = f"waiting for {reason}" if state == "PENDING" else "being written"
+            doing = "choosing, training and testing" if one.search else "being written"
+            words = f"waiting for {reason}" if state == "PENDING" else doing
         elif lock.holder(out / JOBS / ".lock"):
             words = "being submitted"
         else:
             words = _outcome(one)
         if words:
-            name = "table" if out == whole else f"table of {out.relative_to(whole)}"
+            what = f"choice of {one.search}" if one.search else "table"
+            name = what if out == whole else f"{what} of {out.relative_to(whole)}"
             yield f"{name}: {words}{f' (job {job})' if job else ''}"
 
 
@@ -86,6 +92,8 @@ def _outcome(one: Submission) -> str:
         words = f"its job ended early; its log ends with: {said[-1][:200]}" if said else words
     if words == WRITTEN:
         return words
+    if one.search:
+        return f"not made: {words}; the same command goes on"
     return f"not written: {words}; print it with `metarun table`, or `metarun reproduce` for a paper's"
 
 
@@ -111,6 +119,8 @@ def _status_of_files(run: RunDirectory, job: Live | None, submitted: bool) -> St
     if run.finished:
         state, words = _finished(run)
         return Status(run.path, state, words + (failure and f"; a further test failed: {failure}"))
+    if run.until is not None and run.step >= run.until:
+        return Status(run.path, "validated", _validated(run))
     if failure:
         return Status(run.path, "failed", failure)
     log = _last_lines(run)
@@ -138,11 +148,23 @@ def _finished(run: RunDirectory) -> tuple[str, str]:
     return "finished", f"{unit_of(row.metric)} {interval(mean or 'not finite', ci95)}"
 
 
+def _validated(run: RunDirectory) -> str:
+    """Return the best validation so far of a run whose test a search withholds."""
+    best = deciding(validations(run), "best")
+    if best is None:
+        return f"not finite, up to step {run.step}"
+    value, ci95 = (
+        number(None if math.isnan(each) else scale_of(best.metric) * each, digits_of(best.metric))
+        for each in (best.value, best.ci95)
+    )
+    return f"{unit_of(best.metric)} {interval(value, ci95)} at step {best.step} of {run.step}, not tested"
+
+
 def _progress(run: RunDirectory) -> str:
     try:
         progress = json.loads(run.progress.read_text(encoding="utf-8"))
         done, total, rate = progress["done"], progress["total"], progress["per_second"]
-        if done == total:
+        if done == total and run.until is None:
             return f"step {done} of {total}, testing"
         left = f", {tqdm.format_interval((total - done) / rate)} left" if rate else ""
         return f"step {done} of {total}, {rate:.3g}/s{left}"

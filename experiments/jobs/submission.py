@@ -40,6 +40,7 @@ class Submission:
     ended: list[Path] = field(default_factory=list)  # runs that ended, of a process that starts runs here
     job: str | None = None  # number of the job array
     table: str | None = None  # number of the job that merges the results
+    search: str | None = None  # the name of a search, which that job finishes
 
     @property
     def name(self) -> str:
@@ -48,8 +49,8 @@ class Submission:
 
     @property
     def of_table(self) -> str:
-        """Return the name of the job that merges the results."""
-        return f"{self.name}-table"
+        """Return the name of the job that merges the results, or finishes a search."""
+        return f"{self.name}-{'select' if self.search else 'table'}"
 
     @property
     def local(self) -> bool:
@@ -70,8 +71,9 @@ class Submission:
         """Write runs.json."""
         out = self.folder.parents[1]
         runs, ended = ([os.path.relpath(run, out) for run in some] for some in (self.runs, self.ended))
-        record = {"runs": runs, "job": self.job, "table": self.table} | ({"ended": ended} if ended else {})
-        write_json_atomic(self.folder / "runs.json", record)
+        further = {"ended": ended, "search": self.search}
+        record = {"runs": runs, "job": self.job, "table": self.table}
+        write_json_atomic(self.folder / "runs.json", record | {key: value for key, value in further.items() if value})
 
 
 class Live(NamedTuple):
@@ -121,7 +123,7 @@ def _read(record: Path) -> Submission:
         values = json.loads(record.read_text(encoding="utf-8"))
         out = record.parents[2]
         runs, ended = ([(out / run).resolve() for run in some] for some in (values["runs"], values.get("ended", [])))
-        return Submission(record.parent, runs, ended, values["job"], values["table"])
+        return Submission(record.parent, runs, ended, values["job"], values["table"], values.get("search"))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(f"{record} is not the record of a submission ({error}): delete its folder") from None
 
@@ -166,13 +168,15 @@ def cancel(folder: Path) -> int:
     single = {each.job for each in alive.values() if not each.submission.local and each.submission not in whole}
     if arrays or single:
         slurm("scancel", *sorted(arrays | single))
+    searches = bool(arrays) and any(one.search for one in whole)  # their last jobs train runs too, on other hosts
     for holder in filter(None, (lock.holder(one.lock) for one in whole)):
         _end(holder)  # which stops its runs
     ended = {path for path, job in alive.items() if not job.submission.local or job.submission in whole}
     for path in below - ended:
         if holder := lock.holder(RunDirectory(path).lock):
             ended.add(path)
-            _end(holder)
+            if not searches or holder.endswith(f" on {socket.gethostname()}"):
+                _end(holder)
     for path, job in alive.items():
         run = RunDirectory(path)
         if path not in ended and not run.failure.exists():

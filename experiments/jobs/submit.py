@@ -98,7 +98,8 @@ def submit(
         if submission:
             at_once = len(devices_for(len(runs), clusters.values(), settings))
             failed = run_here(missing, submission, free, report, at_once, settings.get(SHARING, 1))
-    has_table = executor == "local" or not missing and not alive
+    tested = any(run.until is None for run in runs)  # not in a search
+    has_table = tested and (executor == "local" or not missing and not alive)
     if has_table:
         write_table(str(out), paper)
     return Submitted(missing, alive, len(runs) - len(missing) - len(alive), made, failed, has_table)
@@ -119,13 +120,16 @@ def preview(runs: Sequence[Run], out: Path, executor: str, settings: Mapping[str
         run.directory.path: "queued or running" for run in alive
     }
     asked = [(run, clusters[run.experiment.name]) for run in missing] if executor == "slurm" else []
-    lines = []
-    for cluster, some, at_once in arrays(asked) if asked else ():
-        flat = options(cluster)
-        flat |= flat.pop("additional_parameters")
-        options_of_sbatch = (f"{name}={value}" for name, value in flat.items() if name not in NOT_OF_SBATCH)
-        lines.append(" ".join([f"array=0-{len(some) - 1}%{at_once}", *options_of_sbatch]))
+    planned = arrays(asked) if asked else ()
+    lines = [f"array=0-{len(some) - 1}%{at_once} {of_sbatch(cluster)}" for cluster, some, at_once in planned]
     return Preview([(run, words.get(run.directory.path, "finished")) for run in runs], lines)
+
+
+def of_sbatch(cluster: Cluster) -> str:
+    """Return what sbatch is asked for, in the words of its options."""
+    flat = options(cluster)
+    flat |= flat.pop("additional_parameters")
+    return " ".join(f"{name}={value}" for name, value in flat.items() if name not in NOT_OF_SBATCH)
 
 
 def clusters_of(runs: Sequence[Run], executor: str, settings: Mapping[str, Any]) -> dict[str, Cluster]:

@@ -6,8 +6,9 @@ import itertools
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from ..config.checks import unshareable
 from ..config.load import labelled, load
@@ -17,29 +18,53 @@ from .run import Run
 LARGEST = 100_000  # runs; more is a mistyped range
 
 
-def grid(specs: Sequence[str], overrides: Sequence[str], seeds: Sequence[int], out: Path) -> list[Run]:
+class Sweep(NamedTuple):
+    """Hold the combinations of values that a command gives to some keys."""
+
+    keys: tuple[str, ...]
+    varied: tuple[int, ...]  # numbers of the keys whose values are in the names of experiments
+    size: int  # number of combinations
+    combinations: Iterable[tuple[str, ...]]  # a value for each key
+
+    def settings(self, values: Sequence[str]) -> tuple[str, ...]:
+        """Return KEY=VALUE for each varied key of a combination."""
+        return tuple(f"{self.keys[number]}={values[number]}" for number in self.varied)
+
+
+def every_combination(overrides: Sequence[str]) -> Sweep:
+    """Return every combination of the values of KEY=A,B,C. Raises SpecError with all overrides that are malformed."""
+    choices = _choices(overrides)
+    varied = tuple(number for number, values in enumerate(choices) if len(values) > 1)
+    return Sweep(keys_of(overrides), varied, math.prod(map(len, choices)), itertools.product(*choices))
+
+
+def keys_of(overrides: Sequence[str]) -> tuple[str, ...]:
+    """Return the key of each override."""
+    return tuple(override.partition("=")[0].strip() for override in overrides)
+
+
+def grid(specs: Sequence[str], overrides: Sequence[str] | Sweep, seeds: Sequence[int], out: Path) -> list[Run]:
     """Return every run, spec after spec.
 
     Args:
         specs: files, or names of specs that ship.
-        overrides: KEY=VALUE, or KEY=A,B,C for one experiment per value, whose name then ends in -KEY-A.
+        overrides: KEY=VALUE, or KEY=A,B,C for one experiment per value, whose name then ends in -KEY-A; or the
+            combinations themselves.
         seeds: replace those of the specs, unless empty.
         out: the folder of the runs.
 
     Raises:
         SpecError: lists all mistakes of all specs, and experiments that share a name.
     """
-    choices = _choices(overrides)
-    if len(specs) * len(seeds or "1") * math.prod(map(len, choices)) > LARGEST:
-        raise SpecError([f"more than {LARGEST} runs: submit them in parts"])
-    keys = [override.partition("=")[0].strip() for override in overrides]
-    varied = [number for number, values in enumerate(choices) if len(values) > 1]
+    keys, varied, size, combinations = overrides if isinstance(overrides, Sweep) else every_combination(overrides)
+    refuse_too_many(len(specs) * len(seeds or "1") * size)
+    combinations = list(combinations)
     short = _short([keys[number] for number in varied])
     problems = [f"{spec} is given twice: leave one out" for spec in _repeated(specs)]
     experiments, warnings = [], []
     for spec in dict.fromkeys(specs):
         same: dict[str, tuple[str, ...]] = {}  # content of each experiment of this spec -> its values
-        for values in itertools.product(*choices):
+        for values in combinations:
             values_given = [f"{key}={value}" for key, value in zip(keys, values, strict=True)]
             try:
                 loaded = load(spec, values_given)
@@ -65,6 +90,12 @@ def grid(specs: Sequence[str], overrides: Sequence[str], seeds: Sequence[int], o
     for warning in dict.fromkeys(warnings):
         warn(warning)
     return [Run.at(out, each, seed) for each in experiments for seed in dict.fromkeys(seeds) or each.seeds]
+
+
+def refuse_too_many(runs: int) -> None:
+    """Raise SpecError for more runs than a command has, unless a range is mistyped."""
+    if runs > LARGEST:
+        raise SpecError([f"more than {LARGEST} runs: submit them in parts"])
 
 
 def _repeated(words: Sequence[str]) -> list[str]:

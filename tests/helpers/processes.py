@@ -51,14 +51,14 @@ def metarun(*arguments: object, **options) -> subprocess.CompletedProcess[str]:
     return Started(*arguments, **options).wait()
 
 
-def dying(last: str) -> None:
-    """Run `metarun`, killed before the file `last` gets its name."""
+def dying(last: str, within: str = "") -> None:
+    """Run `metarun`, killed before the file `last`, with `within` in its path, gets its name."""
     from metarun.cli.main import main
 
     replace = Path.replace
 
     def die(self, target):
-        if Path(target).name == last:
+        if Path(target).name == last and within in str(target):
             os.kill(os.getpid(), signal.SIGKILL)
         return replace(self, target)
 

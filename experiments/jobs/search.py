@@ -1,0 +1,148 @@
+"""Submit a search to Slurm: an array that trains the configurations, and a job that does the rest. No TensorFlow.
+
+The array trains without tests, with halving up to the first stop. The job after it waits for the array; it trains what
+is left, chooses, and trains and tests the chosen configuration, so it asks for as much as a run.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ..config.cluster import Cluster
+from ..errors import SpecError
+from ..runs.run import Run
+from ..selection.results import failure_of
+from ..selection.search import Search
+from ..selection.session import decided, runs_of_chosen, select
+from ..selection.table import table
+from ..system.atomic import write_text_atomic
+from ..system.failures import noted
+from ..system.signals import StopSignal
+from .arrays import arrays, environment, for_search, last_to_slurm, runs_to_slurm
+from .job import as_job, count_restarts, write_table
+from .slurm import squeue
+from .submission import WRITTEN, Submission, find_submissions, new_submission
+from .submit import (
+    Preview,
+    alone,
+    clusters_of,
+    of_sbatch,
+    preview,
+    refuse_missing_data,
+    refuse_path,
+    refuse_without_slurm,
+    todo,
+)
+
+
+class SubmittedSearch(NamedTuple):
+    """Hold the outcome of the submission of a search."""
+
+    missing: int  # configurations that are trained by the arrays
+    alive: int  # configurations that are queued or running
+    jobs: list[Submission]  # the last one has the job that does the rest; none if there is nothing to do, or it waits
+    is_over: bool  # the chosen configuration is tested
+
+
+def submit_search(search: Search, settings: Mapping[str, Any]) -> SubmittedSearch:
+    """Submit what is left of a search, unless a part of it is queued or running.
+
+    Args:
+        search: the search.
+        settings: cluster settings of the command line, which override those of the spec.
+
+    Raises:
+        SpecError, RunError, DataError: nothing was submitted, or sbatch refused the rest.
+    """
+    runs, cluster = _first(search), _cluster(search, settings)
+    refuse_path(search.out)
+    refuse_without_slurm()
+    with alone(search.out):
+        known = decided(search)
+        chosen = runs_of_chosen(search, known) if known else []
+        missing, alive = todo(chosen or runs, search.out)
+        queued = squeue([one.of_table for one in find_submissions(search.out) if one.search == search.name])
+        if alive or queued or known and not missing:
+            return SubmittedSearch(0, len(alive), [], bool(known) and not (missing or alive or queued))
+        refuse_missing_data(runs)
+        os.environ["METARUN_OFFLINE"] = "1"  # otherwise hundreds of jobs download at once
+        with StopSignal("") as stop, stop.held():  # what sbatch has taken is written down
+            asked = [] if known else missing
+            made = runs_to_slurm(arrays([(run, cluster) for run in asked]), search.out) if asked else []
+            last = made[-1] if made else new_submission(runs, search.out)
+            last.search = search.name
+            last.write()
+            numbers = [f"{one.job}" for one in made]
+            further = (cluster.cpus, environment(), cluster.gpus > 0)
+            whole = search.at(search.out.resolve())
+            last_to_slurm(last, made, [for_search(cluster)], numbers, finish, whole, str(last.outcome), *further)
+    return SubmittedSearch(len(asked), 0, made or [last], False)
+
+
+def preview_search(search: Search, executor: str, settings: Mapping[str, Any]) -> Preview:
+    """Return what would be submitted of a search: its configurations and, on Slurm, also the job that does the rest."""
+    runs = _first(search)
+    found = preview(runs, search.out, executor, settings)
+    if executor == "slurm":
+        found.sbatch.append(f"dependency=afterany {of_sbatch(for_search(_cluster(search, settings)))}")
+    return found
+
+
+def _first(search: Search) -> list[Run]:
+    """Return the runs with which a search begins."""
+    return search.runs_until(search.stops[0] if search.stops else None, search.configurations)
+
+
+def _cluster(search: Search, settings: Mapping[str, Any]) -> Cluster:
+    """Return the settings of all jobs of a search. Raises SpecError for those of runs that several processes train."""
+    clusters = clusters_of(_first(search), "slurm", settings)
+    cluster = clusters[search.configurations[0].name]
+    if cluster.count > 1:
+        words = f"one process trains a configuration, not {cluster.count}: ask for one worker, and one GPU at most"
+        raise SpecError([f"--select: {words}"])
+    return cluster
+
+
+def finish(search: Search, outcome: str, threads: int, variables: Mapping[str, str], needs_gpu: bool) -> None:
+    """Finish a search: train what is missing, choose, train and test the chosen runs, write the table.
+
+    Args:
+        search: the search, in a folder whose path is absolute.
+        outcome: a file for `metarun status` that gets WRITTEN, or the reason of a failure.
+        threads: processor threads to use.
+        variables: environment variables to set, unless they are set already.
+        needs_gpu: fail at once where TensorFlow sees no GPU.
+
+    Raises:
+        SystemExit: the job was stopped. It has asked to be requeued.
+        RunError: nothing could be chosen, or a run of the chosen configuration failed.
+    """
+    say = partial(print, file=sys.stderr, flush=True)
+    with as_job(str(search.record.parent), threads, variables), noted(Path(outcome)):
+        from ..system.startup import import_tensorflow
+
+        import_tensorflow(needs_gpu)
+        from ..selection.here import train_here
+        from ..training.session import train_all
+
+        def train(runs: Sequence[Run]) -> None:
+            for run in runs:
+                if not (run.finished or failure_of(run.directory)):  # those that failed have been tried by the array
+                    count_restarts(run.directory)
+                    train_here([run], say)
+
+        results = select(search, train)
+        print(table(results), flush=True)
+        chosen, errors = runs_of_chosen(search, results), []
+        for run in (run for run in chosen if not run.finished):
+            count_restarts(run.directory)
+            errors += [one.error for one in train_all([run], search.out) if one.error]
+        write_table(str(search.out), None)
+        if errors:
+            raise errors[0]
+    write_text_atomic(Path(outcome), f"{WRITTEN}\n")

@@ -1,0 +1,128 @@
+"""The choice among configurations by validation, and the file that says which was chosen and why. No TensorFlow.
+
+The value of a configuration is that of the checkpoint that its test would use: its best validation, or with
+`test.checkpoint: last` its last one. Let b be the best value, and h half the width of its 95% interval over the
+validation tasks. Chosen is the first configuration, in the order of the command, whose value is within h of b. So a
+user who puts the simplest or cheapest first gets the first of those that validation does not tell from the best.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from ..errors import RunError
+from ..reports.sweep import deciding, is_lower_better, validations
+from ..runs.directory import RunDirectory
+from ..runs.run import Run
+from ..system.atomic import write_text_atomic
+
+COLUMNS = ("configuration", "settings", "metric", "validation", "ci95", "step", "steps", "chosen", "why")
+
+
+class Result(NamedTuple):
+    """Hold what a search found of a configuration."""
+
+    configuration: str  # the name of its experiment
+    settings: str
+    steps: int  # trained
+    metric: str = ""
+    validation: float | None = None  # in the unit of a row; None: it failed
+    ci95: float | None = None  # half-width; None where there is none
+    step: int | None = None  # of the validation
+    chosen: bool = False
+    why: str = ""  # why it was chosen or left, or how it failed
+
+
+def result_of(run: Run, settings: str) -> Result | None:
+    """Return the result of a configuration that has trained up to `run.until`, or failed; None for any other.
+
+    Validations after that step do not count.
+    """
+    directory, until, name = run.directory, run.until or run.experiment.train.steps, run.experiment.name
+    if run.finished:
+        found = [one for one in validations(directory) if one.step <= until]
+        best = deciding(found, run.experiment.test.checkpoint)
+        if best is None:
+            return Result(name, settings, until, why="failed: it has no finite validation")
+        ci95 = best.ci95 if math.isfinite(best.ci95) else None
+        return Result(name, settings, until, best.metric, best.value, ci95, best.step)
+    reason = failure_of(directory)
+    return Result(name, settings, directory.step, why=f"failed: {reason}") if reason else None
+
+
+def failure_of(directory: RunDirectory) -> str:
+    """Return why the last attempt of a run failed, in one line; "" if it did not fail."""
+    if not directory.failure.is_file():
+        return ""
+    return " ".join(directory.failure.read_text(encoding="utf-8", errors="replace").split())
+
+
+def better_half(results: Sequence[Result]) -> list[int]:
+    """Return the numbers of the better half of the results, in their order: of 5 three, none of them failed.
+
+    Of equal ones the first are better.
+    """
+    order = sorted(_known(results), key=lambda number: _loss(results[number]))
+    return sorted(order[: len(results) - len(results) // 2])
+
+
+def choose(results: Sequence[Result]) -> list[Result]:
+    """Return the results with one of them chosen, see the top of this file. At least one must not have failed."""
+    known = _known(results)
+    best = results[min(known, key=lambda number: _loss(results[number]))]
+    number = next(number for number in known if _loss(results[number]) - _loss(best) <= (best.ci95 or 0.0))
+    within = f"within the 95% interval of the best ({best.settings}), and the first of these"
+    chosen = results[number]._replace(chosen=True, why="the best" if results[number] is best else within)
+    return [chosen if n == number else each for n, each in enumerate(results)]
+
+
+def _known(results: Sequence[Result]) -> list[int]:
+    return [number for number, each in enumerate(results) if each.validation is not None]
+
+
+def _loss(result: Result) -> float:
+    """Return the validation value, negative where a larger one is better."""
+    assert result.validation is not None
+    return result.validation if is_lower_better(result.metric) else -result.validation
+
+
+def write(path: Path, results: Sequence[Result]) -> None:
+    """Write the results to selection.csv."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for each in results:
+        numbers = ["" if number is None else repr(number) for number in (each.validation, each.ci95, each.step)]
+        chosen = "yes" if each.chosen else ""
+        writer.writerow([each.configuration, each.settings, each.metric, *numbers, each.steps, chosen, each.why])
+    write_text_atomic(path, text.getvalue())
+
+
+def read(path: Path) -> list[Result]:
+    """Return the results in selection.csv; none without a file. Raises RunError for a file that is damaged."""
+    if not path.exists():
+        return []
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            lines = list(csv.DictReader(file))
+        return [
+            Result(
+                line["configuration"],
+                line["settings"],
+                int(line["steps"]),
+                line["metric"],
+                float(line["validation"]) if line["validation"] else None,
+                float(line["ci95"]) if line["ci95"] else None,
+                int(line["step"]) if line["step"] else None,
+                line["chosen"] == "yes",
+                line["why"],
+            )
+            for line in lines
+        ]
+    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
+        raise RunError(f"{path} is not the record of a search ({error}): restore it, or move it away") from None

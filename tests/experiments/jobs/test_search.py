@@ -1,0 +1,173 @@
+"""A search that is submitted: its array and the job after it, what is listed, and what `status` says."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+import slurm_jobs
+from click.testing import CliRunner
+from feigned_slurm import FeignedSlurm
+from rows import ROW
+from searches import files_of_tests, leave
+from slurm_jobs import queue, wait_for
+from submitit.core.utils import DelayedSubmission
+
+from metarun.cli.main import metarun as group
+from metarun.experiments.errors import RunError, SpecError
+from metarun.experiments.jobs.search import finish
+from metarun.experiments.jobs.submission import find_submissions
+from metarun.experiments.runs.rows import Row
+from metarun.experiments.selection.search import search_of
+from metarun.experiments.selection.session import runs_of_chosen, select
+
+RATES = "algorithm.inner_lr=0.01,0.02,0.03"
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """Hide the settings of the user who runs the tests; the spec is in the current folder."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setenv("METARUN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("METARUN_OFFLINE", "1")
+    monkeypatch.delenv("METARUN_CLUSTER", raising=False)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tiny.yaml").write_text(slurm_jobs.SPEC)
+    return tmp_path
+
+
+def metarun(*arguments, raises=None):
+    """Run the command in this process; return its output, or the message of the error that it raises."""
+    done = CliRunner().invoke(group, list(map(str, arguments)))
+    if raises:
+        assert isinstance(done.exception, raises), (done.output, done.exception)
+        return str(done.exception)
+    assert done.exit_code == 0, (done.output, done.exception)
+    return done.output
+
+
+def test_what_would_be_submitted_is_listed(here):
+    told = metarun("submit", "tiny.yaml", "-s", RATES, "--select", "--seeds", "0-2", "--dry-run").splitlines()
+    assert told[:4] == [*(f"runs/tiny-inner_lr-{rate}/seed-0  to do" for rate in ("0.01", "0.02", "0.03")),
+                        "3 of 3 runs to submit"]  # fmt: skip
+    assert told[4:] == [
+        "sbatch: array=0-2%3 time=60 cpus_per_task=1 signal=USR2@90 requeue=True",
+        "sbatch: dependency=afterany time=60 cpus_per_task=1 signal=USR2@90 requeue=True",
+        "3 configurations, without tests; then the best by validation, seeds 0-2",
+    ]
+    halving = ["--halving", "-s", "validation.every=5", "--executor", "local", "--dry-run"]
+    told = metarun("submit", "tiny.yaml", "-s", RATES, "--select", *halving).splitlines()
+    assert told[-1] == (
+        "3 configurations, without tests; the better half goes on at step 20; then the best by validation, seeds 0"
+    )
+    assert not Path("runs").exists()
+
+
+def test_a_search_is_an_array_and_a_job_after_it(here, monkeypatch):
+    """Reject a second job for the same search while one is queued, and a job that cannot be unpickled."""
+    feigned = FeignedSlurm(here / "bin", monkeypatch)
+    command = (
+        "submit",
+        "tiny.yaml",
+        "-s",
+        RATES,
+        "--select",
+        "--seeds",
+        "0-1",
+        "--time",
+        "9:00",
+        "--slurm",
+        "begin=18:00",
+    )
+    told = metarun(*command)
+    assert (
+        "submitted 3 configurations as job 100, then the choice, its training and its test as job 101; follow" in told
+    )
+    array, last = feigned.scripts()
+    assert "#SBATCH --array=0-2%3" in array and "--begin=18:00" in array and "--begin" not in last
+    assert "#SBATCH --dependency=afterany:100" in last and "#SBATCH --time=9\n" in last
+    (submission,) = find_submissions(Path("runs"))
+    assert (submission.job, submission.table, submission.search) == ("100", "101", "tiny")
+    assert f"--job-name={submission.name}-select" in last
+    function, search, *_ = DelayedSubmission.load(submission.folder / "101_submitted.pkl").args
+    assert function is finish and search.out == here / "runs" and search.seeds == (0, 1)
+    assert [each.text for each in search.configurations] == [
+        f"algorithm.inner_lr={rate}" for rate in ("0.01", "0.02", "0.03")
+    ]
+    assert search.configurations[0].run.directory.path == here / "runs/tiny-inner_lr-0.01/seed-0"
+    feigned.queue(f"101|{submission.of_table}|PENDING|Dependency")
+    assert metarun("status", "runs").splitlines()[-1] == "choice of tiny: waiting for Dependency (job 101)"
+    assert "nothing to submit: its last job is queued or running; follow" in metarun(*command)
+    feigned.queue(*(f"100_{number}|{submission.name}|RUNNING|None" for number in range(3)))
+    assert "nothing to submit: 3 configurations queued or running; follow" in metarun(*command)
+    feigned.queue()
+    told = metarun("status", "runs").splitlines()[-1]
+    assert told.startswith("choice of tiny: not made: its job ended before it started; the same command goes on")
+    for run in search.runs_until(None, search.configurations):
+        leave(run, (40, 0.5, 0.1), metric="mse")
+    assert "submitted the choice, its training and its test as job 102; follow" in metarun(*command)
+    assert "dependency" not in feigned.scripts()[-1]
+    last = find_submissions(Path("runs"))[-1]
+    feigned.queue(f"102|{last.of_table}|RUNNING|None")
+    assert metarun("status", "runs").splitlines()[-1] == "choice of tiny: choosing, training and testing (job 102)"
+    metarun("cancel", "runs")
+    assert "102" in (feigned.folder / "cancelled").read_text()
+
+
+def test_a_search_that_sbatch_refuses_leaves_nothing(here, monkeypatch):
+    feigned = FeignedSlurm(here / "bin", monkeypatch)
+    feigned.refuse("sbatch: error: no such partition")
+    assert metarun("submit", "tiny.yaml", "-s", RATES, "--select", raises=RunError).startswith(
+        "sbatch refuses: no such"
+    )
+    assert not list(Path("runs").glob("*/seed-*")) and not find_submissions(Path("runs"))
+    told = metarun("submit", "tiny.yaml", "-s", RATES, "--select", "--workers", 2, raises=SpecError)
+    assert told == "--select: one process trains a configuration, not 2: ask for one worker, and one GPU at most"
+
+
+def test_a_search_that_is_over_is_submitted_no_more(here, monkeypatch):
+    """Reject a second choice, and a last job whose work is done."""
+    FeignedSlurm(here / "bin", monkeypatch)
+    search = search_of(["tiny.yaml"], [RATES], [], Path("runs"))
+    results = select(search, lambda runs: [leave(run, (40, 0.5, 0.1), metric="mse") for run in runs])
+    (run,) = runs_of_chosen(search, results)
+    row = Row(**ROW | {"spec_digest": run.experiment.digest, "selected_of": 3})
+    run.directory.result.write_text(json.dumps(row.as_json()))
+    told = metarun("submit", "tiny.yaml", "-s", RATES, "--select")
+    assert (
+        told.splitlines()[-1] == "nothing to submit: the choice is in runs/tiny/selection.csv, see `metarun table runs`"
+    )
+
+
+@pytest.mark.slow
+def test_a_search_of_this_machine(here):
+    """Train two configurations and one that fails as processes; the chosen one is continued in its folder."""
+    search = ("tiny.yaml", "-s", "algorithm.inner_lr=0.01,0.02,1e30", "--select", "--seeds", "0-1")
+    told = slurm_jobs.metarun(here, "submit", *search, "--executor", "local", "--max-parallel", 2)
+    assert "1e30/seed-0: the loss is" in told and "it counts as the worst" in told and "chosen of 3: algorithm" in told
+    with open("runs/tiny/selection.csv", newline="") as file:
+        (chosen,) = [line["configuration"] for line in csv.DictReader(file) if line["chosen"]]
+    assert {Path(path).parts[-3:-1] for path in files_of_tests(Path("runs"))} == {
+        (chosen, "seed-0"),
+        (chosen, "seed-1"),
+    }
+    with open("runs/results.csv", newline="") as file:
+        assert [(row["experiment"], row["selected_of"]) for row in csv.DictReader(file)] == [(chosen, "3")] * 2
+    states = slurm_jobs.metarun(here, "status", "runs")
+    assert "4 runs: 2 finished, 1 validated, 1 failed" in states and "not tested" in states
+    again = slurm_jobs.metarun(here, "submit", *search, "--executor", "local")
+    assert "nothing to submit: 2 finished" in again
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("slurm")
+def test_a_search_on_slurm(folder):
+    """Let the last job choose, train the further seed and test, after arrays of two and one."""
+    command = ("submit", "tiny.yaml", "-s", "algorithm.inner_lr=0.01,0.02,1e30", "--select", "--seeds", "0-1")
+    assert "submitted 3 configurations as job " in slurm_jobs.metarun(folder, *command)
+    wait_for(lambda: not queue())
+    lines = slurm_jobs.metarun(folder, "status", "runs").splitlines()
+    assert lines[-2] == "4 runs: 2 finished, 1 validated, 1 failed" and lines[-1].startswith("choice of tiny: written")
+    with open(folder / "runs/results.csv", newline="") as file:
+        assert [row["selected_of"] for row in csv.DictReader(file)] == ["3", "3"]
+    assert "nothing to submit: the choice is in runs/tiny/selection.csv" in slurm_jobs.metarun(folder, *command)
