@@ -94,14 +94,18 @@ def continue_shorter_run(experiment: Experiment, directory: RunDirectory, conten
             if state.get("content_digest") not in (*former, content_digest):
                 return
             refuse_other_code(state.get("plugins", ""), experiment, other)
-            paths = [path for path in (other.best, other.metrics, other.environment) if path.is_file()]
-            files = [(path.relative_to(other.path), path.read_bytes()) for path in paths]
+            paths = [path for path in (other.metrics, other.environment) if path.is_file()]
+            files = [(path.name, path.read_bytes()) for path in paths]
+            kept = [(saved[0].name, state, arrays)]
+            if other.best.is_file():
+                kept.insert(0, (other.best.name, *checkpoint.read(other.best)))
     except (RunError, OSError) as error:
         warn(f"not continuing from {other.path}: {error}")
         return
     for name, data in files:
         write_bytes_atomic(directory.path / name, data)
-    own = {key: value for key, value in labels(experiment).items() if key in state or key == "digest"}
-    checkpoint.save(directory.checkpoints / saved[0].name, arrays, state | own)
+    for name, state, arrays in kept:
+        own = {key: value for key, value in labels(experiment).items() if key in state or key == "digest"}
+        checkpoint.save(directory.checkpoints / name, arrays, state | own)
     reached = f"the same training up to step {directory.step}"
     print(f"{directory.path} continues {other.path}, {reached}", file=sys.stderr)

@@ -145,9 +145,9 @@ def test_what_is_taken_over(sines, capsys):
     continue_shorter_run(*whole, "other images")
     assert not whole[1].path.exists()
     continue_shorter_run(*whole, "images")
-    assert whole[1].best.read_bytes() == shorter[1].best.read_bytes()
-    state = checkpoint.read(shorter[1].checkpoint(40))[0]
-    assert checkpoint.read(whole[1].checkpoint(40))[0] == state | {"digest": whole[0].digest}
+    for path in ("checkpoints/best.npz", "checkpoints/step-40.npz"):
+        state, arrays = checkpoint.read(shorter[1].path / path)
+        assert checkpoint.read(whole[1].path / path) == (state | {"digest": whole[0].digest}, arrays)
     assert "continues" in capsys.readouterr().err
     begun_itself = sines("name=begun", "train.steps=160")
     leave(*begun_itself, 20)
@@ -157,6 +157,16 @@ def test_what_is_taken_over(sines, capsys):
     shorter[1].checkpoint(40).write_bytes(b"cut off")
     continue_shorter_run(*another, "images")
     assert not another[1].path.exists() and "not a whole checkpoint" in capsys.readouterr().err
+
+
+def test_a_best_checkpoint_that_was_taken_over_is_tested_again(sines):
+    """Reject "a checkpoint of another spec": no validation after the shorter training was better."""
+    frozen = "optimizer={schedule: step, decay_steps: [60], decay_factor: 1e-12}"
+    shorter, whole = sines(frozen), sines(frozen, "name=long", "train.steps=160")
+    train(Run(shorter[0], 0, shorter[1]))
+    assert train(Run(whole[0], 0, whole[1])).checkpoint == "best"
+    assert checkpoint.read(whole[1].best)[0]["step"] <= 80
+    assert evaluate(whole[1].path, "test", {"episodes": 20})[0].train_steps == 160
 
 
 def test_in_the_folder_of_a_shorter_one_the_way_out_is_a_name(sines):
