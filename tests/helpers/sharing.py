@@ -25,6 +25,7 @@ MLP = {"network": {"name": "mlp", "hidden": [16]}, "dataset": {"name": "sinusoid
 MLP |= {"test": {"way": 1}}
 CONV = {"network": {"name": "conv4", "filters": 8}, "dataset": {"name": "glyphs"}, "protocol": "inductive"}
 NORM = CONV | {"network": {"name": "mlp", "hidden": [16], "batch_norm": True}}
+PLAIN = CONV | {"network": {"name": "mlp", "hidden": [16]}}
 POINTS = {"way": 1, "shot": 5, "query": 5, "meta_batch": 5}
 IMAGES = {"way": 5, "shot": 1, "query": 3, "meta_batch": 4}
 CASES = {
@@ -40,6 +41,10 @@ CASES = {
     "protonet": CONV | {"algorithm": {"name": "protonet"}, "train": IMAGES},
     "matchingnet": NORM
     | {"algorithm": {"name": "matchingnet", "temperature": 0.1, "full_context_embeddings": True}, "train": IMAGES},
+    "r2d2": NORM | {"algorithm": {"name": "r2d2"}, "train": IMAGES},
+    "baseline": PLAIN | {"algorithm": {"name": "baseline"}, "train": {"meta_batch": 6}},
+    "baseline++": PLAIN | {"algorithm": {"name": "baseline++"}, "train": {"meta_batch": 6}},
+    "simpleshot": PLAIN | {"algorithm": {"name": "simpleshot"}, "train": {"meta_batch": 6}},
     "rl2": {
         "algorithm": {"name": "rl2", "minibatch": 8},
         "network": {"name": "gru", "units": 8},

@@ -122,6 +122,7 @@ def test_texts_stay_texts_and_what_is_missing_is_missing(tmp_path):
         "string",
         "Int64",
         "Float64",
+        "boolean",
     }
     assert read[["way", "published", "git_commit", "validation"]].isna().all(axis=None)
     assert [line.split()[0] for line in render(lines_of(read[:6]), "text").splitlines()[2:]] == sorted(ODD[:6])
