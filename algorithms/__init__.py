@@ -78,6 +78,7 @@ class Algorithm(NamedTuple):
         kind: A key of `KINDS`; "untrained" and "classical" are reserved for built-in methods, which have no network.
         updates: The number of optimizer updates in one training step, given the options and the meta-batch size.
         uses_running_averages: Whether it uses batch norm's running averages under the inductive protocol.
+        drops: Whether its training step passes `noise` to a network that drops values, as an `EmbeddingLearner` does.
     """
 
     options: type[Options]
@@ -87,11 +88,19 @@ class Algorithm(NamedTuple):
     kind: Literal["few-shot", "classifier", "trials", "untrained", "classical"] = "few-shot"
     updates: Callable[[Any, int], int] = _one
     uses_running_averages: bool = True
+    drops: bool = False
 
 
 def _named(module: str, name: str) -> Callable[[], Callable[..., Any]]:
     """Return a function that imports `module` and returns its class `name`."""
     return lambda: getattr(import_module(f".{module}", __name__), name)
+
+
+def _embedding(
+    options: type[Options], module: str, name: str, kind: Literal["few-shot", "classifier"] = "few-shot"
+) -> Algorithm:
+    """Return the entry of a learner whose network ends in an embedding, and may drop parts of it in training."""
+    return Algorithm(options, _named(module, name), has_head=False, kind=kind, drops=True)
 
 
 BUILT_IN: dict[str, Algorithm] = {
@@ -103,14 +112,12 @@ BUILT_IN: dict[str, Algorithm] = {
         updates=lambda options, meta_batch: meta_batch if options.serial else 1,
         uses_running_averages=False,
     ),
-    "protonet": Algorithm(PrototypicalNetworkOptions, _named("protonet", "PrototypicalNetwork"), has_head=False),
-    "matchingnet": Algorithm(MatchingNetworkOptions, _named("matchingnet", "MatchingNetwork"), has_head=False),
-    "baseline": Algorithm(BaselineOptions, _named("baseline", "Baseline"), has_head=False, kind="classifier"),
-    "baseline++": Algorithm(
-        BaselinePlusPlusOptions, _named("baseline", "BaselinePlusPlus"), has_head=False, kind="classifier"
-    ),
-    "simpleshot": Algorithm(SimpleShotOptions, _named("simpleshot", "SimpleShot"), has_head=False, kind="classifier"),
-    "r2d2": Algorithm(R2D2Options, _named("r2d2", "R2D2"), has_head=False),
+    "protonet": _embedding(PrototypicalNetworkOptions, "protonet", "PrototypicalNetwork"),
+    "matchingnet": _embedding(MatchingNetworkOptions, "matchingnet", "MatchingNetwork"),
+    "r2d2": _embedding(R2D2Options, "r2d2", "R2D2"),
+    "baseline": _embedding(BaselineOptions, "baseline", "Baseline", "classifier"),
+    "baseline++": _embedding(BaselinePlusPlusOptions, "baseline", "BaselinePlusPlus", "classifier"),
+    "simpleshot": _embedding(SimpleShotOptions, "simpleshot", "SimpleShot", "classifier"),
     "hausdorff": Algorithm(
         HausdorffOptions, _named("hausdorff", "ModifiedHausdorff"), has_head=False, kind="untrained"
     ),

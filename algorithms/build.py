@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from ..datasets.trials import TrialSource
     from .learner import Learner
 
+CONVOLUTIONAL = ("conv4", "resnet12")  # networks between whose convolutions a CPU has compiled programs
+
 
 class Setup(NamedTuple):
     """Hold the part of a spec that describes a learner.
@@ -58,7 +60,7 @@ def _few_shot(entry: Algorithm, setup: Setup, source: Any) -> Learner:
     from .networks.frozen import PartlyFrozen, frozen_names
 
     outputs = math.prod(source.target_shape) if source.regression else setup.way
-    fuse = setup.jit and setup.network.name == "conv4" and not tf.config.list_physical_devices("GPU")
+    fuse = setup.jit and setup.network.name in CONVOLUTIONAL and not tf.config.list_physical_devices("GPU")
     network = networks.build(
         setup.network, source.input_shape, outputs if entry.has_head else None, setup.precision, setup.seed, fuse
     )

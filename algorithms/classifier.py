@@ -8,10 +8,12 @@ averages normalise (inductive).
 from __future__ import annotations
 
 import abc
+from typing import Any
 
 import keras
 import tensorflow as tf
 
+from ..datasets.random import TaskKeys
 from ..datasets.tasks import LabelledImages, Shape
 from . import heads
 from .embedding import FeatureLearner
@@ -56,7 +58,7 @@ class Classifier(HeadLearner, FeatureLearner):
 
     @abc.abstractmethod
     def class_logits(self, own: Parameters, features: tf.Tensor) -> tf.Tensor:
-        """Return the logits of all training classes, `[1, N, outputs]`, from features `[1, N, D]`."""
+        """Return the logits of all training classes, `[G, N, outputs]`, from features `[G, N, D]`."""
 
     def kept(self) -> list[tf.Variable]:
         """Return the mean feature of the training images, if the head needs it."""
@@ -68,16 +70,17 @@ class Classifier(HeadLearner, FeatureLearner):
         Returns:
             Scalars before the update: loss and accuracy, over all training classes.
         """
-        labels, images = batch.y[None], batch.y.shape[0]
-        groups = (self.options.norm_groups or 1) // share.workers.count or 1
+        groups = (self.options.norm_groups or 1) // share.workers.count or 1  # each as a task of its own
+        x, labels, drawn = (tf.reshape(each, (groups, -1, *each.shape[1:])) for each in batch)
+        drops = getattr(self.network, "drops", False)
+        dropping: dict[str, Any] = {"noise": TaskKeys.of_drawn(tf.reshape(drawn, (groups, -1)))} if drops else {}
 
         def loss() -> tuple[tf.Tensor, tf.Tensor, Moments]:
-            features, moments = self.network.apply(self.network.parameters, batch.x[None], groups=groups)
+            features, moments = self.network.apply(self.network.parameters, x, **dropping)
             logits = self.class_logits(self.own, features)
-            mean = tf.reduce_mean(self._losses(labels, logits))
-            return mean, right_answers(logits, labels), moments
+            return tf.reduce_mean(self._losses(labels, logits)), right_answers(logits, labels), moments
 
-        return self._update(loss, share, images)
+        return self._update(loss, share, batch.y.shape[0])
 
     def _losses(self, labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
         """Return the cross-entropy of each image; with smoothing s labels are (1 - s) one-hot + s / outputs."""

@@ -5,10 +5,12 @@ from __future__ import annotations
 import abc
 import functools
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import keras
 import tensorflow as tf
 
+from ..datasets.random import TaskKeys
 from ..datasets.tasks import Episode, Shape
 from .learner import SUPPORT, Metrics, Problem, Support
 from .metrics import cross_entropy, right_answers
@@ -94,12 +96,13 @@ class FeatureLearner(abc.ABC):
         return metrics
 
     def _embedded(
-        self, support_x: tf.Tensor, query_x: tf.Tensor, running: bool
+        self, support_x: tf.Tensor, query_x: tf.Tensor, running: bool, noise: TaskKeys | None = None
     ) -> tuple[tf.Tensor, tf.Tensor, Moments]:
-        """Pass support and queries through the network as one batch."""
+        """Pass support and queries through the network as one batch; `noise` decides what a training step drops."""
         supports = sizes(support_x)[1]
         images = tf.concat([support_x, query_x], axis=1)  # [T, S + Q, *x]
-        embedded, moments = self.network.apply(self.network.parameters, images, running=running)
+        dropping: dict[str, Any] = {} if noise is None else {"noise": noise}
+        embedded, moments = self.network.apply(self.network.parameters, images, running=running, **dropping)
         return embedded[:, :supports], embedded[:, supports:], moments
 
 
@@ -172,9 +175,10 @@ class EmbeddingLearner(FeatureLearner):
         Returns:
             Scalars before the update: loss and accuracy.
         """
+        noise = TaskKeys.of_drawn(batch.drawn) if getattr(self.network, "drops", False) else None
 
         def forward() -> tuple[tf.Tensor, tf.Tensor, Moments]:
-            logits, moments = self._forward(batch, running=False)
+            logits, moments = self._forward(batch, running=False, noise=noise)
             loss = tf.reduce_mean(cross_entropy(logits, batch.query_y))
             return loss, right_answers(logits, batch.query_y), moments
 
@@ -231,8 +235,8 @@ class EmbeddingLearner(FeatureLearner):
         """Return the multiply-adds of `logits` for one task, for `metarun benchmark`; 0, not counted, by default."""
         return 0
 
-    def _forward(self, batch: Episode, running: bool) -> tuple[tf.Tensor, Moments]:
-        supports, queries, moments = self._embedded(batch.support_x, batch.query_x, running)
+    def _forward(self, batch: Episode, running: bool, noise: TaskKeys | None = None) -> tuple[tf.Tensor, Moments]:
+        supports, queries, moments = self._embedded(batch.support_x, batch.query_x, running, noise)
         values = [tf.convert_to_tensor(value) for value in self.own.values()]
         return self._compare(batch.classes.shape[1])(supports, queries, *values), moments
 

@@ -102,6 +102,14 @@ class TaskKeys:
         fraction = tf.cast(self.bits(purpose, *shape), tf.float64) * 2.0**-32
         return low + (high - low) * fraction
 
+    def bernoulli(self, purpose: str, probability: float, *shape: int) -> tf.Tensor:
+        """Draw bool `[T, *shape]`, true with this probability, which is rounded to a multiple of 2^-16."""
+        size = math.prod(shape)
+        words = self.bits(purpose, (size + 1) // 2)  # of two draws each
+        low, high = words & tf.constant(0xFFFF, tf.uint32), tf.bitwise.right_shift(words, tf.constant(16, tf.uint32))
+        drawn = tf.cast(tf.concat([low, high], axis=1)[:, :size], tf.int32)
+        return tf.reshape(drawn < round(probability * 2**16), (self.tasks, *shape))
+
     def normal(self, purpose: str, *shape: int) -> tf.Tensor:
         """Draw standard normal float64, `[T, *shape]` (Box and Muller 1958)."""
         pair = self.bits(purpose, 2, *shape)
@@ -244,4 +252,6 @@ PURPOSES = {
     "flip": 24,
     "colour": 25,
     "colour-order": 26,
+    "dropout": 27,
+    "dropblock": 28,
 }

@@ -24,9 +24,14 @@ from typing import Any
 
 from ...datasets.options import Options
 from ...datasets.plugins import misnamed, plugins
-from .options import Conv4Options, GRUOptions, MLPOptions
+from .options import Conv4Options, GRUOptions, MLPOptions, ResNet12Options
 
-BUILT_IN: dict[str, type[Options]] = {"conv4": Conv4Options, "mlp": MLPOptions, "gru": GRUOptions}
+BUILT_IN: dict[str, type[Options]] = {
+    "conv4": Conv4Options,
+    "resnet12": ResNet12Options,
+    "mlp": MLPOptions,
+    "gru": GRUOptions,
+}
 
 
 def _problem(name: str, loaded: Any) -> str | None:
@@ -44,11 +49,15 @@ def build(
 ) -> Any:
     """Return the network of a spec; with `outputs=None` it has no last layer and returns an embedding.
 
-    `fuse` compiles the operations between the convolutions of conv4.
+    `fuse` compiles the operations between the convolutions of conv4 and resnet12.
 
     Raises:
         DataError: the network does not fit.
     """
+    if type(options) is ResNet12Options:
+        from .resnet12 import ResNet12
+
+        return ResNet12(options, input_shape, outputs, precision, seed, fuse)
     if type(options) in BUILT_IN.values():
         from .feedforward import build as build_feedforward
 

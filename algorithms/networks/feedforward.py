@@ -27,7 +27,7 @@ import tensorflow as tf
 
 from ...datasets.errors import DataError
 from ..programs import sizes
-from .layers import batch_norm, convolution, normalised_block, over_examples, rectify_and_pool
+from .layers import Activation, activate_and_pool, batch_norm, convolution, normalised_block, over_examples
 from .options import Conv4Options, MLPOptions, NetworkOptions
 
 Values = dict[str, tf.Tensor]
@@ -108,7 +108,7 @@ def build(
 
 
 class BuiltInNetwork(abc.ABC):
-    """Hold what conv4 and mlp share: parameters, batch norm and its running averages."""
+    """Hold what conv4, resnet12 and mlp share: parameters, batch norm and its running averages."""
 
     layers: tuple[int, ...]  # multiply-adds of each layer for one example
     features: int  # width of the last layer's input, or of the embedding
@@ -171,8 +171,9 @@ class BuiltInNetwork(abc.ABC):
         running: bool,
         moments: Moments,
         pool: str | None = None,
+        activation: Activation = "relu",
     ) -> tf.Tensor:
-        """Apply batch norm over N and the axes after it, ReLU, and max-pooling with padding `pool`."""
+        """Apply batch norm over N and the axes after it, the activation, and max-pooling with padding `pool`."""
         scale, offset = parameters.get(f"norm{number}/scale"), parameters[f"norm{number}/offset"]
         epsilon = self.options.norm_epsilon
         if running:
@@ -180,16 +181,28 @@ class BuiltInNetwork(abc.ABC):
             gain = tf.math.rsqrt(variance + epsilon)
             gain = gain if scale is None else gain * scale
             y = tf.cast((tf.cast(x, self.dtype) - mean) * gain + offset, x.dtype)
-            return rectify_and_pool(y, pool, shared=True)
+            return activate_and_pool(y, pool, shared=True, activation=activation)
         if x.shape[0] * groups == 1 and offset.shape.rank == 1:
             normalised, mean, variance = batch_norm(x, scale, offset, groups, epsilon)
-            y = rectify_and_pool(normalised, pool, shared=True)
+            y = activate_and_pool(normalised, pool, shared=True, activation=activation)
         else:
             y, mean, variance = normalised_block(
-                x, scale, offset, groups=groups, epsilon=epsilon, pool=pool, fuse=self.fuse
+                x, scale, offset, groups=groups, epsilon=epsilon, pool=pool, fuse=self.fuse, activation=activation
             )
         moments[f"norm{number}/mean"], moments[f"norm{number}/variance"] = mean, variance
         return y
+
+    def _read_out(self, parameters: Parameters, maps: tf.Tensor, mean: bool) -> tf.Tensor:
+        """Return the outputs `[T, N, outputs]`, or the embeddings, of the last maps `[T, N, H, W, C]`.
+
+        Args:
+            parameters: The parameters of the last layer, if there is one.
+            maps: The last maps.
+            mean: Whether the features are their means over space; otherwise they are flattened.
+        """
+        maps = tf.cast(maps, self.dtype)
+        x = tf.reduce_mean(maps, axis=[2, 3]) if mean else tf.reshape(maps, (*sizes(maps)[:2], self.features))
+        return dense(parameters, "head", x) if "head/kernel" in parameters else x
 
 
 class Conv4(BuiltInNetwork):
@@ -262,13 +275,8 @@ class Conv4(BuiltInNetwork):
                 x = self._normalise(parameters, number, x, groups, running, moments, pool)
             else:
                 bias = tf.cast(parameters[f"conv{number}/bias"], x.dtype)
-                x = rectify_and_pool(x + over_examples(bias, x.shape.rank), pool, shared=bias.shape.rank == 1)
-        x = tf.cast(x, self.dtype)
-        if options.features == "mean":
-            x = tf.reduce_mean(x, axis=[2, 3])  # [T, N, filters]
-        else:
-            x = tf.reshape(x, (*sizes(x)[:2], self.features))
-        return (_dense(parameters, "head", x) if "head/kernel" in parameters else x), moments
+                x = activate_and_pool(x + over_examples(bias, x.shape.rank), pool, shared=bias.shape.rank == 1)
+        return self._read_out(parameters, x, options.features == "mean"), moments
 
 
 class MLP(BuiltInNetwork):
@@ -312,16 +320,16 @@ class MLP(BuiltInNetwork):
         moments: Moments = {}
         x = tf.cast(tf.reshape(x, (*sizes(x)[:2], math.prod(x.shape[2:]))), self.activations)
         for number in range(1, len(self.options.hidden) + 1):
-            x = _dense(parameters, f"dense{number}", x)
+            x = dense(parameters, f"dense{number}", x)
             if self.options.batch_norm:
                 x = self._normalise(parameters, number, x, groups, running, moments)
             else:
                 x = tf.nn.relu(x)
         x = tf.cast(x, self.dtype)
-        return (_dense(parameters, "head", x) if "head/kernel" in parameters else x), moments
+        return (dense(parameters, "head", x) if "head/kernel" in parameters else x), moments
 
 
-def _dense(parameters: Parameters, layer: str, x: tf.Tensor) -> tf.Tensor:
+def dense(parameters: Parameters, layer: str, x: tf.Tensor) -> tf.Tensor:
     """Return x W + b in the precision of x, `[T, N, I]` -> `[T, N, O]`; the bias only where the layer has one."""
     y = tf.matmul(x, tf.cast(parameters[f"{layer}/kernel"], x.dtype))
     bias = parameters.get(f"{layer}/bias")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
+from typing import Literal
 
 import numpy as np
 import tensorflow as tf
@@ -13,6 +14,8 @@ from ..programs import Size, compiled, program, sizes
 
 SMALL = 750_000  # values of one task that its convolution reads as patches: 3 MB
 LARGE = 1_000_000  # values of one task that one batch norm normalises
+LEAK = 0.1  # slope of a leaky ReLU below 0
+Activation = Literal["relu", "leaky_relu"] | None
 Block = Callable[..., tuple[tf.Tensor, tf.Tensor, tf.Tensor]]
 
 
@@ -165,8 +168,9 @@ def normalised_block(
     epsilon: float,
     pool: str | None,
     fuse: bool,
+    activation: Activation = "relu",
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Apply batch norm, ReLU and, unless `pool` is None, max-pooling.
+    """Apply batch norm, the activation and, unless `pool` is None, max-pooling.
 
     Args:
         x: `[T, N, ..., C]`.
@@ -176,26 +180,27 @@ def normalised_block(
         epsilon: Added to the variance.
         pool: The padding of the max-pooling, "same" or "valid", or None.
         fuse: Whether XLA compiles the block.
+        activation: "relu", "leaky_relu" or None.
 
     Returns:
         The result, and the mean and variance `[T, G, C]`.
     """
     parameters = (offset,) if scale is None else (offset, scale)
     if not fuse:
-        return _block(groups, epsilon, pool)(x, *parameters)
+        return _block(groups, epsilon, pool, activation)(x, *parameters)
     large = groups == 1 and x.dtype != tf.float64 and math.prod(x.shape[1:]) > LARGE
-    return _fused_block(groups, epsilon, pool, large)(x, *parameters)
+    return _fused_block(groups, epsilon, pool, activation, large)(x, *parameters)
 
 
-def _block(groups: int, epsilon: float, pool: str | None) -> Block:
+def _block(groups: int, epsilon: float, pool: str | None, activation: Activation) -> Block:
     def block(x: tf.Tensor, offset: tf.Tensor, scale: tf.Tensor | None = None):
         y, mean, variance = batch_norm(x, scale, offset, groups, epsilon)
-        return rectify_and_pool(y, pool, shared=False), mean, variance
+        return activate_and_pool(y, pool, shared=False, activation=activation), mean, variance
 
     return block
 
 
-def _block_of_each(epsilon: float, pool: str | None) -> Block:
+def _block_of_each(epsilon: float, pool: str | None, activation: Activation) -> Block:
     """Return `_block` for one task after another with the library's kernels, which are the fastest where a task is
     large.
     """
@@ -206,7 +211,7 @@ def _block_of_each(epsilon: float, pool: str | None) -> Block:
         y, means, variances = [], [], []
         for alone, scale_of, offset_of in zip(tf.split(x, tasks), scales, offsets, strict=True):
             normalised, mean, variance = batch_norm(alone, scale_of, offset_of, 1, epsilon)
-            y.append(rectify_and_pool(normalised, pool, shared=True))
+            y.append(activate_and_pool(normalised, pool, shared=True, activation=activation))
             means.append(mean)
             variances.append(variance)
         return tf.concat(y, 0), tf.concat(means, 0), tf.concat(variances, 0)
@@ -219,8 +224,9 @@ def _of_each(parameter: tf.Tensor, tasks: int) -> list[tf.Tensor]:
 
 
 @functools.cache
-def _fused_block(groups: int, epsilon: float, pool: str | None, large: bool) -> Block:
-    return compiled(_block(groups, epsilon, pool), _block_of_each(epsilon, pool) if large else None)
+def _fused_block(groups: int, epsilon: float, pool: str | None, activation: Activation, large: bool) -> Block:
+    by_library = _block_of_each(epsilon, pool, activation) if large else None
+    return compiled(_block(groups, epsilon, pool, activation), by_library)
 
 
 def _bilinear(
@@ -235,9 +241,10 @@ def _bilinear(
     return call
 
 
-def rectify_and_pool(x: tf.Tensor, pool: str | None, shared: bool) -> tf.Tensor:
-    """Apply ReLU and, unless `pool` is None, max-pooling with that padding; see `max_pool`."""
-    x = tf.nn.relu(x)
+def activate_and_pool(x: tf.Tensor, pool: str | None, shared: bool, activation: Activation = "relu") -> tf.Tensor:
+    """Apply the activation and, unless `pool` is None, max-pooling with that padding; see `max_pool`."""
+    if activation is not None:
+        x = tf.nn.relu(x) if activation == "relu" else tf.nn.leaky_relu(x, LEAK)
     return x if pool is None else max_pool(x, pool, shared)
 
 

@@ -13,6 +13,7 @@ from pydantic import Field
 
 from ...datasets.options import Options
 
+Width = Annotated[int, Field(ge=1, le=4096)]
 BODY = "body"  # in `freeze`: all layers but the last one, the head
 
 
@@ -78,7 +79,7 @@ class Pretrained(Options):
 
 
 class NetworkOptions(Pretrained):
-    """Hold options of batch normalisation, which conv4 and mlp share."""
+    """Hold options of batch normalisation, which the feedforward networks share."""
 
     batch_norm: bool = Field(default=True, description="Batch normalisation after each hidden layer.")
     norm_scale: bool = Field(default=True, description="Learn batch norm's scale gamma (Finn's code has none).")
@@ -119,20 +120,18 @@ class NetworkOptions(Pretrained):
 
     def parameter_names(self, has_head: bool) -> list[str]:
         """Return the names of the parameters in their order, with those of a last layer or without."""
-        kind, layers = self.body
         end = [f"head/{part}" for part in ("kernel", "bias") if has_head]
-        return [name for number in range(1, layers + 1) for name in self._names_of_layer(kind, number)] + end
+        return [name for layer, norm in self.body.items() for name in self._names_of_layer(layer, norm)] + end
 
     @property
     @abc.abstractmethod
-    def body(self) -> tuple[str, int]:
-        """Return the kind of the hidden layers, which begins their names, and their number."""
+    def body(self) -> dict[str, str]:
+        """Return the names of the hidden layers in their order, each with that of its batch norm."""
 
-    def _names_of_layer(self, kind: str, number: int) -> list[str]:
+    def _names_of_layer(self, layer: str, norm: str) -> list[str]:
         if not self.batch_norm:
-            return [f"{kind}{number}/kernel", f"{kind}{number}/bias"]
-        norm = [f"norm{number}/{part}" for part in ("scale", "offset")]
-        return [f"{kind}{number}/kernel", *norm[not self.norm_scale :]]
+            return [f"{layer}/kernel", f"{layer}/bias"]
+        return [f"{layer}/kernel", *[f"{norm}/{part}" for part in ("scale", "offset")][not self.norm_scale :]]
 
 
 class Conv4Options(NetworkOptions):
@@ -162,8 +161,8 @@ class Conv4Options(NetworkOptions):
     )
 
     @property
-    def body(self) -> tuple[str, int]:
-        return "conv", 4
+    def body(self) -> dict[str, str]:
+        return {f"conv{number}": f"norm{number}" for number in range(1, 5)}
 
     def conflicts(self, experiment: Any) -> Iterator[tuple[str, str]]:
         if experiment.dataset.has_images is False:
@@ -172,6 +171,66 @@ class Conv4Options(NetworkOptions):
             yield "network.pool_padding", "has no effect with downsample: stride"
         if not experiment.entry.has_head and self.is_changed("head_initializer"):
             yield "network.head_initializer", f"has no effect: {experiment.algorithm.name} has no last layer of its own"
+        yield from super().conflicts(experiment)
+
+
+class ResNet12Options(NetworkOptions):
+    """Build the residual network of MetaOptNet (Lee et al. 2019, arXiv:1904.03758) for photographs.
+
+    It has four blocks of three 3x3 convolutions, which halve the image. Its layers are conv1 to conv12 with norm1 to
+    norm12, and the shortcuts shortcut1 to shortcut4 with norm13 to norm16. It multiplies 36 times as much as conv4.
+    maml and reptile, where each task has its own weights, are slower still, and need memory for a network per task.
+    """
+
+    name: Literal["resnet12"] = "resnet12"
+    norm_epsilon: float = Field(default=1e-5, gt=0, description="Constant added to the variance in batch norm.")
+    widths: tuple[Width, Width, Width, Width] = Field(
+        default=(64, 160, 320, 640), strict=False, description="Filters of each convolution of a block."
+    )
+    activation: Literal["leaky_relu", "relu"] = Field(
+        default="leaky_relu", description="leaky_relu has the slope 0.1 below 0, as in the paper's code."
+    )
+    features: Literal["flatten", "mean"] = Field(
+        default="flatten", description="Last feature map to vector: flattened, as in the paper, or its mean over space."
+    )
+    drop_rate: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="Share of values that a training step sets to 0 at the end of each block, by dropout in blocks 1 "
+        "and 2, by DropBlock in 3 and 4; the paper's code has 0.1. For learners that compare embeddings.",
+    )
+    drop_block: int | None = Field(
+        default=5,
+        ge=1,
+        description="Side of the squares that DropBlock drops (Ghiasi et al. 2018), whole channels where the image is "
+        "not larger; the paper's code has 5, and 2 for images of 32 pixels. null: blocks 3 and 4 drop nothing.",
+    )
+
+    @property
+    def body(self) -> dict[str, str]:
+        return {
+            name: f"norm{number}"
+            for block in range(1, 5)
+            for name, number in (
+                *((f"conv{number}", number) for number in range(3 * block - 2, 3 * block + 1)),
+                (f"shortcut{block}", 12 + block),
+            )
+        }
+
+    def conflicts(self, experiment: Any) -> Iterator[tuple[str, str]]:
+        if experiment.dataset.has_images is False:
+            yield "network.name", f"resnet12 reads images; {experiment.dataset.name} has numbers: use mlp"
+        if not self.batch_norm:
+            yield "network.batch_norm", "is false: resnet12 has batch norm after each convolution"
+        if self.drop_rate and not experiment.entry.drops:
+            yield (
+                "network.drop_rate",
+                f"is {self.drop_rate:g}: a step of {experiment.algorithm.name} draws no random numbers, so it cannot "
+                "drop values: write 0",
+            )
+        elif not self.drop_rate and self.is_changed("drop_block"):
+            yield "network.drop_block", "has no effect with drop_rate: 0"
         yield from super().conflicts(experiment)
 
 
@@ -190,8 +249,8 @@ class MLPOptions(NetworkOptions):
     )
 
     @property
-    def body(self) -> tuple[str, int]:
-        return "dense", len(self.hidden)
+    def body(self) -> dict[str, str]:
+        return {f"dense{number}": f"norm{number}" for number in range(1, len(self.hidden) + 1)}
 
 
 class GRUOptions(Options):
@@ -206,7 +265,7 @@ class GRUOptions(Options):
 
     def conflicts(self, experiment: Any) -> Iterator[tuple[str, str]]:
         if not experiment.kind.plays_trials:
-            yield "network.name", f"gru is for rl2: {experiment.algorithm.name} has conv4 and mlp"
+            yield "network.name", f"gru is for rl2: {experiment.algorithm.name} has conv4, resnet12 and mlp"
 
 
-NetworkChoice = Annotated[Conv4Options | MLPOptions | GRUOptions, Field(discriminator="name")]
+NetworkChoice = Annotated[Conv4Options | ResNet12Options | MLPOptions | GRUOptions, Field(discriminator="name")]

@@ -45,7 +45,7 @@ def test_keys_are_explained_for_all_that_have_them():
     assert options.keys() == {"maml.inner_lr", "reptile.inner_lr"}
     assert options["maml.inner_lr"].default == "required" and "alpha" in options["maml.inner_lr"].description
     (same,) = page("network.norm_scale").options
-    assert same.key == "conv4.norm_scale, mlp.norm_scale"
+    assert same.key == "conv4.norm_scale, resnet12.norm_scale, mlp.norm_scale"
     (shot,) = page("train.shot").options
     assert shot[1:] == (
         "whole number (>= 1, <= 1000)",

@@ -143,3 +143,17 @@ def test_each_number_is_equally_likely_at_each_place():
         counts = np.bincount(found, minlength=among)
         chi_squared = ((counts - orders / among) ** 2 / (orders / among)).sum()
         assert chi_squared < 29.6  # 10 degrees of freedom: exceeded once in a thousand seeds
+
+
+def test_bernoulli_draws_have_their_probability_and_do_not_depend_on_one_another():
+    """Reject two draws of one word that are one draw, and the rounding of the probability to a multiple of 2^-8."""
+    keys = TaskKeys.of_stream(0, "train", 0, 4)
+    drawn = keys.bernoulli("dropout", 0.1, 500, 101).numpy()
+    assert drawn.shape == (4, 500, 101) and abs(drawn.mean() - 0.1) < 0.002
+    halves = drawn.reshape(4, 2, -1)
+    assert abs(np.corrcoef(halves[:, 0].ravel(), halves[:, 1].ravel())[0, 1]) < 0.01
+    assert not keys.bernoulli("dropout", 0.0, 1000).numpy().any() and keys.bernoulli("dropout", 1.0, 1000).numpy().all()
+    few = keys.bernoulli("dropout", 0.0002, 200_000).numpy().mean()
+    assert 0.0001 < few < 0.0003  # of 2^-8 there would be none, or 0.0039
+    compiled = tf.function(lambda: keys.bernoulli("dropout", 0.1, 500, 101), jit_compile=True)()
+    np.testing.assert_array_equal(compiled, drawn)

@@ -159,7 +159,7 @@ def test_mistakes_in_specs_of_trials(tmp_path, text, override, line):
 def test_mistakes_of_few_shot_specs_with_trials():
     for override, line in (
         ("dataset={name: bandits}", "dataset.name: bandits are trials: maml is a few-shot learner, use rl2"),
-        ("network={name: gru}", "network.name: gru is for rl2: maml has conv4 and mlp"),
+        ("network={name: gru}", "network.name: gru is for rl2: maml has conv4, resnet12 and mlp"),
         ("protocol=", "protocol: is missing: How batch norm sees the queries"),
         ("network=", "network: is missing: maml has a network"),
     ):
