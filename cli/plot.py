@@ -22,7 +22,7 @@ from .options import examples, formats
     help=f"Which figures; repeatable. Default: those of {', '.join(FROM_FILES)} that the runs have the numbers for.",
 )
 @click.option(
-    "--episode", type=click.IntRange(0), default=0, show_default=True, help="The test task that is shown, or the first."
+    "--episode", type=click.IntRange(0), default=0, show_default=True, help="The task that is shown, or the first."
 )
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Folder; default: plots/ in the first.")
 @formats("png", "svg")
@@ -39,11 +39,12 @@ def command(runs: tuple[Path, ...], kinds: tuple[str, ...], episode: int, out: P
     regret       trials: what the actions lost against the best ones, step by step
     optimal      trials: the share of best actions, step by step
 
-    Figures of single test tasks, with the trained weights, for each run:
+    Figures of single tasks, with the trained weights, for each run:
 
     \b
     fits         sinusoids before and after adaptation
     episode      every image of a task, and the predicted class of each query
+    training     every image of a training task, after the random changes of `augment`
     embedding    support, queries and prototypes in the plane (protonet)
     attention    attention of the queries to the support (matchingnet)
     """

@@ -22,7 +22,7 @@ def draw_all(
 ) -> Iterator[Path]:
     """Write the figures of these kinds, or all that the runs' files have the numbers for, and yield their paths.
 
-    Raises RunError for a kind that no run has the numbers for. `episode` is the test task of those that show one.
+    Raises RunError for a kind that no run has the numbers for. `episode` is the task of those that show one.
     """
     out.mkdir(parents=True, exist_ok=True)
     with own_style():
@@ -63,7 +63,7 @@ FROM_FILES: dict[str, Callable[[Sequence[FinishedRun]], Any | None]] = {
     "regret": regret,
     "optimal": optimal,
 }
-FROM_WEIGHTS = ("fits", "episode", "embedding", "attention")  # in single_tasks.py
+FROM_WEIGHTS = ("fits", "episode", "training", "embedding", "attention")  # in single_tasks.py
 NUMBERS = {
     "learning": "validations",
     "adaptation": "inner steps in its episodes.csv",
@@ -72,6 +72,7 @@ NUMBERS = {
     "optimal": "a curves.csv, which runs on trials have",
     "fits": "regression on sinusoids",
     "episode": "classifiers of images",
+    "training": "trained classifiers of images",
     "embedding": "protonet",
     "attention": "matchingnet",
 }

@@ -1,4 +1,4 @@
-"""Figures of a trained model on single test tasks, the same tasks that its row was measured on."""
+"""Figures of a trained model on single test tasks, those that its row was measured on, and of training tasks."""
 
 from __future__ import annotations
 
@@ -17,18 +17,20 @@ from ...algorithms.metrics import are_finite
 from ...algorithms.protonet import PrototypicalNetwork
 from ...datasets.images.source import ImageSource
 from ...datasets.sinusoid import SinusoidSource
-from ...datasets.tasks import Episode, task_number
+from ...datasets.tasks import Episode, EpisodeStream, Shape, Split, task_number
 from ..config.experiment import Experiment
 from ..errors import RunError
 from ..evaluation.restore import restored
-from ..model import Model
+from ..model import Model, shape_of, training_shape
 from ..runs.run import spec_of
 from ..system import signals
 from .finished import FinishedRun
 from .style import COLORS, STYLES, plain
 
 FITS = 3  # tasks side by side
+MOST_CLASSES = 20  # of a training task that are drawn
 RIGHT, WRONG = COLORS[0], COLORS[1]
+LEFT = 4.0  # of a sheet of images, for the names of classes, in images
 
 
 def figures(run: FinishedRun, kinds: Sequence[str], number: int) -> Iterator[tuple[str, Any]]:
@@ -41,12 +43,13 @@ def figures(run: FinishedRun, kinds: Sequence[str], number: int) -> Iterator[tup
     kinds = [kind for kind in kinds if _possible(experiment, kind)]
     if experiment.kind.plays_trials or not kinds:
         return
-    if number >= experiment.test.episodes:
+    if number >= experiment.test.episodes and kinds != ["training"]:
         raise RunError(f"--episode {number}: the test of {run.directory.path} has tasks 0 to {run.row.episodes - 1}")
     model = restored(run.directory, experiment, run.row.seed, run.row.checkpoint)
     draws: dict[str, tuple[bool, Any]] = {
         "fits": (isinstance(model.source, SinusoidSource), fits),
         "episode": (isinstance(model.test_source, ImageSource), episode),
+        "training": (_trains_on_tasks_of_images(model), training),
         "embedding": (isinstance(model.learner, PrototypicalNetwork), embedding),
         "attention": (isinstance(model.learner, MatchingNetwork), attention),
     }
@@ -64,6 +67,11 @@ def _possible(experiment: Experiment, kind: str) -> bool:
     of = {"embedding": "protonet", "attention": "matchingnet"}.get(kind, experiment.algorithm.name)
     fitting = experiment.algorithm.name == of or experiment.algorithm.name not in BUILT_IN
     return fitting and experiment.dataset.regression == (kind == "fits")
+
+
+def _trains_on_tasks_of_images(model: Model) -> bool:
+    is_trained = model.experiment.kind.is_trained and isinstance(model.source, ImageSource)
+    return is_trained and isinstance(model.training_stream(), EpisodeStream)
 
 
 def fits(model: Model, number: int) -> Any:
@@ -102,19 +110,51 @@ def fits(model: Model, number: int) -> Any:
 
 def episode(model: Model, number: int) -> Any:
     """Draw a test task: its images by class, and the predicted class of each query with its probability."""
-    batch = _tasks(model, number)
-    way, (shot, query) = model.experiment.test.way, (model.experiment.test.shot, model.experiment.test.query)
-    source = model.test_source
+    batch, shape = _tasks(model, number), shape_of(model.experiment.test)
+    chosen, confidence = (each.reshape(shape.way, shape.query) for each in _answers(model, batch))
+    figure, axes = _sheet(model.test_source, "test", batch, shape, (chosen, confidence))
+    right = chosen == np.arange(shape.way)[:, None]
+    _title(axes, f"test task {number}: {right.sum()} of {right.size} right; framed: wrong, with the predicted class")
+    return figure
+
+
+def training(model: Model, number: int) -> Any:
+    """Draw a training task as the network sees it, with the random changes of its images."""
+    batch, shape = model.training_stream().sample(task_number(number), 1), training_shape(model.experiment)
+    assert isinstance(batch, Episode)
+    figure, axes = _sheet(model.source, "train", batch, shape)
+    changed = " after random changes" if model.experiment.augment else ""
+    fewer = f" ({MOST_CLASSES} of {shape.way} classes)" if shape.way > MOST_CLASSES else ""
+    _title(axes, f"training task {number}: its images{changed}{fewer}")
+    return figure
+
+
+def _sheet(
+    source: ImageSource,
+    split: Split,
+    batch: Episode,
+    shape: Shape,
+    answers: tuple[np.ndarray, np.ndarray] | None = None,
+) -> tuple[Any, Any]:
+    """Return a figure of the images of the first task by class, and its axes.
+
+    Args:
+        source: the source of the task.
+        split: the split of its classes.
+        batch: the task.
+        shape: its size; at most `MOST_CLASSES` classes are drawn where there are no answers.
+        answers: the predicted class of each query and its probability, `[way, query]` each.
+    """
+    way, shot, query = shape
     supports = source.pixels(batch.support_x[0]).reshape(way, shot, *source.input_shape)
     queries = source.pixels(batch.query_x[0]).reshape(way, query, *source.input_shape)
-    chosen, confidence = (each.reshape(way, query) for each in _answers(model, batch))
-    right = chosen == np.arange(way)[:, None]
-    names = [plain(name) for name in source.class_names("test", batch)[0]]
+    names = [plain(name) for name in source.class_names(split, batch)[0]]
+    rows = way if answers else min(way, MOST_CLASSES)
     wide, high, gap = 1.15, 1.5, 0.4
-    width, left, head = max(5.0, wide * (shot + query) + gap), 4.0, 1.2
-    figure = pyplot.figure(figsize=(0.8 * (width + left), 0.8 * (high * way + head)))
+    width, left, head = max(5.0, wide * (shot + query) + gap), LEFT, 1.2
+    figure = pyplot.figure(figsize=(0.8 * (width + left), 0.8 * (high * rows + head)))
     axes = figure.add_axes((0, 0, 1, 1))
-    axes.set(xlim=(-left, width), ylim=(-high * way, head))
+    axes.set(xlim=(-left, width), ylim=(-high * rows, head))
     axes.axis("off")
     look: dict[str, Any] = {
         "cmap": "gray_r" if source.preprocessing.ink == "light" else "gray",  # dark on white
@@ -123,22 +163,25 @@ def episode(model: Model, number: int) -> Any:
         "interpolation": "nearest",
     }
     look["aspect"] = "auto"  # the limits above make squares
-    for row in range(way):
+    for row in range(rows):
         top = -high * row
         axes.text(-0.15, top - 0.5, f"{names[row]}  {_letter(row)}", ha="right", va="center", fontsize=8, wrap=True)
         for column, image in enumerate([*supports[row], *queries[row]]):
             at = wide * column + gap * (column >= shot)
             axes.imshow(image.squeeze(), extent=(at, at + 1, top - 1, top), **look)
-            if column >= shot:
-                place = (row, column - shot)
-                _answer(axes, at, top, _letter(chosen[place]), confidence[place], bool(right[place]))
+            if column >= shot and answers:
+                chosen, confidence = (each[row, column - shot] for each in answers)
+                _answer(axes, at, top, _letter(chosen), confidence, chosen == row)
             else:
                 axes.add_patch(Rectangle((at, top - 1), 1, 1, fill=False, edgecolor="0.6", linewidth=0.8))
     axes.text(0, 0.15, "support", fontsize=9)
-    axes.text(wide * shot + gap, 0.15, "queries, with the confidence", fontsize=9)
-    title = f"test task {number}: {right.sum()} of {right.size} right; framed: wrong, with the predicted class"
-    axes.text(0.1 - left, 0.75, title, fontsize=10)
-    return figure
+    if query:
+        axes.text(wide * shot + gap, 0.15, "queries, with the confidence" if answers else "queries", fontsize=9)
+    return figure, axes
+
+
+def _title(axes: Any, text: str) -> None:
+    axes.text(0.1 - LEFT, 0.75, text, fontsize=10)
 
 
 def embedding(model: Model, number: int) -> Any:

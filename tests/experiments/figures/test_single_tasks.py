@@ -13,6 +13,7 @@ from metarun.experiments.figures import single_tasks
 from metarun.experiments.figures.curves import adaptation, reliability
 from metarun.experiments.figures.draw import FROM_FILES, FROM_WEIGHTS, draw_all
 from metarun.experiments.figures.finished import runs_below
+from metarun.experiments.model import build
 from metarun.experiments.pages.page import find, render
 from metarun.experiments.runs.directory import RunDirectory
 from metarun.experiments.runs.run import Run
@@ -133,6 +134,26 @@ def test_the_sheet_frames_what_the_test_got_wrong(folder, name):
         assert sum(text[:1] in "ABC" and text[1:3] == " 0" for text in texts) == len(framed)
         ink = np.asarray(axes.images[0].get_array())
         assert ink.min() >= 0 and 0.5 < ink.max() <= 1 and np.median(ink) == 0  # paper is 0, whatever inputs are
+
+
+def test_a_sheet_shows_a_training_task_as_the_network_sees_it(folder, tmp_path, monkeypatch):
+    """Reject images without their changes, and a number beyond the test's tasks that is refused."""
+    text = IMAGES.format(name="protonet", more="", protocol="inductive", validation="null")
+    (tmp_path / "changed.yaml").write_text(text + "augment: {crop_padding: 4, flip: true}\n")
+    run = Run(load(tmp_path / "changed.yaml").experiment, 0, RunDirectory(tmp_path / "changed" / "seed-0"))
+    train(run)
+    found, stream, images = only(tmp_path, "changed"), build(run.experiment, 0).training_stream(), {}
+    for number in (0, 500):
+        (axes,) = figure_of(found, "training", number).axes
+        assert any(f"training task {number}: its images after random changes" in each.get_text() for each in axes.texts)
+        batch = stream.sample(number, 1)
+        parts = [np.asarray(x[0]).reshape(3, -1, 28, 28) for x in (batch.support_x, batch.query_x)]
+        images[number] = np.array([np.asarray(image.get_array()) for image in axes.images])
+        np.testing.assert_allclose(images[number], np.concatenate(parts, axis=1).reshape(-1, 28, 28), atol=1e-6)
+    assert np.abs(images[0] - images[500]).max() > 0.5
+    monkeypatch.setattr(single_tasks, "MOST_CLASSES", 2)
+    (axes,) = figure_of(found, "training").axes
+    assert len(axes.images) == 2 * (2 + 4) and any("(2 of 3 classes)" in each.get_text() for each in axes.texts)
 
 
 def test_the_plane_is_that_of_the_largest_variance():
