@@ -60,4 +60,5 @@ class R2D2(EmbeddingLearner):
 
     def comparison(self, way: int, supports: int, queries: int) -> int:
         """Return the multiply-adds of `logits` for one task: products with the features."""
-        return self.network.features * (supports * supports + (supports + queries) * way)
+        width = self.network.features + 1
+        return width * (min(supports, width) * supports + (supports + queries) * way)

@@ -2,7 +2,9 @@
 
 from types import SimpleNamespace
 
-from metarun.algorithms import ALGORITHMS
+import tensorflow as tf
+
+from metarun.algorithms import ALGORITHMS, KINDS
 from metarun.algorithms.build import Setup, build
 from metarun.algorithms.heads.options import CosineHeadOptions, LinearHeadOptions
 from metarun.algorithms.options import (
@@ -12,6 +14,7 @@ from metarun.algorithms.options import (
     MatchingNetworkOptions,
     ReptileOptions,
 )
+from metarun.datasets.tasks import LabelledImages
 from metarun.experiments.training.conformance import example
 
 FEW_SHOT = [name for name, entry in ALGORITHMS.items() if entry.kind in ("few-shot", "classifier")]
@@ -32,3 +35,12 @@ def learner(options, network, protocol, input_shape=(16, 16, 1), way=3, regressi
         input_shape=input_shape, regression=regression, target_shape=target_shape, classes=lambda split: 6
     )
     return build(Setup(options, network, protocol=protocol, way=way, **({"steps": 10} | setup)), source)
+
+
+def for_training(name, batch):
+    """Return tasks as a learner trains on them: images of their classes for a classifier."""
+    if not KINDS[ALGORITHMS[name].kind].trains_on_images:
+        return batch
+    images = tf.reshape(batch.support_x, (-1, *batch.support_x.shape[2:]))
+    labels = tf.reshape(batch.support_y, [-1])
+    return LabelledImages(images, labels, labels[:, None])

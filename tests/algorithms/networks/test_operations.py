@@ -3,7 +3,7 @@
 import few_shot
 import pytest
 import tensorflow as tf
-from few_shot import OPTIONS
+from few_shot import OPTIONS, for_training
 from products import products
 
 from metarun.algorithms import ALGORITHMS, KINDS
@@ -50,6 +50,7 @@ def test_reptile(make_source):
     [
         (OPTIONS["protonet"].model_copy(update={"distance": "cosine"}), SHAPE),  # the other distance is no product
         (MatchingNetworkOptions(), SHAPE),
+        (OPTIONS["r2d2"], SHAPE),
         (MatchingNetworkOptions(full_context_embeddings=True, attention_steps=3), Shape(1, 1, 4)),  # scans of one step
     ],
 )
@@ -60,7 +61,7 @@ def test_embedding(make_source, options, shape):
 
 
 @pytest.mark.parametrize("options", [OPTIONS["protonet"].model_copy(update={"distance": "cosine"}),
-                                     MatchingNetworkOptions()])  # fmt: skip
+                                     MatchingNetworkOptions(), OPTIONS["r2d2"]])  # fmt: skip
 def test_comparisons(options):
     """Count them alone: beside the network's they are less than a thousandth."""
     one = learner(options, Conv4Options(filters=4))
@@ -72,7 +73,20 @@ def test_comparisons(options):
     assert 2 * one.comparison(3, 6, 12) == products(tf.function(compare).get_concrete_function(*features)) > 0
 
 
+@pytest.mark.parametrize("name", ["baseline", "baseline++", "simpleshot"])
+def test_classifiers(make_source, name):
+    """Count the images of a mini-batch."""
+    one, batch = (
+        learner(OPTIONS[name], Conv4Options(filters=4)),
+        make_source(size=28).sample("train", 0, 1, SHAPE, seed=0),
+    )
+    images = for_training(name, batch)
+    counted = products(tf.function(one.train_step).get_concrete_function(images))
+    assert len(images.x) * one.operations(SHAPE) == pytest.approx(counted, rel=0.03)
+
+
 def test_every_algorithm_is_counted():
     """Count all but RL^2, which is in test_rl2.py."""
     learning = {name for name, entry in ALGORITHMS.items() if KINDS[entry.kind].is_trained}
-    assert learning == {"maml", "reptile", "protonet", "matchingnet", "rl2"}
+    classifiers = {"baseline", "baseline++", "simpleshot"}
+    assert learning == {"maml", "reptile", "protonet", "matchingnet", "r2d2", "rl2"} | classifiers

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from few_shot import OPTIONS
+from few_shot import OPTIONS, for_training
 
 from metarun.algorithms import ALGORITHMS, networks
 from metarun.algorithms.learner import Problem
@@ -105,6 +105,7 @@ def test_every_learner_trains_a_keras_model(make_source, name):
     first, second, test = batches(make_source, "float32")
     if not ALGORITHMS[name].trains_on_queries:
         first, second = (each._replace(query_x=each.query_x[:, :0]) for each in (first, second))
+    first, second = (for_training(name, each) for each in (first, second))
     before = [value.numpy() for value in one.parameters.values()]
     one.train_step(first)
     assert all((old != new.numpy()).any() for old, new in zip(before, one.parameters.values(), strict=True))

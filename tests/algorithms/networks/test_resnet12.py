@@ -11,7 +11,8 @@ from metarun.algorithms import networks
 from metarun.algorithms.adaptation import per_task
 from metarun.algorithms.networks.options import ResNet12Options
 from metarun.algorithms.networks.resnet12 import ResNet12, drop_block, dropout
-from metarun.algorithms.options import MAMLOptions, OptimizerOptions, PrototypicalNetworkOptions, ReptileOptions
+from metarun.algorithms.optimizer_options import OptimizerOptions
+from metarun.algorithms.options import MAMLOptions, PrototypicalNetworkOptions, ReptileOptions
 from metarun.datasets.errors import DataError
 from metarun.datasets.random import TaskKeys
 from metarun.datasets.tasks import Shape
