@@ -31,7 +31,7 @@ class Classifier(HeadLearner, FeatureLearner):
     layer.
     """
 
-    options: ClassifierOptions
+    options: Any  # ClassifierOptions, or those of a subclass
 
     def __init__(
         self,

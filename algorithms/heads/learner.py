@@ -27,6 +27,8 @@ class HeadLearner(abc.ABC):
     head: Head
     mean: tf.Variable | None  # the mean feature of the training images, `[D]`, for a head that needs it
     problem: Problem
+    variables: list[tf.Variable]
+    parameters: dict[str, tf.Variable]
 
     @abc.abstractmethod
     def features(self, x: tf.Tensor) -> tf.Tensor:
@@ -93,7 +95,7 @@ class OnStoredFeatures(HeadLearner):
     def __init__(self, learner: HeadLearner):
         """Take the head of `learner`."""
         self.head, self.mean, self.problem = learner.head, learner.mean, learner.problem
-        self.variables: Any = learner.variables  # pyright: ignore[reportAttributeAccessIssue]
+        self.variables, self.parameters = learner.variables, learner.parameters
 
     def features(self, x: tf.Tensor) -> tf.Tensor:
         """Return the features themselves, `[T, N, 1, 1, D]` -> `[T, N, D]`."""

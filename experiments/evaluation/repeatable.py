@@ -65,7 +65,7 @@ def refuse_unrepeatable(model: Model, split: Split = "test") -> None:
         _refuse_unrepeatable(model, model.training_stream(), "train")
 
 
-def _refuse_unrepeatable(model: Model, stream: Stream, split: Split) -> None:
+def _refuse_unrepeatable(model: Model, stream: Any, split: Split) -> None:
     plays = model.experiment.kind.plays_trials
     look = _played if plays else _drawn
     two = program(lambda number: look(stream, number, 2))
