@@ -17,6 +17,7 @@ from ..reports.formats import digits_of, interval, number, scale_of, unit_of
 from ..reports.sweep import deciding, validations
 from ..runs.directory import RunDirectory, unreadable
 from ..runs.rows import read_row
+from ..runs.run import is_searched, readable_spec
 from ..stats import FEW
 from ..system import lock
 from .slurm import squeue
@@ -93,7 +94,7 @@ def _outcome(one: Submission) -> str:
     if words == WRITTEN:
         return words
     if one.search:
-        return f"not made: {words}; the same command goes on"
+        return f"not finished: {words}; the same command goes on"
     return f"not written: {words}; print it with `metarun table`, or `metarun reproduce` for a paper's"
 
 
@@ -119,7 +120,7 @@ def _status_of_files(run: RunDirectory, job: Live | None, submitted: bool) -> St
     if run.finished:
         state, words = _finished(run)
         return Status(run.path, state, words + (failure and f"; a further test failed: {failure}"))
-    if run.until is not None and run.step >= run.until:
+    if (until := run.until) is not None and (spec := readable_spec(run)) and is_searched(run, spec, until):
         return Status(run.path, "validated", _validated(run))
     if failure:
         return Status(run.path, "failed", failure)

@@ -55,7 +55,7 @@ class Run:
         The row of a run that was chosen by validation says so.
         """
         if self.until is not None:
-            return self.directory.finished or self.directory.step >= self.until
+            return self.directory.finished or is_searched(self.directory, self.experiment, self.until)
         if not self.directory.finished:
             return False
         if self.selected_of and read_row(self.directory.result).selected_of != self.selected_of:
@@ -266,6 +266,11 @@ def training_is_done(directory: RunDirectory, experiment: Experiment) -> bool:
     except RunError:
         return False
     return is_out_of_patience(experiment, step, state["best_step"])
+
+
+def is_searched(directory: RunDirectory, experiment: Experiment, until: int) -> bool:
+    """Return whether the run of a search has trained up to the step `until`, or ended before by train.patience."""
+    return directory.step >= until or training_is_done(directory, experiment)
 
 
 def digest_of(directory: RunDirectory, row: Row) -> str:

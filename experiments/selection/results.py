@@ -21,6 +21,7 @@ from ..runs.directory import RunDirectory
 from ..runs.run import Run
 from ..system.atomic import write_text_atomic
 
+BEHIND = "left behind"
 COLUMNS = ("configuration", "settings", "metric", "validation", "ci95", "step", "steps", "chosen", "why")
 
 
@@ -46,11 +47,12 @@ def result_of(run: Run, settings: str) -> Result | None:
     directory, until, name = run.directory, run.until or run.experiment.train.steps, run.experiment.name
     if run.finished:
         found = [one for one in validations(directory) if one.step <= until]
+        steps = min(until, directory.step or until)  # fewer where train.patience ended it
         best = deciding(found, run.experiment.test.checkpoint)
         if best is None:
-            return Result(name, settings, until, why="failed: it has no finite validation")
+            return Result(name, settings, steps, why="failed: it has no finite validation")
         ci95 = best.ci95 if math.isfinite(best.ci95) else None
-        return Result(name, settings, until, best.metric, best.value, ci95, best.step)
+        return Result(name, settings, steps, best.metric, best.value, ci95, best.step)
     reason = failure_of(directory)
     return Result(name, settings, directory.step, why=f"failed: {reason}") if reason else None
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from ...datasets.errors import counted
 from ..errors import RunError
 from ..runs.run import Run
-from .results import Result, better_half, choose, read, result_of, write
+from .results import BEHIND, Result, better_half, choose, read, result_of, write
 from .search import Search
 
 # trains the runs that are not finished up to `until`, without tests; those that fail leave their reason
@@ -51,7 +51,7 @@ def select(search: Search, train: Trainer) -> list[Result]:
             better = better_half(results)
             for number, result in enumerate(results):
                 if number not in better and not result.why:
-                    found[result.configuration] = result._replace(why=f"left behind at step {stop}")
+                    found[result.configuration] = result._replace(why=f"{BEHIND} at step {stop}")
             left = [left[number] for number in better]
         write(search.record, _ordered(search, found))
     return _ordered(search, found)
@@ -73,8 +73,7 @@ def decided(search: Search) -> list[Result]:
             f"such as {foreign[0].settings}, and the row would count too few: search among those too, give this search "
             "a name of its own (-s name=...), or choose another --out"
         )
-    lengths = {each.name: each.run.experiment.train.steps for each in search.configurations}
-    whole = all(each.steps == lengths.get(each.configuration) for each in known if each.validation is not None)
+    whole = not any(each.why.startswith(BEHIND) for each in known)
     chosen = any(each.chosen for each in known) and {each.configuration for each in known} == names
     return known if chosen and (search.stops or whole) else []
 

@@ -102,7 +102,7 @@ def test_a_search_is_an_array_and_a_job_after_it(here, monkeypatch):
     assert "nothing to submit: 3 configurations queued or running; follow" in metarun(*command)
     feigned.queue()
     told = metarun("status", "runs").splitlines()[-1]
-    assert told.startswith("choice of tiny: not made: its job ended before it started; the same command goes on")
+    assert told.startswith("choice of tiny: not finished: its job ended before it started; the same command goes on")
     for run in search.runs_until(None, search.configurations):
         leave(run, (40, 0.5, 0.1), metric="mse")
     assert "submitted the choice, its training and its test as job 102; follow" in metarun(*command)

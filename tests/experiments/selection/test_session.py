@@ -12,6 +12,7 @@ from searches import RATE, SPEC, fail, files_of_tests, leave
 from metarun.experiments.errors import Interrupted, RunError
 from metarun.experiments.jobs.status import statuses
 from metarun.experiments.reports.table import read_results
+from metarun.experiments.runs import checkpoint
 from metarun.experiments.runs.rows import Row, merge, read_row
 from metarun.experiments.selection.results import Result, better_half, choose, read, write
 from metarun.experiments.selection.search import search_of
@@ -187,6 +188,24 @@ def test_a_search_may_grow_and_another_one_is_refused():
     with pytest.raises(RunError, match="holds an unfinished run of another spec, network.hidden"):
         select(search("1,2,3,4", "network.hidden=[9]"), more)
     assert select(search("1,2,3,4", "test.episodes=40"), more)[3].chosen  # the test is none of the search
+
+
+def test_a_training_that_train_patience_ends_is_trained():
+    """Reject a search that waits for its last step, one that calls it interrupted, and one that chooses again."""
+    found = {1.0: [(5, 0.6, 0.01), (10, 0.5, 0.01)], 2.0: [(5, 0.4, 0.01), (10, 0.3, 0.01)], 3.0: [(20, 0.2, 0.01)]}
+
+    def train(runs):
+        for run in runs:
+            rate = run.experiment.optimizer.learning_rate
+            leave(run, *found[rate])
+            if rate < 3:
+                run.directory.checkpoint(run.until).unlink()
+                checkpoint.save(run.directory.checkpoint(10), [], {"best_step": 5})
+
+    results = select(search("1,2,3", "train.patience=1"), train)
+    assert chosen(results) == ("1", "the best") and [each.steps for each in results] == [10, 10, 20]
+    assert [one.state for one in statuses(Path("runs"))] == ["validated"] * 3
+    assert select(search("1,2,3", "train.patience=1"), Trainer({})) == results
 
 
 def test_halving_gives_the_steps_to_the_better_half():
