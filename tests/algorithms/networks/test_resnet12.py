@@ -13,6 +13,7 @@ from metarun.algorithms.networks.options import ResNet12Options
 from metarun.algorithms.networks.resnet12 import ResNet12, drop_block, dropout
 from metarun.algorithms.optimizer_options import OptimizerOptions
 from metarun.algorithms.options import MAMLOptions, PrototypicalNetworkOptions, ReptileOptions
+from metarun.algorithms.programs import program
 from metarun.datasets.errors import DataError
 from metarun.datasets.random import TaskKeys
 from metarun.datasets.tasks import Shape
@@ -120,6 +121,19 @@ def test_groups_and_running_averages():
         network.update_running(moments)
     averaged = network(network.parameters, x[:1], running=True)
     np.testing.assert_allclose(averaged, network(network.parameters, x[:1]), atol=1e-6)
+
+
+@pytest.mark.parametrize("running", [False, True])
+def test_a_program_takes_any_number_of_images(running):
+    """Compare with a known number, as an exported learner is called."""
+    network, x = build(), random(1, 5, 16, 16, 3)
+    for parameters in (network.parameters, per_task(network.parameters, 1)):
+
+        def outputs(x, parameters=parameters):
+            return network(parameters, x, running=running)
+
+        any_number = program(outputs, input_signature=[tf.TensorSpec((1, None, 16, 16, 3), tf.float64)])
+        np.testing.assert_allclose(any_number(x), outputs(x), atol=1e-10)
 
 
 def test_the_papers_network_has_as_many_parameters():
