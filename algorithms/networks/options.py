@@ -198,7 +198,7 @@ class ResNet12Options(NetworkOptions):
         ge=0,
         lt=1,
         description="Share of values that a training step sets to 0 at the end of each block, by dropout in blocks 1 "
-        "and 2, by DropBlock in 3 and 4; the paper's code has 0.1. For learners that compare embeddings.",
+        "and 2, by DropBlock in 3 and 4; the paper's code has 0.1. Not for maml and reptile.",
     )
     drop_block: int | None = Field(
         default=5,

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from metarun.datasets.images.augmentation import ATTEMPTS, Augment, augmented
 from metarun.datasets.random import TaskKeys
-from metarun.datasets.tasks import EpisodeStream, Shape
+from metarun.datasets.tasks import EpisodeStream, ImageStream, Shape
 
 EVERYTHING = Augment(
     crop_padding=2,
@@ -330,6 +330,20 @@ def test_the_images_of_a_task_are_changed_as_they_are_drawn(make_source):
     expected = augmented(tf.reshape(images, (2, 12, 16, 16, 1)), keys_of(5), SMALL).numpy().reshape(2, 3, 4, 16, 16, 1)
     np.testing.assert_allclose(changed.support_x, expected[:, :, :2].reshape(2, 6, 16, 16, 1) / 255, atol=1e-6)
     np.testing.assert_allclose(changed.query_x, expected[:, :, 2:].reshape(2, 6, 16, 16, 1) / 255, atol=1e-6)
+
+
+def test_images_of_shuffled_epochs_are_changed_by_their_numbers(make_source):
+    """Reject one change for a whole mini-batch, and the same change of an image in every epoch."""
+    source = make_source()
+    plain, changed = (ImageStream(source, "train", 0, one).sample(70, 5) for one in (None, SMALL))
+    np.testing.assert_array_equal(plain.y, changed.y)
+    images = tf.cast(tf.round(255 * plain.x), tf.uint8)[:, None]
+    expected = augmented(images, keys_of(70, 5), SMALL).numpy()[:, 0] / 255
+    np.testing.assert_allclose(changed.x, expected, atol=1e-6)
+    np.testing.assert_array_equal(changed.drawn[:, :1], plain.drawn)
+    epochs = [ImageStream(source, "train", 0, SMALL).sample(72 * epoch, 72) for epoch in (0, 1)]
+    first, second = (each.x.numpy()[np.argsort(each.drawn.numpy()[:, 0])] for each in epochs)
+    assert np.median(np.abs(first - second).max(axis=(1, 2, 3))) > 0.1
 
 
 @pytest.mark.parametrize(("ink", "background"), [("dark", 1), ("light", 0), (None, 0)])
