@@ -255,7 +255,7 @@ def step(one, batch):
     "options",
     [
         PrototypicalNetworkOptions(),
-        MAMLOptions(inner_lr=0.1, adapt="all"),
+        pytest.param(MAMLOptions(inner_lr=0.1, adapt="all"), marks=pytest.mark.slow),
         ReptileOptions(inner_lr=0.05, inner_optimizer="sgd", inner_steps=2, inner_batch=4),
     ],
     ids=lambda options: options.name,
