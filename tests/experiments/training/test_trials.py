@@ -84,6 +84,19 @@ def test_the_curves_of_a_run_end_at_its_row(tmp_path):
     assert float(lines[0]["regret_by_step"]) < float(lines[-1]["regret_by_step"])
 
 
+@pytest.mark.slow
+def test_rl2_with_momentum_takes_one_step_of_the_schedule_per_iteration(tmp_path):
+    """Reject decays that count the ten updates of an iteration."""
+    optimizer = "{name: sgd, learning_rate: 0.1, momentum: 0.9, weight_decay: 1e-3, schedule: step, "
+    optimizer += "decay_steps: [1, 2], decay_factors: [0.5, 0.1]}"
+    directory = RunDirectory(tmp_path / "run")
+    train(Run(loaded(tmp_path, f"{RL2}optimizer: {optimizer}\n"), 0, directory))
+    with directory.metrics.open(newline="") as file:
+        lines = [line for line in csv.DictReader(file) if line["split"] == "train"]
+    assert [float(line["learning_rate"]) for line in lines] == pytest.approx([0.1, 0.05, 0.005])
+    assert all(float(line["kl"]) <= 0.01 for line in lines)
+
+
 def test_rl2_leaves_a_whole_run(tmp_path):
     experiment, directory = loaded(tmp_path, RL2), RunDirectory(tmp_path / "run")
     row = train(Run(experiment, 0, directory))
