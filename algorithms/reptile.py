@@ -194,7 +194,7 @@ class Reptile:
         if self.options.inner_optimizer == "sgd":
             return {name: parameters[name] - rate * gradients[name] for name in parameters}, moments, losses
         time = tf.cast(self.steps_taken + tf.cast(number, tf.int64) + 1, x.dtype)
-        rate *= tf.sqrt(-tf.math.expm1(time * tf.cast(math.log(BETA2), x.dtype)))  # sqrt(1 - BETA2^t)
+        rate *= tf.sqrt(-tf.math.expm1(time * tf.constant(math.log(BETA2), x.dtype)))  # sqrt(1 - BETA2^t)
         moments = {name: BETA2 * v + (1 - BETA2) * tf.square(gradients[name]) for name, v in moments.items()}
         moved = {
             name: parameters[name] - rate * gradients[name] / (tf.sqrt(moments[name]) + EPSILON) for name in parameters
