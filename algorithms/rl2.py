@@ -196,7 +196,7 @@ class RL2:
         return tf.map_fn(lambda xs: self.baseline.unroll(network, xs)[..., 0], inputs)
 
     def _normalised(self, returns: tf.Tensor, mean: tf.Tensor, deviation: tf.Tensor) -> tf.Tensor:
-        rate = tf.cast(self.options.baseline_normalisation_rate, self.dtype)
+        rate = tf.constant(self.options.baseline_normalisation_rate, self.dtype)
         self.return_mean.assign((1 - rate) * self.return_mean + rate * mean)
         self.return_std.assign((1 - rate) * self.return_std + rate * deviation)
         return (returns - self.return_mean) / (self.return_std + 1e-8)
@@ -292,7 +292,7 @@ class RL2:
             return workers.total(self._each(self._compiled_measures, batch, results=3))
 
         def attempt(number: tf.Tensor, _: tf.Tensor, __: tf.Tensor):
-            shorter = tf.cast(self.options.backtrack_factor, self.dtype) ** tf.cast(number, self.dtype)
+            shorter = tf.constant(self.options.backtrack_factor, self.dtype) ** tf.cast(number, self.dtype)
             share = tf.where(number <= self.options.backtracks, shorter, 0)
             return number + 1, share, measures(share)
 
