@@ -356,3 +356,10 @@ def test_a_misspelt_name_beside_the_name_is_an_unknown_key(tmp_path):
     (tmp_path / "child.yaml").write_text("extends: quickstart/protonet\nname: child\nalgorithm: {nam: protonet}\n")
     with pytest.raises(SpecError, match="algorithm.nam: unknown key of protonet; did you mean name?"):
         load(tmp_path / "child.yaml")
+
+
+@pytest.mark.parametrize(("name", "warned"), [("quickstart/maml", True), ("quickstart/protonet", False)])
+def test_bfloat16_is_told_where_it_is_not_shown_to_learn_as_well(name, warned):
+    warnings = load(name, ["precision=bfloat16"]).warnings
+    assert warned == any("bfloat16 (command line) is not shown to learn as well with maml" in one for one in warnings)
+    assert not load(name).warnings
