@@ -43,10 +43,10 @@ def fast_kernels() -> dict[str, str]:
 def one_after_another() -> dict[str, str]:
     """Return XLA_FLAGS with a flag that has XLA's programs on a CPU compute their operations one after another.
 
-    By itself XLA hands each operation that is ready to another thread, which takes longer than the small operations of
-    a fully connected network do: with the flag W10 of the benchmarks takes 0.8 of the time, and no bit changes. Large
-    operations use all threads as before. XLA ends a process that gives it a flag that it does not know, so the flag is
-    for versions of TensorFlow that are known to have it.
+    By itself XLA hands each operation that is ready to another thread. Where the cores are busy, that takes longer than
+    the small operations of a fully connected network do: with the flag W10 of the benchmarks takes 0.8 of the time
+    beside other work, and as long as before alone. No bit changes. Large operations use all threads as before. XLA ends
+    a process that gives it a flag that it does not know, so the flag is for versions of TensorFlow that have it.
     """
     given = os.environ.get("XLA_FLAGS", "")
     known = installed_version("tensorflow").startswith(HAVE_SCHEDULER)
