@@ -41,8 +41,14 @@ def model_of(directory, head):
     return restored(directory, asked.experiment, 0, "last")
 
 
-@pytest.mark.parametrize("head", HEADS)
-@pytest.mark.parametrize("name", OWN)
+@pytest.mark.parametrize(
+    ("name", "head"),
+    [
+        pytest.param(name, head, marks=() if name == "protonet" or head == "ridge" else pytest.mark.slow)
+        for name in OWN
+        for head in HEADS
+    ],
+)
 def test_a_head_on_the_features_of_a_run(trained, name, head):
     """Compare the row with a test on the images; reject the method's own answers."""
     if name == "simpleshot" and head == "centroid":

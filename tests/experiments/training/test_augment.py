@@ -50,7 +50,9 @@ def test_compiled_or_not_is_a_matter_of_rounding(tiny):
     np.testing.assert_allclose(*found, rtol=1e-3)
 
 
-@pytest.mark.parametrize("check", [tasks_are_pure, resumed_runs_are_equal, workers_share_a_step])
+@pytest.mark.parametrize(
+    "check", [tasks_are_pure, pytest.param(resumed_runs_are_equal, marks=pytest.mark.slow), workers_share_a_step]
+)
 def test_it_meets_the_requirements(tiny, check, monkeypatch):
     """Reject draws of a state, which a resumed run would not have, and those of a place in the batch.
 
