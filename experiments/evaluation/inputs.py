@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 LOOKED_AT = 1000  # training images whose brightness is measured, at most; they are evenly spread over the classes
 LARGEST = 10_000  # pixels of a side, in a file that may come from others
+MOST_CLASSES = 100_000
 
 
 class Inputs(BaseModel):
@@ -32,10 +33,11 @@ class Inputs(BaseModel):
     preprocessing: Preprocessing
     brightness: float  # mean of the training images, from 0 to 1
     brightness_deviation: float  # standard deviation of the means of single images
+    classes: int | None = None  # of the training, turns included, where a classifier has an output for each
 
     @classmethod
-    def of_source(cls, source: ImageSource) -> Inputs:
-        """Return those of the source that a network is trained on."""
+    def of_source(cls, source: ImageSource, counted: bool = False) -> Inputs:
+        """Return those of the source that a network is trained on; `counted`: with the number of its classes."""
         images = source.pools["train"].images
         rows = np.unique(np.linspace(0, len(images) - 1, LOOKED_AT).astype(int))
         means = brightness(images[rows])
@@ -43,12 +45,14 @@ class Inputs(BaseModel):
             preprocessing=source.preprocessing,
             brightness=round(float(means.mean()), 6),
             brightness_deviation=round(float(means.std()), 6),
+            classes=source.classes("train") if counted else None,
         )
 
     def write(self, directory: RunDirectory) -> None:
         """Write inputs.json of a run, unless it is there as it should be."""
         if stored_inputs(directory, strict=False) != self:
-            write_json_atomic(directory.inputs, self.model_dump(mode="json"))
+            unsaid = {"classes"} if self.classes is None else set[str]()
+            write_json_atomic(directory.inputs, self.model_dump(mode="json", exclude=unsaid))
 
 
 def brightness(images: np.ndarray) -> np.ndarray:
@@ -70,6 +74,8 @@ def stored_inputs(directory: RunDirectory, strict: bool = True) -> Inputs | None
         inputs = Inputs.model_validate(json.loads(directory.inputs.read_text(encoding="utf-8")))
         if not all(0 < side <= LARGEST for side in inputs.preprocessing.shape) or 0 in inputs.preprocessing.std:
             raise ValueError("no image has this size")
+        if inputs.classes is not None and not 0 < inputs.classes <= MOST_CLASSES:
+            raise ValueError("no training has so many classes")
         return inputs
     except FileNotFoundError:
         return None

@@ -51,6 +51,11 @@ class _Images(NamedTuple):
     input_shape: tuple[int, ...]
     regression: bool = False
     target_shape: tuple[int, ...] = ()
+    training_classes: int = 0
+
+    def classes(self, split: str) -> int:
+        """Return the number of training classes, of which a classifier has an output each."""
+        return self.training_classes
 
 
 def trained_learner(asked: Retest, calibrated: bool = False) -> TrainedModel:
@@ -76,13 +81,15 @@ def trained_learner(asked: Retest, calibrated: bool = False) -> TrainedModel:
         gpus.require()
     deterministic(trained.seed, tf32=experiment.precision == "tf32")
     inputs = stored_inputs(directory)
-    source: Any = _Images(inputs.preprocessing.shape) if inputs else _source(experiment, directory.path)
+    source: Any = _source(experiment, directory.path) if inputs is None else None
+    if inputs:
+        source = _Images(inputs.preprocessing.shape, training_classes=inputs.classes or 0)
     learner: Any = build_learner(setup_of(experiment, trained.seed)._replace(jit=False), source)
     refuse_missing(learner, ("fit", "classify"), experiment, directory.path)
     state = restore_weights(learner, directory, experiment, experiment.test.checkpoint)
     if not inputs:
         refuse_other_images(state, source, directory)
-        inputs = Inputs.of_source(source)
+        inputs = Inputs.of_source(source, experiment.kind.trains_on_images)
         with suppress(InUse, OSError), directory.locked():  # for the next time, where this may be written
             inputs.write(directory)
     return TrainedModel(learner, inputs, experiment, directory, trained.seed, temperature)
@@ -96,7 +103,7 @@ def training_source(model: TrainedModel) -> ImageSource:
     """
     try:
         source = _source(model.experiment, model.directory.path)
-        if Inputs.of_source(source) != model.inputs:
+        if Inputs.of_source(source, model.experiment.kind.trains_on_images) != model.inputs:
             raise DataError(f"{source.name} has other images than those of the training")
     except RunError as error:
         raise DataError(str(error)) from None

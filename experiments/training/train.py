@@ -114,7 +114,7 @@ def _training(run: Run, model: Model) -> Training:
     run.write_spec()
     run.write_search()
     if isinstance(model.source, ImageSource):
-        Inputs.of_source(model.source).write(directory)
+        Inputs.of_source(model.source, model.experiment.kind.trains_on_images).write(directory)
     continue_shorter_run(run.experiment, directory, model.source.content_digest)
     return Training(model, directory)
 
