@@ -41,7 +41,7 @@ MAIN = {  # table -> cells that the project's README shows
 }
 OTHERS = ("omniglot-", "miniimagenet-")
 KEY = ["experiment", "seed", "split", "way", "shot", "query", "protocol", "inner_steps", "checkpoint", "precision",
-       "episodes", "episodes_digest", "judged"]  # fmt: skip
+       "episodes", "episodes_digest", "head", "judged"]  # fmt: skip
 
 
 def take_over(runs: Path) -> None:

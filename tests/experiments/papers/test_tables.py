@@ -175,6 +175,19 @@ def test_a_row_of_more_episodes_is_another_one(tables, folders):
     assert list(tables.read(results / "results.csv")["mean"]) == ["5", "1", "2", "7"]
 
 
+def test_rows_of_two_heads_are_two_rows(tables, folders):
+    """Reject a row that takes the place of another head's on the features of the same run."""
+    results, runs = folders
+    text = (runs / "results.csv").read_text().splitlines()
+    place = text[0].split(",").index("head")
+    other = text[1].split(",")
+    other[place] = '"{""name"": ""ridge""}"'
+    (runs / "results.csv").write_text("\n".join([*text, ",".join(other)]) + "\n")
+    tables.take_over(runs)
+    heads = tables.read(results / "results.csv").query("experiment == 'one' and seed == '0'")["head"]
+    assert sorted(heads.fillna("")) == ["", '{"name": "ridge"}']
+
+
 def test_csvs_that_are_read_and_written_again_are_the_same_bytes(tables):
     """Check that the files are those in the repository, which older versions have written."""
     folder = Path(__file__).parents[3] / "experiments/results"
