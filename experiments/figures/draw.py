@@ -72,7 +72,7 @@ NUMBERS = {
     "optimal": "a curves.csv, which runs on trials have",
     "fits": "regression on sinusoids",
     "episode": "classifiers of images",
-    "training": "trained classifiers of images",
+    "training": "learners trained on tasks of images",
     "embedding": "protonet",
     "attention": "matchingnet",
 }
