@@ -15,7 +15,7 @@ from metarun.algorithms.options import (
     ReptileOptions,
 )
 from metarun.datasets.options import Options
-from metarun.experiments.config.experiment import Train
+from metarun.experiments.config.sections import Train
 
 ARMS, UNITS = 5, 256  # of the bandits, and of the GRUs that play them
 EPOCHS, MINIBATCH = 5, 128

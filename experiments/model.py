@@ -24,7 +24,8 @@ from ..datasets.sizes import sizes_in
 from ..datasets.tasks import Episode, EpisodeStream, ImageStream, LabelledImages, Shape, Split, TaskSource
 from ..datasets.trials import Trials, TrialSource, TrialStream
 from .config.checks import shortages
-from .config.experiment import Experiment, Validation
+from .config.experiment import Experiment
+from .config.sections import Validation
 from .errors import RunError, warn_once
 from .runs.directory import RunDirectory
 from .system import gpus, signals

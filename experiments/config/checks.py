@@ -16,7 +16,8 @@ from ...algorithms import KINDS, Kind
 from ...algorithms.heads import needs_mean
 from ...algorithms.networks import BUILT_IN
 from ...datasets.errors import DataError, counted
-from .experiment import SHAPE, Experiment, Published
+from .experiment import Experiment
+from .sections import SHAPE, Published
 
 if TYPE_CHECKING:  # it imports NumPy, which most verbs that load a spec do without
     from ...datasets.sizes import Sizes

@@ -15,10 +15,11 @@ from ...algorithms.heads import HEADS
 from ...datasets import DATASETS
 from ..errors import SpecError, suggest
 from .checks import problems
-from .experiment import SHAPE, Experiment, effective, settled
+from .experiment import Experiment, effective, settled
 from .kinds import shipped_specs
 from .load import load
 from .messages import mistakes
+from .sections import SHAPE
 
 
 def dataset_named(given: str) -> dict[str, Any]:

@@ -26,7 +26,8 @@ from ...algorithms.learner import FewShotLearner, Metrics, Support, classify_wit
 from ...algorithms.metrics import are_finite, auroc
 from ...datasets.errors import DataError
 from ...datasets.tasks import Episode, EpisodeStream, Split
-from ..config.experiment import SHAPE, Experiment
+from ..config.experiment import Experiment
+from ..config.sections import SHAPE
 from ..config.variants import with_test
 from ..errors import InUse, RunError
 from ..model import Model, shape_of

@@ -21,9 +21,10 @@ from ...datasets import DATASETS
 from ...datasets.errors import counted
 from ...datasets.options import Options
 from ..config.document import Document, Key, read
-from ..config.experiment import OtherDataset, Protocol, Published
+from ..config.experiment import Protocol
 from ..config.kinds import USE, refuse_other, shipped_specs, shipped_tables
 from ..config.messages import nearest, plain_message, show
+from ..config.sections import OtherDataset, Published
 from ..errors import SpecError, suggest
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
-from ..config.experiment import Published
+from ..config.sections import Published
 from ..errors import RunError, warn
 from ..system.atomic import write_text_atomic
 from ..system.lock import waited

@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 
 from ...datasets import DATASETS
 from ...datasets.errors import DataError
-from ..config.experiment import SHAPE, Experiment
+from ..config.experiment import Experiment
 from ..config.load import former_digest, is_moved, load, resolved_yaml
 from ..config.messages import differences
+from ..config.sections import SHAPE
 from ..config.variants import is_beginning, with_test, with_validation_of
 from ..errors import RunError, SpecError, warn
 from ..system.atomic import write_json_atomic, write_text_atomic

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ...datasets.errors import DataError
-from ..config.experiment import SHAPE, Experiment
+from ..config.experiment import Experiment
 from ..config.load import former_digest
 from ..config.messages import differences
+from ..config.sections import SHAPE
 from ..config.variants import with_test
 from ..errors import RunError
 from . import checkpoint

@@ -17,8 +17,8 @@ from metarun.algorithms.networks.options import MLPOptions
 from metarun.algorithms.options import MAMLOptions, ReptileOptions
 from metarun.algorithms.programs import free_graphs, program
 from metarun.datasets.tasks import Episode
-from metarun.experiments.config.experiment import Train
 from metarun.experiments.config.load import load
+from metarun.experiments.config.sections import Train
 from metarun.experiments.errors import RunError, warn_once
 from metarun.experiments.evaluation.measure import test_of as evaluation_of
 from metarun.experiments.model import build
