@@ -41,6 +41,7 @@ def follow(run: Run, workers: Workers) -> None:
                     raise Interrupted(f"stopped after step {steps.number}")
                 steps.take(count)
                 if validation and validates_at(steps.number, experiment):
+                    spread_mean(model)
                     validation.measure("validation")
                     end = workers.agree(0)
         if not workers.agree(0, stop.requested):
@@ -67,3 +68,9 @@ def start_together(model: Model, step: int = 0) -> int:
         raise RunError(f"worker {workers.index} has another spec, seed, version or other data than worker 0")
     workers.spread(model.learner.variables)
     return workers.agree(step)
+
+
+def spread_mean(model: Model) -> None:
+    """Copy to every worker the chief's mean feature of the training images, which a learner may have for its tests."""
+    if (mean := getattr(model.learner, "mean", None)) is not None:
+        model.workers.spread([mean])

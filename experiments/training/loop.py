@@ -26,7 +26,7 @@ from ..runs.run import is_out_of_patience, refuse_other_code
 from ..runs.trained import TrainedRun, labels, refuse_checkpoint_of_another_spec
 from ..system.progress import Progress
 from ..system.signals import StopSignal
-from .followers import start_together
+from .followers import spread_mean, start_together
 from .initial import initialise, names_of
 from .memory import chosen_options, foresee, foresee_tasks
 from .steps import CALL_SECONDS, TrainingSteps, validates_at
@@ -113,6 +113,7 @@ class Training:
                 if validate or self.step == train.steps:
                     self._take_mean()
                 if validate:
+                    spread_mean(self.model)
                     with stop.held(self.workers.count > 1):  # the others would wait for a worker that left
                         if warning := self._validate(log):
                             progress.say(warning)
@@ -183,7 +184,9 @@ class Training:
     def _take_mean(self) -> None:
         """Give a learner that needs it the mean feature of the training images, with its weights as they are now."""
         if (mean := getattr(self.learner, "mean", None)) is not None:
+            started = time.monotonic()
             mean_of(features_of(self.learner, self.source, "train"), mean)
+            self.seconds += time.monotonic() - started
 
     def _validate(self, log: MetricsLog) -> str:
         """Validate, and save the best checkpoint. Returns a warning at the first validation tasks that diverged."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import pandas
 import pytest
 import sharing
 from processes import Started, stopping
@@ -222,6 +223,25 @@ def test_two_workers_end_early_at_one_step(tmp_path, session_cache):
         row = read_row(together.directory.result)
         assert (row.stopped_early, row.train_steps) == (True, found.train_steps)
         together.directory.result.unlink()
+
+
+@pytest.mark.slow
+def test_two_workers_validate_with_the_mean_of_the_chief(tmp_path, session_cache):
+    """Reject validation tasks that a worker centres by zeros, or by the mean of another checkpoint."""
+    spec, train = tmp_path / "tiny.yaml", "{meta_batch: 16, steps: 60, log_every: 10}"
+    spec.write_text(
+        "name: tiny\nalgorithm: {name: simpleshot, norm_groups: 2}\n"
+        "network: {name: mlp, hidden: [32], batch_norm: true}\n"
+        f"dataset: {{name: glyphs}}\nprotocol: inductive\ntrain: {train}\n"
+        "validation: {episodes: 450, every: 20}\ntest: {episodes: 450}\n"
+    )
+    for count in (1, 2):
+        for code, _, errors in finish(start(count, session_cache, "train", spec, "--out", tmp_path / str(count)), 300):
+            assert code == 0, errors
+    one, two = (pandas.read_csv(tmp_path / str(count) / "tiny" / "seed-0" / "metrics.csv") for count in (1, 2))
+    one, two = (each[each["split"] == "val"].reset_index(drop=True) for each in (one, two))
+    assert len(one) == 3 and np.abs(one["accuracy"] - two["accuracy"]).max() < 1e-3
+    np.testing.assert_allclose(one["loss"], two["loss"], rtol=1e-3)
 
 
 @pytest.mark.parametrize("victim", [pytest.param(0, marks=pytest.mark.slow), 1])
