@@ -6,8 +6,9 @@ https://arxiv.org/abs/1904.04232).
     test          f is frozen; a new W or w, g is trained on the support set of each task by the same loss
 
 f and the layer of all training classes are trained on shuffled mini-batches of single images. As in the authors' code,
-features are divided by their length + 1e-5, g_k is learned (weight normalisation), and s is the same in training and
-at test. The layers start as PyTorch's linear layer, within 1 / sqrt(D) of 0; the bias of training from 0.
+features are divided by their length + 1e-5 and g_k is learned (weight normalisation). There s is 2 for up to 200
+outputs and 10 for more, so that tasks of few ways have 2 whatever training has. The layers start as PyTorch's linear
+layer, within 1 / sqrt(D) of 0; the bias of training from 0.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ class CosineHeadOptions(TrainedHeadOptions):
 
     name: Literal["cosine"] = "cosine"
     scale: float = Field(
-        default=2.0, gt=0, description="Factor of the cosines. Chen et al.: 2 up to 200 classes of training, else 10."
+        default=2.0, gt=0, description="Factor of the cosines. Chen et al.: 2 for tasks of up to 200 ways, else 10."
     )
 
 
