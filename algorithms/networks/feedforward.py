@@ -205,6 +205,11 @@ class BuiltInNetwork(abc.ABC):
         return dense(parameters, "head", x) if "head/kernel" in parameters else x
 
 
+def he_by_outputs(seed: int) -> keras.Initializer:
+    """Return initial values of a convolution: normal with variance 2 / (height x width x filters) (He et al. 2015)."""
+    return keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal", seed)
+
+
 class Conv4(BuiltInNetwork):
     """Apply four blocks of 3x3 convolution, batch norm, ReLU and halving; then features and a linear layer.
 
@@ -231,11 +236,14 @@ class Conv4(BuiltInNetwork):
         up = stride or options.pool_padding == "same"
         layers = []
         for number in range(1, BLOCKS + 1):
+            scale: keras.Initializer = keras.initializers.Ones()
             if options.initializer == "pytorch":
                 kernel = keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform", next(self._seeds))
                 scale = keras.initializers.RandomUniform(0.0, 1.0, next(self._seeds))
+            elif options.initializer == "he":
+                kernel = he_by_outputs(next(self._seeds))
             else:
-                kernel, scale = keras.initializers.GlorotUniform(next(self._seeds)), keras.initializers.Ones()
+                kernel = keras.initializers.GlorotUniform(next(self._seeds))
             self._parameter(f"conv{number}/kernel", (3, 3, channels, options.filters), kernel)
             if options.batch_norm:
                 self._add_norm(number, options.filters, scale)

@@ -148,11 +148,12 @@ class Conv4Options(NetworkOptions):
     features: Literal["flatten", "mean"] = Field(
         default="flatten", description="Last feature map to vector: flattened, or its mean over space."
     )
-    initializer: Literal["pytorch"] | None = Field(
+    initializer: Literal["pytorch", "he"] | None = Field(
         default=None,
         description="Initial values of the convolutions and of batch norm's scales. pytorch: as PyTorch had them when "
         "the papers were written (until 1.1), convolutions within 1/sqrt(9 x channels) of 0, scales between 0 and 1, "
-        "both uniform. Default: convolutions of Glorot's uniform distribution, scales of 1.",
+        "both uniform. he: convolutions normal with variance 2/(9 x filters) (He et al. 2015, by the outputs), scales "
+        "of 1. Default: convolutions of Glorot's uniform distribution, scales of 1.",
     )
     head_initializer: Literal["glorot_uniform", "normal"] = Field(
         default="glorot_uniform",

@@ -29,7 +29,7 @@ import tensorflow as tf
 from ...datasets.errors import DataError
 from ...datasets.random import TaskKeys
 from ..programs import sizes
-from .feedforward import BuiltInNetwork, Moments, Parameters, dense
+from .feedforward import BuiltInNetwork, Moments, Parameters, dense, he_by_outputs
 from .layers import Activation, activate_and_pool, convolution
 from .options import ResNet12Options
 
@@ -79,8 +79,7 @@ class ResNet12(BuiltInNetwork):
 
     def _add_layer(self, name: str, shape: tuple[int, ...], norm: int) -> None:
         """Add a kernel with He et al.'s initial values (2015, by the outputs, as the paper's code), and batch norm."""
-        he = keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal", next(self._seeds))
-        self._parameter(f"{name}/kernel", shape, he)
+        self._parameter(f"{name}/kernel", shape, he_by_outputs(next(self._seeds)))
         self._add_norm(norm, shape[-1], keras.initializers.Ones())
 
     def apply(

@@ -132,6 +132,15 @@ def test_pytorchs_first_values():
     assert plain["conv2/kernel"].numpy().var() == pytest.approx(2 / (2 * 576), rel=0.1)
 
 
+def test_he_values_by_the_outputs():
+    """Check the variance 2/(9 x filters); by the inputs that of the first layer would be 64 times as much."""
+    network = build(Conv4Options(initializer="he"), (28, 28, 1), None, "float64", seed=0)
+    for number in range(1, 5):
+        kernel = network.parameters[f"conv{number}/kernel"].numpy()
+        assert kernel.var() == pytest.approx(2 / 576, rel=0.15) and np.abs(kernel).max() > 2.5 * kernel.std()
+        assert (network.parameters[f"norm{number}/scale"].numpy() == 1).all()
+
+
 @pytest.mark.parametrize(
     "options",
     [
