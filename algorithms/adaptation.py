@@ -157,17 +157,9 @@ def predict_in_parts(
     return tf.reshape(outputs, (tasks, queries, outputs.shape[-1]))
 
 
-def features_in_parts(network: Network, batch: Episode, protocol: str) -> tuple[tf.Tensor, tf.Tensor]:
-    """Return what the last layer reads of supports `[T, S, D]` and queries `[T, Q, D]`, before any adaptation.
-
-    Args:
-        network: A built-in network with a last layer.
-        batch: The tasks.
-        protocol: How batch norm sees the queries, as in `predict_queries`. The support set is one batch.
-    """
-    body = {name: value for name, value in network.parameters.items() if name not in network.head}
-    supports = network(body, batch.support_x)
-    return supports, predict_in_parts(network, body, batch.support_x, batch.query_x, protocol)
+def body_of(network: Network) -> Parameters:
+    """Return the parameters of a built-in network below its last layer, with which its outputs are what that reads."""
+    return {name: value for name, value in network.parameters.items() if name not in network.head}
 
 
 def kept(adapted: Values, support_x: tf.Tensor, network: Network, protocol: str) -> Values:

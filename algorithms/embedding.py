@@ -70,8 +70,12 @@ class FeatureLearner(abc.ABC):
 
     def embed(self, batch: Episode) -> tuple[tf.Tensor, tf.Tensor]:
         """Return the embeddings of supports `[T, S, D]` and queries `[T, Q, D]` under the protocol."""
+        return self.embed_images(batch.support_x, batch.query_x)
+
+    def embed_images(self, support_x: tf.Tensor, query_x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Return what `embed` returns for a task with these images."""
         running = self.problem.protocol == "inductive"
-        supports, queries, _ = self._embedded(batch.support_x, batch.query_x, running)
+        supports, queries, _ = self._embedded(support_x, query_x, running)
         return supports, queries
 
     def _update(self, forward: Callable[[], tuple[tf.Tensor, tf.Tensor, Moments]], share: Share, items: int) -> Metrics:

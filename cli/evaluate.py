@@ -97,8 +97,6 @@ def command(
         asked["dataset"] = dataset_named(dataset)
     if head is not None:
         asked["head"] = head_named(head)
-    if unknown and head is not None:
-        raise click.UsageError("--unknown judges the method's own scores: give it without --head")
     if unknown and calibrated:
         raise click.UsageError("--unknown and --calibrated are two tests: give one of them")
     judged = "unknown" if unknown else "calibrated" if calibrated else ""

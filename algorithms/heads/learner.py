@@ -12,13 +12,14 @@ import tensorflow as tf
 from ...datasets.images.features import FeatureSource
 from ...datasets.images.source import ImageSource
 from ...datasets.tasks import PIXELS_AT_ONCE, Episode, Split
-from ..adaptation import features_in_parts
+from ..adaptation import body_of, kept, predict_in_parts
 from ..embedding import FeatureLearner
-from ..learner import Metrics, Problem, Support
+from ..learner import SUPPORT, Metrics, Problem, Support
 from ..programs import program
 from . import Head, build, needs_mean
 
 MOST_BYTES = 2**30  # of the features of a split that are kept
+LABELS, DRAWN = "support/y", "support/drawn"  # names, in what `fit` returns, of a support set that is learned later
 
 
 class HeadLearner(abc.ABC):
@@ -57,7 +58,7 @@ class HeadLearner(abc.ABC):
 
 
 class HeadOnFeatures(HeadLearner):
-    """Classify tasks by another head on the features of a trained learner, for tests.
+    """Classify tasks by another head on the features of a trained learner.
 
     Of learners with an embedding the features are that. Of MAML and Reptile they are what the last layer reads, without
     an inner loop (NIL, Raghu et al. 2020, section 5.1); batch norm follows the protocol as in a test without inner
@@ -79,14 +80,53 @@ class HeadOnFeatures(HeadLearner):
         return self.mean is not None and self.mean is not getattr(self.learner, "mean", None)
 
     def features(self, x: tf.Tensor) -> tf.Tensor:
-        """Return features under batch norm's running averages, see `HeadLearner`."""
-        return embedding(self.learner, x)
+        """Return features under batch norm's running averages; of what the last layer reads, with x as one batch."""
+        if isinstance(self.learner, FeatureLearner):
+            return embedding(self.learner, x)
+        return self.learner.network(body_of(self.learner.network), x)
 
     def embed(self, batch: Episode) -> tuple[tf.Tensor, tf.Tensor]:
         """Return the features of supports and queries under the protocol, see `HeadLearner`."""
         if isinstance(self.learner, FeatureLearner):
             return self.learner.embed(batch)
-        return features_in_parts(self.learner.network, batch, self.problem.protocol)
+        return self.features(batch.support_x), self._beside(batch.support_x, batch.query_x)
+
+    def fit(self, support: Support) -> dict[str, tf.Tensor]:
+        """Return what the head learns of support sets, and what the protocol needs of them for the features of queries.
+
+        Transductive embeddings of supports depend on the queries, so there `classify` learns.
+        """
+        if not isinstance(self.learner, FeatureLearner):
+            return kept(super().fit(support), support.x, self.learner.network, self.problem.protocol)
+        if self.problem.protocol == "transductive":
+            return {SUPPORT: support.x, LABELS: support.y, DRAWN: support.drawn}
+        return super().fit(support)
+
+    def classify(self, fitted: Mapping[str, tf.Tensor], query_x: tf.Tensor, way: int | tf.Tensor) -> tf.Tensor:
+        """Return the head's logits of queries under the protocol, see `HeadLearner`."""
+        if SUPPORT not in fitted:
+            return super().classify(fitted, query_x, way)
+        if not isinstance(self.learner, FeatureLearner):
+            return self.head.logits(fitted, self._beside(fitted[SUPPORT], query_x))
+        supports, queries = self.learner.embed_images(fitted[SUPPORT], query_x)
+        support = Support(fitted[SUPPORT], fitted[LABELS], way, fitted[DRAWN], balanced=False)
+        return self.head.logits(self.head.fit(supports, support, self.mean), queries)
+
+    def _beside(self, support_x: tf.Tensor, query_x: tf.Tensor) -> tf.Tensor:
+        """Return what the last layer reads of queries, `[T, Q, D]`, under the protocol, as `predict_queries` does."""
+        network = self.learner.network
+        return predict_in_parts(network, body_of(network), support_x, query_x, self.problem.protocol)
+
+    def centre(self, training: ImageSource) -> None:
+        """Compute the mean of the training images from their source, if it is needed and the learner lacks it."""
+        if self.lacks_mean:
+            assert self.mean is not None
+            mean_of(features_of(self.learner, training, "train"), self.mean)
+
+
+def with_head(learner: Any, options: Any) -> Any:
+    """Return a learner with the head that has these options in place of its own; itself if they are None."""
+    return learner if options is None else HeadOnFeatures(learner, options)
 
 
 class OnStoredFeatures(HeadLearner):

@@ -148,6 +148,18 @@ class Experiment(Options):
         return json.dumps({"name": head.name} | head.model_dump(mode="json", exclude_defaults=True)) if head else ""
 
     @property
+    def only_way(self) -> int | None:
+        """Return the number of classes that the last layer has; None if the test's head can tell any number apart."""
+        return self.train.way if self.entry.has_head and not self.test.head else None
+
+    @property
+    def tested_steps(self) -> int | None:
+        """Return the number of inner steps of the test; None without an inner loop, which another head has not."""
+        steps = getattr(self.algorithm, "test_inner_steps", None)
+        steps = getattr(self.algorithm, "inner_steps", None) if steps is None else steps
+        return None if self.test.head else steps
+
+    @property
     def tested_values(self) -> dict[str, Any]:
         """Return the options of the other dataset of the test, as plain data without places, with `convert`."""
         if self.test.dataset is None:

@@ -6,8 +6,8 @@ queries inside from those outside.
 
 Calibration (Guo et al. 2017): logits are divided by one temperature for the run, which minimises the mean negative
 log-likelihood of the queries of all validation tasks. It changes no answer, only how sure the answers are.
-`temperature.json` has one for each checkpoint, protocol and number of inner steps that was asked for, so that a run can
-be used without its data.
+`temperature.json` has one for each checkpoint, protocol, number of inner steps and head that was asked for, so that a
+run can be used without its data.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import numpy as np
 import tensorflow as tf
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from ...algorithms.heads.learner import with_head
 from ...algorithms.learner import FewShotLearner, Metrics, Support, classify_with_scores
 from ...algorithms.metrics import are_finite, auroc
 from ...datasets.errors import DataError
@@ -65,7 +66,7 @@ def unknown_of(model: Model, split: Split) -> Evaluation:
     except DataError as error:
         raise DataError(f"--unknown draws {test.way} classes inside and {test.way} outside the task: {error}") from None
     stream = TwiceTheClasses(source, split, shape, test.episode_seed)
-    return Evaluation(model.learner, stream, test.episodes, model.workers, UNKNOWN)
+    return Evaluation(with_head(model.learner, test.head), stream, test.episodes, model.workers, UNKNOWN)
 
 
 def unknown_metrics(learner: FewShotLearner, batch: Episode) -> Metrics:
@@ -97,6 +98,7 @@ class Temperature(BaseModel):
     weights_digest: str
     protocol: Literal["inductive", "transductive"] | None
     inner_steps: int | None
+    head: str = ""  # as `Experiment.head_values`; older versions fitted for the method's own alone
     way: int
     shot: int
     query: int
@@ -129,7 +131,7 @@ STORED = TypeAdapter(list[Temperature])
 
 
 def temperature_of(asked: Retest) -> Temperature:
-    """Return the temperature of a run for the checkpoint, protocol and inner steps of a test.
+    """Return the temperature of a run for the checkpoint, protocol, inner steps and head of a test.
 
     Where temperature.json lacks it, it is fitted and, if the folder may be written, kept there.
 
@@ -216,20 +218,23 @@ def _on_validation(asked: Retest) -> Experiment:
     own = spec.test.model_copy(update={"dataset": None, "convert": None})
     changes = {key: getattr(tasks, key) for key in (*SHAPE, "episodes")}
     changes |= {"split": "val", "protocol": test.protocol, "checkpoint": test.test.checkpoint}
-    changes |= {"inner_steps": getattr(test.algorithm, "test_inner_steps", None)}
+    if head := test.test.head:
+        changes["head"] = head.model_dump(mode="json")
+    else:
+        changes |= {"head": None, "inner_steps": getattr(test.algorithm, "test_inner_steps", None)}
     return with_test(spec.model_copy(update={"test": own}), changes)
 
 
 def _facts(directory: RunDirectory, experiment: Experiment) -> dict[str, Any]:
     """Return what a temperature is of, as `Temperature.of` has it."""
-    test, algorithm = experiment.test, experiment.algorithm
+    test = experiment.test
     weights = weights_file(directory, experiment, test.checkpoint)
-    steps = getattr(algorithm, "test_inner_steps", None)
     return {
         "checkpoint": test.checkpoint,
         "weights_digest": checkpoint.digest_of(checkpoint.read(weights)[1]),
         "protocol": experiment.protocol,
-        "inner_steps": getattr(algorithm, "inner_steps", None) if steps is None else steps,
+        "inner_steps": experiment.tested_steps,
+        "head": experiment.head_values,
         **{key: getattr(test, key) for key in (*SHAPE, "episodes", "episode_seed")},
     }
 

@@ -18,7 +18,7 @@ import numpy as np
 import tensorflow as tf
 
 from ...algorithms.embedding import FeatureLearner
-from ...algorithms.heads.learner import HeadOnFeatures, OnStoredFeatures, features_of, mean_of, stored
+from ...algorithms.heads.learner import HeadOnFeatures, OnStoredFeatures, stored, with_head
 from ...algorithms.learner import Learner, Metrics
 from ...algorithms.memory import peak_bytes
 from ...algorithms.programs import program, untouched
@@ -170,8 +170,8 @@ class Evaluation:
             training: the source of the training images, whose mean a head may need.
         """
         learner, stream = self.learner, self.stream
-        if isinstance(learner, HeadOnFeatures) and learner.lacks_mean:
-            mean_of(features_of(learner.learner, training, "train"), learner.mean)
+        if isinstance(learner, HeadOnFeatures):
+            learner.centre(training)
         found = stored(learner, stream.source, stream.split)
         if found is None:
             return self
@@ -317,5 +317,6 @@ def validation_of(model: Model) -> Evaluation | None:
 def test_of(model: Model, split: Split = "test", judge: Judge = ANSWERS) -> Evaluation:
     """Return the evaluation on the test tasks of a model, drawn from `split`; `judge` says what is measured."""
     test = model.experiment.test
-    learner = HeadOnFeatures(model.learner, test.head) if test.head else model.learner
-    return Evaluation(learner, model.test_stream(split), test.episodes, model.workers, judge)
+    return Evaluation(
+        with_head(model.learner, test.head), model.test_stream(split), test.episodes, model.workers, judge
+    )

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ...algorithms.heads.learner import with_head
 from ...datasets.tasks import Split
 from ..config.experiment import Experiment
 from ..model import Model, refuse_other_tested_images
@@ -81,7 +82,7 @@ def _evaluation(model: Model, asked: Retest, split: Split, judged: Judged, tempe
         RunError: the learner lacks a method.
         DataError: the split has too few classes.
     """
-    learner, where = model.learner, asked.directory.path
+    learner, where = with_head(model.learner, model.experiment.test.head), asked.directory.path
     if judged == "unknown":
         refuse_missing(learner, ("fit", "classify"), asked.experiment, where)
         return unknown_of(model, split)

@@ -62,6 +62,8 @@ def _example(card: Card) -> str:
 def _purpose(card: Card) -> str:
     spec = card.experiment
     learner = f"{spec.algorithm.name}, trained on {spec.dataset.name}"
+    if spec.test.head:
+        learner += f", with another head on its features (`{spec.head_values}`)"
     if card.kind == "policy":
         return (
             f"The policy of {learner}, one step at a time: state and observation in, next state and distribution "
@@ -84,8 +86,8 @@ def _purpose(card: Card) -> str:
 
 def _ways(card: Card) -> str:
     spec = card.experiment
-    if spec.entry.has_head:
-        return f"Its last layer has {spec.train.way} outputs, so `support_labels` are 0 to {spec.train.way - 1}."
+    if spec.only_way:
+        return f"Its last layer has {spec.only_way} outputs, so `support_labels` are 0 to {spec.only_way - 1}."
     return "`support_labels` count the classes from 0; any number of classes is possible."
 
 

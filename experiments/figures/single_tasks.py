@@ -12,6 +12,7 @@ from matplotlib import pyplot
 from matplotlib.patches import Rectangle
 
 from ...algorithms import BUILT_IN
+from ...algorithms.heads.learner import HeadOnFeatures
 from ...algorithms.matchingnet import MatchingNetwork
 from ...algorithms.metrics import are_finite
 from ...algorithms.protonet import PrototypicalNetwork
@@ -46,6 +47,10 @@ def figures(run: FinishedRun, kinds: Sequence[str], number: int) -> Iterator[tup
     if number >= experiment.test.episodes and kinds != ["training"]:
         raise RunError(f"--episode {number}: the test of {run.directory.path} has tasks 0 to {run.row.episodes - 1}")
     model = restored(run.directory, experiment, run.row.seed, run.row.checkpoint)
+    if experiment.test.head:
+        learner = HeadOnFeatures(model.learner, experiment.test.head)
+        learner.centre(model.source)
+        model = model._replace(learner=learner)
     draws: dict[str, tuple[bool, Any]] = {
         "fits": (isinstance(model.source, SinusoidSource), fits),
         "episode": (isinstance(model.test_source, ImageSource), episode),

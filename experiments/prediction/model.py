@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ... import datasets
-from ...algorithms import ALGORITHMS
 from ...algorithms.build import build as build_learner
+from ...algorithms.heads.learner import HeadOnFeatures, with_head
 from ...algorithms.learner import FewShotLearner
 from ...datasets.errors import DataError
 from ...datasets.images.source import ImageSource
@@ -26,7 +26,7 @@ from ..system import gpus, signals
 
 
 class TrainedModel(NamedTuple):
-    """Hold a few-shot learner with the weights that its run's test used, and what it takes as images."""
+    """Hold a few-shot learner with the weights and the head that its run's test used, and what it takes as images."""
 
     learner: FewShotLearner
     inputs: Inputs
@@ -38,7 +38,7 @@ class TrainedModel(NamedTuple):
     @property
     def way(self) -> int | None:
         """Return the number of classes that the last layer has; None if any number can be told apart."""
-        return self.experiment.train.way if ALGORITHMS[self.experiment.algorithm.name].has_head else None
+        return self.experiment.only_way
 
     def as_input(self, images: np.ndarray) -> Any:
         """Return the learner's inputs, a tensor, from uint8 images `[..., height, width, channels]`."""
@@ -59,11 +59,11 @@ class _Images(NamedTuple):
 
 
 def trained_learner(asked: Retest, calibrated: bool = False) -> TrainedModel:
-    """Return the learner of a trained run, with the weights of the checkpoint that its test used.
+    """Return the learner of a trained run, with the weights of the checkpoint, and the head, that its test used.
 
     XLA compiles nothing of it: that would take longer than a few predictions, and an exported learner, which gives the
     same values, cannot have it. The data of the training are needed only for a run of an older version, which has no
-    inputs.json.
+    inputs.json, and for a head that needs their mean.
 
     Args:
         asked: the run, see `trained_classifier`.
@@ -73,7 +73,7 @@ def trained_learner(asked: Retest, calibrated: bool = False) -> TrainedModel:
     Raises:
         RunError: the checkpoint of the run is missing or of another spec; its learner lacks `fit` or `classify`; or it
             cannot be calibrated.
-        DataError: the data of an older run are missing.
+        DataError: the data of the training are missing, and needed.
     """
     directory, trained, _, experiment, _ = asked
     temperature = temperature_of(asked).temperature if calibrated else 1.0
@@ -85,14 +85,19 @@ def trained_learner(asked: Retest, calibrated: bool = False) -> TrainedModel:
     if inputs:
         source = _Images(inputs.preprocessing.shape, training_classes=inputs.classes or 0)
     learner: Any = build_learner(setup_of(experiment, trained.seed)._replace(jit=False), source)
-    refuse_missing(learner, ("fit", "classify"), experiment, directory.path)
+    if not experiment.test.head:
+        refuse_missing(learner, ("fit", "classify"), experiment, directory.path)
     state = restore_weights(learner, directory, experiment, experiment.test.checkpoint)
     if not inputs:
         refuse_other_images(state, source, directory)
         inputs = Inputs.of_source(source, experiment.kind.trains_on_images)
         with suppress(InUse, OSError), directory.locked():  # for the next time, where this may be written
             inputs.write(directory)
-    return TrainedModel(learner, inputs, experiment, directory, trained.seed, temperature)
+    tested = with_head(learner, experiment.test.head)
+    model = TrainedModel(tested, inputs, experiment, directory, trained.seed, temperature)
+    if isinstance(tested, HeadOnFeatures) and tested.lacks_mean:
+        tested.centre(training_source(model))
+    return model
 
 
 def training_source(model: TrainedModel) -> ImageSource:

@@ -117,6 +117,8 @@ def predict(
         Interrupted: a signal came.
     """
     model = trained_learner(request.trained, request.calibrated)
+    if head := model.experiment.head_values:
+        say(f"classified by the head of the run's test: {head}")
     if request.calibrated:
         say(temperature_in_words(model.temperature))
     support = read_support(request.support, model.inputs.preprocessing, request.invert)

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from ...algorithms import ALGORITHMS
 from ..config.experiment import Experiment
 from ..errors import RunError
 from ..runs.directory import RunDirectory
@@ -45,10 +44,10 @@ def refuse_other_way(experiment: Experiment, classes: Sequence[str], where: str)
         classes: the names of the classes.
         where: what has these classes, for the message.
     """
-    own = experiment.train.way
+    own = experiment.only_way
     if len(classes) < 2:
         raise RunError(f"{where} has {len(classes) or 'no'} class: at least 2 are needed, one folder for each")
-    if ALGORITHMS[experiment.algorithm.name].has_head and len(classes) != own:
+    if own is not None and len(classes) != own:
         raise RunError(
             f"{where} has {len(classes)} classes, and {experiment.algorithm.name} was trained for exactly {own}: its "
             f"last layer has {own} outputs (protonet and matchingnet take any number of classes)"

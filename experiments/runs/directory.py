@@ -229,9 +229,7 @@ class RunDirectory:
 
 def _name(experiment: Experiment, split: str) -> str:
     """Return a file name of everything that may differ between two measurements of a run."""
-    test, algorithm = experiment.test, experiment.algorithm
-    steps = getattr(algorithm, "test_inner_steps", None)
-    steps = getattr(algorithm, "inner_steps", None) if steps is None else steps
+    test, steps = experiment.test, experiment.tested_steps
     inner = "" if steps is None else f"-{steps}steps"
     protocol = f"-{experiment.protocol}" if experiment.protocol else ""
     few_shot = f"-{test.way}way-{test.shot}shot-{test.query}query{protocol}"

@@ -57,6 +57,9 @@ def folder(tmp_path_factory, session_cache):
         ),
         "sinusoids": SINUSOIDS,
     }
+    specs["headed"] = (
+        specs["maml"].replace("name: maml\n", "name: headed\n").replace("last}", "last, head: {name: ridge}}")
+    )
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("METARUN_CACHE", str(session_cache))
         for name, text in specs.items():
@@ -121,7 +124,7 @@ def test_a_page_shows_the_test_task_that_is_asked_for(folder, name, numbers):
         assert f"Test task {number}, seed 0" in text and f'alt="{name}: test task {number}: ' in text
 
 
-@pytest.mark.parametrize("name", ["protonet", "matchingnet", "maml"])
+@pytest.mark.parametrize("name", ["protonet", "matchingnet", "maml", "headed"])
 def test_the_sheet_frames_what_the_test_got_wrong(folder, name):
     found = only(folder, name)
     number, accuracy = telling(found)
