@@ -92,6 +92,10 @@ def with_test(experiment: Experiment, changes: Mapping[str, Any]) -> Experiment:
     if (inner_steps := changes.pop("inner_steps", None)) is not None:
         if not hasattr(experiment.algorithm, "test_inner_steps"):
             raise SpecError([f"--inner-steps has no effect: {experiment.algorithm.name} has no inner loop"])
+        if changes.get("head", experiment.test.head):
+            raise SpecError(
+                ["--inner-steps has no effect beside a head, which reads features without an inner loop: leave it out"]
+            )
         values["algorithm"]["test_inner_steps"] = inner_steps
     if "dataset" in changes:
         values["test"].pop("convert", None)  # of the run's own test

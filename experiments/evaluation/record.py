@@ -137,7 +137,7 @@ def row_of(
         "checkpoint": chosen,
         "train_steps": trained.step,
         "stopped_early": trained.step < experiment.train.steps if experiment.train.patience else None,
-        "inner_steps": getattr(learner, "recorded", [0])[-1],
+        "inner_steps": getattr(evaluation.learner, "recorded", [0])[-1],  # none by a head
         "head": experiment.head_values,
         "tuned": chosen_value(learner, experiment),
         "selected_of": trained.selected_of,

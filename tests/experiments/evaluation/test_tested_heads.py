@@ -15,6 +15,7 @@ from metarun.algorithms.learner import Support, classify_with_scores
 from metarun.cli.main import metarun
 from metarun.datasets.tasks import Shape
 from metarun.experiments.config.load import load
+from metarun.experiments.errors import SpecError
 from metarun.experiments.evaluation.judges import stored
 from metarun.experiments.evaluation.restore import restored
 from metarun.experiments.evaluation.retest import evaluate
@@ -181,3 +182,15 @@ def test_the_mean_of_the_training_images_centres_predictions(runs):
     found = trained_learner(asked).learner.mean.numpy()
     np.testing.assert_allclose(found, features.numpy()[0].mean(axis=0), rtol=1e-4, atol=1e-6)
     assert np.abs(found).max() > 0.01
+
+
+def test_a_head_has_no_inner_steps(runs):
+    """Reject a number of steps that were not made, and two names of one measurement."""
+    row, path, _ = evaluate(runs("maml").path, "test", {"head": RIDGE})
+    assert evaluate(runs("headed-maml").path, "test", {}, "unknown").row.inner_steps == 0
+    assert row.inner_steps == 0 and "steps-" not in path.name
+    assert evaluate(runs("maml").path, "test", {}).row.inner_steps == 2
+    for name, changes in (("maml", {"head": RIDGE}), ("headed-maml", {})):
+        with pytest.raises(SpecError, match="--inner-steps has no effect beside a head"):
+            retest(runs(name).path, "test", {**changes, "inner_steps": 3})
+    assert retest(runs("headed-maml").path, "test", {"head": None, "inner_steps": 3}).experiment.tested_steps == 3
