@@ -156,6 +156,25 @@ def read(path: Path, may_be_empty: bool = False, name: str = "") -> Document:
     return document
 
 
+def plain(text: str, name: str) -> Any:
+    """Return the plain data of a YAML text, as it would be in a spec.
+
+    Args:
+        text: the text.
+        name: its name in messages.
+
+    Raises:
+        SpecError: it is no YAML, or empty, or has a key twice or a value that cannot be read.
+    """
+    document, node = Document(name, Path()), _parse(text, name)
+    if node is None:
+        raise SpecError([f"{name}: is empty"])
+    values = _construct(document, node, (), name)
+    if document.problems:
+        raise SpecError(document.in_order)
+    return values
+
+
 def _compose(path: Path, name: str) -> yaml.Node | None:
     try:
         if path.stat().st_size > MAXIMUM_BYTES:

@@ -8,13 +8,12 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
-from ...algorithms.heads import HEADS
 from ...datasets import DATASETS
 from ..errors import SpecError, suggest
 from .checks import problems
+from .document import plain
 from .experiment import Experiment, effective, settled
 from .kinds import shipped_specs
 from .load import load
@@ -53,15 +52,12 @@ def head_named(given: str) -> Any:
     """Return the section `test.head` as plain data.
 
     Args:
-        given: the name of a head, which then has its default options; or the section in YAML.
+        given: the name of a head, which then has its default options; or the section in YAML; null: the method's own.
 
     Raises:
         SpecError: it is no YAML.
     """
-    try:
-        values = yaml.safe_load(given)
-    except yaml.YAMLError:
-        raise SpecError([f"--head {given}: expected {', '.join(HEADS)}, or one with options in YAML"]) from None
+    values = plain(given, f"--head {given}")
     return {"name": values} if isinstance(values, str) else values
 
 

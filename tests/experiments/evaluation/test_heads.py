@@ -8,6 +8,8 @@ import tensorflow as tf
 from small_runs import SPEC, trained_once, write_classes
 
 from metarun.algorithms.heads.learner import HeadOnFeatures, OnStoredFeatures
+from metarun.experiments.config.load import load
+from metarun.experiments.config.variants import head_named, with_test
 from metarun.experiments.errors import SpecError
 from metarun.experiments.evaluation.measure import test_of as evaluation_of
 from metarun.experiments.evaluation.restore import restored
@@ -132,3 +134,32 @@ def test_three_transforms_of_one_training(trained):
     paths = {each.path for each in rows}
     assert len(paths) == 2 and len({each.row.negative_log_likelihood for each in rows}) == 2
     assert len({each.row.weights_digest for each in rows}) == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ("{name: linear, epochs: 2, epochs: 3}", "--head {given}: epochs: is given twice"),
+        ("!!int x", "--head {given}: cannot be read: 'x' is no int"),
+        ("2020-13-45", "test.head.name: unknown head '2020-13-45'"),
+        ("5", "test.head: "),
+        ("[ridge]", "test.head: "),
+        ("{ridge", "--head {given}:1: not YAML: "),
+        ("*ridge", "--head {given}: YAML aliases (*name) are not understood here"),
+        ("", "--head : is empty"),
+    ],
+)
+def test_a_head_that_is_none_is_one_line(given, told):
+    """Reject an internal error, and the last one of two values."""
+    with pytest.raises(SpecError) as caught:
+        with_test(load("quickstart/protonet").experiment, {"head": head_named(given)})
+    (problem,) = caught.value.problems
+    assert problem.startswith(told.replace("{given}", given))
+
+
+def test_a_head_is_read_as_a_spec_is():
+    """Reject the words and dates of YAML 1.1: 1e-2 is a number."""
+    assert head_named("{name: linear, learning_rate: 1e-2}") == {"name": "linear", "learning_rate": 0.01}
+    assert head_named("ridge") == {"name": "ridge"} and head_named("null") is None
+    tested = with_test(load("quickstart/protonet").experiment, {"head": head_named("{name: ridge, scale: 1e1}")})
+    assert tested.test.head.scale == 10.0
