@@ -19,7 +19,7 @@ from ..figures.draw import FROM_FILES
 from ..figures.finished import FinishedRun, finished_runs
 from ..figures.seeds import SeedGroup, seed_groups
 from ..figures.style import own_style
-from ..papers.filled import CELLS, read_table, verdict
+from ..papers.filled import CELLS, SOMETIMES, read_table, verdict
 from ..papers.render import cells_of
 from ..reports.formats import RIGHT, digits_of, interval, number, records, scale_of
 from ..reports.notes import notes_of, notes_to_warn_of, steps_text
@@ -212,7 +212,7 @@ def _papers(folder: Path) -> Iterator[Table]:
     for path in sorted(folder.glob("*.csv")):
         try:
             with path.open(encoding="utf-8", errors="replace") as file:
-                if not CELLS.keys() - {"left_out"} <= set(file.readline().strip().split(",")):
+                if not CELLS.keys() - set(SOMETIMES) <= set(file.readline().strip().split(",")):
                     continue
             filled = read_table(path)
             cells = cells_of(filled, "markdown")

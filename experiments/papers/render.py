@@ -77,6 +77,7 @@ def cells_of(filled: DataFrame, form: str) -> DataFrame:
                 "metric": unit_of(line["metric"]),
                 "episodes": str(line["episodes"]),
                 "seeds": seeds_text(line["seeds"], line["left_out"]),
+                "steps": line["steps"] or "",
                 "budget": "" if line["budget"] is None else f"{100 * line['budget']:.3g} %",
                 "protocol": line["protocol"] or "",
             }

@@ -4,9 +4,13 @@ import math
 
 import numpy as np
 import pytest
-from rows import ROW
+from rows import ROW, leave
+from sines import write_table
 
-from metarun.experiments.papers.filled import verdict
+from metarun.experiments.papers.definition import load_table
+from metarun.experiments.papers.filled import collect, read_table, verdict
+from metarun.experiments.papers.plan import plan
+from metarun.experiments.papers.render import render
 from metarun.experiments.reports.compare import Compared, best
 from metarun.experiments.reports.formats import records
 from metarun.experiments.reports.table import averaged
@@ -53,3 +57,24 @@ def test_bold_are_the_best_and_what_a_paired_test_does_not_separate():
     unpaired = (top.mean() - worse.mean()) / math.sqrt((top.var(ddof=1) + worse.var(ddof=1)) / 200)
     assert abs(unpaired) < 1.96  # an unpaired test, the wrong variant, would have all three in bold
     assert best([compared(worse, "mse"), compared(top, "mse")]) == [0]  # the lowest error
+
+
+def test_a_cell_says_that_trainings_ended_early(tmp_path):
+    """Reject a table that shows the steps of the plan alone, and columns that say nothing in other tables."""
+    write_table(tmp_path)
+    every = plan(load_table(str(tmp_path / "paper.yaml")), tmp_path / "runs", seeds=range(2))
+    planned = [one for one in every if one.cell.name == "k5"]
+    for one, steps in zip(planned, (24, 32), strict=True):
+        leave(one, 0.9, train_steps=steps, stopped_early=steps == 24)
+    filled, notes = collect(planned)
+    (tmp_path / "paper.csv").write_text(render(filled, notes, "csv") + "\n")
+    (line,) = records(read_table(tmp_path / "paper.csv"))
+    assert (line["stopped_early"], line["steps"], line["train_steps"]) == (1, "24 to 32", None)
+    for cells in (filled, read_table(tmp_path / "paper.csv")):
+        told = render(cells, notes, "text")
+        assert "k5: 1 of 2 trainings ended early, by train.patience" in told and "24 to 32" in told
+    for stopped in (None, False):
+        for one in planned:
+            leave(one, 0.9, train_steps=40, stopped_early=stopped)
+        filled, notes = collect(planned)
+        assert "stopped_early" not in render(filled, notes, "csv") and "steps" not in render(filled, notes, "text")
