@@ -62,7 +62,7 @@ if TYPE_CHECKING:
     "--head",
     metavar="NAME|YAML",
     help="Test another head on the trained features: linear, cosine, centroid, ridge or similarity, or one with "
-    "options such as '{name: centroid, features: L2N}'.",
+    "options such as '{name: centroid, features: L2N}'; null: the method's own, where the spec has `test.head`.",
 )
 @click.option(
     "--unknown",

@@ -124,6 +124,14 @@ def test_unknown_classes_are_told_by_the_head_of_the_row(runs, name):
     assert np.abs(np.subtract(found, areas(model.learner))).max() > 0.01
 
 
+def test_unknown_classes_and_probabilities_of_a_head_are_options_that_combine(runs):
+    """Reject a refusal of what the documents say."""
+    for option in ("--unknown", "--calibrated"):
+        command = ["evaluate", str(runs("protonet").path), "--head", json.dumps(RIDGE), option]
+        done = CliRunner().invoke(metarun, command, catch_exceptions=False)
+        assert done.exit_code == 0 and "ridge" in done.stdout
+
+
 @pytest.mark.parametrize("protocol", ["inductive", "transductive"])
 @pytest.mark.parametrize("name", list(ALGORITHMS))
 def test_a_head_answers_single_support_sets_as_it_answers_tasks(runs, name, protocol):
