@@ -190,6 +190,12 @@ def _images(experiment: Experiment) -> Iterator[Mistake]:
     name = experiment.algorithm.name
     if experiment.dataset.has_images is False:
         yield "dataset.name", f"{name} classifies images, and {experiment.dataset.name} has none"
+    if getattr(experiment.dataset, "rotations", None) == "per-task":
+        yield (
+            "dataset.rotations",
+            f"is per-task: turns are drawn for the classes of a task, and {name} is trained on single images: write "
+            "classes, which makes each turn a class, or none",
+        )
     for option in SHAPE:
         if experiment.train.is_changed(option):
             yield (

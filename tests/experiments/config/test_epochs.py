@@ -66,3 +66,13 @@ def test_settings_of_training_tasks_are_refused(spec):
         "command line: train.shot: has no effect: baseline is trained on mini-batches of train.meta_batch images, not "
         "on episodes",
     ]
+
+
+def test_turns_that_are_drawn_for_tasks_are_refused(spec):
+    """Reject a training on unturned images that is told to turn them; accept such turns of the test alone."""
+    assert mistakes(spec, "dataset.rotations=per-task") == [
+        "command line: dataset.rotations: is per-task: turns are drawn for the classes of a task, and baseline is "
+        "trained on single images: write classes, which makes each turn a class, or none"
+    ]
+    elsewhere = "test.dataset={name: omniglot, rotations: per-task}"
+    assert load(spec, [elsewhere]).experiment.test.dataset.rotations == "per-task"
