@@ -179,7 +179,9 @@ def mean_of(batches: Iterable[tf.Tensor], mean: tf.Variable) -> None:
 def stored(learner: Any, source: Any, split: Split) -> tuple[HeadLearner, FeatureSource] | None:
     """Return a learner of stored features and a source of these, which give the same tasks and answers up to rounding.
 
-    None where features cannot be stored: there is no head, an image's depend on other images, or they are too many.
+    None where features cannot be stored: there is no head, an image's depend on other images, or they are too many. Nor
+    where a stored feature would not be that of the task's image: turns are drawn for each task, or a class derived from
+    `ImageSource` may draw tasks in its own way.
 
     Args:
         learner: A learner, with the weights to test.
@@ -187,7 +189,9 @@ def stored(learner: Any, source: Any, split: Split) -> tuple[HeadLearner, Featur
         split: Their split.
     """
     inner = learner.learner if isinstance(learner, HeadOnFeatures) else learner
-    if not isinstance(learner, HeadLearner) or not isinstance(source, ImageSource):
+    if not isinstance(learner, HeadLearner) or type(source) is not ImageSource:
+        return None
+    if source.rotations[split] == "per-task":
         return None
     if not isinstance(inner, FeatureLearner) or inner.problem.protocol != "inductive":
         return None

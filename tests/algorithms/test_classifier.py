@@ -13,6 +13,7 @@ from metarun.algorithms.networks.feedforward import build
 from metarun.algorithms.networks.options import MLPOptions
 from metarun.algorithms.options import BaselineOptions, BaselinePlusPlusOptions, SimpleShotOptions
 from metarun.algorithms.workers import Share
+from metarun.datasets.images.source import ImageSource
 from metarun.datasets.tasks import ImageStream, LabelledImages, Shape
 
 INDUCTIVE = Problem(regression=False, protocol="inductive")
@@ -150,6 +151,20 @@ def test_features_are_stored_in_the_order_of_the_images(make_source, rotations):
         features_source.features = tf.tile(features_source.features[: len(source.pools["test"].images)], (4, 1))
         wrong = on_features.predict(features_source.sample("test", 3, 4, shape, 0)).numpy()
         assert np.abs(wrong - expected).max() > 1e-3
+
+
+def test_features_are_not_stored_where_a_task_has_other_images(make_source):
+    """Reject features of unturned images for turned ones, and tasks that a derived source does not draw."""
+
+    class Reversed(ImageSource):
+        def sample(self, split, index, *rest, **more):
+            return super().sample(split, 1000 - index, *rest, **more)
+
+    model = few_shot.learner(SimpleShotOptions(), MLPOptions(hidden=(6,)), "inductive")
+    source = make_source()
+    assert stored(model, source, "test") is not None
+    assert stored(model, make_source(rotations="per-task"), "test") is None
+    assert stored(model, Reversed("reversed", source.pools), "test") is None
 
 
 def test_a_classifier_learns(make_source):
