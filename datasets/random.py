@@ -162,6 +162,23 @@ class TaskKeys:
             keys = tf.where(tf.range(among) < counts[..., None], keys, tf.int32.min)
         return tf.math.top_k(keys, choose).indices
 
+    def orders(self, purpose: str, among: int, draws: int, first: tf.Tensor | int, count: int) -> tf.Tensor:
+        """Draw some of the random orders that `distinct(purpose, among, among, draws)` draws, bit for bit.
+
+        Args:
+            purpose: The purpose of the draw, a key of `PURPOSES`.
+            among: How many numbers are ordered.
+            draws: How many orders there are; what follows the last one means nothing.
+            first: The number of the first order that is drawn, from 0.
+            count: How many are drawn, from there on.
+
+        Returns:
+            The orders, int32 `[T, count, among]`.
+        """
+        place = (first + tf.range(count))[:, None] * among + tf.range(among)
+        keys = tf.bitcast(self._bits_at(purpose, draws * among, place), tf.int32)
+        return tf.math.top_k(tf.maximum(keys, tf.int32.min + 1), among).indices
+
     def permuted(self, purpose: str, among: int, places: tf.Tensor) -> tf.Tensor:
         """Return what stands at one place of a random order of the numbers below `among`, int32 `[T]`.
 
@@ -195,22 +212,25 @@ class TaskKeys:
         )
         return tf.cast(tf.ensure_shape(number, (self.tasks,)), tf.int32)
 
+    def _bits_at(self, purpose: str, size: int, place: tf.Tensor) -> tf.Tensor:
+        """Return what `bits(purpose, size)` has at these places, int32 `[m, n]`, uint32 `[T, m, n]`."""
+        half = (size + 1) // 2  # `bits` makes these from the first words, the others from the second ones
+        first = place < half
+        counter = tf.cast(tf.where(first, place, place - half), tf.uint32)[None]
+        key = (self.key[0][:, None, None], self.key[1][:, None, None])
+        return tf.where(first, *threefry(key, (counter, tf.constant(PURPOSES[purpose], tf.uint32))))
+
     def _distinct_in_parts(
         self, purpose: str, among: int, choose: int, shape: tuple[int, ...], counts: tf.Tensor
     ) -> tf.Tensor:
         """Draw what `distinct` draws, bit for bit, with keys up to the largest of the counts and no further."""
         draws = math.prod(shape)
-        half = (draws * among + 1) // 2  # `bits` makes these from the first words, the others from the second ones
         bounds = tf.reshape(tf.broadcast_to(counts, (self.tasks, *shape)), (self.tasks, draws, 1))
-        key = (self.key[0][:, None, None], self.key[1][:, None, None])
 
         def part(start: tf.Tensor, keys: tf.Tensor, numbers: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
             own = start + tf.range(KEYS_AT_ONCE)
             place = (tf.range(draws) * among)[:, None] + own  # [draws, n]
-            first = place < half
-            counter = tf.cast(tf.where(first, place, place - half), tf.uint32)[None]
-            words = threefry(key, (counter, tf.constant(PURPOSES[purpose], tf.uint32)))
-            new = tf.bitcast(tf.where(first, *words), tf.int32)
+            new = tf.bitcast(self._bits_at(purpose, draws * among, place), tf.int32)
             new = tf.where(own < bounds, tf.maximum(new, tf.int32.min + 1), tf.int32.min)
             keys = tf.concat([keys, new], axis=2)  # equal keys keep their order
             numbers = tf.concat([numbers, tf.broadcast_to(own, new.shape)], axis=2)

@@ -11,6 +11,7 @@ weights are made once, at the end. The mathematics is that of the descent on W; 
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -22,6 +23,7 @@ from ..learner import Support
 from ..programs import sizes
 from .options import CosineHeadOptions, LinearHeadOptions, TrainedHeadOptions
 
+EPOCHS_AT_ONCE = 100  # whose orders are drawn together
 NORM_EPSILON = 1e-5  # added to the length of features in the authors' code
 State = tuple[tf.Tensor, ...]
 
@@ -122,18 +124,18 @@ def _descend(options: TrainedHeadOptions, gradient: Any, first: State, support: 
         support: The support sets, whose draws decide the order of the images in each epoch.
         features: Of which the dtype and the number of images are taken.
     """
-    tasks, images = sizes(features)[:2]
+    images = sizes(features)[1]
     batches = -(-images // options.batch)
-    order = TaskKeys.of_drawn(support.drawn).distinct("mini-batches", images, images, options.epochs)  # [T, epochs, S]
-    order = tf.reshape(order, (tasks, options.epochs, images))  # the place of each image in an epoch
+    steps, at_once = options.epochs * batches, min(options.epochs, EPOCHS_AT_ONCE)
+    keys = TaskKeys.of_drawn(support.drawn)
     shares = tf.ones((), features.dtype)
     if not support.balanced:  # every class counts alike
         shares = tf.reduce_sum(support.members(features.dtype), axis=2)
         shares *= tf.cast(images, features.dtype) / tf.cast(support.way, features.dtype)
 
-    def step(number: tf.Tensor, state: State, velocity: State) -> tuple[tf.Tensor, State, State]:
-        batch = number % batches
-        chosen = tf.equal(tf.gather(order, number // batches, axis=1) // options.batch, batch)
+    def step(order: tf.Tensor, number: tf.Tensor, state: State, velocity: State) -> tuple[tf.Tensor, State, State]:
+        batch, epoch = number % batches, number // batches % at_once
+        chosen = tf.equal(tf.gather(order, epoch, axis=1) // options.batch, batch)
         size = tf.minimum(options.batch, images - batch * options.batch)
         slopes = gradient(state, shares * tf.cast(chosen, features.dtype) / tf.cast(size, features.dtype))
         is_first = tf.cast(tf.equal(number, 0), features.dtype)
@@ -142,6 +144,11 @@ def _descend(options: TrainedHeadOptions, gradient: Any, first: State, support: 
         state = tuple(w - options.learning_rate * v for w, v in zip(state, velocity, strict=True))
         return number + 1, state, velocity
 
-    steps = options.epochs * batches
+    def epochs(number: tf.Tensor, state: State, velocity: State) -> tuple[tf.Tensor, State, State]:
+        order = keys.orders("mini-batches", images, options.epochs, number // batches, at_once)  # places of the images
+        end = tf.minimum(number + at_once * batches, steps)
+        one = functools.partial(step, order)
+        return tf.while_loop(lambda number, *_: number < end, one, (number, state, velocity), parallel_iterations=1)
+
     still = tuple(tf.zeros_like(each) for each in first)
-    return tf.while_loop(lambda number, *_: number < steps, step, (0, first, still), parallel_iterations=1)[1]
+    return tf.while_loop(lambda number, *_: number < steps, epochs, (0, first, still), parallel_iterations=1)[1]

@@ -96,6 +96,17 @@ def test_fault_27_a_large_class_changes_no_draw_and_costs_the_others_nothing(mon
     assert sum(math.prod(shape) for shape in words[1:]) == 5 * 1024
 
 
+@pytest.mark.parametrize("among", [6, 7])
+def test_some_orders_of_many_are_those_of_all(among):
+    """Compare bit for bit, with an odd number of words too; reject orders that begin anew in each part."""
+    keys = TaskKeys.of_stream(3, "test", 8, 4)
+    every = keys.distinct("mini-batches", among, among, 5).numpy()
+    for first, count in ((0, 5), (1, 3), (4, 1)):
+        some = keys.orders("mini-batches", among, 5, first, count).numpy()
+        np.testing.assert_array_equal(some, every[:, first : first + count])
+    assert (keys.orders("mini-batches", among, 3, 0, 3).numpy() != every[:, :3]).any()
+
+
 def test_normal_numbers_have_mean_0_variance_1_and_normal_tails():
     sample = TaskKeys.of_stream(0, "train", 0, 1).normal("noise", 100_000).numpy()
     assert abs(sample.mean()) < 0.015 and abs(sample.var() - 1) < 0.02

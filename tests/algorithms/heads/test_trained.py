@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from metarun.algorithms.heads import trained
 from metarun.algorithms.heads.options import CosineHeadOptions, LinearHeadOptions
 from metarun.algorithms.heads.trained import CosineHead, LinearHead, _initial
 from metarun.algorithms.learner import Support
+from metarun.algorithms.memory import peak_bytes
 from metarun.datasets.random import TaskKeys
 
 TASKS, WAY, SHOT, WIDTH = 2, 3, 3, 7
@@ -107,6 +109,21 @@ def test_a_cosine_head_is_trained_as_by_descent_on_directions_and_lengths():
         np.testing.assert_allclose(found[task], cosine(task, 2.5), rtol=1e-8)
         for wrong in ({"tangent": False}, {"damp_first": True}, {"decoupled": True}, {"weight_decay": 0.0}):
             assert np.abs(found[task] - cosine(task, 2.5, **wrong)).max() > 1e-4, wrong
+
+
+def test_many_epochs_are_drawn_in_parts(monkeypatch):
+    """Reject other orders of the images, and orders of ten thousand epochs in memory."""
+    monkeypatch.setattr(trained, "EPOCHS_AT_ONCE", 4)  # of 6: the second part is not whole
+    found = logits_of(LinearHead(LinearHeadOptions(**SETTINGS)), support())
+    for task in range(TASKS):
+        np.testing.assert_allclose(found[task], linear(task), rtol=1e-9)
+    monkeypatch.undo()
+    head = LinearHead(LinearHeadOptions(epochs=10_000))
+    images, tasks = 100, 3
+    of_tasks = Support(*map(tf.zeros, ((tasks, images, 8), (tasks, images))), 5, tf.zeros((tasks, 1), tf.int32), True)
+    of_tasks = of_tasks._replace(y=tf.zeros((tasks, images), tf.int32))
+    fitted = tf.function(lambda: head.fit(of_tasks.x, of_tasks), autograph=False).get_concrete_function()
+    assert peak_bytes(fitted) < 4 * tasks * images * 10_000  # one number for each image and epoch
 
 
 @pytest.mark.parametrize("head", [LinearHead(LinearHeadOptions()), CosineHead(CosineHeadOptions())])
