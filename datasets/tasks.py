@@ -16,6 +16,7 @@ import tensorflow as tf
 
 Split = Literal["train", "val", "test", "within-alphabet", "lake-one-shot"]  # the last two: further tests of omniglot
 PIXELS_AT_ONCE = 1_000_000  # numbers that enter a network in one evaluation call; bounds its memory
+CHANNELS_OF_PIXEL = 16  # channels that count as one pixel: images have at most 4, stored features thousands
 EPISODES_AT_ONCE = 100  # tasks of one evaluation call, at most
 
 
@@ -124,7 +125,9 @@ class EpisodeStream:
         """
         supports, queries = self.shape.way * self.shape.shot, self.shape.way * self.shape.query
         images = supports + queries * (supports + 1 if beside_supports else 1)
-        fitting = PIXELS_AT_ONCE // (images * math.prod(self.source.input_shape[:2]))
+        shape = self.source.input_shape
+        pixels = math.prod(shape[:2]) * math.ceil(math.prod(shape[2:]) / CHANNELS_OF_PIXEL)
+        fitting = PIXELS_AT_ONCE // (images * pixels)
         return max(1, min(most, EPISODES_AT_ONCE, fitting))
 
 

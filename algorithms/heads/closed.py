@@ -6,7 +6,6 @@ from collections.abc import Mapping
 
 import tensorflow as tf
 
-from ..embedding import squared_distances
 from ..learner import Support
 from ..programs import sizes
 from .options import CentroidHeadOptions, RidgeHeadOptions, SimilarityHeadOptions
@@ -37,7 +36,7 @@ class CentroidHead:
 
     def logits(self, fitted: Mapping[str, tf.Tensor], queries: tf.Tensor) -> tf.Tensor:
         """Return minus the squared distances from the class means, see `Head`."""
-        return -squared_distances(self._transformed(queries, fitted), fitted["centroids"])
+        return -distances(self._transformed(queries, fitted), fitted["centroids"])
 
     def _transformed(self, features: tf.Tensor, known: Mapping[str, tf.Tensor]) -> tf.Tensor:
         if self.options.features == "UN":
@@ -45,6 +44,20 @@ class CentroidHead:
         if "mean" in known:
             features = features - known["mean"][:, None]
         return tf.math.l2_normalize(features, axis=-1)
+
+
+def distances(queries: tf.Tensor, centroids: tf.Tensor) -> tf.Tensor:
+    """Return squared distances `[T, Q, way]` of queries `[T, Q, D]` from class means `[T, way, D]`.
+
+    One class after another: the differences from all need `way` times the memory of the queries. Products of queries
+    and means, which need no differences, would lose the digits that large features have in common.
+    """
+
+    def of_class(centroid: tf.Tensor) -> tf.Tensor:
+        return tf.reduce_sum(tf.math.squared_difference(queries, centroid[:, None]), axis=-1)
+
+    by_class = tf.map_fn(of_class, tf.transpose(centroids, (1, 0, 2)), parallel_iterations=1)  # [way, T, Q]
+    return tf.transpose(by_class, (1, 2, 0))
 
 
 class RidgeHead:

@@ -13,6 +13,7 @@ from metarun.algorithms.networks.feedforward import build
 from metarun.algorithms.networks.options import MLPOptions
 from metarun.algorithms.options import BaselineOptions, BaselinePlusPlusOptions, SimpleShotOptions
 from metarun.algorithms.workers import Share
+from metarun.datasets.images.features import FeatureSource
 from metarun.datasets.images.source import ImageSource
 from metarun.datasets.tasks import ImageStream, LabelledImages, Shape
 
@@ -165,6 +166,18 @@ def test_features_are_not_stored_where_a_task_has_other_images(make_source):
     assert stored(model, source, "test") is not None
     assert stored(model, make_source(rotations="per-task"), "test") is None
     assert stored(model, Reversed("reversed", source.pools), "test") is None
+
+
+def test_a_call_takes_fewer_tasks_of_wide_features(make_source):
+    """Reject as many tasks of 16,000 features as of 64, and fewer tasks of coloured images than of grey ones."""
+    source, shape = make_source(channels=3), Shape(5, 1, 15)
+
+    def at_once(source):
+        return source.stream("test", shape, 0).at_once(1000)
+
+    of_features = [at_once(FeatureSource(source, "test", tf.zeros((1, width)))) for width in (64, 1600, 16_000)]
+    assert of_features == [100, 100, 1_000_000 // (80 * 1000)]
+    assert at_once(source) == at_once(make_source()) == 1_000_000 // (80 * 16 * 16)
 
 
 def test_a_classifier_learns(make_source):

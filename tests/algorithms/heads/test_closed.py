@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from metarun.algorithms.heads.closed import CentroidHead, RidgeHead, SimilarityHead, ridge
+from metarun.algorithms.heads.closed import CentroidHead, RidgeHead, SimilarityHead, distances, ridge
 from metarun.algorithms.heads.options import CentroidHeadOptions, RidgeHeadOptions, SimilarityHeadOptions
 from metarun.algorithms.learner import Support
+from metarun.algorithms.memory import peak_bytes
 
 TASKS, WAY, SHOT = 2, 3, 2
 LABELS = np.repeat(np.arange(WAY), SHOT)
@@ -52,6 +53,19 @@ def test_nearest_centroids_of_transformed_features(features):
         assert np.abs(found[task] - expected(task, again=True)).max() > 1e-4
         if features == "CL2N":
             assert np.abs(found[task] - expected(task, late=True)).max() > 1e-4
+
+
+def test_distances_keep_their_digits_and_little_memory():
+    """Reject products of queries and means in float32, and differences from all classes at once."""
+    generator = np.random.default_rng(0)
+    queries, centroids = (300 + generator.normal(size=(2, n, 1000)).astype(np.float32) for n in (15, 20))
+    found = distances(tf.constant(queries), tf.constant(centroids)).numpy()
+    expected = ((queries[:, :, None].astype(np.float64) - centroids[:, None]) ** 2).sum(axis=-1)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    squares = (queries**2).sum(axis=-1)[:, :, None] + (centroids**2).sum(axis=-1)[:, None]
+    assert np.abs(squares - 2 * queries @ centroids.transpose(0, 2, 1) - expected).max() > 1
+    traced = tf.function(distances).get_concrete_function(*map(tf.TensorSpec, (queries.shape, centroids.shape)))
+    assert peak_bytes(traced) < 3 * (queries.nbytes + centroids.nbytes) < 20 * queries.nbytes
 
 
 @pytest.mark.parametrize("width", [3, 5, 20])  # 6 images: more than features, as many as with the ones, fewer
