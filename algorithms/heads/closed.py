@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
 import tensorflow as tf
 
 from ..learner import Support
 from ..programs import sizes
 from .options import CentroidHeadOptions, RidgeHeadOptions, SimilarityHeadOptions
+
+ROUNDING = 16  # roundings of the trace of a matrix, the least that is added to its diagonal: no pivot is then negative
 
 
 class CentroidHead:
@@ -69,7 +72,8 @@ class RidgeHead:
         logits = alpha X_q W + beta
 
     The penalty grows with the number of support images S, and the bias is penalised, as in the authors' code. Where
-    classes have different numbers of images, each class counts alike.
+    classes have different numbers of images, each class counts alike. S lambda is at least 16 roundings of the trace of
+    X X' (1 / 524,288 of it in float32): below that a support set with two equal images has no solution.
     """
 
     def __init__(self, options: RidgeHeadOptions):
@@ -104,10 +108,16 @@ def ridge(features: tf.Tensor, labels: tf.Tensor, members: tf.Tensor | None, pen
         x, y = root * x, root * y
     diagonal = penalty * tf.cast(examples, x.dtype)
     if x.shape[1] is None or x.shape[1] <= dimensions:
-        kernel = tf.matmul(x, x, transpose_b=True) + diagonal * tf.eye(examples, dtype=x.dtype)
-        return tf.matmul(x, tf.linalg.cholesky_solve(tf.linalg.cholesky(kernel), y), transpose_a=True)
-    kernel = tf.matmul(x, x, transpose_a=True) + diagonal * tf.eye(dimensions, dtype=x.dtype)
-    return tf.linalg.cholesky_solve(tf.linalg.cholesky(kernel), tf.matmul(x, y, transpose_a=True))
+        return tf.matmul(x, _solved(tf.matmul(x, x, transpose_b=True), y, diagonal), transpose_a=True)
+    return _solved(tf.matmul(x, x, transpose_a=True), tf.matmul(x, y, transpose_a=True), diagonal)
+
+
+def _solved(kernel: tf.Tensor, right: tf.Tensor, diagonal: tf.Tensor) -> tf.Tensor:
+    """Return (kernel + diagonal I)^-1 right for each task; the diagonal is at least what `RidgeHead` says."""
+    least = ROUNDING * np.finfo(kernel.dtype.as_numpy_dtype).eps * tf.linalg.trace(kernel)  # [T]
+    diagonal = tf.maximum(diagonal, least)[:, None, None]
+    kernel += diagonal * tf.eye(sizes(kernel)[1], dtype=kernel.dtype)
+    return tf.linalg.cholesky_solve(tf.linalg.cholesky(kernel), right)
 
 
 def with_ones(features: tf.Tensor) -> tf.Tensor:

@@ -88,6 +88,22 @@ def test_ridge_regression_in_both_forms(width):
             assert np.abs(found[task] - 3 * wrong).max() > 1e-3
 
 
+@pytest.mark.parametrize("width", [2, 64])
+def test_a_tiny_penalty_and_equal_images_or_features_have_a_solution(width):
+    """Compare with the least penalty in float64; reject a matrix that rounding leaves without a factor."""
+    supports, queries = (10 * each.astype(np.float32) for each in data(width))
+    supports[:, 1] = supports[:, 0]
+    supports[..., 1] = supports[..., 0]
+    head = RidgeHead(RidgeHeadOptions(penalty=1e-12, scale=1.0))
+    found = head.logits(head.fit(tf.constant(supports), support(supports)), tf.constant(queries)).numpy()
+    y = np.eye(WAY)[LABELS]
+    for task in range(TASKS):
+        x = np.concatenate([supports[task].astype(np.float64), np.ones((WAY * SHOT, 1))], axis=1)
+        asked = np.concatenate([queries[task], np.ones((4, 1))], axis=1)
+        kernel = x @ x.T + 2.0**-19 * (x * x).sum() * np.eye(len(x))
+        np.testing.assert_allclose(found[task], asked @ x.T @ np.linalg.solve(kernel, y), atol=0.05)
+
+
 @pytest.mark.parametrize("width", [3, 20])
 def test_ridge_regression_has_the_right_gradient(width):
     """Compare with differences; reject the gradient of weights that are taken for constants."""
