@@ -53,7 +53,7 @@ class Classifier(HeadLearner, FeatureLearner):
             raise ValueError(f"algorithm.outputs is {self.outputs}, fewer than the {classes} training classes")
         own = options.head  # pyright: ignore[reportAttributeAccessIssue]
         self.head = heads.build(own)
-        self.mean = tf.Variable(tf.zeros(network.features, network.dtype)) if heads.needs_mean(own) else None
+        self.mean = tf.Variable(tf.zeros(network.features, network.dtype)) if own.name == "centroid" else None
         super().__init__(network, optimizer, options, problem)
 
     @abc.abstractmethod
@@ -61,7 +61,10 @@ class Classifier(HeadLearner, FeatureLearner):
         """Return the logits of all training classes, `[G, N, outputs]`, from features `[G, N, D]`."""
 
     def kept(self) -> list[tf.Variable]:
-        """Return the mean feature of the training images, if the head needs it."""
+        """Return the mean feature of the training images for a centroid head, also one that does not subtract it.
+
+        So a checkpoint does not depend on `head.features`, which is no part of the training.
+        """
         return [] if self.mean is None else [self.mean]
 
     def train_step(self, batch: LabelledImages, share: Share = WHOLE) -> Metrics:

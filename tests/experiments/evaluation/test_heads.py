@@ -14,7 +14,10 @@ from metarun.experiments.errors import SpecError
 from metarun.experiments.evaluation.measure import test_of as evaluation_of
 from metarun.experiments.evaluation.restore import restored
 from metarun.experiments.evaluation.retest import evaluate
+from metarun.experiments.runs.directory import RunDirectory
+from metarun.experiments.runs.run import Run
 from metarun.experiments.runs.trained import retest
+from metarun.experiments.training.train import train
 
 OWN = {
     "protonet": ("", "inductive", "way: 3, shot: 2, query: 3, "),
@@ -102,6 +105,21 @@ def test_the_mean_of_the_training_images_is_computed_for_a_run_that_has_not_kept
     row, *_ = evaluate(directory.path, "test", {"head": {"name": "centroid"}})
     without, *_ = evaluate(directory.path, "test", {"head": {"name": "centroid", "features": "L2N"}})
     assert abs(row.negative_log_likelihood - without.negative_log_likelihood) > 1e-4
+
+
+@pytest.mark.parametrize(("before", "after"), [("CL2N", "UN"), ("UN", "CL2N")])
+def test_another_transform_is_a_test_of_the_same_training(trained, tmp_path, capsys, before, after):
+    """Reject checkpoints of which a transform needs others, so that the training begins anew; a mean of zeros."""
+    spec, directory = trained("simpleshot").path.parents[1] / "simpleshot.yaml", RunDirectory(tmp_path / "seed-0")
+    for features in (before, after):
+        directory.result.unlink(missing_ok=True)  # as if the test had been stopped
+        train(Run(load(spec, [f"algorithm.head.features={features}"]).experiment, 0, directory))
+    assert "ignored" not in capsys.readouterr().err
+    row, *_ = evaluate(directory.path, "test", {})
+    asked = {"head": {"name": "centroid", "features": after}}
+    same, *_ = evaluate(trained("simpleshot").path, "test", asked if after == "UN" else {})
+    assert row.negative_log_likelihood == pytest.approx(same.negative_log_likelihood, rel=1e-5)
+    assert row.weights_digest == same.weights_digest
 
 
 @pytest.mark.parametrize(
