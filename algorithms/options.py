@@ -324,7 +324,10 @@ class R2D2Options(Options):
         description="Lambda, times the number of support images, as in the authors' code; its first value with "
         "learn_penalty.",
     )
-    learn_penalty: bool = Field(default=False, description="Learn lambda too, as its logarithm.")
+    learn_penalty: bool = Field(
+        default=False,
+        description="Learn lambda too, as its logarithm, which optimizer.weight_decay pulls to 0: lambda to 1.",
+    )
     scale: float = Field(
         default=10.0,
         gt=0,

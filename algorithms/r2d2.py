@@ -4,10 +4,10 @@ https://arxiv.org/abs/1805.08136).
     W(Z) = Z' (Z Z' + lambda I)^-1 Y           ridge regression on the support features Z, in closed form (equation 4)
     L = cross-entropy of alpha Z_q W + beta    on the queries, differentiated through W                  (equation 6)
 
-alpha and beta are learned, and with `learn_penalty` so is lambda, as its logarithm. As in the authors' code Z has a
-column of ones, the penalty is lambda times the number of support images, and lambda is 50. Deviation: tasks have one
-number of shots, where the authors draw it from 1 to 9; the network is conv4 or another one of the spec, where theirs
-joins the last two blocks.
+alpha and beta are learned, and with `learn_penalty` so is lambda, as its logarithm; weight decay reaches all three. As
+in the authors' code Z has a column of ones, the penalty is lambda times the number of support images, and lambda is 50.
+Deviation: tasks have one number of shots, where the authors draw it from 1 to 9; the network is conv4 or another one of
+the spec, where theirs joins the last two blocks.
 """
 
 from __future__ import annotations

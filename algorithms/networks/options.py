@@ -88,8 +88,8 @@ class NetworkOptions(Pretrained):
         default=0.9,
         ge=0,
         lt=1,
-        description="Weight of the past in batch norm's running averages, which only the "
-        "inductive protocol of protonet and matchingnet uses.",
+        description="Weight of the past in batch norm's running averages, which the inductive protocol uses; maml and "
+        "reptile never do.",
     )
 
     def conflicts(self, experiment: Any) -> Iterator[tuple[str, str]]:
