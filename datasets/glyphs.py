@@ -44,7 +44,7 @@ def build(options: GlyphsOptions, dtype: str = "float32") -> ImageSource:
     """Build the source of a spec; the first call draws the letters and stores them in the cache."""
     from .images.source import ClassPool, ImageSource
 
-    prepared = cache.load(glyphs_name(), draw_all)
+    prepared = drawn()
     splits = np.asarray(prepared.facts["splits"])
     pools: dict[Split, ClassPool] = {}
     for split in SPLITS:
@@ -54,6 +54,11 @@ def build(options: GlyphsOptions, dtype: str = "float32") -> ImageSource:
         pools[split] = ClassPool(prepared.images[rows], prepared.counts[chosen], names)
     digest = prepared.digest
     return ImageSource("glyphs", pools, in_memory=options.in_memory, content_digest=digest, dtype=dtype, ink="light")
+
+
+def drawn() -> cache.Stored:
+    """Return the letters from the cache; the first call draws them."""
+    return cache.load(glyphs_name(), draw_all)
 
 
 def draw_all() -> cache.Prepared:

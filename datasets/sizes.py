@@ -30,6 +30,12 @@ class Sizes(NamedTuple):
     smallest: str  # its name; "" where all classes have so many
     total: int | None = None  # images, with turns that are classes; None: not known before the data are prepared
     group: str = ""  # in words, where tasks are of one group: the classes are those of the largest one
+    grouped: int | None = None  # classes of all groups, where tasks are of one
+
+    @property
+    def of_all_groups(self) -> int | None:
+        """Return the number of classes of all groups, which a classifier of all training classes has."""
+        return self.grouped or self.classes
 
     @classmethod
     def of(cls, counts: Sequence[int] | np.ndarray, names: Sequence[str], turns: int = 1) -> Sizes:
@@ -44,7 +50,7 @@ class Sizes(NamedTuple):
         if not groups:
             return self
         name, size = Counter(groups).most_common(1)[0]
-        return self._replace(classes=size, group=f"{name}, the largest {kind} of ")
+        return self._replace(classes=size, group=f"{name}, the largest {kind} of ", grouped=self.classes)
 
 
 def sizes_of(options: Any) -> dict[str, Sizes]:
@@ -60,6 +66,21 @@ def sizes_of(options: Any) -> dict[str, Sizes]:
     """
     known = KNOWN.get(type(options))
     return known(options) if known else {}
+
+
+def counted_sizes_of(options: Any) -> dict[str, Sizes]:
+    """Return what `sizes_of` returns, after the letters of glyphs were drawn, which takes some seconds once.
+
+    So their number does not depend on what is in the cache. It depends on the versions of Pillow and matplotlib.
+
+    Raises:
+        DataError: See `sizes_of`; or the cache cannot be written.
+    """
+    if type(options) is GlyphsOptions:
+        from .glyphs import drawn
+
+        drawn()
+    return sizes_of(options)
 
 
 def sizes_in(source: Any) -> dict[str, Sizes]:
@@ -109,8 +130,11 @@ def _published(options: Any) -> dict[str, Sizes]:
     if prepared:
         return {split: Sizes.of(part.counts, part.names) for split, part in prepared.items()}
     classes = {split: len(names) for split, names in members.items()} if members else layout.classes
-    each = layout.images
-    return {split: Sizes(n, each or layout.fewest, "", n * each if each else None) for split, n in classes.items()}
+    each, totals = layout.images, layout.totals or {}
+    return {
+        split: Sizes(n, each or layout.fewest, "", n * each if each else totals.get(split))
+        for split, n in classes.items()
+    }
 
 
 def _imagefolder(options: ImageFolderOptions) -> dict[str, Sizes]:

@@ -16,6 +16,7 @@ from ...algorithms import KINDS, Kind
 from ...algorithms.heads import needs_mean
 from ...algorithms.networks import BUILT_IN
 from ...datasets.errors import DataError, counted
+from .epochs import uncounted
 from .experiment import Experiment
 from .sections import SHAPE, Published
 
@@ -139,34 +140,9 @@ def _sections(experiment: Experiment) -> Iterator[Mistake]:
     if "train" not in experiment.model_fields_set:
         yield "train", f"is missing: {name} learns by training"
     elif "train" in there and experiment.train.epochs:
-        yield "train.epochs", _uncounted(experiment)
+        yield "train.epochs", uncounted(experiment)
     elif "train" in there and experiment.train.steps == 0:
         yield "train.steps", f"is 0: {name} learns by training"
-
-
-def _uncounted(experiment: Experiment) -> str:
-    """Return why epochs have not become steps."""
-    if experiment.train.steps:
-        return "train.steps is given too: keep one of them"
-    if not experiment.kind.trains_on_images:
-        name = experiment.algorithm.name
-        return f"has no effect: {name} is trained on tasks, which do not end: give train.steps"
-    return f"the training images of {experiment.dataset.name} are counted when they are prepared: give train.steps"
-
-
-def steps_of_epochs(experiment: Experiment) -> int | None:
-    """Return the steps of `train.epochs`, the last one begun counted; None where they are not epochs of known images.
-
-    Raises DataError for a folder of images that cannot be read.
-    """
-    train = experiment.train
-    if train.steps or not experiment.kind.trains_on_images:
-        return None
-    from ...datasets.sizes import sizes_of
-
-    size = sizes_of(experiment.dataset).get("train")
-    images = size and size.total
-    return math.ceil(train.epochs * images / train.meta_batch) if images and train.epochs else None
 
 
 def _trials(experiment: Experiment) -> Iterator[Mistake]:
@@ -338,8 +314,6 @@ def shortages(
     if not experiment.kind.is_trained:
         only = only or "test"
     for section, split in {"test": only}.items() if only else SPLITS.items():
-        if section == "train" and experiment.kind.trains_on_images:
-            continue
         known = tested if section == "test" else sizes
         try:
             yield from _shortage(experiment, section, split, known.get(split)) if known else ()
@@ -355,6 +329,9 @@ def _shortage(experiment: Experiment, section: str, split: str, size: Sizes | No
         named = "test.dataset" if section == "test" and experiment.test.dataset else "the dataset"
         yield section, f"{named} has no {split} classes: {way_out}"
         return
+    if section == "train" and experiment.kind.trains_on_images:
+        yield from _training_classes(experiment, size)
+        return
     way = _in_effect(experiment, section, "way")
     if size.classes is not None and way[0] > size.classes:
         yield f"{section}.way", f"is {way[0]}{way[1]}: at most {size.classes} here, the classes of {size.group}{split}"
@@ -368,6 +345,15 @@ def _shortage(experiment: Experiment, section: str, split: str, size: Sizes | No
     elif shot[0] + asks > size.images:
         rest = f"{where}, and a query needs one" if asks else where
         yield f"{section}.shot", f"is {shot[0]}{shot[1]}: at most {size.images - asks} here; {rest}"
+
+
+def _training_classes(experiment: Experiment, size: Sizes) -> Iterator[Mistake]:
+    """Yield why a classifier of all training classes cannot be trained: there is one, or more than it has outputs."""
+    classes, outputs = size.of_all_groups, getattr(experiment.algorithm, "outputs", None)
+    if classes == 1:
+        yield "train", f"the dataset has 1 train class, and {experiment.algorithm.name} needs at least 2: add classes"
+    elif classes and outputs and outputs < classes:
+        yield "algorithm.outputs", f"is {outputs}: at least {classes} here, the classes of train; or leave it out"
 
 
 def _in_effect(experiment: Experiment, section: str, option: str) -> tuple[int, str]:

@@ -18,8 +18,9 @@ from pydantic import BaseModel, ValidationError
 from ...algorithms.optimizer_options import OptimizerOptions
 from ...datasets.errors import DataError
 from ..errors import SpecError, suggest
-from .checks import problems, steps_of_epochs
+from .checks import problems
 from .document import Document, Dumper, Key, override_value, read
+from .epochs import steps_of_epochs
 from .experiment import CHOICES, Experiment, effective, section_model, settled
 from .kinds import USE, refuse_other, shipped_specs, shipped_tables
 from .messages import mistakes, show
@@ -307,7 +308,7 @@ def _completed(experiment: Experiment, document: Document) -> Experiment:
             Path() if typed else document.folder_of(("network", "init"))
         )
     with suppress(AttributeError, DataError):  # of a folder that cannot be read: a check tells it
-        if experiment.train.epochs and (steps := steps_of_epochs(experiment)):
+        if experiment.train.epochs and (steps := steps_of_epochs(experiment.model_copy(update=changes))):
             train = experiment.train.model_copy(update={"steps": steps, "epochs": None})
             train.model_fields_set.discard("epochs")
             changes["train"] = train

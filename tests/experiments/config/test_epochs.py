@@ -2,8 +2,12 @@
 
 import pytest
 import yaml
+from pictures import png
 from specs import mistakes
 
+from metarun import datasets
+from metarun.datasets.options import GlyphsOptions
+from metarun.datasets.sizes import sizes_in
 from metarun.experiments.config.load import load, resolved_yaml
 
 SPEC = """
@@ -76,3 +80,31 @@ def test_turns_that_are_drawn_for_tasks_are_refused(spec):
     ]
     elsewhere = "test.dataset={name: omniglot, rotations: per-task}"
     assert load(spec, [elsewhere]).experiment.test.dataset.rotations == "per-task"
+
+
+def test_the_letters_are_drawn_to_count_them(spec, own_cache):
+    """Reject a spec that is valid only where the cache has the letters."""
+    steps = load(spec, ["dataset={name: glyphs}"]).experiment.train.steps
+    counts = sizes_in(datasets.build(GlyphsOptions()))
+    assert steps == -(-3 * counts["train"].total // 100)
+
+
+def test_published_totals_count_images_that_are_not_imported(spec, own_cache):
+    assert load(spec, ["dataset={name: tieredimagenet}"]).experiment.train.steps == -(-3 * 448_695 // 100)
+    (told,) = mistakes(spec, "dataset={name: cub}")
+    assert "train.epochs: the training images of cub are counted when they are prepared: give train.steps" in told
+
+
+def test_images_that_cannot_be_counted_are_told_with_the_reason(spec, tmp_path, monkeypatch):
+    """Reject a path that begins at the current folder, and an advice that does not help."""
+    dataset = "dataset={name: imagefolder, path: images, image_size: 8, split: [%s]}"
+    (told,) = mistakes(spec, dataset % "0.5, 0, 0.5")
+    assert "train.epochs: the training images of imagefolder cannot be counted: " in told and "is not a folder" in told
+    for number in range(4):
+        (tmp_path / f"images/c{number}").mkdir(parents=True)
+        (tmp_path / f"images/c{number}/0.png").write_bytes(png(20 * number, (8, 8)))
+    monkeypatch.chdir("/")
+    steps = load(spec, [dataset % "0.5, 0, 0.5", "train.meta_batch=2"]).experiment.train.steps
+    assert steps == 3  # 2 images
+    (told,) = mistakes(spec, dataset % "0, 0.5, 0.5")
+    assert told.endswith("train.epochs: imagefolder has no train classes here: add classes")

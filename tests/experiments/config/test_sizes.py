@@ -131,3 +131,51 @@ def test_counts_are_those_of_the_sources(spec, cache_folder):
     """Reject counts that are written down beside the data and differ from them."""
     for options in (load(spec).experiment.dataset, datasets.DATASETS["glyphs"]()):
         assert sizes_in(datasets.build(options)) == sizes_of(options)
+
+
+CLASSIFIER = """\
+name: small
+algorithm: {name: baseline}
+network: {name: mlp, hidden: [4]}
+dataset: {name: imagefolder, path: imgs, image_size: 8, split: [0.5, 0.0, 0.5]}
+protocol: inductive
+train: {meta_batch: 4, steps: 2}
+validation: null
+test: {way: 3, query: 2, episodes: 2}
+"""
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        ([], ""),
+        (["algorithm.outputs=6"], ""),
+        (["algorithm.outputs=5"], "algorithm.outputs{}is 5: at least 6 here, the classes of train; or leave it out"),
+        (["dataset.split=[0.0, 0.5, 0.5]"], "train{}the dataset has no train classes: add classes"),
+        (
+            ["dataset.split=[0.1, 0.0, 0.9]"],
+            "train{}the dataset has 1 train class, and baseline needs at least 2: add classes",
+        ),
+    ],
+)
+def test_the_training_classes_of_a_classifier_are_checked(spec, overrides, told):
+    """Tell it in validate and in train. Rejected: one class, whose loss is 0, trained without a word."""
+    spec.write_text(CLASSIFIER)
+    if not told:
+        load(spec, overrides, with_data=True)
+        assert build(load(spec, overrides).experiment, 0).learner.outputs == 6
+        return
+    (problem,) = problems(spec, *overrides)
+    assert problem.endswith(told.format(": "))
+    with pytest.raises(DataError) as failed:
+        build(load(spec, overrides).experiment, 0)
+    assert str(failed.value).endswith(told.format(" "))
+
+
+def test_a_classifier_has_outputs_for_all_groups_of_classes(spec):
+    """Reject the largest alphabet in place of all training characters."""
+    spec.write_text(CLASSIFIER)
+    dataset = "dataset={name: omniglot, episodes: within-alphabet, rotations: none}"
+    (told,) = problems(spec, dataset, "algorithm.outputs=1027")
+    assert "algorithm.outputs: is 1027: at least 1028 here" in told
+    load(spec, [dataset, "algorithm.outputs=1028"], with_data=True)
