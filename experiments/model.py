@@ -44,11 +44,17 @@ class Model(NamedTuple):
     learner: Any  # a Learner, or a TrainedLearner if the algorithm is trained
     workers: Workers = ALONE  # the processes that train it together
     tested: Any = None  # the source of the test's tasks, where the test is on another dataset
+    training: Any = None  # the source of the training, if `source` may be that of a further test
 
     @property
     def test_source(self) -> Any:
         """Return the source of the test's tasks."""
         return self.tested or self.source
+
+    @property
+    def training_source(self) -> Any:
+        """Return the source of the training's tasks or images."""
+        return self.training or self.source
 
     @property
     def content_digest(self) -> str:
@@ -98,19 +104,23 @@ def build(experiment: Experiment, seed: int, only: Split | None = None, workers:
     deterministic(seed, tf32=experiment.precision == "tf32")
     with signals.at_once():
         further = only in experiment.dataset.further_tests and experiment.test.dataset is None
+        source: Any = None
         if only and further:
-            source: Any = datasets.build_test(
+            source = datasets.build_test(
                 experiment.dataset, only, input_dtype(experiment), original=experiment.network is None
             )
-        else:
-            source = datasets.build(experiment.dataset, input_dtype(experiment))
-        _refuse_misfits(experiment, source)
+        training: Any = source  # of trained learners, which take the number of classes and the mean from it
+        if source is None or experiment.kind.is_trained:
+            training = datasets.build(experiment.dataset, input_dtype(experiment))
+        source = source or training
+        _refuse_misfits(experiment, training)
         if not only:
             _refuse_unchangeable(experiment, source)
         tested = _tested_source(experiment, source, only or "test")
     if not experiment.kind.plays_trials:
         _check_sizes(experiment, source, tested or source, only)
-    return Model(experiment, seed, source, build_learner(setup_of(experiment, seed), source), workers, tested)
+    learner = build_learner(setup_of(experiment, seed), training)
+    return Model(experiment, seed, source, learner, workers, tested, training)
 
 
 def setup_of(experiment: Experiment, seed: int) -> Setup:

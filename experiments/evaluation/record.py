@@ -71,7 +71,7 @@ def record(
         evaluation: the evaluation on that split, if it is there already.
     """
     experiment, label = model.experiment, f"{model.experiment.name} seed {model.seed}"
-    evaluation, partial = (evaluation or test_of(model, split)).ready(model.source), None
+    evaluation, partial = (evaluation or test_of(model, split)).ready(model.training_source), None
     if model.workers.count == 1:
         partial = PartialTest(files.partial, experiment, model.learner.variables, model.content_digest)
     measurement = evaluation.measure(f"{label} {split}", partial)

@@ -46,7 +46,7 @@ class Training:
             directory: the folder of the run, which this process has locked.
         """
         self.model, self.directory = model, directory
-        self.experiment, self.seed, self.source, self.learner, self.workers, _ = model
+        self.experiment, self.seed, self.source, self.learner, self.workers, *_ = model
         self.variables = self.learner.variables
         self.step, self.seconds = 0, 0.0
         self.end = self.experiment.train.steps  # the last step, as far as is known

@@ -55,7 +55,7 @@ def fitted(model: Model) -> Model:
     if need <= room or options is None:
         return model
     setup = setup_of(experiment, model.seed)._replace(algorithm=options)
-    model = model._replace(learner=build_learner(setup, model.source))
+    model = model._replace(learner=build_learner(setup, model.training_source))
     shared = f", which {sharing} runs share" if sharing > 1 else ""
     chosen = ", ".join(f"algorithm.{key}: {value}" for key, value in chosen_options(model).items())
     warn(

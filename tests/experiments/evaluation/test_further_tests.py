@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from metarun.algorithms.heads.learner import features_of, mean_of
 from metarun.cli.main import metarun as group
 from metarun.datasets import lake_one_shot, omniglot
 from metarun.datasets.images import cache
@@ -17,6 +18,7 @@ from metarun.experiments.config.load import load
 from metarun.experiments.config.variants import with_test
 from metarun.experiments.errors import RunError, SpecError
 from metarun.experiments.evaluation.errors_by_group import errors_path, told
+from metarun.experiments.evaluation.measure import test_of as evaluation_of
 from metarun.experiments.evaluation.restore import restored
 from metarun.experiments.evaluation.retest import evaluate
 from metarun.experiments.reports.compare import difference_of_tasks, with_episodes
@@ -102,6 +104,46 @@ def test_given_tasks_have_no_classes_outside(run):
         evaluate(run.path, "lake-one-shot", {}, "unknown")
     with pytest.raises(RunError, match="has no validation tasks"):
         evaluate(run.path, "lake-one-shot", {}, "calibrated")
+
+
+@pytest.fixture(scope="module")
+def classifier(tmp_path_factory, noise):
+    """Train SimpleShot, whose learner has an output for each training class, and keeps the mean of their images."""
+    folder = tmp_path_factory.mktemp("classifier")
+    text = SPEC.replace("protonet", "simpleshot").replace(
+        "{way: 5, shot: 1, query: 2, steps: 2}", "{meta_batch: 4, steps: 2}"
+    )
+    (folder / "few.yaml").write_text(
+        text.replace("background-evaluation, rotations: classes-train", "background-small-1")
+    )
+    directory = RunDirectory(folder / "few" / "seed-0")
+    train(Run(load(folder / "few.yaml").experiment, 0, directory))
+    return directory
+
+
+@pytest.mark.parametrize("split", ["within-alphabet", "lake-one-shot"])
+def test_classifiers_have_further_tests(classifier, split):
+    """Reject a learner that is built for the classes of the test, and a test that needs single images."""
+    row, _, known = evaluate(classifier.path, split, {})
+    assert row.split == split and not known and 0 < row.mean < 1
+    model = restored(classifier, with_test(load(classifier.spec).experiment, {"split": split}), 0, "last", split)
+    assert model.learner.outputs == 4 * 136 and np.abs(model.learner.mean).max() > 0
+
+
+def test_a_head_on_a_further_test_takes_the_mean_of_the_training_images(run):
+    """Compare with the mean over the training's own source; reject that of the test's images."""
+    head = {"name": "centroid", "features": "CL2N"}
+    row, _, _ = evaluate(run.path, "within-alphabet", {"head": head})
+    asked = with_test(load(run.spec).experiment, {"split": "within-alphabet", "head": head})
+    model = restored(run, asked, 0, "last", "within-alphabet")
+    own = restored(run, load(run.spec).experiment, 0, "last")
+    values = {}
+    for split in ("train", "test"):
+        evaluation = evaluation_of(model, "within-alphabet")
+        mean_of(features_of(own.learner, own.source, split), evaluation.learner.mean)
+        values[split] = evaluation.measure(split).values["negative_log_likelihood"].mean()
+    assert row.negative_log_likelihood == pytest.approx(values["train"], rel=1e-5)
+    assert row.negative_log_likelihood != pytest.approx(values["test"], rel=1e-5)
 
 
 def row_of(run):
