@@ -276,10 +276,10 @@ class ClassifierOptions(Options):
             yield "algorithm.norm_groups", f"is {self.norm_groups}, which does not divide train.meta_batch, {images}"
 
     def unshareable(self, train: Any, workers: int) -> str | None:
-        if train.meta_batch % workers or (self.norm_groups or 1) % workers:
+        if train.meta_batch % workers:  # what batch norm asks besides: `unshareable` of `experiments/config/checks.py`
             return (
-                f"{workers} workers cannot share a mini-batch of {train.meta_batch} images, which batch norm sees in "
-                f"{self.norm_groups or 1} parts: set algorithm.norm_groups to a multiple of {workers} that divides it"
+                f"{workers} workers cannot share a mini-batch of {train.meta_batch} images equally: start a number of "
+                "workers that divides train.meta_batch"
             )
         return None
 

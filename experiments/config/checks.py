@@ -373,4 +373,14 @@ def unshareable(experiment: Experiment, workers: int) -> str | None:
     algorithm = experiment.algorithm
     if not experiment.kind.is_trained:
         return f"{algorithm.name} is not trained, {workers} workers have nothing to divide: start it alone"
-    return algorithm.unshareable(experiment.train, workers)
+    if reason := algorithm.unshareable(experiment.train, workers):
+        return reason
+    parts = getattr(algorithm, "norm_groups", None) or 1
+    normalised = experiment.kind.trains_on_images and getattr(experiment.network, "batch_norm", True)
+    if normalised and parts % workers:
+        return (
+            f"batch norm sees a mini-batch {'whole' if parts == 1 else f'in {parts} parts'}, which {workers} workers "
+            f"cannot share: set algorithm.norm_groups to a multiple of {workers} that divides train.meta_batch, "
+            f"{experiment.train.meta_batch}"
+        )
+    return None

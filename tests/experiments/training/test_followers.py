@@ -340,3 +340,27 @@ def test_what_workers_cannot_share_out_is_said(case, change, part):
     told = sharing.CASES[case]
     told = told | {"algorithm": told["algorithm"] | change, "train": told["train"] | {"steps": 1}}
     assert part in (unshareable(Experiment(name="shared", **told), 9) or "")
+
+
+@pytest.mark.parametrize(
+    ("settings", "network", "part"),
+    [
+        ({}, {"batch_norm": True}, "batch norm sees a mini-batch whole, which 3 workers cannot share: set algorithm."),
+        ({"norm_groups": 2}, {"batch_norm": True}, "sees a mini-batch in 2 parts, which 3 workers cannot share"),
+        ({"norm_groups": 6}, {"batch_norm": True}, None),
+        ({}, {"batch_norm": False}, None),
+    ],
+)
+def test_workers_share_a_mini_batch_if_batch_norm_lets_them(settings, network, part):
+    """Reject the advice to set norm_groups where there is no batch norm, which is refused as without effect."""
+    told = {
+        "algorithm": {"name": "baseline", **settings},
+        "network": {"name": "mlp", "hidden": [4], **network},
+        "dataset": {"name": "glyphs"},
+        "protocol": "inductive",
+        "train": {"meta_batch": 12, "steps": 1},
+    }
+    experiment = Experiment(name="shared", **told)
+    reason = unshareable(experiment, 3)
+    assert part in reason if part else reason is None
+    assert "divides train.meta_batch" in unshareable(experiment, 5)
