@@ -80,7 +80,7 @@ class Document:
                 name = theirs.get("name", default_names.get(key))
                 if name is None or own.get("name", name) == name:
                     for option in [
-                        option for option in theirs if option not in own and _other((key, option)) not in own
+                        option for option in theirs if option not in own and own.get(_other((key, option))) is None
                     ]:
                         own[option] = theirs[option]
                         self._adopt(parent, (key, option))
@@ -268,10 +268,13 @@ def override_value(document: Document, override: str, given: str) -> None:
     except SpecError as error:
         document.problems.extend(error.problems)
         return
-    if document.places.get((*key[:-1], _other(key))) != given:
-        section.pop(_other(key), None)
     document.places[key] = given
     section[key[-1]] = None if node is None else _construct(document, node, key, given)
+    other = (*key[:-1], _other(key))
+    both = given == "command line" and document.places.get(other) == given  # a mistake; a table's may replace another
+    if section[key[-1]] is not None and not both:
+        section.pop(_other(key), None)
+        document.places.pop(other, None)
 
 
 def _kind(node: yaml.Node | None) -> str:

@@ -87,7 +87,7 @@ def load(
         raise SpecError(_blamed(error.problems, path, given, with_data) if overrides else error.problems) from None
     origins = {".".join(map(str, key)): place for key, place in document.places.items() if key}
     origins |= {f"test.{option}": f"train.{option}" for option in experiment.taken}
-    if "train.epochs" in origins:
+    if (document.values.get("train") or {}).get("epochs") is not None:
         origins["train.steps"] = origins.pop("train.epochs")
     left = [option for option in sorted(alike) if getattr(experiment.train, option) != getattr(experiment.test, option)]
     left = [option for option in left if origins.get(f"test.{option}") != given]

@@ -60,7 +60,7 @@ class Train(Options):
     @classmethod
     def _counted_later(cls, values: Any) -> Any:
         """Add steps to a section that gives epochs in their place: 0, until the images are counted."""
-        if isinstance(values, Mapping) and values.get("epochs") is not None and "steps" not in values:
+        if isinstance(values, Mapping) and values.get("epochs") is not None and values.get("steps") is None:
             return {**values, "steps": 0}
         return values
 

@@ -9,6 +9,7 @@ from metarun import datasets
 from metarun.datasets.options import GlyphsOptions
 from metarun.datasets.sizes import sizes_in
 from metarun.experiments.config.load import load, resolved_yaml
+from metarun.experiments.config.variants import within_budget
 
 SPEC = """
 name: classifier
@@ -51,6 +52,29 @@ def test_steps_replace_epochs_and_epochs_steps(spec, tmp_path):
     assert mistakes(spec, "train.steps=7", "train.epochs=1") == [
         "command line: train.epochs: train.steps is given too: keep one of them"
     ]
+
+
+def test_of_two_overrides_of_a_table_the_later_one_counts(spec):
+    """Reject: both have one place, and were taken for a mistake. The place of the steps is that of what gave them."""
+    loaded = load(spec, ["train.epochs=2", "train.steps=100"], "overrides")
+    assert loaded.experiment.train.steps == 100 and loaded.origins["train.steps"] == "overrides"
+    assert load(spec, ["train.steps=100", "train.epochs=1"], "overrides").experiment.train.steps == 823
+    shorter, full = within_budget(str(spec), 0.1, ["train.epochs=2"], ["train.steps=50"])
+    assert (shorter.train.steps, full.train.steps) == (164, 50)
+    assert load(spec, ["train.steps=7"]).origins["train.steps"] == "command line"
+
+
+def test_null_replaces_nothing(spec, tmp_path):
+    """Reject steps that null epochs remove, on the command line and in a child."""
+    steps = tmp_path / "steps.yaml"
+    steps.write_text(SPEC.replace("epochs: 3", "steps: 9"))
+    loaded = load(steps, ["train.epochs=null"])
+    assert loaded.experiment.train.steps == 9 and loaded.origins["train.steps"] == "steps.yaml:7"
+    assert load(spec, ["train.steps=null"]).experiment.train.steps == 2468
+    child = tmp_path / "child.yaml"
+    for parent, own, expected in ((steps, "epochs", 9), (spec, "steps", 2468)):
+        child.write_text(f"extends: {parent.name}\nname: child\ntrain: {{{own}: null}}\n")
+        assert load(child).experiment.train.steps == expected
 
 
 def test_epochs_are_refused_where_there_are_none(spec):
