@@ -12,7 +12,7 @@ from ..datasets.errors import counted
 from ..datasets.options import Options
 
 DECAY_FACTOR = 0.5  # of the learning rate, by default
-Steps = Annotated[int, Field(ge=1)]
+Steps = Annotated[int, Field(ge=1, le=1_000_000_000)]
 Factor = Annotated[float, Field(gt=0, lt=1)]
 
 

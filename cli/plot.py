@@ -22,7 +22,7 @@ from .options import examples, formats
     help=f"Which figures; repeatable. Default: those of {', '.join(FROM_FILES)} that the runs have the numbers for.",
 )
 @click.option(
-    "--episode", type=click.IntRange(0), default=0, show_default=True, help="The task that is shown, or the first."
+    "--episode", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True, help="The task, or the first one."
 )
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Folder; default: plots/ in the first.")
 @formats("png", "svg")

@@ -42,11 +42,15 @@ class Train(Options):
         "the images of a mini-batch.",
     )
     steps: int = Field(
-        ge=0, description="Meta-updates; for rl2 iterations, for classifiers mini-batches.", examples=[1000]
+        ge=0,
+        le=1_000_000_000,
+        description="Meta-updates; for rl2 iterations, for classifiers mini-batches.",
+        examples=[1000],
     )
     epochs: int | None = Field(
         default=None,
         ge=1,
+        le=1_000_000,
         description="Of classifiers, in place of steps: passes over all training images, of which the steps are made.",
     )
     log_every: int = Field(default=100, ge=1, description="Steps between two rows of metrics.csv.")

@@ -290,3 +290,24 @@ def test_data_that_are_missing_say_how_to_get_them(tmp_path):
     missing = metarun("data", "import", "miniimagenet", tmp_path / "nothing", code=1, METARUN_CACHE=str(tmp_path))
     assert missing.stderr.endswith(f"\nerror: {tmp_path / 'nothing'} does not exist\n")
     assert missing.stderr.startswith("preparing miniimagenet from ")  # in a batch log there is no bar
+
+
+@pytest.mark.parametrize(
+    ("arguments", "bound"),
+    [
+        ("plot . --kind training --episode 99999999999999999999", "0<=x<=2147483647"),
+        ("validate quickstart/maml -s train.steps=99999999999999999999", "expected a number at most 1000000000"),
+        (
+            "validate quickstart/maml -s optimizer.schedule=step -s optimizer.decay_steps=[99999999999999999999]",
+            "expected a number at most 1000000000",
+        ),
+    ],
+)
+def test_numbers_beyond_64_bits_are_refused_in_one_line(arguments, bound):
+    """Reject an internal error, where they meet a tensor."""
+    from click.testing import CliRunner
+
+    from metarun.cli.main import metarun as commands
+
+    done = CliRunner().invoke(commands, arguments.split())
+    assert done.exit_code and bound in f"{done.output} {done.exception}"
