@@ -256,6 +256,8 @@ def _refuse_unchangeable(experiment: Experiment, source: Any) -> None:
             f"augment: the source of dataset {experiment.dataset.name} cannot change its images: write augment: null, "
             "or derive it from metarun.datasets.images.source.ImageSource"
         )
+    if message := augment.too_much_padding(min(source.input_shape[:2])):
+        raise RunError(f"augment.crop_padding: {message}")
     if augment.saturation is not None and source.input_shape[-1] == 1:
         raise RunError(f"augment.saturation: has no effect: the images of {source.name} are grey")
 

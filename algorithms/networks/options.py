@@ -14,6 +14,7 @@ from pydantic import Field
 from ...datasets.options import Options
 
 Width = Annotated[int, Field(ge=1, le=4096)]
+LEAST_DROPPED = 0.001  # share of values; draws have steps of 2^-16
 BODY = "body"  # in `freeze`: all layers but the last one, the head
 
 
@@ -197,9 +198,9 @@ class ResNet12Options(NetworkOptions):
     drop_rate: float = Field(
         default=0.0,
         ge=0,
-        lt=1,
+        le=0.9,
         description="Share of values that a training step sets to 0 at the end of each block, by dropout in blocks 1 "
-        "and 2, by DropBlock in 3 and 4; the paper's code has 0.1. Not for maml and reptile.",
+        "and 2, by DropBlock in 3 and 4, 0 or at least 0.001; the paper's code has 0.1. Not for maml and reptile.",
     )
     drop_block: int | None = Field(
         default=5,
@@ -229,6 +230,11 @@ class ResNet12Options(NetworkOptions):
                 "network.drop_rate",
                 f"is {self.drop_rate:g}: a step of {experiment.algorithm.name} draws no random numbers, so it cannot "
                 "drop values: write 0",
+            )
+        elif 0 < self.drop_rate < LEAST_DROPPED:
+            yield (
+                "network.drop_rate",
+                f"is {self.drop_rate:g}, which drops next to nothing: write 0, or at least {LEAST_DROPPED:g}",
             )
         elif not self.drop_rate and self.is_changed("drop_block"):
             yield "network.drop_block", "has no effect with drop_rate: 0"

@@ -96,12 +96,26 @@ class Augment(Options):
         """Return null for false, so that specs that say it and specs that do not have one digest."""
         return flip or None
 
+    def too_much_padding(self, side: int) -> str | None:
+        """Return why `crop_padding` does not fit images of this side, in pixels; None if it does."""
+        if self.crop_padding is None or self.crop_padding < side:
+            return None
+        return (
+            f"is {self.crop_padding}: crops of images of {side} pixels would hold nothing but background; at most "
+            f"{side - 1} here"
+        )
+
     def conflicts(self, experiment: Any) -> Iterator[tuple[str, str]]:
         dataset = experiment.dataset
         if dataset.has_images is False:
             yield "augment", f"has no effect: {dataset.name} has no images"
         elif dataset.is_grey and self.saturation is not None:
             yield "augment.saturation", f"has no effect: the images of {dataset.name} are grey"
+        if self.crop_padding is not None:
+            from ..sizes import side_of  # it imports NumPy, which most verbs that load a spec do without
+
+            if (side := side_of(dataset)) and (message := self.too_much_padding(side)):
+                yield "augment.crop_padding", message
         for option in ("resized_crop", "crop_ratio"):
             low, high = getattr(self, option) or (0, 0)
             if low > high:

@@ -366,6 +366,8 @@ def test_a_step_of_the_papers_network(make_source):
             "network.drop_rate: is 0.1: a step of maml draws no random numbers",
         ),
         ("{name: resnet12, drop_block: 2}", "protonet", "network.drop_block: has no effect with drop_rate: 0"),
+        ("{name: resnet12, drop_rate: 1e-6}", "protonet", "network.drop_rate: is 1e-06, which drops next to nothing"),
+        ("{name: resnet12, drop_rate: 0.999}", "protonet", "network.drop_rate: expected a number at most 0.9"),
         ("{name: resnet12, drop_block: null}", "maml", "network.drop_block: has no effect with drop_rate: 0"),
         ("{name: resnet12, batch_norm: false}", "maml", "network.batch_norm: is false: resnet12 has batch norm after"),
         ("{name: resnet12, widths: [64, 64]}", "maml", "network.widths"),

@@ -23,6 +23,7 @@ augment: {flip: true}
         ("{}", "augment: is empty: expected one of crop_padding, resized_crop, "),
         ("{flip: false}", "augment: is empty: expected one of "),
         ("{crop_padding: 0}", "augment.crop_padding: expected a number at least 1, got 0"),
+        ("{crop_padding: 28}", "augment.crop_padding: is 28: crops of images of 28 pixels would hold nothing but "),
         ("{flip: 1}", "augment.flip: expected true or false, got 1"),
         ("{brightness: 1.5}", "augment.brightness: expected a number at most 1"),
         ("{resized_crop: [0.5]}", "augment.resized_crop"),
@@ -70,6 +71,23 @@ def test_a_folder_says_whether_its_images_are_grey(write, tmp_path, channels, re
         assert "the images of imagefolder are grey" in mistakes(path)[0]
     else:
         assert load(path).experiment.augment.saturation == 0.4
+
+
+@pytest.mark.parametrize(
+    ("dataset", "side"),
+    [
+        ("{name: glyphs}", 28),
+        ("{name: miniimagenet}", 84),
+        ("{name: cifar-fs}", 32),
+        ("{name: imagefolder, path: images, image_size: 20}", 20),
+    ],
+)
+def test_padding_is_less_than_the_side_of_the_images(write, dataset, side):
+    """Reject crops of background alone, which keep the label of their image."""
+    path = write(GOOD.replace("{name: omniglot}", dataset))
+    assert load(path, [f"augment={{crop_padding: {side - 1}}}"]).experiment.augment.crop_padding == side - 1
+    (told,) = mistakes(path, f"augment={{crop_padding: {side}}}")
+    assert told.endswith(f"would hold nothing but background; at most {side - 1} here")
 
 
 def test_the_digest_is_kept_without_it_and_has_each_value(write):

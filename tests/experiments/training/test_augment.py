@@ -87,10 +87,17 @@ def test_a_source_that_cannot_change_images_is_refused(tiny, monkeypatch):
     build(tiny("augment=null"), 0)
 
 
-def test_saturation_of_grey_images_that_no_option_tells_is_refused(tiny, monkeypatch):
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"saturation": 0.4}, "augment.saturation: has no effect: the images of glyphs are grey"),
+        ({"crop_padding": 28}, "augment.crop_padding: is 28: crops of images of 28 pixels would hold nothing but back"),
+    ],
+)
+def test_what_does_not_fit_images_that_no_option_tells_of_is_refused(tiny, changes, told):
     experiment = tiny()
-    augment = experiment.augment.model_copy(update={"saturation": 0.4})
-    with pytest.raises(RunError, match="augment.saturation: has no effect: the images of glyphs are grey"):
+    augment = experiment.augment.model_copy(update=changes)
+    with pytest.raises(RunError, match=told):
         build(experiment.model_copy(update={"augment": augment}), 0)
 
 
