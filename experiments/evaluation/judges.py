@@ -244,7 +244,9 @@ def _fitted(asked: Retest, experiment: Experiment) -> float:
     directory, seed = asked.directory, asked.trained.seed
     model = restored(directory, experiment, seed, experiment.test.checkpoint, "val")
     refuse_missing(model.learner, ("predict",), experiment, directory.path)
-    measured = test_of(model, "val", LOGITS).ready(model.source).measure(f"{experiment.name} seed {seed} temperature")
+    measured = (
+        test_of(model, "val", LOGITS).ready(model.training_source).measure(f"{experiment.name} seed {seed} temperature")
+    )
     logits, labels = measured.values["logits"], measured.values["labels"].astype(int)
     logits, labels = logits.reshape(-1, logits.shape[-1]), labels.reshape(-1)
     finite = np.isfinite(logits).all(axis=1)

@@ -60,7 +60,9 @@ def verify(directory: RunDirectory, episodes: int) -> Verified:
     if row.content_digest and row.content_digest != (now := model.source.content_digest[:16]):
         raise RunError(f"{model.source.name} has other data (digest {now}) than the run (digest {row.content_digest})")
     tested = min(episodes, row.episodes)
-    measurement = test_of(model).ready(model.source).measure(f"{spec.name} seed {row.seed} again", first=tested)
+    measurement = (
+        test_of(model).ready(model.training_source).measure(f"{spec.name} seed {row.seed} again", first=tested)
+    )
     unlike = environments.unlike(directory.environment)
     how = "bit for bit, as on a machine of the same kind"
     if unlike:

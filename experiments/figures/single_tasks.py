@@ -49,7 +49,7 @@ def figures(run: FinishedRun, kinds: Sequence[str], number: int) -> Iterator[tup
     model = restored(run.directory, experiment, run.row.seed, run.row.checkpoint)
     if experiment.test.head:
         learner = HeadOnFeatures(model.learner, experiment.test.head)
-        learner.centre(model.source)
+        learner.centre(model.training_source)
         model = model._replace(learner=learner)
     draws: dict[str, tuple[bool, Any]] = {
         "fits": (isinstance(model.source, SinusoidSource), fits),

@@ -47,7 +47,7 @@ def follow(run: Run, workers: Workers) -> None:
         if not workers.agree(0, stop.requested):
             raise Interrupted("stopped before the test")
         workers.spread(model.learner.variables)
-        test_of(model).ready(model.source).measure("test")
+        test_of(model).ready(model.training_source).measure("test")
 
 
 def start_together(model: Model, step: int = 0) -> int:
