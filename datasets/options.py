@@ -112,6 +112,7 @@ class PhotographOptions(ImageOptions):
     """Hold the options of datasets of photographs in the form in which they are published."""
 
     of_network: ClassVar = frozenset({"normalisation"})
+    image_size: ClassVar = 84  # pixels of a side
     normalisation: Literal["unit", "standard", "imagenet"] = Field(
         default="unit",
         description="unit: x/255 (Finn et al. 2017); standard: minus the mean, over the standard "
@@ -124,6 +125,7 @@ class GlyphsOptions(ImageOptions):
     """Draw letters of many scripts as the fonts inside matplotlib draw them: 28x28, ink 1, no download."""
 
     has_ink: ClassVar = True
+    image_size: ClassVar = 28
     name: Literal["glyphs"] = "glyphs"
 
 
@@ -146,6 +148,7 @@ class OmniglotOptions(ImageOptions):
     }
     of_network: ClassVar = frozenset({"ink"})
     has_ink: ClassVar = True
+    image_size: ClassVar = 28
     name: Literal["omniglot"] = "omniglot"
     split: Literal[
         "vinyals",
@@ -225,12 +228,14 @@ class TieredImagenetOptions(PhotographOptions):
 class CifarFSOptions(PhotographOptions):
     """Sample CIFAR-FS (Bertinetto et al. 2019): CIFAR-100 in 64/16/20 classes x 600, 32x32x3."""
 
+    image_size: ClassVar = 32
     name: Literal["cifar-fs"] = "cifar-fs"
 
 
 class FC100Options(PhotographOptions):
     """Sample FC100 (Oreshkin et al. 2018): CIFAR-100 in 60/20/20 classes x 600, divided by superclass, 32x32x3."""
 
+    image_size: ClassVar = 32
     name: Literal["fc100"] = "fc100"
 
 

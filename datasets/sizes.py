@@ -83,20 +83,6 @@ def counted_sizes_of(options: Any) -> dict[str, Sizes]:
     return sizes_of(options)
 
 
-def side_of(options: Any) -> int | None:
-    """Return the side of the images of a dataset, in pixels; None where only building it would tell."""
-    known = KNOWN.get(type(options))
-    if known is _published:
-        from .images import published
-
-        return min(published.layout_of(options.name).shape[:2])
-    if known is _imagefolder:
-        return options.image_size
-    from .images.drawings import SIZE
-
-    return SIZE if known else None
-
-
 def sizes_in(source: Any) -> dict[str, Sizes]:
     """Return the size of each split of an `ImageSource`; {} for a source that is none."""
     return {

@@ -111,11 +111,8 @@ class Augment(Options):
             yield "augment", f"has no effect: {dataset.name} has no images"
         elif dataset.is_grey and self.saturation is not None:
             yield "augment.saturation", f"has no effect: the images of {dataset.name} are grey"
-        if self.crop_padding is not None:
-            from ..sizes import side_of  # it imports NumPy, which most verbs that load a spec do without
-
-            if (side := side_of(dataset)) and (message := self.too_much_padding(side)):
-                yield "augment.crop_padding", message
+        if (side := getattr(dataset, "image_size", None)) and (message := self.too_much_padding(side)):
+            yield "augment.crop_padding", message
         for option in ("resized_crop", "crop_ratio"):
             low, high = getattr(self, option) or (0, 0)
             if low > high:

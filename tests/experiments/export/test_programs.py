@@ -11,7 +11,7 @@ from recurrent_bandit import DependentBandit
 from metarun.algorithms.build import Setup, build
 from metarun.algorithms.learner import Support
 from metarun.algorithms.networks.options import Conv4Options, GRUOptions, MLPOptions
-from metarun.algorithms.options import MatchingNetworkOptions, ReptileOptions, RL2Options
+from metarun.algorithms.options import ClassifierOptions, MatchingNetworkOptions, ReptileOptions, RL2Options
 from metarun.algorithms.rl.rollout import Seen
 from metarun.algorithms.rl2 import Player
 from metarun.datasets.images.preprocessing import Preprocessing
@@ -29,6 +29,7 @@ SLOW = {
     for name, options in (OPTIONS | {"adam": ADAM, "plain": MatchingNetworkOptions()}).items()
     for network in (NORM, PLAIN, CONV)
     for protocol in ("inductive", "transductive")
+    if protocol == "inductive" or not isinstance(options, ClassifierOptions)  # of which a spec is inductive
 }
 
 
