@@ -76,11 +76,7 @@ def load(
     path = find(spec)
     document = _with_parents(path)
     alike = _alike(document)
-    keys = Counter(override.partition("=")[0].strip() for override in overrides)
-    if given == "command line":  # a table's overrides may override one another
-        document.problems += [f"{given}: {key} is given twice: keep one" for key, count in keys.items() if count > 1]
-    for override in overrides:
-        override_value(document, override, given)
+    _override(document, overrides, given)
     try:
         experiment = _validate(document, with_data)
     except SpecError as error:
@@ -92,6 +88,33 @@ def load(
     left = [option for option in sorted(alike) if getattr(experiment.train, option) != getattr(experiment.test, option)]
     left = [option for option in left if origins.get(f"test.{option}") != given]
     return Loaded(_settled(experiment), origins, path, tuple(left))
+
+
+def first_seed(spec: str | Path, overrides: Sequence[str]) -> int:
+    """Return the first seed of a spec, of which nothing else is checked; 0 where the spec has no valid seeds.
+
+    Args:
+        spec: path of a file, or name of a spec that ships.
+        overrides: `key=value` each.
+
+    Raises:
+        SpecError: the spec cannot be read, or an override is malformed or given twice.
+    """
+    document = _with_parents(find(spec))
+    _override(document, overrides, "command line")
+    if document.problems:
+        raise SpecError(document.in_order)
+    seeds = getattr(_right_part(document.values, _found(document.values).keys()), "seeds", ())
+    return next(iter(seeds), 0)
+
+
+def _override(document: Document, overrides: Sequence[str], given: str) -> None:
+    """Set values of a document. Mistakes are added to it, also a key that the command line gives twice."""
+    keys = Counter(override.partition("=")[0].strip() for override in overrides)
+    if given == "command line":  # a table's overrides may override one another
+        document.problems += [f"{given}: {key} is given twice: keep one" for key, count in keys.items() if count > 1]
+    for override in overrides:
+        override_value(document, override, given)
 
 
 def _alike(document: Document) -> set[str]:

@@ -11,7 +11,7 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from ..config.load import load
+from ..config.load import first_seed
 from ..errors import SpecError
 from ..runs.sweep import Sweep, keys_of, values_of
 
@@ -67,7 +67,8 @@ def drawn(spec: str, overrides: Sequence[str], count: int) -> tuple[Sweep, int]:
         count: number of configurations.
 
     Raises:
-        SpecError: no override is a range, there are too few different configurations, or the spec has mistakes.
+        SpecError: no override is a range, there are too few different configurations, or the spec cannot be read. Its
+            values are not checked here: those that are drawn are checked when they are loaded.
     """
     found = ranges(overrides)
     if not found:
@@ -78,7 +79,7 @@ def drawn(spec: str, overrides: Sequence[str], count: int) -> tuple[Sweep, int]:
     choices = [[] if override in found else values_of(override) for override in overrides]
     first = [found[override].at(0.0) if override in found else choices[n][0] for n, override in enumerate(overrides)]
     given = [f"{key}={value}" for key, value in zip(keys, first, strict=True)]
-    seed = load(spec, given).experiment.seeds[0]
+    seed = first_seed(spec, given)
     combinations: dict[tuple[str, ...], None] = {}
     for number in range(TRIES * count):
         shares = [_share(seed, key, number) for key in keys]

@@ -68,6 +68,16 @@ def test_draws_are_uniform_in_their_unit():
     assert sum(counts) == 2000 and sum((count - 500) ** 2 / 500 for count in counts) < 16.27
 
 
+def test_only_what_is_drawn_is_checked(tmp_path):
+    """Reject a check of the corner of all lowest values, which is never drawn: a momentum of 0.0 is refused."""
+    found = search_of(["tiny.yaml"], ["optimizer.name=sgd", "optimizer.momentum=uniform:0:0.9"], [], tmp_path, 3)
+    assert len(found.configurations) == 3
+    with pytest.raises(SpecError, match="train.query: expected a number at least 1, got -"):
+        search_of(["tiny.yaml"], ["train.query=int:-9:-1"], [], tmp_path, 3)
+    with pytest.raises(SpecError, match="seeds.*expected"):
+        search_of(["tiny.yaml"], [OVERRIDES[0], "seeds=[-1]"], [], tmp_path, 3)
+
+
 @pytest.mark.parametrize("text", ["log:0:1", "log:1e-1:1e-4", "uniform:1", "uniform:0:inf", "int:1:2.5", "log:a:b"])
 def test_a_malformed_range_is_refused(text):
     with pytest.raises(SpecError, match=f"-s {RATE}={text}: expected log:LOW:HIGH, uniform:LOW:HIGH or int:LOW:HIGH"):
