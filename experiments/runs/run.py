@@ -169,6 +169,8 @@ class Run:
             raise RunError(f"{path} holds {state} of seed {found.seeds[0]}: move it to its own folder")
         if self.holds_another_spec(found) and not self.replaces_failure():
             way_out = "rename the experiment (-s name=...), choose another --out, or set it aside (--fresh)"
+            if self.until is not None or self.selected_of:  # a search refuses --fresh
+                way_out = "give this search a name of its own (-s name=...), or choose another --out"
             if found.spec and self._continues(found.spec):
                 way_out = "give this longer one a name of its own (-s name=...), and it continues the shorter one"
             elif self._is_trained and found.spec and _untested(found.spec) == _untested(self.experiment):

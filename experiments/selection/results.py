@@ -23,6 +23,7 @@ from ..system.atomic import write_text_atomic
 
 BEHIND = "left behind"
 COLUMNS = ("configuration", "settings", "metric", "validation", "ci95", "step", "steps", "chosen", "why")
+COLUMNS += ("seed", "training_digest")  # so that the choice of another search is not taken for this one
 
 
 class Result(NamedTuple):
@@ -37,6 +38,14 @@ class Result(NamedTuple):
     step: int | None = None  # of the validation
     chosen: bool = False
     why: str = ""  # why it was chosen or left, or how it failed
+    seed: int = 0
+    training_digest: str = ""
+
+
+def result_before(run: Run, settings: str) -> Result:
+    """Return the result of a configuration of which nothing is known."""
+    digest = run.as_trained().experiment.training_digest
+    return Result(run.experiment.name, settings, 0, why="not trained yet", seed=run.seed, training_digest=digest)
 
 
 def result_of(run: Run, settings: str) -> Result | None:
@@ -44,17 +53,18 @@ def result_of(run: Run, settings: str) -> Result | None:
 
     Validations after that step do not count.
     """
-    directory, until, name = run.directory, run.until or run.experiment.train.steps, run.experiment.name
+    directory, until = run.directory, run.until or run.experiment.train.steps
+    before = result_before(run, settings)
     if run.finished:
         found = [one for one in validations(directory) if one.step <= until]
         steps = min(until, directory.step or until)  # fewer where train.patience ended it
         best = deciding(found, run.experiment.test.checkpoint)
         if best is None:
-            return Result(name, settings, steps, why="failed: it has no finite validation")
-        ci95 = best.ci95 if math.isfinite(best.ci95) else None
-        return Result(name, settings, steps, best.metric, best.value, ci95, best.step)
+            return before._replace(steps=steps, why="failed: it has no finite validation")
+        known = {"metric": best.metric, "validation": best.value, "step": best.step}
+        return before._replace(steps=steps, **known, ci95=best.ci95 if math.isfinite(best.ci95) else None, why="")
     reason = failure_of(directory)
-    return Result(name, settings, directory.step, why=f"failed: {reason}") if reason else None
+    return before._replace(steps=directory.step, why=f"failed: {reason}") if reason else None
 
 
 def failure_of(directory: RunDirectory) -> str:
@@ -100,8 +110,8 @@ def write(path: Path, results: Sequence[Result]) -> None:
     writer.writerow(COLUMNS)
     for each in results:
         numbers = ["" if number is None else repr(number) for number in (each.validation, each.ci95, each.step)]
-        chosen = "yes" if each.chosen else ""
-        writer.writerow([each.configuration, each.settings, each.metric, *numbers, each.steps, chosen, each.why])
+        outcome = ["yes" if each.chosen else "", each.why, each.seed, each.training_digest]
+        writer.writerow([each.configuration, each.settings, each.metric, *numbers, each.steps, *outcome])
     write_text_atomic(path, text.getvalue())
 
 
@@ -123,6 +133,8 @@ def read(path: Path) -> list[Result]:
                 int(line["step"]) if line["step"] else None,
                 line["chosen"] == "yes",
                 line["why"],
+                int(line["seed"]),
+                line["training_digest"],
             )
             for line in lines
         ]

@@ -64,10 +64,21 @@ def decided(search: Search) -> list[Result]:
 
     Raises RunError if the folder has results that do not belong to this search, or runs of another spec.
     """
-    for each in search.configurations:
-        each.run.refuse_another_spec()
+    runs = search.runs_until(None, search.configurations)
+    for run in runs:
+        run.refuse_another_spec()
     known, names = read(search.record), {each.name for each in search.configurations}
-    if foreign := [each for each in known if each.configuration not in names and each.validation is not None]:
+    valued = [each for each in known if each.validation is not None]
+    own = {run.experiment.name: (run.seed, run.as_trained().experiment.training_digest) for run in runs}
+    for each in valued:
+        seed, digest = own.get(each.configuration, (each.seed, each.training_digest))
+        if (seed, digest) != (each.seed, each.training_digest):
+            raise RunError(
+                f"{search.record} is of another search: {each.settings} had seed {each.seed} (digest of the training "
+                f"{each.training_digest}), and now has seed {seed} ({digest}): give this search a name of its own (-s "
+                "name=...), choose another --out, or move that file away"
+            )
+    if foreign := [each for each in valued if each.configuration not in names]:
         raise RunError(
             f"{search.record} has results of {counted(len(foreign), 'configuration')} that this search does not have, "
             f"such as {foreign[0].settings}, and the row would count too few: search among those too, give this search "

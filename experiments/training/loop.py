@@ -248,10 +248,9 @@ class Training:
             return
         good = self.directory.newest_checkpoints()
         saved = f"the last good checkpoint is {good[0]}" if good else "no checkpoint was written yet"
-        raise RunError(
-            f"{self.directory.path}: the loss is {loss} at step {self.step}; {saved}. Lower the learning rates or clip "
-            "the gradient, then train with --fresh"
-        )
+        searched = self.directory.until is not None or self.directory.selected_of  # which refuses --fresh
+        way_out = "" if searched else ". Lower the learning rates or clip the gradient, then train with --fresh"
+        raise RunError(f"{self.directory.path}: the loss is {loss} at step {self.step}; {saved}{way_out}")
 
     def _save(self) -> None:
         self._save_to(self.directory.checkpoint(self.step))

@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import shutil
 from pathlib import Path
 
 import pytest
@@ -187,7 +188,22 @@ def test_a_search_may_grow_and_another_one_is_refused():
     assert chosen(select(search("1,2,3,4"), more))[0] == "4" and more.trained == [(4.0, 20)]
     with pytest.raises(RunError, match="holds an unfinished run of another spec, network.hidden"):
         select(search("1,2,3,4", "network.hidden=[9]"), more)
+    with pytest.raises(RunError, match=r"give this search a name of its own \(-s name=...\), or choose another --out$"):
+        select(search("1,2,3,4", "network.hidden=[9]"), more)  # --fresh, which a search refuses, is no way out
     assert select(search("1,2,3,4", "test.episodes=40"), more)[3].chosen  # the test is none of the search
+
+
+def test_the_choice_of_another_search_is_not_taken():
+    """Reject a choice that is known by the names of configurations alone, which have neither the seed nor the spec."""
+    select(search("1,2"), Trainer(BEST_AND_LAST))
+    with pytest.raises(RunError, match=rf"of another search: {RATE}=1 had seed 4 .*, and now has seed 5 .* move that"):
+        select(search("1,2", "train.steps=40", "seeds=[5]"), Trainer({}))
+    assert select(search("1,2", "test.shot=2"), Trainer({}))  # which keeps the validation tasks
+    for each in search("1,2").configurations:
+        shutil.rmtree(each.run.directory.path)
+    with pytest.raises(RunError, match="had seed 4 .* and now has seed 4 "):
+        select(search("1,2", "train.steps=40"), Trainer({}))
+    assert select(search("1,2"), Trainer({}))  # the same search still has its choice
 
 
 def test_a_training_that_train_patience_ends_is_trained():
@@ -236,7 +252,7 @@ def test_halving_gives_the_steps_to_the_better_half():
 
 def test_the_record_of_a_search(tmp_path):
     results = [
-        Result("a-1", "x=1", 20, "accuracy", 1 / 3, 0.1 + 0.2, 15, True, "the best"),
+        Result("a-1", "x=1", 20, "accuracy", 1 / 3, 0.1 + 0.2, 15, True, "the best", 4, "0123abcd"),
         Result("a-2", "x=[1, 2]", 0, why='failed: a, "b"'),
     ]
     write(tmp_path / "a/selection.csv", results)
