@@ -18,7 +18,7 @@ from ..errors import SpecError
 from ..runs.run import Run
 from ..selection.results import failure_of
 from ..selection.search import Search
-from ..selection.session import decided, runs_of_chosen, select
+from ..selection.session import begin, decided, runs_of_chosen, select
 from ..selection.table import table
 from ..system.atomic import write_text_atomic
 from ..system.failures import noted
@@ -74,6 +74,8 @@ def submit_search(search: Search, settings: Mapping[str, Any]) -> SubmittedSearc
         with StopSignal("") as stop, stop.held():  # what sbatch has taken is written down
             asked = [] if known else missing
             made = runs_to_slurm(arrays([(run, cluster) for run in asked]), search.out) if asked else []
+            if not known:
+                begin(search)
             last = made[-1] if made else new_submission(runs, search.out)
             last.search = search.name
             last.write()

@@ -1,17 +1,19 @@
 """Search: train the configurations without tests, choose one by validation, and keep the choice. No TensorFlow.
 
-What is known of a configuration is in the folder of its run, so the same command goes on where a search stopped. A
+What is known of a configuration is in the folder of its run, so the same command goes on where a search stopped. The
+record has all configurations from the beginning, so that none can be left out once its validation is known. A
 configuration that failed is tried again, until one is chosen; then the same command keeps the choice.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
-from ...datasets.errors import counted
-from ..errors import RunError
-from ..runs.run import Run
-from .results import BEHIND, Result, better_half, choose, read, result_of, write
+from ...datasets.errors import counted, first_of
+from ..errors import RunError, warn
+from ..runs.directory import RunDirectory, runs_below
+from ..runs.run import Run, is_searched, readable_spec
+from .results import BEHIND, Result, better_half, choose, read, result_before, result_of, write
 from .search import Search
 
 # trains the runs that are not finished up to `until`, without tests; those that fail leave their reason
@@ -32,17 +34,20 @@ def select(search: Search, train: Trainer) -> list[Result]:
     """
     if known := decided(search):
         return known
-    left, found = list(search.configurations), dict[str, Result]()
+    left, found = list(search.configurations), begin(search)
     for stop in (*search.stops, None):
         runs = search.runs_until(stop, left)
-        train(runs)
-        for each, run in zip(left, runs, strict=True):
-            if (result := result_of(run, each.text)) is None:
+        try:
+            train(runs)
+        finally:
+            now = [result_of(run, each.text) for each, run in zip(left, runs, strict=True)]
+            found |= {result.configuration: result for result in now if result}
+            write(search.record, [*found.values()])
+        for run, result in zip(runs, now, strict=True):
+            if result is None:
                 raise RunError(f"{run.directory.path} is not trained up to step {run.until}: the same command goes on")
-            found[each.name] = result
         results = [found[each.name] for each in left]
         if all(result.validation is None for result in results):
-            write(search.record, _ordered(search, found))
             those = f"all {counted(len(results), 'configuration')}{' that went on' if len(found) > len(left) else ''}"
             raise RunError(f"{those} failed; the first, {results[0].settings}, {results[0].why}")
         if stop is None:
@@ -53,8 +58,28 @@ def select(search: Search, train: Trainer) -> list[Result]:
                 if number not in better and not result.why:
                     found[result.configuration] = result._replace(why=f"{BEHIND} at step {stop}")
             left = [left[number] for number in better]
-        write(search.record, _ordered(search, found))
-    return _ordered(search, found)
+        write(search.record, [*found.values()])
+    return [*found.values()]
+
+
+def begin(search: Search) -> dict[str, Result]:
+    """Write the record of a search that begins or grows, and return what it has of each configuration, by its name.
+
+    All configurations are in the record from now on. So the search cannot be made smaller, even if it is killed. Warns
+    of those that were tested before.
+    """
+    names = [each.name for each in search.configurations]
+    if tested := [str(run.path) for run in runs_below([search.out / name for name in names]) if run.finished]:
+        those = f"{first_of(tested, 3)} had a test before this choice"
+        warn(f"{those}, which was not withheld: say so where you report `selected of {len(names)}`")
+    known = {each.configuration: each for each in read(search.record) if each.validation is not None}
+    found = {
+        each.name: known.get(each.name) or result_before(run, each.text)
+        for each, run in zip(search.configurations, search.runs_until(None, search.configurations), strict=True)
+    }
+    found = {name: each._replace(chosen=False, why="" if each.chosen else each.why) for name, each in found.items()}
+    write(search.record, [*found.values()])
+    return found
 
 
 def decided(search: Search) -> list[Result]:
@@ -68,7 +93,7 @@ def decided(search: Search) -> list[Result]:
     for run in runs:
         run.refuse_another_spec()
     known, names = read(search.record), {each.name for each in search.configurations}
-    valued = [each for each in known if each.validation is not None]
+    valued = [each for each in known if each.validation is not None or _is_trained(search, each)]
     own = {run.experiment.name: (run.seed, run.as_trained().experiment.training_digest) for run in runs}
     for each in valued:
         seed, digest = own.get(each.configuration, (each.seed, each.training_digest))
@@ -89,8 +114,11 @@ def decided(search: Search) -> list[Result]:
     return known if chosen and (search.stops or whole) else []
 
 
-def _ordered(search: Search, found: Mapping[str, Result]) -> list[Result]:
-    return [found[each.name] for each in search.configurations if each.name in found]
+def _is_trained(search: Search, result: Result) -> bool:
+    """Return whether a configuration of the record was trained since, up to where the search stopped it."""
+    directory = RunDirectory(search.out / result.configuration / f"seed-{result.seed}")
+    until, spec = directory.until, readable_spec(directory)
+    return directory.finished or bool(until is not None and spec and is_searched(directory, spec, until))
 
 
 def runs_of_chosen(search: Search, results: Sequence[Result]) -> list[Run]:

@@ -95,6 +95,8 @@ def test_a_search_is_an_array_and_a_job_after_it(here, monkeypatch):
         f"algorithm.inner_lr={rate}" for rate in ("0.01", "0.02", "0.03")
     ]
     assert search.configurations[0].run.directory.path == here / "runs/tiny-inner_lr-0.01/seed-0"
+    with open("runs/tiny/selection.csv", newline="") as file:  # so that a search that is cancelled is not made smaller
+        assert [line["why"] for line in csv.DictReader(file)] == ["not trained yet"] * 3
     feigned.queue(f"101|{submission.of_table}|PENDING|Dependency")
     assert metarun("status", "runs").splitlines()[-1] == "choice of tiny: waiting for Dependency (job 101)"
     assert "nothing to submit: its last job is queued or running; follow" in metarun(*command)

@@ -193,6 +193,53 @@ def test_a_search_may_grow_and_another_one_is_refused():
     assert select(search("1,2,3,4", "test.episodes=40"), more)[3].chosen  # the test is none of the search
 
 
+def interrupted(trained, runs):
+    """Train the first runs, and then be stopped."""
+    trained(runs[:3])
+    raise Interrupted("stopped")
+
+
+def killed(trained, runs):
+    """Train the first runs, and then end as by kill -9: nothing more is written."""
+    trained(runs[:3])
+    Path("runs/tiny/selection.csv").rename("kept.csv")
+    raise Interrupted("killed")
+
+
+@pytest.mark.parametrize("stops", [interrupted, killed])
+def test_a_search_that_was_stopped_is_not_made_smaller(stops):
+    """Reject a row of `selected of 2` where three validations are known, and a record that is written at the end."""
+    found = {rate: [(20, rate / 10, 0.01)] for rate in (1.0, 2.0, 3.0, 4.0)}
+    with pytest.raises(Interrupted):
+        select(search("1,2,3,4"), lambda runs: stops(Trainer(found), runs))
+    if stops is killed:
+        Path("kept.csv").replace("runs/tiny/selection.csv")
+        assert {each.why for each in read(Path("runs/tiny/selection.csv"))} == {"not trained yet"}
+    with pytest.raises(
+        RunError, match=f"has results of 1 configuration that this search does not have, such as {RATE}=3"
+    ):
+        select(search("1,2"), Trainer({}))
+    with pytest.raises(RunError, match=f"{RATE}=1 had seed 4 .* and now has seed 5"):
+        select(search("1,2,3,4", "seeds=[5]"), Trainer({}))
+    assert len(select(search("1,2,3"), Trainer({}))) == 3  # of 4 nothing is known
+
+
+def test_tests_that_were_made_before_are_named(capsys):
+    """Reject a silent `selected of 2` of configurations whose tests are known."""
+    tiny = search("1,2")
+    select(tiny, Trainer(BEST_AND_LAST))
+    assert "warning" not in capsys.readouterr().err
+    for each in tiny.configurations:
+        row = Row(**ROW | {"spec_digest": each.run.experiment.digest, "seed": 4, "experiment": each.name})
+        each.run.directory.result.write_text(json.dumps(row.as_json()))
+    select(search("1,2,3"), Trainer(BEST_AND_LAST))
+    said = capsys.readouterr().err
+    assert said == (
+        "warning: runs/tiny-learning_rate-1/seed-4, runs/tiny-learning_rate-2/seed-4 had a test before this choice, "
+        "which was not withheld: say so where you report `selected of 3`\n"
+    )
+
+
 def test_the_choice_of_another_search_is_not_taken():
     """Reject a choice that is known by the names of configurations alone, which have neither the seed nor the spec."""
     select(search("1,2"), Trainer(BEST_AND_LAST))
