@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import wait
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from ..runs import environments
 from ..runs.directory import RunDirectory
 from ..runs.run import Run
 from ..system import lock
+from ..system.atomic import write_text_atomic
 from ..system.gpus import SHARED, visible
 from ..system.processors import cores
 from ..system.signals import StopSignal, begin, postponed
@@ -106,6 +108,8 @@ def run_here(
                     state = "stopped"
                 if process.exitcode and not stop.requested:
                     failed.append(run.directory.path)
+                    if process.exitcode < 0 and run.until is not None:
+                        _note_killed(run.directory, -process.exitcode)
                 submission.ended.append(run.directory.path.resolve())
                 submission.write()
                 tell(f"{run.directory.path}: {state}; {len(waiting) + len(running)} left")
@@ -115,6 +119,14 @@ def run_here(
         if stop.requested:
             raise Interrupted("stopped; the same command resumes from the newest checkpoints")
     return failed
+
+
+def _note_killed(directory: RunDirectory, number: int) -> None:
+    """Write that the process of a search's run was killed by a signal, so that the search can say it."""
+    memory = ", as where the memory does not suffice" if number == signal.SIGKILL else ""
+    with suppress(OSError):
+        words = f"its process was ended by a signal ({signal.strsignal(number)}){memory}"
+        write_text_atomic(directory.failure, f"{words}\n")
 
 
 def threads_of(directory: RunDirectory, share: int) -> int:

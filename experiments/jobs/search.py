@@ -26,6 +26,7 @@ from ..system.signals import StopSignal
 from .arrays import arrays, environment, for_search, last_to_slurm, runs_to_slurm
 from .job import as_job, count_restarts, write_table
 from .slurm import squeue
+from .status import end_without_result
 from .submission import WRITTEN, Submission, find_submissions, new_submission
 from .submit import (
     Preview,
@@ -110,6 +111,13 @@ def _cluster(search: Search, settings: Mapping[str, Any]) -> Cluster:
     return cluster
 
 
+def note_killed(runs: Sequence[Run]) -> None:
+    """Write in the folder of each run whose job was killed how its log ends: such a run would kill the last job too."""
+    for run in (run for run in runs if not (run.finished or failure_of(run.directory))):
+        if words := end_without_result(run.directory):
+            write_text_atomic(run.directory.failure, f"{words}\n")
+
+
 def finish(search: Search, outcome: str, threads: int, variables: Mapping[str, str], needs_gpu: bool) -> None:
     """Finish a search: train what is missing, choose, train and test the chosen runs, write the table.
 
@@ -131,6 +139,8 @@ def finish(search: Search, outcome: str, threads: int, variables: Mapping[str, s
         import_tensorflow(needs_gpu)
         from ..selection.here import train_here
         from ..training.session import train_all
+
+        note_killed(_first(search))
 
         def train(runs: Sequence[Run]) -> None:
             for run in runs:

@@ -124,16 +124,22 @@ def _status_of_files(run: RunDirectory, job: Live | None, submitted: bool) -> St
         return Status(run.path, "validated", _validated(run))
     if failure:
         return Status(run.path, "failed", failure)
-    log = _last_lines(run)
-    stopped = any(": stopped" in line or "CANCELLED AT" in line and "DUE TO" not in line for line in log)
-    if submitted and log and not stopped:
-        last = [line for line in log if line.startswith("slurmstepd")] or log
-        return Status(run.path, "failed", f"its job ended without a result; its log ends with: {last[-1][:200]}")
+    if submitted and (words := end_without_result(run)):
+        return Status(run.path, "failed", words)
     if run.step:
         return Status(run.path, "interrupted", f"after step {run.step}")
     if run.environment.is_file():
         return Status(run.path, "interrupted", "before its first checkpoint")
     return Status(run.path, "missing", "its job ended before it started" if submitted else "")
+
+
+def end_without_result(run: RunDirectory) -> str:
+    """Return how the log of a run's last job ends; "" where the job was stopped, has no log, or has begun nothing."""
+    log = _last_lines(run)
+    if not log or any(": stopped" in line or "CANCELLED AT" in line and "DUE TO" not in line for line in log):
+        return ""
+    last = [line for line in log if line.startswith("slurmstepd")] or log
+    return f"its job ended without a result; its log ends with: {last[-1][:200]}"
 
 
 def _finished(run: RunDirectory) -> tuple[str, str]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -22,6 +23,7 @@ from ..runs.run import Run
 from ..system.atomic import write_text_atomic
 
 BEHIND = "left behind"
+DIVERGED = re.compile(r"\bthe loss is (nan|-?inf)\b")  # as the training says it
 COLUMNS = ("configuration", "settings", "metric", "validation", "ci95", "step", "steps", "chosen", "why")
 COLUMNS += ("seed", "training_digest")  # so that the choice of another search is not taken for this one
 
@@ -49,9 +51,9 @@ def result_before(run: Run, settings: str) -> Result:
 
 
 def result_of(run: Run, settings: str) -> Result | None:
-    """Return the result of a configuration that has trained up to `run.until`, or failed; None for any other.
+    """Return the result of a configuration that has trained up to `run.until`, or diverged; None for any other.
 
-    Validations after that step do not count.
+    Validations after that step do not count. Any other failure than a loss that is not finite is no result.
     """
     directory, until = run.directory, run.until or run.experiment.train.steps
     before = result_before(run, settings)
@@ -64,7 +66,7 @@ def result_of(run: Run, settings: str) -> Result | None:
         known = {"metric": best.metric, "validation": best.value, "step": best.step}
         return before._replace(steps=steps, **known, ci95=best.ci95 if math.isfinite(best.ci95) else None, why="")
     reason = failure_of(directory)
-    return before._replace(steps=directory.step, why=f"failed: {reason}") if reason else None
+    return before._replace(steps=directory.step, why=f"failed: {reason}") if diverged(reason) else None
 
 
 def failure_of(directory: RunDirectory) -> str:
@@ -72,6 +74,14 @@ def failure_of(directory: RunDirectory) -> str:
     if not directory.failure.is_file():
         return ""
     return " ".join(directory.failure.read_text(encoding="utf-8", errors="replace").split())
+
+
+def diverged(reason: str) -> bool:
+    """Return whether a failure is that of the settings: the loss was not finite.
+
+    Others, of the disk, the memory, the data or a process that was killed, say nothing of how good the settings are.
+    """
+    return bool(DIVERGED.search(reason))
 
 
 def better_half(results: Sequence[Result]) -> list[int]:

@@ -2,7 +2,8 @@
 
 What is known of a configuration is in the folder of its run, so the same command goes on where a search stopped. The
 record has all configurations from the beginning, so that none can be left out once its validation is known. A
-configuration that failed is tried again, until one is chosen; then the same command keeps the choice.
+configuration that diverged is tried again, until one is chosen; then the same command keeps the choice. While one has
+failed for another reason, such as a full disk, nothing is chosen.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from ..runs.directory import RunDirectory, runs_below
 from ..runs.run import Run, is_searched, readable_spec
 from .results import BEHIND, Result, better_half, choose, read, result_before, result_of, write
 from .search import Search
+from .table import why_unknown
 
 # trains the runs that are not finished up to `until`, without tests; those that fail leave their reason
 Trainer = Callable[[Sequence[Run]], object]
@@ -25,11 +27,11 @@ def select(search: Search, train: Trainer) -> list[Result]:
 
     Args:
         search: what is searched.
-        train: trains runs. One that fails does not stop the others.
+        train: trains runs. One that diverges does not stop the others.
 
     Raises:
-        RunError: all configurations failed; some are neither trained nor failed, since another process has them; the
-            folder has results of configurations that this search does not have, or a run of another spec.
+        RunError: all configurations diverged; one is not trained, since it failed for another reason or another process
+            has it; the folder has results that do not belong to this search, or a run of another spec.
         Interrupted: `train` was stopped.
     """
     if known := decided(search):
@@ -45,7 +47,7 @@ def select(search: Search, train: Trainer) -> list[Result]:
             write(search.record, [*found.values()])
         for run, result in zip(runs, now, strict=True):
             if result is None:
-                raise RunError(f"{run.directory.path} is not trained up to step {run.until}: the same command goes on")
+                raise RunError(why_unknown(run))
         results = [found[each.name] for each in left]
         if all(result.validation is None for result in results):
             those = f"all {counted(len(results), 'configuration')}{' that went on' if len(found) > len(left) else ''}"

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from ..reports.formats import digits_of, number, render_cells, scale_of, unit_of
 from ..runs.run import Run
-from .results import Result
+from ..system import lock
+from .results import Result, diverged, failure_of
 
 RIGHT = ("validation", "ci95", "at step", "steps")
 
@@ -37,5 +38,25 @@ def _cells(result: Result) -> dict[str, str]:
 
 def failed(run: Run, reason: str) -> str:
     """Return the line about a configuration that failed."""
+    return f"{_placed(run, reason)}{'; it counts as the worst' if diverged(reason) else ''}"
+
+
+def why_unknown(run: Run) -> str:
+    """Return why nothing is known of a run of a search, and what to do, in one line."""
+    if holder := lock.holder(run.directory.lock):
+        return f"{run.directory.path} is in use by {holder}: wait for it, then give the same command"
+    reason = failure_of(run.directory)
+    return stopping(run, reason or f"its process was stopped or killed before step {run.until}")
+
+
+def stopping(run: Run, reason: str) -> str:
+    """Return the line about a failure that says nothing of the settings, so that a search does not choose."""
+    return (
+        f"{_placed(run, reason)}; nothing is chosen meanwhile: mend that and give the same command, which goes on, or "
+        "leave this configuration out"
+    )
+
+
+def _placed(run: Run, reason: str) -> str:
     path = str(run.directory.path)
-    return f"{'' if path in reason else f'{path}: '}{reason}; it counts as the worst"
+    return reason if path in reason else f"{path}: {reason}"

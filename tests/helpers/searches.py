@@ -1,5 +1,7 @@
 """A small experiment that is searched, and what a configuration of a search leaves."""
 
+import os
+import signal
 from pathlib import Path
 
 SPEC = """
@@ -46,3 +48,8 @@ def files_of_tests(folder: Path) -> list[str]:
     """Return the files of tests in and below a folder."""
     names = {"result.json", "episodes.csv", "calibration.csv", "curves.csv", "test.npz", "result-errors.csv"}
     return sorted(str(path) for path in folder.rglob("*") if path.name in names or path.parent.name == "evaluations")
+
+
+def die(path: str, *_):
+    """Be a process that the kernel kills, in place of one that trains the run of a folder."""
+    os.kill(os.getpid(), signal.SIGKILL if "0.02" in path else signal.SIGABRT)

@@ -9,14 +9,16 @@ import slurm_jobs
 from click.testing import CliRunner
 from feigned_slurm import FeignedSlurm
 from rows import ROW
-from searches import files_of_tests, leave
+from searches import die, files_of_tests, leave
 from slurm_jobs import queue, wait_for
 from submitit.core.utils import DelayedSubmission
 
 from metarun.cli.main import metarun as group
 from metarun.experiments.errors import RunError, SpecError
-from metarun.experiments.jobs.search import finish
+from metarun.experiments.jobs import local
+from metarun.experiments.jobs.search import finish, note_killed
 from metarun.experiments.jobs.submission import find_submissions
+from metarun.experiments.runs.directory import RunDirectory
 from metarun.experiments.runs.rows import Row
 from metarun.experiments.selection.search import search_of
 from metarun.experiments.selection.session import runs_of_chosen, select
@@ -138,6 +140,39 @@ def test_a_search_that_is_over_is_submitted_no_more(here, monkeypatch):
     told = metarun("submit", "tiny.yaml", "-s", RATES, "--select")
     assert (
         told.splitlines()[-1] == "nothing to submit: the choice is in runs/tiny/selection.csv, see `metarun table runs`"
+    )
+
+
+def test_an_array_task_that_was_killed_is_told(here):
+    """Reject a last job that trains it again and is killed with it; one that was stopped or never began goes on."""
+    search = search_of(["tiny.yaml"], [RATES], [], Path("runs"))
+    runs = search.runs_until(None, search.configurations)
+    ends = ["slurmstepd: error: Detected 1 oom_kill event in StepId=100_0.0.", "runs/x: stopped by SIGUSR2"]
+    for run, end in zip(runs, ends, strict=False):
+        run.write_spec()
+        run.directory.log.write_text(f"runs/x: started as process 5 on here\n{end}\n")
+    note_killed(runs)
+    assert [run.directory.failure.exists() for run in runs] == [True, False, False]
+    with pytest.raises(
+        RunError, match="0.01/seed-0: its job ended without .* oom_kill .*; nothing is chosen meanwhile"
+    ):
+        select(search, lambda runs: [leave(run, (40, 0.5, 0.1), metric="mse") for run in runs[1:]])
+
+
+def test_a_process_that_was_killed_is_told(here, monkeypatch):
+    """Reject `the same command goes on`, where it would be killed each time; --executor local trains the others."""
+    monkeypatch.setattr(local, "_work", die)
+    command = ("submit", "tiny.yaml", "-s", RATES, "--select", "--executor", "local", "--max-parallel", "1")
+    told = metarun(*command, raises=RunError)
+    killed = (
+        "runs/tiny-inner_lr-0.01/seed-0: its process was ended by a signal (Aborted); nothing is chosen meanwhile"
+    )
+    assert told.startswith(killed)
+    memory = RunDirectory(Path("runs/tiny-inner_lr-0.02/seed-0")).failure.read_text()
+    assert memory == "its process was ended by a signal (Killed), as where the memory does not suffice\n"
+    monkeypatch.setattr(local, "_work", int)  # which does not train either
+    assert "0.01/seed-0: its process was stopped or killed before step 40; nothing" in metarun(
+        *command, raises=RunError
     )
 
 

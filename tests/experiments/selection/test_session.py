@@ -1,28 +1,33 @@
 """The choice among configurations, and a search that goes on where it stopped."""
 
 import csv
+import errno
 import json
 import math
 import shutil
+from functools import partial
 from pathlib import Path
 
 import pytest
 from rows import ROW
 from searches import RATE, SPEC, fail, files_of_tests, leave
 
+from metarun.datasets.errors import DataError
 from metarun.experiments.errors import Interrupted, RunError
 from metarun.experiments.jobs.status import statuses
 from metarun.experiments.reports.table import read_results
 from metarun.experiments.runs import checkpoint
 from metarun.experiments.runs.rows import Row, merge, read_row
+from metarun.experiments.selection import here
 from metarun.experiments.selection.results import Result, better_half, choose, read, write
 from metarun.experiments.selection.search import search_of
 from metarun.experiments.selection.session import runs_of_chosen, select
 from metarun.experiments.selection.table import table
+from metarun.experiments.system.failures import noted
 
 
 @pytest.fixture(autouse=True)
-def here(tmp_path, monkeypatch):
+def in_a_folder(tmp_path, monkeypatch):
     """Change to a folder with the spec."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "tiny.yaml").write_text(SPEC)
@@ -175,8 +180,51 @@ def test_a_search_goes_on_where_it_stopped():
 
 
 def test_runs_that_another_process_has_are_waited_for():
-    with pytest.raises(RunError, match="seed-4 is not trained up to step 20: the same command goes on"):
-        select(search("1,2"), lambda runs: leave(runs[0], (20, 0.5, 0.1)))
+    def train(runs):
+        leave(runs[0], (20, 0.5, 0.1))
+
+    with pytest.raises(RunError, match="rate-2/seed-4: its process was stopped or killed before step 20; noth"):
+        select(search("1,2"), train)
+    busy = search("1,2").configurations[1].run.directory
+    with busy.locked(), pytest.raises(RunError, match="rate-2/seed-4 is in use by process .*: wait for it, then give"):
+        select(search("1,2"), train)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device", "runs/x.npz"),
+        MemoryError(),
+        DataError("the images are gone"),
+        RunError("a training step needs about 9.0 GiB and 1.0 GiB are free"),
+    ],
+)
+def test_a_failure_of_the_machine_is_not_the_worst(monkeypatch, error):
+    """Reject a choice among two of three, which then stays, and to go on where all others fail alike."""
+    tried, good = [], Trainer(BEST_AND_LAST)
+
+    def train_until(run):
+        tried.append(run)
+        if len(tried) == 1:
+            raise RunError("x: the loss is inf at step 1; no checkpoint was written yet")
+        if len(tried) == 2:
+            with noted(run.directory.failure):
+                run.write_spec()
+                raise error
+        good([run])
+
+    monkeypatch.setattr(here, "train_until", train_until)
+    told = []
+    trainer = partial(here.train_here, report=told.append)
+    with pytest.raises(
+        RunError, match="rate-2/seed-4: .*; nothing is chosen meanwhile: mend that .* leave this config"
+    ):
+        select(search("1,2,3"), trainer)
+    assert len(tried) == 2 and [line.endswith("; it counts as the worst") for line in told] == [True]
+    assert not any(each.chosen for each in read(Path("runs/tiny/selection.csv")))
+    with pytest.raises(RunError, match="rate-2/seed-4: .*; nothing is chosen meanwhile"):  # as of processes and jobs
+        select(search("2,3"), lambda runs: good(runs[1:]))
+    assert chosen(select(search("1,2,3"), trainer))[0] == "2"  # the cause is mended
 
 
 def test_a_search_may_grow_and_another_one_is_refused():
