@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from ..runs.continuation import label_checkpoints
+from ..runs.directory import RunDirectory
 from ..runs.run import Run, keep_validation
 from ..system.atomic import write_bytes_atomic
 
@@ -41,6 +42,23 @@ def prepared(runs: Sequence[Run], fresh: bool = False) -> Iterator[None]:
                 directory.afresh.touch()
             for path in (directory.failure, directory.restarts):
                 path.unlink(missing_ok=True)
+        yield
+        undo.pop_all()
+
+
+@contextmanager
+def forgotten(directories: Iterable[RunDirectory]) -> Iterator[None]:
+    """Remove the notes about failures and restarts of earlier jobs; put them back if the block raises.
+
+    Args:
+        directories: the folders of runs that a job of the block may take up again.
+    """
+    with ExitStack() as undo:
+        for directory in directories:
+            notes = [path for path in (directory.failure, directory.restarts) if path.is_file()]
+            undo.callback(_restore, {path: path.read_bytes() for path in notes}, directory.path)
+            for path in notes:
+                path.unlink()
         yield
         undo.pop_all()
 

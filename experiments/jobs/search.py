@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from ..config.cluster import Cluster
 from ..errors import SpecError
+from ..runs.directory import RunDirectory
 from ..runs.run import Run
 from ..selection.results import failure_of
 from ..selection.search import Search
@@ -25,6 +26,7 @@ from ..system.failures import noted
 from ..system.signals import StopSignal
 from .arrays import arrays, environment, for_search, last_to_slurm, runs_to_slurm
 from .job import as_job, count_restarts, write_table
+from .prepare import forgotten
 from .slurm import squeue
 from .status import end_without_result
 from .submission import WRITTEN, Submission, find_submissions, new_submission
@@ -83,8 +85,22 @@ def submit_search(search: Search, settings: Mapping[str, Any]) -> SubmittedSearc
             numbers = [f"{one.job}" for one in made]
             further = (cluster.cpus, environment(), cluster.gpus > 0)
             whole = search.at(search.out.resolve())
-            last_to_slurm(last, made, [for_search(cluster)], numbers, finish, whole, str(last.outcome), *further)
+            with forgotten(_left_to_last(search, asked)):
+                last_to_slurm(last, made, [for_search(cluster)], numbers, finish, whole, str(last.outcome), *further)
     return SubmittedSearch(len(asked), 0, made or [last], False)
+
+
+def _left_to_last(search: Search, asked: Sequence[Run]) -> list[RunDirectory]:
+    """Return the folders of the unfinished runs that no array of this submission has, so that the last job may train.
+
+    Args:
+        search: the search.
+        asked: the runs of the arrays.
+    """
+    seeds = {*search.seeds, *(each.run.seed for each in search.configurations)}
+    runs = [Run.at(search.out, each.run.experiment, seed) for each in search.configurations for seed in seeds]
+    arrays = {run.directory.path for run in asked}
+    return [run.directory for run in runs if not (run.directory.finished or run.directory.path in arrays)]
 
 
 def preview_search(search: Search, executor: str, settings: Mapping[str, Any]) -> Preview:

@@ -9,7 +9,7 @@ import slurm_jobs
 from click.testing import CliRunner
 from feigned_slurm import FeignedSlurm
 from rows import ROW
-from searches import die, files_of_tests, leave
+from searches import die, fail, files_of_tests, leave
 from slurm_jobs import queue, wait_for
 from submitit.core.utils import DelayedSubmission
 
@@ -143,6 +143,27 @@ def test_a_search_that_is_over_is_submitted_no_more(here, monkeypatch):
     )
 
 
+def test_what_failed_in_the_last_job_is_tried_again(here, monkeypatch):
+    """Reject a last job that gives up at once: by the restarts of an earlier one, or since all that went on failed."""
+    feigned = FeignedSlurm(here / "bin", monkeypatch)
+    search = search_of(["tiny.yaml"], [RATES, "validation.every=5"], [], Path("runs"), halve=True)
+    for run in search.runs_until(search.stops[0], search.configurations):
+        leave(run, (5, 0.5, 0.1), metric="mse")
+    runs = search.runs_until(None, search.configurations)
+    for run in runs[:2]:
+        fail(run, "the loss is nan")
+        run.directory.restarts.write_text(json.dumps({"step": 20, "tested": 0, "restarts": 6}))
+    with pytest.raises(RunError, match="all 2 configurations that went on failed"):
+        select(search, lambda runs: None)
+    command = ("submit", "tiny.yaml", "-s", RATES, "-s", "validation.every=5", "--select", "--halving")
+    feigned.refuse("sbatch: error: no such partition")
+    metarun(*command, raises=RunError)
+    assert [run.directory.failure.read_text() for run in runs[:2]] == ["the loss is nan\n"] * 2  # as it was
+    feigned.accept()
+    assert "submitted the choice, its training and its test as job" in metarun(*command)
+    assert not any(run.directory.failure.exists() or run.directory.restarts.exists() for run in runs)
+
+
 def test_an_array_task_that_was_killed_is_told(here):
     """Reject a last job that trains it again and is killed with it; one that was stopped or never began goes on."""
     search = search_of(["tiny.yaml"], [RATES], [], Path("runs"))
@@ -164,9 +185,7 @@ def test_a_process_that_was_killed_is_told(here, monkeypatch):
     monkeypatch.setattr(local, "_work", die)
     command = ("submit", "tiny.yaml", "-s", RATES, "--select", "--executor", "local", "--max-parallel", "1")
     told = metarun(*command, raises=RunError)
-    killed = (
-        "runs/tiny-inner_lr-0.01/seed-0: its process was ended by a signal (Aborted); nothing is chosen meanwhile"
-    )
+    killed = "runs/tiny-inner_lr-0.01/seed-0: its process was ended by a signal (Aborted); nothing is chosen meanwhile"
     assert told.startswith(killed)
     memory = RunDirectory(Path("runs/tiny-inner_lr-0.02/seed-0")).failure.read_text()
     assert memory == "its process was ended by a signal (Killed), as where the memory does not suffice\n"
