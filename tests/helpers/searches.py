@@ -51,5 +51,5 @@ def files_of_tests(folder: Path) -> list[str]:
 
 
 def die(path: str, *_):
-    """Kill this process as the kernel would, in place of training the run of a folder."""
+    """End this process as the kernel would, in place of training the run of a folder."""
     os.kill(os.getpid(), signal.SIGKILL if "0.02" in path else signal.SIGABRT)
