@@ -358,7 +358,10 @@ def test_a_misspelt_name_beside_the_name_is_an_unknown_key(tmp_path):
         load(tmp_path / "child.yaml")
 
 
-@pytest.mark.parametrize(("name", "warned"), [("quickstart/maml", True), ("quickstart/protonet", False)])
+@pytest.mark.parametrize(
+    ("name", "warned"),
+    [("finn2017/miniimagenet-5way-1shot", True), ("omniglot/maml", False), ("quickstart/protonet", False)],
+)
 def test_bfloat16_is_told_where_it_is_not_shown_to_learn_as_well(name, warned):
     warnings = load(name, ["precision=bfloat16"]).warnings
     assert warned == any("bfloat16 (command line) is not shown to learn as well with maml" in one for one in warnings)
