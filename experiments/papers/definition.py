@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_args
 from pydantic import AfterValidator, BaseModel, Field, PrivateAttr, ValidationError
 from pydantic_core import PydanticCustomError
 
+from ...algorithms.heads import HEADS
 from ...algorithms.heads.options import HeadOptions
 from ...datasets import DATASETS
 from ...datasets.errors import counted
@@ -26,6 +27,8 @@ from ..config.kinds import USE, refuse_other, shipped_specs, shipped_tables
 from ..config.messages import nearest, plain_message, show
 from ..config.sections import OtherDataset, Published
 from ..errors import SpecError, suggest
+
+CHOSEN = DATASETS | {name: head.options for name, head in HEADS.items()}  # sections that their `name` chooses
 
 
 class Changes(Options):
@@ -357,8 +360,8 @@ def _message(detail: Any, kind: type[Options]) -> str:
 def _model_at(model: type[BaseModel], key: Sequence[str | int]) -> type[BaseModel]:
     """Return the model of the section at `key`, which may lead through lists."""
     for part in key:
-        if part in DATASETS and part not in model.model_fields:  # the one of `dataset` that was chosen
-            model = DATASETS[str(part)]
+        if part in CHOSEN and part not in model.model_fields:  # the one of `dataset` or `head` that was chosen
+            model = CHOSEN[str(part)]
         elif isinstance(part, str):
             model = next(_models_in(model.model_fields[part].annotation))
     return model

@@ -219,4 +219,4 @@ def table_as_csv(cells: DataFrame) -> str:
     """
     words = as_column([str(best).lower() for best in cells["best"]], "string")
     cells = cells.assign(best=words)
-    return as_csv(cells.drop(columns=[name for name in SOMETIMES if not len(cells[name].dropna())]))
+    return as_csv(cells.drop(columns=[name for name in SOMETIMES if not list(cells[name].dropna())]))

@@ -78,6 +78,10 @@ def test_a_split_that_the_dataset_does_not_have(table):
             ("test: {inner_steps: 3}", "test: {inner_step: 3}"),
             "paper.yaml:6: cells.k5-more.test.inner_step: unknown key; did you mean inner_steps?",
         ),
+        (
+            ("test: {inner_steps: 3}", "test: {head: {name: ridge, scal: 3.0}}"),
+            "paper.yaml:6: cells.k5-more.test.head.ridge.scal: unknown key; did you mean scale?",
+        ),
         (("method: MAML,", ""), "paper.yaml:4: cells.k5.method: is missing"),
         (("shot: 10", "shot: ten"), "paper.yaml:5: cells.k10.test.shot: expected a whole number, got 'ten'"),
         (("test: {inner_steps: 3}", ""), "paper.yaml:6: cells.k5-more: is the same cell as k5"),
