@@ -106,6 +106,7 @@ def test_turns_that_are_drawn_for_tasks_are_refused(spec):
     assert load(spec, [elsewhere]).experiment.test.dataset.rotations == "per-task"
 
 
+@pytest.mark.slow
 def test_the_letters_are_drawn_to_count_them(spec, own_cache):
     """Reject a spec that is valid only where the cache has the letters."""
     steps = load(spec, ["dataset={name: glyphs}"]).experiment.train.steps

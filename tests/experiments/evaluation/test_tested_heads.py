@@ -67,7 +67,7 @@ def likelihood(learner, tasks, temperature):
     return (np.log(np.exp(logits).sum(axis=-1)) - chosen).mean()
 
 
-@pytest.mark.parametrize("name", ["protonet", "headed-maml"])
+@pytest.mark.parametrize("name", ["protonet", pytest.param("headed-maml", marks=pytest.mark.slow)])
 def test_a_temperature_is_of_the_head_that_it_divides(runs, name):
     """Reject that of the method's own logits, and one that is kept for every head."""
     directory = runs(name)

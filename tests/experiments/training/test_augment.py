@@ -31,7 +31,7 @@ def tiny(tmp_path):
     return lambda *changes: load(tmp_path / "tiny.yaml", changes).experiment
 
 
-@pytest.mark.parametrize("jit", ["off", "on"])
+@pytest.mark.parametrize("jit", ["off", pytest.param("on", marks=pytest.mark.slow)])
 def test_steps_are_the_same_in_any_grouping(tiny, jit):
     """Compare four steps in one call with four calls, bit for bit, and with a training without changes."""
     together, apart, plain = (
