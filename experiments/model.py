@@ -16,6 +16,7 @@ from .. import datasets
 from ..algorithms import ALGORITHMS
 from ..algorithms.build import Setup
 from ..algorithms.build import build as build_learner
+from ..algorithms.heads import needs_mean
 from ..algorithms.programs import free_graphs
 from ..algorithms.workers import ALONE, Workers
 from ..datasets.errors import DataError, listed
@@ -109,8 +110,8 @@ def build(experiment: Experiment, seed: int, only: Split | None = None, workers:
             source = datasets.build_test(
                 experiment.dataset, only, input_dtype(experiment), original=experiment.network is None
             )
-        training: Any = source  # of trained learners, which take the number of classes and the mean from it
-        if source is None or experiment.kind.is_trained:
+        training: Any = source
+        if source is None or _reads_training_images(experiment):
             training = datasets.build(experiment.dataset, input_dtype(experiment))
         source = source or training
         _refuse_misfits(experiment, training)
@@ -121,6 +122,12 @@ def build(experiment: Experiment, seed: int, only: Split | None = None, workers:
         _check_sizes(experiment, source, tested or source, only)
     learner = build_learner(setup_of(experiment, seed), training)
     return Model(experiment, seed, source, learner, workers, tested, training)
+
+
+def _reads_training_images(experiment: Experiment) -> bool:
+    """Return whether a test needs the training images too: for the number of their classes, or their mean feature."""
+    head = experiment.test.head
+    return experiment.kind.trains_on_images or (head is not None and needs_mean(head))
 
 
 def setup_of(experiment: Experiment, seed: int) -> Setup:
