@@ -1,4 +1,4 @@
-"""What of a table is planned: budgets, variants and seeds of its cells."""
+"""Tests of the plan of a table: budgets, variants and seeds of its cells."""
 
 from collections import Counter
 
