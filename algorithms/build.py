@@ -78,7 +78,7 @@ def _player(entry: Algorithm, setup: Setup, source: Any) -> Learner:
     return entry.learner()(
         source,
         setup.network,
-        lambda: _optimizer(entry, setup),
+        lambda norm: _optimizer(entry, setup, () if setup.optimizer.decay_norm else norm),
         setup.algorithm,
         setup.precision,
         setup.seed,

@@ -54,8 +54,14 @@ class OptimizerOptions(Options):
     )
     decay_norm: bool | None = Field(
         default=None,
-        description="true: weight_decay reaches batch norm's scales and offsets too, as in the code of most papers. "
-        "Default: false.",
+        description="true: weight_decay reaches the scales and offsets of normalisation too, as in the code of most "
+        "papers. Default: false.",
+    )
+    epsilon: float | None = Field(
+        default=None,
+        gt=0,
+        le=1,
+        description="Of adam and adamw: added to the root of the second moment. Default: 1e-8.",
     )
     schedule: Literal["constant", "linear", "cosine", "step"] = Field(
         default="constant",
@@ -96,11 +102,14 @@ class OptimizerOptions(Options):
             yield "optimizer.dampening", "contradicts nesterov, which is defined without dampening: choose one"
         if self.name == "adamw" and not self.weight_decay:
             yield "optimizer.weight_decay", "is missing: without it adamw is adam"
+        if self.epsilon and self.name == "sgd":
+            yield "optimizer.epsilon", "has no effect with sgd"
         yield from self._conflicts_of_schedule()
         if self.decay_norm and not self.weight_decay:
             yield "optimizer.decay_norm", "has no effect without weight_decay"
-        elif self.decay_norm and (experiment.kind.plays_trials or not getattr(experiment.network, "batch_norm", True)):
-            yield "optimizer.decay_norm", "has no effect: the network has no batch norm"
+        norm = "layer_norm" if experiment.kind.plays_trials else "batch_norm"
+        if self.decay_norm and self.weight_decay and not getattr(experiment.network, norm, True):
+            yield "optimizer.decay_norm", f"has no effect: the network has no {norm.replace('_', ' ')}"
 
     def _conflicts_of_schedule(self) -> Iterator[tuple[str, str]]:
         gliding = self.schedule in ("linear", "cosine")

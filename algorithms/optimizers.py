@@ -96,7 +96,7 @@ class Adam(Decaying):
 
     def __init__(self, learning_rate: Any, options: OptimizerOptions, undecayed: Collection[tf.Variable], **clip: Any):
         super().__init__(learning_rate, options.weight_decay or 0.0, undecayed, **clip)
-        self.decoupled = options.name == "adamw"
+        self.decoupled, self.epsilon = options.name == "adamw", options.epsilon or EPSILON
 
     def build(self, variables: Sequence[tf.Variable]) -> None:
         if not self.built:
@@ -115,7 +115,7 @@ class Adam(Decaying):
         mean.assign(m := BETA1 * mean + (1 - BETA1) * gradient)
         square.assign(s := BETA2 * square + (1 - BETA2) * tf.square(gradient))
         root = tf.sqrt(s / _share_seen(BETA2, time))
-        variable.assign_sub(rate * m / _share_seen(BETA1, time) / (root + EPSILON))
+        variable.assign_sub(rate * m / _share_seen(BETA1, time) / (root + self.epsilon))
 
 
 def _share_seen(beta: float, time: tf.Tensor) -> tf.Tensor:
@@ -162,7 +162,7 @@ def outer_optimizer(
     if options.name == "sgd" and not (options.momentum or options.weight_decay):
         return keras.optimizers.SGD(rate, **clip)
     if options.name == "adam" and not options.weight_decay:
-        return keras.optimizers.Adam(rate, epsilon=EPSILON, **clip)
+        return keras.optimizers.Adam(rate, epsilon=options.epsilon or EPSILON, **clip)
     return (SGD if options.name == "sgd" else Adam)(rate, options, undecayed, **clip)
 
 

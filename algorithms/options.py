@@ -217,8 +217,14 @@ class RL2Options(Options):
         default=5, ge=1, le=1000, description="Passes over the batch in an iteration, of the policy and the baseline."
     )
     minibatch: int = Field(default=128, ge=1, description="Trials per mini-batch; the last one holds the rest.")
-    kl_limit: float = Field(
-        default=0.01, gt=0, description="Largest change of the policy in an iteration: mean KL(old, new) per step."
+    shuffle: bool = Field(
+        default=False, description="true: each pass takes the trials in another order. With one worker only."
+    )
+    kl_limit: float | None = Field(
+        default=0.01,
+        gt=0,
+        description="Largest change of the policy in an iteration: mean KL(old, new) per step. null: no limit, and the "
+        "policy of the last pass is kept.",
     )
     backtracks: int = Field(
         default=10, ge=0, le=100, description="Attempts to shorten a step beyond kl_limit; then the step is not taken."
@@ -227,17 +233,35 @@ class RL2Options(Options):
         default=0.5, gt=0, lt=1, description="Factor by which an attempt shortens the step."
     )
     entropy_bonus: float = Field(default=0.0, ge=0, description="Weight of the policy's entropy in the objective.")
+    standardise_advantages: bool = Field(
+        default=True, description="false: advantages keep the scale of the rewards, and their mean."
+    )
+    baseline_target: Literal["returns", "td_lambda"] = Field(
+        default="returns",
+        description="What the baseline learns: discounted returns, or td_lambda, its estimate plus the advantage "
+        "(Schulman et al. 2017).",
+    )
+    baseline_loss: Literal["squared", "huber"] = Field(
+        default="squared", description="Squared error, or Huber's loss, linear beyond errors of 1."
+    )
     baseline_normalisation_rate: float = Field(
         default=0.9,
-        gt=0,
+        ge=0,
         le=1,
-        description="Weight of the newest batch in the running mean and standard deviation of returns that the "
-        "baseline's targets are normalised by.",
+        description="Weight of the newest batch in the running mean and standard deviation that the baseline's targets "
+        "are normalised by. 0: they are not normalised.",
     )
+
+    def conflicts(self, experiment: Any) -> Iterator[tuple[str, str]]:
+        for option in ("backtracks", "backtrack_factor"):
+            if self.kl_limit is None and self.is_changed(option):
+                yield f"algorithm.{option}", "has no effect without kl_limit"
 
     def unshareable(self, train: Any, workers: int) -> str | None:
         if reason := super().unshareable(train, workers):
             return reason
+        if self.shuffle:
+            return f"{workers} workers cannot share out mini-batches that are shuffled: start one, or shuffle: false"
         if self.minibatch < workers:
             return f"{workers} workers cannot share out a minibatch of {self.minibatch}: start fewer, or raise it"
         return None

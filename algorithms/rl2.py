@@ -9,11 +9,12 @@ observation, and the action, the reward and the end-of-episode flag of the step 
     rho_t = pi(a_t | ...) / pi_old(a_t | ...)
     maximise  mean of min(rho_t A_t, clip(rho_t, 1 - c, 1 + c) A_t) + bonus * entropy   (PPO, Schulman et al. 2017)
 
-with A standardised over the batch, by `epochs` passes over mini-batches of whole trials in fixed order and full
-back-propagation through time. Of the passes whose mean KL(pi_old || pi) is within `kl_limit`, the one with the best
-mean of rho_t A_t is kept; if there is none, or if the KL over the whole batch is larger, the step is shortened by
-`backtrack_factor` until that KL is within the limit. The baseline, a recurrent network of its own,
-regresses G normalised by a running mean and standard deviation, by as many passes.
+with A standardised over the batch, by `epochs` passes over mini-batches of whole trials and full back-propagation
+through time. Of the passes whose mean KL(pi_old || pi) is within `kl_limit`, the one with the best mean of rho_t A_t is
+kept; if there is none, or if the KL over the whole batch is larger, the step is shortened by `backtrack_factor` until
+that KL is within the limit. The baseline, a recurrent network of its own, regresses G normalised by a running mean and
+standard deviation, by as many passes. By options: without `kl_limit` the last pass is kept; `shuffle` gives each pass
+another order of the trials; A keeps its scale; the baseline regresses V_t + A_t (`td_lambda`), or by Huber's loss.
 
 Deviations from the paper, and why: it says "first-order TRPO", but the authors' code is PPO's clipped objective with
 that line search, and so is this. Deviations from that code: its line search has no end if the KL stays too large; here
@@ -26,7 +27,7 @@ end-of-episode.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import NamedTuple
 
 import keras
@@ -34,7 +35,7 @@ import tensorflow as tf
 
 from ..datasets.random import TaskKeys
 from ..datasets.tasks import Shape
-from ..datasets.trials import Space, Trials, TrialSource
+from ..datasets.trials import Trials, TrialSource
 from .learner import Metrics
 from .metrics import are_finite
 from .networks.feedforward import Values
@@ -45,8 +46,8 @@ from .optimizers import apply_meta_gradients, state_of
 from .options import RL2Options
 from .programs import program, sizes
 from .rl import distributions
-from .rl.minibatches import Minibatches, mean_of_each, weighted_mean
-from .rl.rollout import Rollout, Seen, roll_out, trial_metrics
+from .rl.minibatches import Minibatches, mean_of_each, shuffled, weighted_mean
+from .rl.rollout import Rollout, Seen, encode, roll_out, trial_metrics
 from .workers import ALONE, WHOLE, Share, Workers
 
 
@@ -56,8 +57,9 @@ class Batch(NamedTuple):
     inputs: tf.Tensor  # [N, B, D], the networks' inputs
     action: tf.Tensor  # [N, B] or [N, B, size]
     old: tf.Tensor  # [N, B, n], the distribution that the action comes from
-    advantage: tf.Tensor  # [N, B], standardised
-    target: tf.Tensor  # [N, B], normalised returns
+    advantage: tf.Tensor  # [N, B]
+    target: tf.Tensor  # [N, B], of the baseline, normalised
+    keys: tf.Tensor  # [1, B, 2], of the trials
     weight: tf.Tensor  # [B], 1 for a trial and 0 for padding
     trials: tf.Tensor  # [], the number of trials of all workers
 
@@ -69,7 +71,7 @@ class RL2:
         self,
         source: TrialSource,
         network: GRUOptions,
-        optimizer: Callable[[], keras.optimizers.Optimizer],
+        optimizer: Callable[[Collection[tf.Variable]], keras.optimizers.Optimizer],
         options: RL2Options,
         precision: str = "float32",
         seed: int = 0,
@@ -80,7 +82,8 @@ class RL2:
         Args:
             source: The environments.
             network: The options of both recurrent networks.
-            optimizer: A function that returns a new optimizer; it is called once per network.
+            optimizer: A function that returns a new optimizer, called once per network with the parameters that weight
+                decay leaves out.
             options: The algorithm's section of the spec.
             precision: The dtype of the networks.
             seed: The seed of the initial weights.
@@ -97,7 +100,7 @@ class RL2:
             self.parameters["log_std"] = tf.Variable(tf.zeros(source.actions.size, self.dtype), name="log_std")
         self.return_mean = tf.Variable(tf.zeros((), self.dtype), name="return_mean")
         self.return_std = tf.Variable(tf.ones((), self.dtype), name="return_std")
-        self.optimizer, self.baseline_optimizer = optimizer(), optimizer()
+        self.optimizer, self.baseline_optimizer = (optimizer(each.norm) for each in (self.policy, self.baseline))
         self.variables = state_of(self.optimizer, self.parameters, self.return_mean, self.return_std)
         self.variables += state_of(self.baseline_optimizer, self.baseline.parameters)
         self.compiled_iteration = program(self.iteration)
@@ -135,7 +138,8 @@ class RL2:
         """
         one, other = self.policy.layers, self.baseline.layers
         learning = self.options.epochs * (gradient(one) + gradient(other))
-        return self.source.episodes * self.source.horizon * (2 * forward(one) + forward(other) + learning)
+        forwards = (1 if self.options.kl_limit is None else 2) * forward(one) + forward(other)
+        return self.source.episodes * self.source.horizon * (forwards + learning)
 
     def play(self, trials: Trials) -> Rollout:
         """Play with sampled actions; `recorded` holds the distributions `[N, T, n]`."""
@@ -166,13 +170,13 @@ class RL2:
         if workers.count > 1:
             trials = tf.nest.map_structure(lambda each: tf.gather(each, parts.rows), trials)
         rollout = self._compiled_play(trials)
-        return self.batch(rollout, parts), workers.total(tf.reduce_sum(rollout.reward) / parts.tasks)
+        return self.batch(rollout, trials.keys, parts), workers.total(tf.reduce_sum(rollout.reward) / parts.tasks)
 
     def parts(self, tasks: int, workers: Workers = ALONE) -> Minibatches:
         """Return the mini-batches of an iteration of `tasks` trials."""
         return Minibatches(tasks, min(self.options.minibatch, tasks), workers)
 
-    def batch(self, rollout: Rollout, parts: Minibatches) -> Batch:
+    def batch(self, rollout: Rollout, keys: tf.Tensor, parts: Minibatches) -> Batch:
         """Return advantages and targets in mini-batches; update the running mean and standard deviation of returns."""
         inputs = encode(self.source.observations, self.source.actions, rollout.seen, self.dtype)
         inputs, reward = parts.cut(inputs), parts.cut(tf.cast(rollout.reward, self.dtype))
@@ -184,37 +188,49 @@ class RL2:
 
         values = self._compiled_values(inputs) * self.return_std + self.return_mean
         advantage = advantages(reward, values, self.options.discount, self.options.gae_lambda)
-        mean, deviation = mean_and_deviation(advantage)
-        returns = discounted_sums(reward, self.options.discount)
-        target = self._normalised(returns, *mean_and_deviation(returns))
-        action, old = parts.cut(rollout.action), parts.cut(rollout.recorded)
-        return Batch(inputs, action, old, (advantage - mean) / (deviation + 1e-8), target, weight, trials)
+        if self.options.baseline_target == "returns":
+            target = discounted_sums(reward, self.options.discount)
+        else:
+            target = values + advantage
+        target = self._normalised(target, *mean_and_deviation(target))
+        if self.options.standardise_advantages:
+            mean, deviation = mean_and_deviation(advantage)
+            advantage = (advantage - mean) / (deviation + 1e-8)
+        action, old, keys = parts.cut(rollout.action), parts.cut(rollout.recorded), parts.cut(keys[None])
+        return Batch(inputs, action, old, advantage, target, keys, weight, trials)
 
     def _values_of(self, inputs: tf.Tensor) -> tf.Tensor:
         """Return the baseline's outputs `[M, N, B]`."""
         network = self.baseline.weights()
         return tf.map_fn(lambda xs: self.baseline.unroll(network, xs)[..., 0], inputs)
 
-    def _normalised(self, returns: tf.Tensor, mean: tf.Tensor, deviation: tf.Tensor) -> tf.Tensor:
+    def _normalised(self, target: tf.Tensor, mean: tf.Tensor, deviation: tf.Tensor) -> tf.Tensor:
         rate = tf.constant(self.options.baseline_normalisation_rate, self.dtype)
         self.return_mean.assign((1 - rate) * self.return_mean + rate * mean)
         self.return_std.assign((1 - rate) * self.return_std + rate * deviation)
-        return (returns - self.return_mean) / (self.return_std + 1e-8)
+        return (target - self.return_mean) / (self.return_std + 1e-8)
 
-    def _each(self, function: Callable[[Batch], tf.Tensor], batch: Batch, passes: int = 1, results: int = 1):
-        """Run `passes` passes over the mini-batches and return the results of the last, see `mean_of_each`."""
+    def _passes(self, function: Callable[[Batch], tf.Tensor], batch: Batch, results: int) -> tf.Tensor:
+        """Run all passes over the mini-batches and return the results of the last, see `mean_of_each`."""
         _, last = tf.while_loop(
-            lambda number, _: number < passes,
-            lambda number, _: (number + 1, mean_of_each(function, batch, batch.trials, results)),
+            lambda number, _: number < self.options.epochs,
+            lambda number, _: (number + 1, self._one_pass(function, batch, number, results)),
             (0, tf.zeros(results, self.dtype)),
             parallel_iterations=1,
-            maximum_iterations=passes,
+            maximum_iterations=self.options.epochs,
         )
         return last
 
+    def _one_pass(self, function: Callable[[Batch], tf.Tensor], batch: Batch, number: tf.Tensor | int, results: int):
+        """Run pass `number` over the mini-batches, in an order of its own if they are shuffled."""
+        if self.options.shuffle:
+            taken = (batch.inputs, batch.action, batch.old, batch.advantage, batch.target)
+            batch = Batch(*(shuffled(part, batch.keys, batch.weight, number) for part in taken), *batch[len(taken) :])
+        return mean_of_each(function, batch, batch.trials, results)
+
     def _fit_baseline(self, batch: Batch, workers: Workers = ALONE) -> tf.Tensor:
         """Run all passes of the baseline and return the mean loss of the last."""
-        return self._each(functools.partial(self._baseline_update, workers), batch, self.options.epochs)[0]
+        return self._passes(functools.partial(self._baseline_update, workers), batch, 1)[0]
 
     def _baseline_update(self, workers: Workers, batch: Batch) -> tf.Tensor:
         loss, gradients = workers.total(self._compiled_baseline_gradient(batch))
@@ -226,8 +242,14 @@ class RL2:
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(parameters)
             predicted = self.baseline.unroll(self.baseline.weights(parameters), batch.inputs)[..., 0]
-            loss = weighted_mean(tf.math.squared_difference(predicted, batch.target), batch.weight, batch.trials)
+            loss = weighted_mean(self._baseline_error(predicted - batch.target), batch.weight, batch.trials)
         return loss, tape.gradient(loss, parameters)
+
+    def _baseline_error(self, error: tf.Tensor) -> tf.Tensor:
+        """Return the loss of each error of the baseline: e^2, or Huber's, e^2 / 2 up to 1 and |e| - 1 / 2 beyond."""
+        if self.options.baseline_loss == "squared":
+            return tf.square(error)
+        return tf.where(tf.abs(error) <= 1, tf.square(error) / 2, tf.abs(error) - 0.5)
 
     def _policy_update(self, workers: Workers, batch: Batch) -> tf.Tensor:
         measures, gradients = workers.total(self._compiled_policy_gradient(batch))
@@ -258,11 +280,28 @@ class RL2:
 
     def _improve(self, batch: Batch, workers: Workers = ALONE) -> Metrics:
         """Run all passes over the batch, choose between them, and search along the line to the chosen one."""
-        limit = self.options.kl_limit
-        old, update = self._values(), functools.partial(self._policy_update, workers)
+        limit, epochs, update = (
+            self.options.kl_limit,
+            self.options.epochs,
+            functools.partial(self._policy_update, workers),
+        )
+        if limit is None:
+            kept, share, measured = tf.constant(epochs), tf.ones((), self.dtype), self._passes(update, batch, 3)
+        else:
+            old = self._values()
+            kept, far = self._best_pass(limit, batch, update)
+            share, measured = self._line_search(limit, batch, old, far, workers)
+        surrogate, kl, entropy = tf.unstack(measured)
+        return {"loss": surrogate, "kl": kl, "entropy": entropy, "epoch_kept": kept, "step_kept": share}
+
+    def _best_pass(self, limit: float, batch: Batch, update: Callable[[Batch], tf.Tensor]):
+        """Run all passes; return the number of the best within the limit, and the parameters after it.
+
+        If no pass is within the limit, the number is 0 and the parameters are the last.
+        """
 
         def one_pass(number: tf.Tensor, kept: tf.Tensor, least: tf.Tensor, best: list[tf.Tensor]):
-            surrogate, kl, _ = tf.unstack(self._each(update, batch, results=3))
+            surrogate, kl, _ = tf.unstack(self._one_pass(update, batch, number - 1, 3))
             better = (kl <= limit) & (surrogate < least)
             best = [tf.where(better, now, before) for now, before in zip(self._values(), best, strict=True)]
             return number + 1, tf.where(better, number, kept), tf.where(better, surrogate, least), best
@@ -271,15 +310,13 @@ class RL2:
         _, kept, _, best = tf.while_loop(
             lambda number, *_: number <= self.options.epochs,
             one_pass,
-            (1, 0, infinite, old),
+            (1, 0, infinite, self._values()),
             parallel_iterations=1,
             maximum_iterations=self.options.epochs,
         )
-        far = [tf.where(kept > 0, one, last) for one, last in zip(best, self._values(), strict=True)]
-        share, (surrogate, kl, entropy) = self._line_search(batch, old, far, workers)
-        return {"loss": surrogate, "kl": kl, "entropy": entropy, "epoch_kept": kept, "step_kept": share}
+        return kept, [tf.where(kept > 0, one, last) for one, last in zip(best, self._values(), strict=True)]
 
-    def _line_search(self, batch: Batch, old: list[tf.Tensor], far: list[tf.Tensor], workers: Workers):
+    def _line_search(self, limit: float, batch: Batch, old: list[tf.Tensor], far: list[tf.Tensor], workers: Workers):
         """Go from `old` as far towards `far` as the limit allows.
 
         Returns:
@@ -289,7 +326,7 @@ class RL2:
         def measures(share: tf.Tensor) -> tf.Tensor:
             for variable, start, end in zip(self.parameters.values(), old, far, strict=True):
                 variable.assign(tf.where(share > 0, (1 - share) * start + share * end, start))  # `end` may be NaN
-            return workers.total(self._each(self._compiled_measures, batch, results=3))
+            return workers.total(self._one_pass(self._compiled_measures, batch, 0, 3))
 
         def attempt(number: tf.Tensor, _: tf.Tensor, __: tf.Tensor):
             shorter = tf.constant(self.options.backtrack_factor, self.dtype) ** tf.cast(number, self.dtype)
@@ -298,13 +335,13 @@ class RL2:
 
         unknown = tf.constant([0.0, float("inf"), 0.0], self.dtype)
         _, share, last = tf.while_loop(
-            lambda _, share, last: ~(last[1] <= self.options.kl_limit) & (share > 0),
+            lambda _, share, last: ~(last[1] <= limit) & (share > 0),
             attempt,
             (0, tf.ones((), self.dtype), unknown),
             parallel_iterations=1,
             maximum_iterations=self.options.backtracks + 2,
         )
-        return share, tf.unstack(last)
+        return share, last
 
     def _values(self) -> list[tf.Tensor]:
         return [tf.convert_to_tensor(variable) for variable in self.parameters.values()]
@@ -347,19 +384,6 @@ class Watched(Player):
         """Return a sampled action, the next h, and whether the distribution is finite."""
         action, memory, numbers = super().act(memory, seen, number, keys)
         return action, memory, are_finite(numbers)
-
-
-def encode(observations: Space, actions: Space, seen: Seen, dtype: tf.DType) -> tf.Tensor:
-    """Return a policy's inputs `[..., D]`: observation, previous action, its raw reward and its end-of-episode flag.
-
-    Discrete observations and actions are one-hot.
-    """
-
-    def vector(space: Space, value: tf.Tensor) -> tf.Tensor:
-        return tf.one_hot(value, space.size, dtype=dtype) if space.discrete else tf.cast(value, dtype)
-
-    flags = tf.cast(tf.stack([tf.cast(seen.reward, dtype), tf.cast(seen.terminal, dtype)], axis=-1), dtype)
-    return tf.concat([vector(observations, seen.observation), vector(actions, seen.action), flags], axis=-1)
 
 
 def advantages(reward: tf.Tensor, values: tf.Tensor, discount: float, gae_lambda: float) -> tf.Tensor:

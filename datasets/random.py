@@ -274,4 +274,5 @@ PURPOSES = {
     "colour-order": 26,
     "dropout": 27,
     "dropblock": 28,
+    "trial-order": 29,
 }

@@ -269,10 +269,23 @@ class GRUOptions(Options):
         default="relu", description="Activation of the candidate state; the paper's code has relu, the usual GRU tanh."
     )
     weight_norm: bool = Field(default=True, description="Weight normalisation (Salimans and Kingma 2016).")
+    layer_norm: bool = Field(
+        default=False,
+        description="Layer normalisation of the products with inputs and memory (Ba et al. 2016), in place of "
+        "weight_norm.",
+    )
+    forget_bias: float = Field(
+        default=0.0,
+        ge=0,
+        le=10,
+        description="Untrained, the memory keeps sigmoid(forget_bias) of itself at each step (Jozefowicz et al. 2015).",
+    )
 
     def conflicts(self, experiment: Any) -> Iterator[tuple[str, str]]:
         if not experiment.kind.plays_trials:
             yield "network.name", f"gru is for rl2: {experiment.algorithm.name} has conv4, resnet12 and mlp"
+        if self.layer_norm and self.weight_norm:
+            yield "network.layer_norm", "has no use beside weight_norm, whose lengths it undoes: weight_norm: false"
 
 
 NetworkChoice = Annotated[Conv4Options | ResNet12Options | MLPOptions | GRUOptions, Field(discriminator="name")]

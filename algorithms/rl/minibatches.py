@@ -1,9 +1,9 @@
 """Mini-batches of whole trials, processed one after the other in a loop of the compiled program to keep the graph
 small.
 
-`[N, T, ...]` is cut into `[M, N, B, ...]`: M mini-batches of B trials in fixed order. The last one is padded with
-trials of zeros whose weight is 0, so that no trial is dropped and none counts twice. Several workers divide each
-mini-batch: each has M mini-batches too, and B counts its own trials only.
+`[N, T, ...]` is cut into `[M, N, B, ...]`: M mini-batches of B trials in their order, or `shuffled`. The last one is
+padded with trials of zeros whose weight is 0, so that no trial is dropped and none counts twice. Several workers divide
+each mini-batch: each has M mini-batches too, and B counts its own trials only.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from ...datasets.random import TaskKeys
 from ..workers import ALONE, Workers
 
 
@@ -46,6 +47,24 @@ class Minibatches(NamedTuple):
     def weights(self, dtype: tf.DType) -> tf.Tensor:
         """Return `[M, B]`: 1 for a trial, 0 for padding."""
         return self.cut(tf.ones((1, len(self.rows)), dtype))[:, 0]
+
+
+def shuffled(x: tf.Tensor, keys: tf.Tensor, weight: tf.Tensor, number: tf.Tensor | int) -> tf.Tensor:
+    """Return mini-batches `[M, N, B, ...]` of the same trials in another order, in which padding stays last.
+
+    Args:
+        x: The mini-batches of one worker.
+        keys: The keys of the trials, uint32 `[M, 1, B, 2]`. They and `number` decide the order, and nothing else.
+        weight: `[M, B]`, 1 for a trial and 0 for padding.
+        number: The number of the order.
+    """
+    words = tf.reshape(keys, (-1, 2))
+    drawn = tf.cast(TaskKeys((words[:, 0], words[:, 1])).numbered(number).bits("trial-order"), tf.int64)
+    order = tf.argsort(tf.where(tf.reshape(weight, [-1]) > 0, drawn, 2**32), stable=True)
+    count, steps, size, *rest = x.shape
+    trials = tf.reshape(tf.transpose(x, (0, 2, 1, *range(3, x.shape.rank))), (count * size, steps, *rest))
+    parts = tf.reshape(tf.gather(trials, order), (count, size, steps, *rest))
+    return tf.transpose(parts, (0, 2, 1, *range(3, x.shape.rank)))
 
 
 def weighted_mean(x: tf.Tensor, weight: tf.Tensor, trials: tf.Tensor) -> tf.Tensor:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Protocol
 import tensorflow as tf
 
 from ...datasets.random import TaskKeys
-from ...datasets.trials import Trials, TrialSource
+from ...datasets.trials import Space, Trials, TrialSource
 from ..programs import program
 
 
@@ -101,6 +101,19 @@ def first_seen(source: TrialSource, tasks: int) -> tuple[tf.Tensor, tf.Tensor, t
     actions = source.actions
     action = tf.zeros(tasks, tf.int32) if actions.discrete else tf.zeros((tasks, actions.size))
     return action, tf.zeros(tasks), tf.ones(tasks, tf.bool)
+
+
+def encode(observations: Space, actions: Space, seen: Seen, dtype: tf.DType) -> tf.Tensor:
+    """Return a policy's inputs `[..., D]`: observation, previous action, its raw reward and its end-of-episode flag.
+
+    Discrete observations and actions are one-hot.
+    """
+
+    def vector(space: Space, value: tf.Tensor) -> tf.Tensor:
+        return tf.one_hot(value, space.size, dtype=dtype) if space.discrete else tf.cast(value, dtype)
+
+    flags = tf.cast(tf.stack([tf.cast(seen.reward, dtype), tf.cast(seen.terminal, dtype)], axis=-1), dtype)
+    return tf.concat([vector(observations, seen.observation), vector(actions, seen.action), flags], axis=-1)
 
 
 def trial_metrics(rollout: Rollout, answered: tf.Tensor | None = None) -> dict[str, tf.Tensor]:

@@ -52,7 +52,7 @@ def test_fault_02_a_prediction_that_is_not_finite_is_infinitely_wrong(broken):
 def test_fault_02_a_policy_whose_outputs_are_not_finite_earns_nothing(eagerly, box):
     """Reject the reward of always choosing arm 0, which is what argmax makes of NaN."""
     source = DependentBandit(episodes=3, box=box)
-    learner = RL2(source, GRUOptions(units=4), keras.optimizers.Adam, RL2Options(minibatch=2))
+    learner = RL2(source, GRUOptions(units=4), lambda _: keras.optimizers.Adam(), RL2Options(minibatch=2))
     trials = source.sample("test", 0, 4, 0)
     before = learner.evaluate(trials)
     assert np.isfinite(before["total_reward"]).all() and np.isfinite(before["regret"]).all()

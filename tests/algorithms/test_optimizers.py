@@ -58,7 +58,7 @@ def sgd(rates, momentum=0.0, nesterov=False, dampening=0.0, weight_decay=0.0, wr
     return w
 
 
-def adam(rates, weight_decay=0.0, decoupled=False, wrong=""):
+def adam(rates, weight_decay=0.0, decoupled=False, epsilon=EPSILON, wrong=""):
     """Return the weights after PyTorch's Adam or AdamW, or after a wrong variant of it."""
     w, mean, square = START, 0.0, 0.0
     for time, rate in enumerate(rates, 1):
@@ -70,9 +70,9 @@ def adam(rates, weight_decay=0.0, decoupled=False, wrong=""):
         mean, square = BETA1 * mean + (1 - BETA1) * g, BETA2 * square + (1 - BETA2) * g**2
         correction = math.sqrt(1 - BETA2**time)
         if wrong == "epsilon before the correction":
-            root = (np.sqrt(square) + EPSILON) / correction
+            root = (np.sqrt(square) + epsilon) / correction
         else:
-            root = np.sqrt(square) / correction + EPSILON
+            root = np.sqrt(square) / correction + epsilon
         w = w - rate * mean / (1 - BETA1**time) / root
     return w
 
@@ -115,6 +115,17 @@ def test_adam_with_weight_decay_is_that_of_pytorch(name, wrong):
     assert np.abs(found - adam(rates, weight_decay=0.3, decoupled=name == "adam")).max() > 1e-2
     for variant in wrong:
         assert np.abs(found - adam(rates, **options, wrong=variant)).max() > 1e-3, variant
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw"])
+def test_epsilon_is_what_is_told(name):
+    """Reject the default, and for Keras's Adam, which has no weight decay, an epsilon that is not passed on."""
+    found, rates = moved(name=name, weight_decay=0.3, epsilon=1e-3)
+    options = {"weight_decay": 0.3, "decoupled": name == "adamw"}
+    np.testing.assert_allclose(found, adam(rates, **options, epsilon=1e-3), rtol=1e-12)
+    assert np.abs(found - adam(rates, **options)).max() > 1e-4
+    plain, small = (moved(name="adam", **told)[0] for told in ({"epsilon": 1e-3}, {}))
+    assert np.abs(plain - small).max() > 1e-4
 
 
 @pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])

@@ -1,23 +1,15 @@
 """RL^2: what the policy sees, advantages, PPO's gradient, the line search, learning."""
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from recurrent_bandit import DependentBandit
+from rl2_learner import learner, loop_of_advantages
 
-from metarun.algorithms.networks.options import GRUOptions
-from metarun.algorithms.options import RL2Options
 from metarun.algorithms.rl.minibatches import Minibatches, mean_of_each, weighted_mean
-from metarun.algorithms.rl2 import RL2, advantages, discounted_sums, encode
+from metarun.algorithms.rl.rollout import encode
+from metarun.algorithms.rl2 import advantages, discounted_sums
 from metarun.algorithms.workers import Workers
-
-
-def learner(source, rate=0.01, units=8, precision="float64", jit=False, **options):
-    def adam():
-        return keras.optimizers.Adam(rate, epsilon=1e-8, clipvalue=40.0)
-
-    return RL2(source, GRUOptions(units=units), adam, RL2Options(**options), precision, 0, jit)
 
 
 def values_of(one):
@@ -67,16 +59,6 @@ def test_actions_are_drawn_from_the_policy():
     assert np.mean(rollout.action) == pytest.approx(expected, abs=4 * 0.5 / np.sqrt(20_000))
 
 
-def loop_of_advantages(reward, values, discount, gae_lambda, ends=()):
-    result, after, value_after = np.zeros_like(reward), 0.0, 0.0
-    for t in reversed(range(len(reward))):
-        if t in ends:
-            after, value_after = 0.0, 0.0
-        after = reward[t] + discount * value_after - values[t] + discount * gae_lambda * after
-        result[t], value_after = after, values[t]
-    return result
-
-
 def test_advantages_against_a_plain_loop():
     """Reject sums that are cut where episodes end. Advantages are summed over the whole trial."""
     generator = np.random.default_rng(0)
@@ -98,8 +80,9 @@ def test_discounted_sums():
 def test_batch_is_standardised_and_its_targets_follow_the_running_moments(source):
     """Reject moments with the padding. Padding counts for nothing: 5 trials in mini-batches of 2."""
     one = learner(source, minibatch=2, baseline_normalisation_rate=0.75)
-    rollout = one.play(source.sample("train", 0, 5, seed=0))
-    batch = one.batch(rollout, one.parts(5))
+    trials = source.sample("train", 0, 5, seed=0)
+    rollout = one.play(trials)
+    batch = one.batch(rollout, trials.keys, one.parts(5))
     assert batch.inputs.shape == (3, 6, 2, 6) and batch.weight.numpy().tolist() == [[1, 1], [1, 1], [1, 0]]
     real = np.concatenate([batch.advantage[m, :, :n] for m, n in enumerate((2, 2, 1))], axis=1)
     assert real.mean() == pytest.approx(0, abs=1e-7) and real.std() == pytest.approx(1, abs=1e-6)
@@ -115,8 +98,9 @@ def test_advantages_and_targets_of_a_batch(source):
     one = learner(source, minibatch=4, discount=0.9, gae_lambda=0.3, baseline_normalisation_rate=0.5)
     one.return_mean.assign(3.0)
     one.return_std.assign(2.0)
-    rollout = one.play(source.sample("train", 0, 4, seed=0))
-    batch = one.batch(rollout, one.parts(4))
+    trials = source.sample("train", 0, 4, seed=0)
+    rollout = one.play(trials)
+    batch = one.batch(rollout, trials.keys, one.parts(4))
     outputs = one._values_of(batch.inputs).numpy()[0]
     reward = rollout.reward.numpy().astype(float)
     returns = np.stack([loop_of_advantages(r, np.zeros(6), 0.9, 1.0) for r in reward.T], axis=1)
@@ -166,8 +150,9 @@ def test_the_gradient_is_that_of_the_clipped_objective(box):
     """Reject the gradient without the clip. Central differences in float64."""
     source = DependentBandit(episodes=4, box=box)
     one = learner(source, minibatch=64, entropy_bonus=0.1)
-    rollout = one.play(source.sample("train", 0, 40, seed=0))
-    batch = tf.nest.map_structure(lambda part: part[0], one.batch(rollout, one.parts(40)))
+    trials = source.sample("train", 0, 40, seed=0)
+    rollout = one.play(trials)
+    batch = tf.nest.map_structure(lambda part: part[0], one.batch(rollout, trials.keys, one.parts(40)))
     generator = np.random.default_rng(1)
     for variable in one.parameters.values():  # away from the old policy, where the clip has nothing to do
         variable.assign_add(generator.normal(size=variable.shape) * 0.2)
@@ -194,8 +179,9 @@ def test_the_objective_is_that_of_ppo():
     """Reject the larger of both gains, a bonus that is a price. Schulman et al. 2017, equation 7, less the bonus."""
     source = DependentBandit(episodes=4)
     one = learner(source, minibatch=64, entropy_bonus=0.1)
-    rollout = one.play(source.sample("train", 0, 40, seed=0))
-    batch = tf.nest.map_structure(lambda part: part[0], one.batch(rollout, one.parts(40)))
+    trials = source.sample("train", 0, 40, seed=0)
+    rollout = one.play(trials)
+    batch = tf.nest.map_structure(lambda part: part[0], one.batch(rollout, trials.keys, one.parts(40)))
     generator = np.random.default_rng(1)
     theta = {name: value + generator.normal(size=value.shape) for name, value in one.parameters.items()}
 
@@ -226,9 +212,10 @@ def test_the_pass_that_is_kept_is_the_best_within_the_limit(source, monkeypatch)
     def counted(*_, **__):
         return tf.gather(told, passes.assign_add(1) - 1)
 
-    rollout = one.play(source.sample("train", 0, 4, seed=0))
-    batch = one.batch(rollout, one.parts(4))
-    monkeypatch.setattr(one, "_each", counted)
+    trials = source.sample("train", 0, 4, seed=0)
+    rollout = one.play(trials)
+    batch = one.batch(rollout, trials.keys, one.parts(4))
+    monkeypatch.setattr(one, "_one_pass", counted)
     monkeypatch.setattr(one, "_line_search", lambda *_: (tf.constant(1.0), tf.zeros(3)))
     assert int(one._improve(batch)["epoch_kept"]) == 2
 
@@ -295,10 +282,11 @@ def test_it_learns_within_a_trial_in_one_trace():
     assert np.mean(test["regret"]) == pytest.approx(10 - np.mean(test["total_reward"]), abs=1e-5)
 
 
-def test_the_same_calls_give_the_same_bits_and_resume(source):
+@pytest.mark.parametrize("more", [{}, {"shuffle": True, "kl_limit": None, "baseline_target": "td_lambda"}])
+def test_the_same_calls_give_the_same_bits_and_resume(source, more):
     """Reject a state with one of them left out. The whole state is in the variables: put back, they lead to the same
     bits."""
-    one = learner(source, 0.02, precision="float32", jit=True, minibatch=5)
+    one = learner(source, 0.02, precision="float32", jit=True, minibatch=5, **more)
     batches = [source.sample("train", 12 * step, 12, seed=0) for step in range(4)]
     states = [values_of(one)]
     for trials in batches:

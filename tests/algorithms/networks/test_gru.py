@@ -1,5 +1,7 @@
 """The GRU against a plain loop: values, the derivative through time, first weights, weight normalisation."""
 
+import functools
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -9,12 +11,15 @@ from metarun.algorithms.networks.options import GRUOptions
 
 STEPS, BATCH, INPUTS, OUTPUTS = 6, 3, 4, 2
 KINDS = [{"activation": kind, "weight_norm": norm} for kind in ("relu", "tanh") for norm in (True, False)]
+KINDS += [{"activation": kind, "weight_norm": False, "layer_norm": True} for kind in ("relu", "tanh")]
 
 
 def network(units=5, **options):
     one = GRU(GRUOptions(units=units, **options), INPUTS, OUTPUTS, "float64", seed=1)
-    for name in ("bias", "head/bias"):
-        one.parameters[name].assign(tf.random.stateless_normal(one.parameters[name].shape, (0, 1), dtype="float64"))
+    for name in ("bias", "head/bias", "input/gain", "recurrent/gain", "recurrent/bias"):
+        if name in one.parameters:
+            shape, seed = one.parameters[name].shape, (0, len(name))
+            one.parameters[name].assign_add(tf.random.stateless_normal(shape, seed, dtype="float64"))
     return one
 
 
@@ -22,15 +27,33 @@ def inputs():
     return tf.constant(np.random.default_rng(0).normal(size=(STEPS, BATCH, INPUTS)))
 
 
-def plain(one, weights, xs, reset_inside=False):
-    """Compute a GRU as the paper's code does; `reset_inside`: the original GRU, (r * h) U_c instead of r * (h U_c)."""
+def layer_norm(x, gain, bias):
+    mean, variance = tf.nn.moments(x, axes=[1], keepdims=True)
+    return (x - mean) / tf.sqrt(variance + 1e-8) * gain + bias
+
+
+def plain(one, weights, xs, reset_inside=False, apart=False):
+    """Compute a GRU as the paper's code does.
+
+    `reset_inside`: the original GRU, (r * h) U_c instead of r * (h U_c). `apart`: layer norm of each gate by itself.
+    """
     h, outputs, units = tf.zeros((xs.shape[1], one.units), tf.float64), [], one.units
     act = tf.nn.relu if one.options.activation == "relu" else tf.tanh
+    cuts = [slice(0, 2 * units), slice(2 * units, 3 * units)]
+    if apart:
+        cuts = [slice(gate * units, (gate + 1) * units) for gate in range(3)]
+
+    def normed(product, gain, bias):
+        if gain is None:
+            return product + (0 if bias is None else bias)
+        return tf.concat([layer_norm(product[:, cut], gain[cut], bias[cut]) for cut in cuts], axis=1)
+
     for x in tf.unstack(xs):
-        x_r, x_u, x_c = tf.split(x @ weights.input + weights.bias, 3, axis=1)
-        u_r, u_u, u_c = (weights.recurrent[:, gate * units : (gate + 1) * units] for gate in range(3))
-        r, u = tf.sigmoid(x_r + h @ u_r), tf.sigmoid(x_u + h @ u_u)
-        c = act(x_c + ((r * h) @ u_c if reset_inside else r * (h @ u_c)))
+        x_r, x_u, x_c = tf.split(normed(x @ weights.input, weights.input_gain, weights.bias), 3, axis=1)
+        carried = normed(h @ weights.recurrent, weights.recurrent_gain, weights.recurrent_bias)
+        h_r, h_u, h_c = tf.split(carried, 3, axis=1)
+        r, u = tf.sigmoid(x_r + h_r), tf.sigmoid(x_u + h_u)
+        c = act(x_c + ((r * h) @ weights.recurrent[:, 2 * units :] if reset_inside else r * h_c))
         h = (1 - u) * h + u * c
         outputs.append(h @ weights.head + weights.head_bias)
     return tf.stack(outputs)
@@ -47,15 +70,16 @@ def loss_and_gradients(one, unroll, xs):
 
 @pytest.mark.parametrize("options", KINDS)
 def test_values_and_gradients_are_those_of_a_plain_loop(options):
-    """Reject the GRU with the reset gate before the product; a gradient cut after one step."""
+    """Reject the GRU with the reset gate before the product; layer norm of each gate; a gradient cut after one step."""
     one, xs = network(**options), inputs()
     outputs, gradients = loss_and_gradients(one, one.unroll, xs)
     expected, right = loss_and_gradients(one, lambda weights, xs: plain(one, weights, xs), xs)
     np.testing.assert_allclose(outputs, expected, rtol=0, atol=1e-12)
     for got, wanted in zip(gradients, right, strict=True):
         np.testing.assert_allclose(got, wanted, rtol=0, atol=1e-10)
-    other, _ = loss_and_gradients(one, lambda weights, xs: plain(one, weights, xs, reset_inside=True), xs)
-    assert np.abs(other - expected).max() > 1e-3
+    for wrong in ({"reset_inside": True}, {"apart": True})[: 1 + ("layer_norm" in options)]:
+        other, _ = loss_and_gradients(one, functools.partial(plain, one, **wrong), xs)
+        assert np.abs(other - expected).max() > 1e-3
 
     def cut(weights, xs):
         h, outputs = one.start(BATCH), []
@@ -106,7 +130,7 @@ def test_first_weights():
 def test_weight_norm_starts_at_the_plain_weights_and_ignores_the_length_of_v():
     """Reject: by row, and over the whole matrix."""
     one, bare = network(), network(weight_norm=False)
-    for normed, plain_weights in zip(one.weights(), bare.weights(), strict=True):
+    for normed, plain_weights in zip(one.weights()[:5], bare.weights()[:5], strict=True):
         np.testing.assert_allclose(normed, plain_weights, atol=1e-12)
     before = one.weights()
     one.parameters["recurrent/direction"].assign(3 * one.parameters["recurrent/direction"])
@@ -116,3 +140,22 @@ def test_weight_norm_starts_at_the_plain_weights_and_ignores_the_length_of_v():
     np.testing.assert_allclose(one.weights().recurrent, before.recurrent, atol=1e-12)
     one.parameters["recurrent/length"].assign(column * one.parameters["recurrent/length"])
     np.testing.assert_allclose(one.weights().recurrent, column * before.recurrent, atol=1e-12)
+
+
+def test_a_forget_bias_keeps_more_of_the_memory():
+    """Reject a bias of the other sign. The update gate of zeros is sigmoid(-b), and the memory keeps sigmoid(b)."""
+    for options in ({}, {"weight_norm": False, "layer_norm": True}):
+        one = GRU(GRUOptions(units=8, forget_bias=1.0, **options), INPUTS, OUTPUTS, "float64", seed=0)
+        h = tf.ones((1, 8), tf.float64)
+        weights = one.weights()._replace(recurrent=tf.zeros((8, 24), tf.float64))
+        _, after = one.step(weights, tf.zeros((1, INPUTS), tf.float64), h)
+        np.testing.assert_allclose(after, 1 / (1 + np.exp(-1.0)) * h, atol=1e-12)
+
+
+def test_layer_norm_ignores_the_size_of_rewards():
+    """Reject the plain cell, whose memory grows with its inputs."""
+    xs, changes = inputs(), []
+    for options in ({"layer_norm": True}, {}):
+        one = network(weight_norm=False, **options)
+        changes.append(np.abs(one.unroll(one.weights(), 100 * xs) - one.unroll(one.weights(), xs)).max())
+    assert changes[0] < 1e-6 and changes[1] > 1

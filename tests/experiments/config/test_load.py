@@ -67,6 +67,7 @@ def test_the_good_one_is_good(write):
          "optimizer.dampening: contradicts nesterov, which is defined without"),
         ("learning_rate: 1e-3", "name: adamw", 8, "optimizer.weight_decay: is missing: without it adamw is adam"),
         ("learning_rate: 1e-3", "decay_norm: true", 9, "optimizer.decay_norm: has no effect without weight_decay"),
+        ("learning_rate: 1e-3", "name: sgd\n  epsilon: 1e-5", 10, "optimizer.epsilon: has no effect with sgd"),
         ("{name: conv4}\ndataset: {name: omniglot}\nprotocol: transductive\noptimizer:\n  learning_rate: 1e-3",
          "{name: conv4, batch_norm: false}\ndataset: {name: omniglot}\nprotocol: inductive\noptimizer:\n"
          "  weight_decay: 1e-3\n  decay_norm: true", 10, "decay_norm: has no effect: the network has no batch norm"),

@@ -333,6 +333,7 @@ def test_the_cluster_of_srun(monkeypatch):
     [
         ("maml", {}, "a meta_batch of 5"),
         ("rl2", {}, "a minibatch of 8"),
+        ("rl2", {"shuffle": True}, "mini-batches that are shuffled: start one, or shuffle: false"),
         ("reptile", {"serial": True}, "algorithm.serial"),
     ],
 )
