@@ -184,6 +184,17 @@ def test_the_rate_of_the_machine_is_the_larger_of_two(monkeypatch):
     assert result.fraction == pytest.approx(result.rate / 20)
 
 
+def test_hours_count_stored_features_once_and_in_the_test_alone(monkeypatch):
+    """Reject tests from images, features for each task, and validations on stored features."""
+    tiny = ["train.steps=4", "train.meta_batch=1", "validation.every=2", "validation.episodes=30", "test.episodes=50"]
+    experiment = load("quickstart/protonet", tiny).experiment
+    monkeypatch.setattr(module, "_seconds_of_test", lambda model: (3600.0, 36_000.0, 720.0))
+    training, test = module.estimate_hours(experiment)
+    assert test == pytest.approx(10 + 50 * 0.2)
+    assert training == pytest.approx(2 * 30, rel=0.1)  # the steps take milliseconds
+    assert module.estimate_hours(experiment, trained=True) == (0.0, pytest.approx(20))
+
+
 def test_the_command(tmp_path, cache_folder):
     done = metarun("benchmark", "quickstart/protonet", "--steps", 4, "--format", "json", cwd=tmp_path)
     result = Benchmark.model_validate(json.loads(done.stdout))

@@ -179,14 +179,26 @@ def mean_of(batches: Iterable[tf.Tensor], mean: tf.Variable) -> None:
 def stored(learner: Any, source: Any, split: Split) -> tuple[HeadLearner, FeatureSource] | None:
     """Return a learner of stored features and a source of these, which give the same tasks and answers up to rounding.
 
-    None where features cannot be stored: there is no head, an image's depend on other images, or they are too many. Nor
-    where a stored feature would not be that of the task's image: turns are drawn for each task, or a class derived from
-    `ImageSource` may draw tasks in its own way.
+    None where features cannot be stored, see `storing`.
 
     Args:
         learner: A learner, with the weights to test.
         source: The source of the tasks.
         split: Their split.
+    """
+    inner = storing(learner, source, split)
+    if inner is None:
+        return None
+    features = tf.concat(list(features_of(inner, source, split)), axis=0)
+    return OnStoredFeatures(learner), FeatureSource(source, split, features)
+
+
+def storing(learner: Any, source: Any, split: Split) -> FeatureLearner | None:
+    """Return the learner whose features a test can store, or None.
+
+    None without a head, or where an image's features depend on other images, or are too many. Nor can they be stored
+    where they would not be those of the task's image: turns are drawn for each task, or a class derived from
+    `ImageSource` may draw tasks in its own way.
     """
     inner = learner.learner if isinstance(learner, HeadOnFeatures) else learner
     if not isinstance(learner, HeadLearner) or type(source) is not ImageSource:
@@ -197,5 +209,4 @@ def stored(learner: Any, source: Any, split: Split) -> tuple[HeadLearner, Featur
         return None
     if source.size(split) * inner.network.features * inner.network.dtype.size > MOST_BYTES:
         return None
-    features = tf.concat(list(features_of(inner, source, split)), axis=0)
-    return OnStoredFeatures(learner), FeatureSource(source, split, features)
+    return inner

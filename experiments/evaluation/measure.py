@@ -18,11 +18,20 @@ import numpy as np
 import tensorflow as tf
 
 from ...algorithms.embedding import FeatureLearner
-from ...algorithms.heads.learner import HeadOnFeatures, OnStoredFeatures, stored, with_head
+from ...algorithms.heads.learner import (
+    HeadLearner,
+    HeadOnFeatures,
+    OnStoredFeatures,
+    features_of,
+    stored,
+    storing,
+    with_head,
+)
 from ...algorithms.learner import Learner, Metrics
 from ...algorithms.memory import peak_bytes
 from ...algorithms.programs import program, untouched
 from ...algorithms.workers import ALONE, Workers
+from ...datasets.images.features import FeatureSource
 from ...datasets.tasks import EpisodeStream, Split, task_number
 from ..errors import Interrupted
 from ..model import Model, Stream
@@ -175,8 +184,10 @@ class Evaluation:
         found = stored(learner, stream.source, stream.split)
         if found is None:
             return self
-        learner, source = found
-        stream = dataclasses.replace(stream, source=source)
+        return self._on(*found)
+
+    def _on(self, learner: HeadLearner, source: FeatureSource) -> Evaluation:
+        stream = dataclasses.replace(self.stream, source=source)
         return Evaluation(learner, stream, self.episodes, self.workers, self.judge)
 
     def names(self) -> list[str]:
@@ -284,6 +295,28 @@ class Evaluation:
             next(iter(metrics.values())).numpy()
             seconds = time.perf_counter() - started
         return seconds / self.batch
+
+    def seconds_when_ready(self) -> tuple[float, float] | None:
+        """Return the seconds that `ready` takes for its features, and those per task after it; None without features.
+
+        Timed on two batches of images, and on tasks of features that are zeros.
+        """
+        asked: Any = self.learner
+        source: Any = self.stream.source
+        split = self.stream.split
+        learner = storing(asked, source, split)
+        if learner is None:
+            return None
+        seconds, sizes, batches = [], [], features_of(learner, source, split)
+        for _ in range(2):  # the first one is compiled; there may be no second
+            started = time.perf_counter()
+            if (batch := next(batches, None)) is not None:
+                sizes.append(batch.shape[0])
+                seconds.append(time.perf_counter() - started)
+        size = source.size(split)
+        zeros = tf.zeros((size, learner.network.features), learner.network.dtype)
+        each = self._on(OnStoredFeatures(asked), FeatureSource(source, split, zeros)).seconds_per_episode()
+        return seconds[-1] * size / sizes[-1], each
 
 
 def main_metric(names: Iterable[str]) -> Metric:

@@ -60,7 +60,8 @@ class Benchmark(BaseModel):
     bfloat16_rate: float
     fraction: float  # rate / float32_rate
     memory: int  # peak resident memory, in bytes
-    evaluation: float  # seconds per test task
+    evaluation: float  # seconds per test task, with features once they are stored
+    evaluation_features: float  # seconds of a test before its first task: of the features that it stores, or 0
     experiment_hours: float  # estimate: all steps, validations and tests of one seed
 
 
@@ -95,7 +96,7 @@ def benchmark(experiment: Experiment, steps: int | None, imports: float) -> Benc
     float32_rate, bfloat16_rate = map(max, rates_before, rates_after)  # other work on the machine lowers either
     meta_batch = experiment.train.meta_batch
     operations = meta_batch * model.learner.operations(training_shape(experiment))
-    evaluation = test_of(model).seconds_per_episode()
+    each, features, evaluation = _seconds_of_test(model)
     return Benchmark(
         experiment=experiment.name,
         algorithm=experiment.algorithm.name,
@@ -121,7 +122,8 @@ def benchmark(experiment: Experiment, steps: int | None, imports: float) -> Benc
         fraction=operations / step / 1e9 / float32_rate,
         memory=peak_memory(),
         evaluation=evaluation,
-        experiment_hours=sum(_hours(model, step, evaluation)),
+        evaluation_features=features,
+        experiment_hours=_training_hours(model, step, each) + _test_hours(experiment, features, evaluation),
     )
 
 
@@ -144,27 +146,39 @@ def estimate_hours(experiment: Experiment, trained: bool = False) -> tuple[float
     learner = model.learner
     if isinstance(learner, ClassicalPolicy) and learner.grid:
         learner.chosen = learner.grid[0]
-    evaluation = test_of(model).seconds_per_episode()
+    each, features, evaluation = _seconds_of_test(model)
+    test = _test_hours(experiment, features, evaluation)
     if isinstance(learner, ClassicalPolicy):
         tuning = trials_of(experiment)[1] * len(learner.grid or ())
-        return 0.0, evaluation * (experiment.test.episodes + tuning) / 3600
+        return 0.0, test + tuning * evaluation / 3600
     if trained or not experiment.kind.is_trained:
-        return 0.0, experiment.test.episodes * evaluation / 3600
+        return 0.0, test
     training = TrainingSteps(model)
     training.take(1)
     step = min(_timed(training.take, 1) for _ in range(2)) * experiment.train.meta_batch / size
-    return _hours(model._replace(experiment=experiment), step, evaluation)
+    return _training_hours(model._replace(experiment=experiment), step, each), test
 
 
-def _hours(model: Model, step: float, evaluation: float) -> tuple[float, float]:
-    """Return the hours of training with validations, and of the test, from the seconds per step and per test task."""
+def _seconds_of_test(model: Model) -> tuple[float, float, float]:
+    """Return the seconds of a test task from its images, those of features stored first, and of a task after these."""
+    test = test_of(model)
+    each = test.seconds_per_episode()
+    return each, *(test.seconds_when_ready() or (0.0, each))
+
+
+def _test_hours(experiment: Experiment, features: float, each: float) -> float:
+    return (features + experiment.test.episodes * each) / 3600
+
+
+def _training_hours(model: Model, step: float, evaluation: float) -> float:
+    """Return the hours of training with validations, from the seconds per step and per task of images."""
     experiment = model.experiment
     total = experiment.train.steps * step
     if section := experiment.validation:
         shape_ratio = model.validation_stream().examples / model.test_stream().examples
         validations = -(-experiment.train.steps // section.every)
         total += validations * section.episodes * evaluation * shape_ratio
-    return total / 3600, experiment.test.episodes * evaluation / 3600
+    return total / 3600
 
 
 def matrix_rate(dtype: tf.DType) -> float:
@@ -192,6 +206,8 @@ def render(result: Benchmark, form: str) -> str:
         writer.writeheader()
         writer.writerow(values)
         return text.getvalue().rstrip("\n")
+    features = result.evaluation_features
+    after = f", after {features:.1f} s for the features of all test images" if features else ""
     lines = {
         "experiment": f"{result.experiment} ({result.precision}, {result.device}, {counted(result.cores, 'core')})",
         "first step after": f"{result.first_step:.1f} s: imports {result.imports:.1f}, data {result.data:.1f}, "
@@ -203,7 +219,7 @@ def render(result: Benchmark, form: str) -> str:
         "of the machine": f"{result.fraction:.0%} of the {result.float32_rate:.0f} GFLOP/s of a float32 matrix product "
         f"(bfloat16: {result.bfloat16_rate:.0f})",
         "memory": f"{result.memory / 2**20:.0f} MiB at the peak",
-        "test": f"{result.evaluation * 1000:.2f} ms per task",
+        "test": f"{result.evaluation * 1000:.2f} ms per task" + after,
         "whole experiment": f"about {_duration(result.experiment_hours * 3600)} per seed",
     }
     return "\n".join(f"{name:<18}{text}" for name, text in lines.items())

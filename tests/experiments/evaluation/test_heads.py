@@ -79,6 +79,14 @@ def test_a_head_on_the_features_of_a_run(trained, name, head):
     )
 
 
+def test_the_time_of_a_test_is_that_of_stored_features(trained):
+    """Reject a time of features where a test computes those of each task: by MAML, whose features are not stored."""
+    stored, each = (evaluation_of(model_of(trained(name), {"name": "ridge"})) for name in ("protonet", "maml"))
+    seconds = stored.seconds_when_ready()
+    assert seconds is not None and all(one > 0 for one in seconds)
+    assert each.seconds_when_ready() is None
+
+
 def test_a_head_without_an_inner_loop_reads_what_the_last_layer_reads(trained):
     """Compare with the products of the last layer; reject features of the adapted weights, and of the logits."""
     model = model_of(trained("maml"), {"name": "similarity"})
