@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import tensorflow as tf
 
@@ -176,7 +176,21 @@ def mean_of(batches: Iterable[tf.Tensor], mean: tf.Variable) -> None:
     mean.assign(tf.cast(total / count, mean.dtype))
 
 
-def stored(learner: Any, source: Any, split: Split) -> tuple[HeadLearner, FeatureSource] | None:
+class Kept(Protocol):
+    """Keep the features of a split between two tests."""
+
+    def read(self, first: tf.Tensor, count: int) -> tf.Tensor | None:
+        """Return the features of all `count` images `[N, D]`, of which `first` are the first ones, or None."""
+        ...
+
+    def write(self, features: tf.Tensor) -> None:
+        """Keep features `[N, D]`."""
+        ...
+
+
+def stored(
+    learner: Any, source: Any, split: Split, kept: Kept | None = None
+) -> tuple[HeadLearner, FeatureSource] | None:
     """Return a learner of stored features and a source of these, which give the same tasks and answers up to rounding.
 
     None where features cannot be stored, see `storing`.
@@ -185,11 +199,18 @@ def stored(learner: Any, source: Any, split: Split) -> tuple[HeadLearner, Featur
         learner: A learner, with the weights to test.
         source: The source of the tasks.
         split: Their split.
+        kept: Where features of an earlier test are taken from, or these are kept.
     """
     inner = storing(learner, source, split)
     if inner is None:
         return None
-    features = tf.concat(list(features_of(inner, source, split)), axis=0)
+    batches = features_of(inner, source, split)
+    first = next(batches)
+    features = kept.read(first, source.size(split)) if kept else None
+    if features is None:
+        features = tf.concat([first, *batches], axis=0)
+        if kept:
+            kept.write(features)
     return OnStoredFeatures(learner), FeatureSource(source, split, features)
 
 

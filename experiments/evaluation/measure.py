@@ -21,6 +21,7 @@ from ...algorithms.embedding import FeatureLearner
 from ...algorithms.heads.learner import (
     HeadLearner,
     HeadOnFeatures,
+    Kept,
     OnStoredFeatures,
     features_of,
     stored,
@@ -172,16 +173,17 @@ class Evaluation:
             self.batches = lambda numbers: own if numbers == self.own else read(numbers)
             self._example = own.element_spec
 
-    def ready(self, training: Any) -> Evaluation:
+    def ready(self, training: Any, kept: Kept | None = None) -> Evaluation:
         """Return an evaluation of the same tasks after what is computed once: the features of all images, for a head.
 
         Args:
             training: the source of the training images, whose mean a head may need.
+            kept: where features of an earlier test are taken from, or these are kept.
         """
         learner, stream = self.learner, self.stream
         if isinstance(learner, HeadOnFeatures):
             learner.centre(training)
-        found = stored(learner, stream.source, stream.split)
+        found = stored(learner, stream.source, stream.split, kept)
         if found is None:
             return self
         return self._on(*found)

@@ -1,4 +1,8 @@
-"""Keep the finished part of a test on the disk: a test that was stopped resumes with the tasks that are left."""
+"""Keep on the disk what a test has computed: its finished part, and the features of all images of a split.
+
+A test that was stopped resumes with the tasks that are left, and further tests of the same weights start from the
+features.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +14,12 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
+from ...datasets.tasks import Split
 from ..config.experiment import Experiment
-from ..errors import RunError
+from ..errors import RunError, warn
 from ..runs import checkpoint
+
+MOST_BYTES = 2**28  # of features in a file
 
 
 class PartialTest:
@@ -27,10 +34,8 @@ class PartialTest:
             variables: the weights that are tested.
             content_digest: digest of the data.
         """
-        digest = hashlib.sha256(f"{experiment.digest} {content_digest}{experiment.test_plugins}".encode())
-        for variable in variables:
-            digest.update(variable.numpy().tobytes())
-        self.path, self.digest, self._saved = path, digest.hexdigest(), 0
+        told = f"{experiment.digest} {content_digest}{experiment.test_plugins}"
+        self.path, self.digest, self._saved = path, _digest(told, variables), 0
         self._next = time.monotonic() + checkpoint.SECONDS_BETWEEN
 
     def restore(self, arrays: Sequence[np.ndarray]) -> int:
@@ -67,3 +72,66 @@ class PartialTest:
     def drop(self) -> None:
         """Delete the file, once the row of the test is written."""
         self.path.unlink(missing_ok=True)
+
+
+class FeatureFile:
+    """Keep the features of one split under one set of weights in a file. A file of others is ignored, and replaced."""
+
+    def __init__(
+        self,
+        path: Path,
+        experiment: Experiment,
+        split: Split,
+        variables: Sequence[tf.Variable],
+        content_digest: str,
+    ):
+        """Prepare the file.
+
+        Args:
+            path: the file.
+            experiment: the experiment, with the dataset that is tested.
+            split: the split of the images.
+            variables: the weights that are tested.
+            content_digest: digest of the data.
+        """
+        tested = experiment.tested.model_dump_json()
+        told = f"{experiment.training_digest} {tested} {split} {content_digest}{experiment.test_plugins}"
+        self.path, self.digest = path, _digest(told, variables)
+
+    def read(self, first: tf.Tensor, count: int) -> tf.Tensor | None:
+        """Return the features `[count, D]` in the file; None without a whole file of these weights and images.
+
+        Args:
+            first: the features of the first images `[n, D]`, computed anew. Others in the file, beyond rounding, are of
+                another version of the program, and the file is ignored.
+            count: the number of images.
+        """
+        try:
+            state, arrays = checkpoint.read(self.path)
+        except RunError:
+            return None
+        if state.get("digest") != self.digest or len(arrays) != 1:
+            return None
+        (features,), computed = arrays, first.numpy()
+        if features.shape != (count, computed.shape[1]) or features.dtype != computed.dtype:
+            return None
+        if not np.allclose(features[: len(computed)], computed, rtol=1e-3, atol=1e-3 * np.abs(computed).max()):
+            return None
+        return tf.constant(features)
+
+    def write(self, features: tf.Tensor) -> None:
+        """Write the features `[N, D]`, unless they are many; a disk that has no room for them ends no test."""
+        if features.shape.num_elements() * features.dtype.size > MOST_BYTES:
+            return
+        try:
+            checkpoint.save(self.path, [features.numpy()], {"digest": self.digest})
+        except OSError as error:
+            warn(f"{self.path}: the features of the test are not kept ({error.strerror or error})")
+
+
+def _digest(told: str, variables: Sequence[tf.Variable]) -> str:
+    """Return the digest of a text and of the values of variables."""
+    digest = hashlib.sha256(told.encode())
+    for variable in variables:
+        digest.update(variable.numpy().tobytes())
+    return digest.hexdigest()

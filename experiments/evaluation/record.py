@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple
 
 import tensorflow as tf
 
+from ...algorithms.heads.learner import Kept
 from ...datasets.tasks import Split
 from ..errors import RunError, warn
 from ..model import Model
@@ -57,6 +58,7 @@ def record(
     files: Files,
     split: Split = "test",
     evaluation: Evaluation | None = None,
+    kept: Kept | None = None,
 ) -> Row:
     """Measure the test of a model, write its files, the row last, and return the row.
 
@@ -69,9 +71,10 @@ def record(
         files: the files to write.
         split: the split whose classes are drawn.
         evaluation: the evaluation on that split, if it is there already.
+        kept: where the features of all images are kept for further tests, if they are.
     """
     experiment, label = model.experiment, f"{model.experiment.name} seed {model.seed}"
-    evaluation, partial = (evaluation or test_of(model, split)).ready(model.training_source), None
+    evaluation, partial = (evaluation or test_of(model, split)).ready(model.training_source, kept), None
     if model.workers.count == 1:
         partial = PartialTest(files.partial, experiment, model.learner.variables, model.content_digest)
     measurement = evaluation.measure(f"{label} {split}", partial)

@@ -15,6 +15,7 @@ from ..runs.trained import Retest, retest
 from .independence import refuse_dependent
 from .judges import calibrated, temperature_of, unknown_of
 from .measure import Evaluation, test_of
+from .partial import FeatureFile
 from .record import Files, advised, record
 from .restore import refuse_missing, restored
 
@@ -62,7 +63,8 @@ def evaluate(run: Path, split: Split, changes: Mapping[str, Any], judged: Judged
         with advised(f"`metarun evaluate {run}` with a smaller {smaller}"):
             evaluation = _evaluation(model, asked, split, judged, temperature)
             files = Files.of_run(directory) if own else Files.of_retest(path)
-            row = record(model, trained, chosen, files, split, evaluation)
+            kept = FeatureFile(directory.features, experiment, split, model.learner.variables, model.content_digest)
+            row = record(model, trained, chosen, files, split, evaluation, None if own else kept)
         if directory.finished:  # otherwise it says why the own test is missing
             directory.failure.unlink(missing_ok=True)  # of an earlier attempt
     return Evaluated(row, path, False)

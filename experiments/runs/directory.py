@@ -8,6 +8,7 @@ metrics.csv       one line per log point and per validation
 checkpoints/      step-N.npz, the newest two, and best.npz by validation
 tuning.npz        while a classical method is tuned and tested: the rewards of the values tried so far
 test.npz          while the run is tested: the test episodes that are done
+features.npz      after `metarun evaluate`: the features of all images of a split, for further tests of these weights
 episodes.csv      one line per test episode
 calibration.csv   classifiers: one line per bin of confidence, sums over the test queries
 curves.csv        trials: one line per step, means over the test trials
@@ -120,6 +121,7 @@ class RunDirectory:
         self.best = self.checkpoints / "best.npz"
         self.partial_tuning = path / "tuning.npz"
         self.partial_test = path / "test.npz"
+        self.features = path / "features.npz"
         self.episodes = path / "episodes.csv"
         self.calibration = path / "calibration.csv"
         self.curves = path / "curves.csv"

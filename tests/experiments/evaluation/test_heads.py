@@ -1,5 +1,6 @@
 """Tests of trained runs by other heads on their features."""
 
+import errno
 import json
 
 import numpy as np
@@ -7,13 +8,16 @@ import pytest
 import tensorflow as tf
 from small_runs import SPEC, trained_once, write_classes
 
+from metarun.algorithms.heads import learner as heads
 from metarun.algorithms.heads.learner import HeadOnFeatures, OnStoredFeatures
 from metarun.experiments.config.load import load
 from metarun.experiments.config.variants import head_named, with_test
 from metarun.experiments.errors import SpecError
 from metarun.experiments.evaluation.measure import test_of as evaluation_of
+from metarun.experiments.evaluation.partial import FeatureFile
 from metarun.experiments.evaluation.restore import restored
 from metarun.experiments.evaluation.retest import evaluate
+from metarun.experiments.runs import checkpoint
 from metarun.experiments.runs.directory import RunDirectory
 from metarun.experiments.runs.run import Run
 from metarun.experiments.runs.trained import retest
@@ -85,6 +89,63 @@ def test_the_time_of_a_test_is_that_of_stored_features(trained):
     seconds = stored.seconds_when_ready()
     assert seconds is not None and all(one > 0 for one in seconds)
     assert each.seconds_when_ready() is None
+
+
+@pytest.fixture
+def feature_file(trained, monkeypatch):
+    """Return a trained learner, the source of its tasks, and a function that makes its file of features."""
+    monkeypatch.setattr(heads, "PIXELS_AT_ONCE", 3 * 8 * 8)  # the features of all images take several batches
+    directory = trained("protonet")
+    model = model_of(directory, {"name": "ridge"})
+    learner, source = evaluation_of(model).learner, model.source
+
+    def file(path, split="test", variables=model.learner.variables):
+        return FeatureFile(path, model.experiment, split, variables, model.content_digest)
+
+    return learner, source, file
+
+
+def test_features_are_kept_for_further_tests_of_the_same_weights(feature_file, tmp_path):
+    """Reject features of other weights, of another split, of another program, and those of a damaged file."""
+    learner, source, file = feature_file
+    path = tmp_path / "features.npz"
+    _, first = heads.stored(learner, source, "test", file(path))
+    right, whole = first.features.numpy(), path.read_bytes()
+
+    def found(changed=None, *, data=whole, **told):
+        path.write_bytes(data)
+        if changed is not None:
+            checkpoint.save(path, [changed], {"digest": file(path).digest})
+        return heads.stored(learner, source, "test", file(path, **told))[1].features.numpy()
+
+    np.testing.assert_array_equal(found(), right)
+    later = right.copy()
+    later[-1] += 1
+    np.testing.assert_array_equal(found(later), later)  # so those of the file are taken
+    earlier = right.copy()
+    earlier[0] += 1
+    for wrong in (earlier, later[:-1], later[:, :-1], later.astype("float64")):
+        np.testing.assert_array_equal(found(wrong), right)
+    for data in (whole[: len(whole) // 2], b"", b"text"):
+        np.testing.assert_array_equal(found(data=data), right)
+    assert path.read_bytes() == whole  # replaced
+    checkpoint.save(path, [later], {"digest": file(path).digest})
+    changed = path.read_bytes()
+    others = [tf.Variable(value + 1) if value.dtype.is_floating else value for value in learner.variables]
+    np.testing.assert_array_equal(found(data=changed, variables=others), right)
+    path.write_bytes(whole)
+    assert file(path).read(first.features[:1], len(right)) is not None
+    assert file(path, split="val").read(first.features[:1], len(right)) is None
+
+
+def test_a_disk_without_room_for_features_ends_no_test(trained, monkeypatch, capsys):
+    def full(path, *_):
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    directory = trained("protonet")
+    monkeypatch.setattr(checkpoint, "save", full)
+    row, *_ = evaluate(directory.path, "test", {"head": {"name": "similarity"}, "episode_seed": 5})
+    assert row.episodes and "the features of the test are not kept (No space left on device)" in capsys.readouterr().err
 
 
 def test_a_head_without_an_inner_loop_reads_what_the_last_layer_reads(trained):
