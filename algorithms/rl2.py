@@ -280,13 +280,10 @@ class RL2:
 
     def _improve(self, batch: Batch, workers: Workers = ALONE) -> Metrics:
         """Run all passes over the batch, choose between them, and search along the line to the chosen one."""
-        limit, epochs, update = (
-            self.options.kl_limit,
-            self.options.epochs,
-            functools.partial(self._policy_update, workers),
-        )
+        limit, update = self.options.kl_limit, functools.partial(self._policy_update, workers)
         if limit is None:
-            kept, share, measured = tf.constant(epochs), tf.ones((), self.dtype), self._passes(update, batch, 3)
+            kept, share = tf.constant(self.options.epochs), tf.ones((), self.dtype)
+            measured = self._passes(update, batch, 3)
         else:
             old = self._values()
             kept, far = self._best_pass(limit, batch, update)

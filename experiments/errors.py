@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from functools import cache
@@ -39,6 +40,15 @@ def _on_one_line(text: str) -> str:
 
 class RunError(KnownError):
     """Report a run that cannot start or continue; the message is one line."""
+
+
+class Diverged(RunError):
+    """Report a training whose loss is not finite: the fault of its settings, and of nothing else."""
+
+    told: ClassVar = re.compile(r"\bthe loss is (nan|-?inf)\b")  # in the one line that a run keeps of its failure
+
+    def __init__(self, where: object, loss: float, step: int, what_is_kept: str):
+        super().__init__(f"{where}: the loss is {loss} at step {step}; {what_is_kept}")
 
 
 class InUse(RunError):

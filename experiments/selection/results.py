@@ -11,19 +11,17 @@ from __future__ import annotations
 import csv
 import io
 import math
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from ..errors import RunError
+from ..errors import Diverged, RunError
 from ..reports.sweep import deciding, is_lower_better, validations
 from ..runs.directory import RunDirectory
 from ..runs.run import Run
 from ..system.atomic import write_text_atomic
 
 BEHIND = "left behind"
-DIVERGED = re.compile(r"\bthe loss is (nan|-?inf)\b")  # as the training says it
 COLUMNS = ("configuration", "settings", "metric", "validation", "ci95", "step", "steps", "chosen", "why")
 COLUMNS += ("seed", "training_digest")  # so that the choice of another search is not taken for this one
 
@@ -77,11 +75,11 @@ def failure_of(directory: RunDirectory) -> str:
 
 
 def diverged(reason: str) -> bool:
-    """Return whether a failure is that of the settings: the loss was not finite.
+    """Return whether a failure, in one line, is that of the settings: the loss was not finite.
 
     Others, of the disk, the memory, the data or a process that was killed, say nothing of how good the settings are.
     """
-    return bool(DIVERGED.search(reason))
+    return bool(Diverged.told.search(reason))
 
 
 def better_half(results: Sequence[Result]) -> list[int]:

@@ -13,7 +13,7 @@ import numpy as np
 from ...algorithms.classical.policy import ClassicalPolicy
 from ...algorithms.heads.learner import features_of, mean_of
 from ...datasets.errors import counted
-from ..errors import Interrupted, RunError, warn
+from ..errors import Diverged, Interrupted, RunError, warn
 from ..evaluation.measure import main_metric, test_of, validation_of
 from ..evaluation.record import Files, advised, record
 from ..evaluation.tuning import tune
@@ -69,7 +69,7 @@ class Training:
 
         Raises:
             Interrupted: `stop` was requested. A checkpoint is written.
-            RunError: the loss is not finite, a checkpoint is of another run, or the memory does not suffice.
+            RunError: the loss is not finite (Diverged), a checkpoint is of another run, or the memory does not suffice.
         """
         train, batch = self.experiment.train, self.experiment.train.meta_batch
         self.until = train.steps if until is None else min(until, train.steps)
@@ -250,7 +250,7 @@ class Training:
         saved = f"the last good checkpoint is {good[0]}" if good else "no checkpoint was written yet"
         searched = self.directory.until is not None or self.directory.selected_of  # which refuses --fresh
         way_out = "" if searched else ". Lower the learning rates or clip the gradient, then train with --fresh"
-        raise RunError(f"{self.directory.path}: the loss is {loss} at step {self.step}; {saved}{way_out}")
+        raise Diverged(self.directory.path, loss, self.step, saved + way_out)
 
     def _save(self) -> None:
         self._save_to(self.directory.checkpoint(self.step))
