@@ -217,8 +217,9 @@ class RL2Options(Options):
         default=5, ge=1, le=1000, description="Passes over the batch in an iteration, of the policy and the baseline."
     )
     minibatch: int = Field(default=128, ge=1, description="Trials per mini-batch; the last one holds the rest.")
-    shuffle: bool = Field(
-        default=False, description="true: each pass takes the trials in another order. With one worker only."
+    shuffle: bool | None = Field(
+        default=None,
+        description="true: each pass takes the trials in another order, with one worker only. Default: false.",
     )
     kl_limit: float | None = Field(
         default=0.01,
@@ -233,16 +234,16 @@ class RL2Options(Options):
         default=0.5, gt=0, lt=1, description="Factor by which an attempt shortens the step."
     )
     entropy_bonus: float = Field(default=0.0, ge=0, description="Weight of the policy's entropy in the objective.")
-    standardise_advantages: bool = Field(
-        default=True, description="false: advantages keep the scale of the rewards, and their mean."
+    standardise_advantages: bool | None = Field(
+        default=None, description="false: advantages keep the scale of the rewards, and their mean. Default: true."
     )
-    baseline_target: Literal["returns", "td_lambda"] = Field(
-        default="returns",
+    baseline_target: Literal["returns", "td_lambda"] | None = Field(
+        default=None,
         description="What the baseline learns: discounted returns, or td_lambda, its estimate plus the advantage "
-        "(Schulman et al. 2017).",
+        "(Schulman et al. 2017). Default: returns.",
     )
-    baseline_loss: Literal["squared", "huber"] = Field(
-        default="squared", description="Squared error, or Huber's loss, linear beyond errors of 1."
+    baseline_loss: Literal["squared", "huber"] | None = Field(
+        default=None, description="Squared error, or Huber's loss, linear beyond errors of 1. Default: squared."
     )
     baseline_normalisation_rate: float = Field(
         default=0.9,
@@ -256,6 +257,8 @@ class RL2Options(Options):
         for option in ("backtracks", "backtrack_factor"):
             if self.kl_limit is None and self.is_changed(option):
                 yield f"algorithm.{option}", "has no effect without kl_limit"
+        if self.shuffle and self.minibatch >= experiment.train.meta_batch:
+            yield "algorithm.shuffle", "has no effect: a minibatch holds all trials of an iteration"
 
     def unshareable(self, train: Any, workers: int) -> str | None:
         if reason := super().unshareable(train, workers):

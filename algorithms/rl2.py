@@ -120,7 +120,7 @@ class RL2:
         Returns:
             Scalars after the iteration: loss (minus the mean of rho_t A_t), total_reward of the trials played, kl,
             entropy, baseline_loss (of the last pass), epoch_kept (from 1; 0: no pass was within the limit) and
-            step_kept (the fraction of the step that was taken).
+            step_kept (the fraction of the step taken). Without a limit loss, kl and entropy are of the last pass.
         """
         if share.workers.count == 1:
             return self.compiled_iteration(trials)
@@ -188,12 +188,12 @@ class RL2:
 
         values = self._compiled_values(inputs) * self.return_std + self.return_mean
         advantage = advantages(reward, values, self.options.discount, self.options.gae_lambda)
-        if self.options.baseline_target == "returns":
-            target = discounted_sums(reward, self.options.discount)
-        else:
+        if self.options.baseline_target == "td_lambda":
             target = values + advantage
+        else:
+            target = discounted_sums(reward, self.options.discount)
         target = self._normalised(target, *mean_and_deviation(target))
-        if self.options.standardise_advantages:
+        if self.options.standardise_advantages is not False:
             mean, deviation = mean_and_deviation(advantage)
             advantage = (advantage - mean) / (deviation + 1e-8)
         action, old, keys = parts.cut(rollout.action), parts.cut(rollout.recorded), parts.cut(keys[None])
@@ -247,7 +247,7 @@ class RL2:
 
     def _baseline_error(self, error: tf.Tensor) -> tf.Tensor:
         """Return the loss of each error of the baseline: e^2, or Huber's, e^2 / 2 up to 1 and |e| - 1 / 2 beyond."""
-        if self.options.baseline_loss == "squared":
+        if self.options.baseline_loss != "huber":
             return tf.square(error)
         return tf.where(tf.abs(error) <= 1, tf.square(error) / 2, tf.abs(error) - 0.5)
 

@@ -183,8 +183,8 @@ class Kept(Protocol):
         """Return the features of all `count` images `[N, D]`, of which `first` are the first ones, or None."""
         ...
 
-    def write(self, features: tf.Tensor) -> None:
-        """Keep features `[N, D]`."""
+    def take(self, features: tf.Tensor) -> None:
+        """Take features `[N, D]` that were computed, to be kept."""
         ...
 
 
@@ -210,7 +210,7 @@ def stored(
     if features is None:
         features = tf.concat([first, *batches], axis=0)
         if kept:
-            kept.write(features)
+            kept.take(features)
     return OnStoredFeatures(learner), FeatureSource(source, split, features)
 
 

@@ -66,7 +66,7 @@ class GRU:
         for offset, (name, (initializer, rows)) in enumerate(kinds.items()):
             gates = [initializer(seed=seed * 1000 + GATES * offset + gate)((rows, self.units)) for gate in range(GATES)]
             self._add_matrix(name, tf.concat([tf.convert_to_tensor(gate) for gate in gates], axis=1))
-        self._add("bias", tf.repeat([0.0, 0.0 - options.forget_bias, 0.0], self.units))
+        self._add("bias", tf.repeat([0.0, 0.0 - (options.forget_bias or 0.0), 0.0], self.units))
         if options.layer_norm:
             self._add("input/gain", tf.ones(GATES * self.units))
             self._add("recurrent/gain", tf.ones(GATES * self.units))
@@ -243,7 +243,7 @@ class GRU:
     @property
     def _kept(self) -> list[int]:
         """Return the widths of what `_forward` keeps."""
-        return [self.units] * len("ruch") + [GATES * self.units, 1, 1] * self.options.layer_norm
+        return [self.units] * len("ruch") + [GATES * self.units, 1, 1] * bool(self.options.layer_norm)
 
     def _array(self, steps: int, batch: int, width: int) -> tf.TensorArray:
         return tf.TensorArray(self.dtype, steps, element_shape=(batch, width))

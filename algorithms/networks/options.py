@@ -269,16 +269,17 @@ class GRUOptions(Options):
         default="relu", description="Activation of the candidate state; the paper's code has relu, the usual GRU tanh."
     )
     weight_norm: bool = Field(default=True, description="Weight normalisation (Salimans and Kingma 2016).")
-    layer_norm: bool = Field(
-        default=False,
+    layer_norm: bool | None = Field(
+        default=None,
         description="Layer normalisation of the products with inputs and memory (Ba et al. 2016), in place of "
-        "weight_norm.",
+        "weight_norm. Default: false.",
     )
-    forget_bias: float = Field(
-        default=0.0,
+    forget_bias: float | None = Field(
+        default=None,
         ge=0,
         le=10,
-        description="Untrained, the memory keeps sigmoid(forget_bias) of itself at each step (Jozefowicz et al. 2015).",
+        description="Untrained, the memory keeps sigmoid(forget_bias) of itself at each step (Jozefowicz et al. 2015). "
+        "Default: 0.",
     )
 
     def conflicts(self, experiment: Any) -> Iterator[tuple[str, str]]:

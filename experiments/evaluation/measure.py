@@ -298,10 +298,13 @@ class Evaluation:
             seconds = time.perf_counter() - started
         return seconds / self.batch
 
-    def seconds_when_ready(self) -> tuple[float, float] | None:
+    def seconds_when_ready(self, training: Any) -> tuple[float, float] | None:
         """Return the seconds that `ready` takes for its features, and those per task after it; None without features.
 
         Timed on two batches of images, and on tasks of features that are zeros.
+
+        Args:
+            training: the source of the training images, as in `ready`.
         """
         asked: Any = self.learner
         source: Any = self.stream.source
@@ -309,16 +312,20 @@ class Evaluation:
         learner = storing(asked, source, split)
         if learner is None:
             return None
-        seconds, sizes, batches = [], [], features_of(learner, source, split)
+        seconds, sizes, batches = 0.0, [], features_of(learner, source, split)
         for _ in range(2):  # the first one is compiled; there may be no second
             started = time.perf_counter()
             if (batch := next(batches, None)) is not None:
+                batch[:1].numpy()
                 sizes.append(batch.shape[0])
-                seconds.append(time.perf_counter() - started)
+                seconds = time.perf_counter() - started
         size = source.size(split)
+        count = -(-size // sizes[0])  # the last batch takes as long as the others
+        if isinstance(asked, HeadOnFeatures) and asked.lacks_mean:
+            count += -(-training.size("train") // sizes[0])
         zeros = tf.zeros((size, learner.network.features), learner.network.dtype)
         each = self._on(OnStoredFeatures(asked), FeatureSource(source, split, zeros)).seconds_per_episode()
-        return seconds[-1] * size / sizes[-1], each
+        return seconds * count, each
 
 
 def main_metric(names: Iterable[str]) -> Metric:

@@ -7,8 +7,10 @@ features.
 from __future__ import annotations
 
 import hashlib
+import json
 import time
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +19,11 @@ import tensorflow as tf
 from ...datasets.tasks import Split
 from ..config.experiment import Experiment
 from ..errors import RunError, warn
+from ..model import Model
 from ..runs import checkpoint
 
 MOST_BYTES = 2**28  # of features in a file
+ROOM_FOR_STATE = 2**16  # bytes of a file that are no features
 
 
 class PartialTest:
@@ -77,26 +81,19 @@ class PartialTest:
 class FeatureFile:
     """Keep the features of one split under one set of weights in a file. A file of others is ignored, and replaced."""
 
-    def __init__(
-        self,
-        path: Path,
-        experiment: Experiment,
-        split: Split,
-        variables: Sequence[tf.Variable],
-        content_digest: str,
-    ):
+    def __init__(self, path: Path, trained: Experiment, model: Model, split: Split):
         """Prepare the file.
 
         Args:
             path: the file.
-            experiment: the experiment, with the dataset that is tested.
+            trained: the experiment as it was trained.
+            model: the model, with the weights and the dataset that are tested.
             split: the split of the images.
-            variables: the weights that are tested.
-            content_digest: digest of the data.
         """
-        tested = experiment.tested.model_dump_json()
-        told = f"{experiment.training_digest} {tested} {split} {content_digest}{experiment.test_plugins}"
-        self.path, self.digest = path, _digest(told, variables)
+        tested = model.experiment
+        values = [trained.training_digest, tested.tested_values, split, tested.test_plugins, version("metarun")]
+        self.path, self.digest = path, _digest(json.dumps([*values, model.content_digest]), model.learner.variables)
+        self._computed: tf.Tensor | None = None
 
     def read(self, first: tf.Tensor, count: int) -> tf.Tensor | None:
         """Return the features `[count, D]` in the file; None without a whole file of these weights and images.
@@ -107,26 +104,35 @@ class FeatureFile:
             count: the number of images.
         """
         try:
+            if self.path.stat().st_size > MOST_BYTES + ROOM_FOR_STATE:
+                return None
             state, arrays = checkpoint.read(self.path)
-        except RunError:
+        except (RunError, OSError):
             return None
         if state.get("digest") != self.digest or len(arrays) != 1:
             return None
         (features,), computed = arrays, first.numpy()
         if features.shape != (count, computed.shape[1]) or features.dtype != computed.dtype:
             return None
-        if not np.allclose(features[: len(computed)], computed, rtol=1e-3, atol=1e-3 * np.abs(computed).max()):
+        tolerance = 1e-8 if computed.dtype == np.float64 else 1e-3
+        if not np.allclose(features[: len(computed)], computed, tolerance, tolerance * np.abs(computed).max()):
             return None
         return tf.constant(features)
 
-    def write(self, features: tf.Tensor) -> None:
-        """Write the features `[N, D]`, unless they are many; a disk that has no room for them ends no test."""
-        if features.shape.num_elements() * features.dtype.size > MOST_BYTES:
+    def take(self, features: tf.Tensor) -> None:
+        """Take features `[N, D]` that a test has computed, to be kept by `save`."""
+        self._computed = features
+
+    def save(self) -> None:
+        """Write the features that were taken, unless they are many. A disk or a memory without room is no failure."""
+        features = self._computed
+        if features is None or features.shape.num_elements() * features.dtype.size > MOST_BYTES:
             return
         try:
             checkpoint.save(self.path, [features.numpy()], {"digest": self.digest})
-        except OSError as error:
-            warn(f"{self.path}: the features of the test are not kept ({error.strerror or error})")
+        except (OSError, MemoryError) as error:
+            why = getattr(error, "strerror", None) or str(error) or "out of memory"
+            warn(f"{self.path}: the features of the test are not kept ({why})")
 
 
 def _digest(told: str, variables: Sequence[tf.Variable]) -> str:

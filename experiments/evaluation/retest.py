@@ -63,8 +63,10 @@ def evaluate(run: Path, split: Split, changes: Mapping[str, Any], judged: Judged
         with advised(f"`metarun evaluate {run}` with a smaller {smaller}"):
             evaluation = _evaluation(model, asked, split, judged, temperature)
             files = Files.of_run(directory) if own else Files.of_retest(path)
-            kept = FeatureFile(directory.features, experiment, split, model.learner.variables, model.content_digest)
-            row = record(model, trained, chosen, files, split, evaluation, None if own else kept)
+            kept = None if own else FeatureFile(directory.features, asked.spec, model, split)
+            row = record(model, trained, chosen, files, split, evaluation, kept)
+        if kept:
+            kept.save()
         if directory.finished:  # otherwise it says why the own test is missing
             directory.failure.unlink(missing_ok=True)  # of an earlier attempt
     return Evaluated(row, path, False)

@@ -163,7 +163,7 @@ def _seconds_of_test(model: Model) -> tuple[float, float, float]:
     """Return the seconds of a test task from its images, those of features stored first, and of a task after these."""
     test = test_of(model)
     each = test.seconds_per_episode()
-    return each, *(test.seconds_when_ready() or (0.0, each))
+    return each, *(test.seconds_when_ready(model.training_source) or (0.0, each))
 
 
 def _test_hours(experiment: Experiment, features: float, each: float) -> float:

@@ -12,6 +12,8 @@ from metarun.algorithms.options import RL2Options
 from metarun.algorithms.rl.minibatches import Minibatches, shuffled
 from metarun.algorithms.rl2 import RL2
 from metarun.algorithms.workers import Workers
+from metarun.experiments.config.load import load
+from metarun.experiments.errors import SpecError
 
 
 @pytest.fixture
@@ -106,3 +108,29 @@ def test_shuffled_minibatches_hold_every_trial_once(source):
     assert len({tuple(order) for order in orders}) == 3
     turned = shuffled(whole.cut(x[:, ::-1]), whole.cut(keys[None, ::-1]), weight, 0).numpy()
     np.testing.assert_array_equal(np.transpose(turned, (0, 2, 1)).reshape(9, 2)[:7, 0], orders[0])
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (["algorithm.shuffle=true", "algorithm.minibatch=2500"], "shuffle: has no effect: a minibatch holds all"),
+        (["algorithm.kl_limit=null", "algorithm.backtracks=3"], "backtracks: has no effect without kl_limit"),
+        (["network.layer_norm=true"], "layer_norm: has no use beside weight_norm"),
+        (["optimizer.weight_decay=0.1", "optimizer.decay_norm=true"], "decay_norm: has no effect: .* no layer norm"),
+    ],
+)
+def test_options_that_contradict_each_other_are_refused(changes, said):
+    with pytest.raises(SpecError, match=said):
+        load("duan2016/mdps-rl2", changes)
+
+
+def test_defaults_are_those_of_the_paper():
+    """Reject other bits of an unset option and of its default written out."""
+    source = DependentBandit(episodes=3, horizon=2)
+    told = {"shuffle": False, "standardise_advantages": True, "baseline_target": "returns", "baseline_loss": "squared"}
+    trials, states = source.sample("train", 0, 6, seed=0), []
+    for options in ({}, told):
+        one = learner(source, minibatch=4, **options)
+        one.train_step(trials)
+        states.append([variable.numpy() for variable in one.variables])
+    assert all((a == b).all() for a, b in zip(*states, strict=True))

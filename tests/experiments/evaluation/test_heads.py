@@ -1,7 +1,10 @@
 """Tests of trained runs by other heads on their features."""
 
 import errno
+import itertools
 import json
+import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +16,7 @@ from metarun.algorithms.heads.learner import HeadOnFeatures, OnStoredFeatures
 from metarun.experiments.config.load import load
 from metarun.experiments.config.variants import head_named, with_test
 from metarun.experiments.errors import SpecError
+from metarun.experiments.evaluation import measure, partial
 from metarun.experiments.evaluation.measure import test_of as evaluation_of
 from metarun.experiments.evaluation.partial import FeatureFile
 from metarun.experiments.evaluation.restore import restored
@@ -34,11 +38,13 @@ HEADS = ["linear", "cosine", "centroid", "ridge", "similarity"]
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("heads")
-    write_classes(folder / "images", {"train": 6, "test": 5}, ink=60, noise=120)
+    write_classes(folder / "images", {"train": 6, "val": 5, "test": 5}, ink=60, noise=120)
 
     def text_of(name):
         more, protocol, tasks = OWN[name]
         text = SPEC.format(name=name, more=more, path=folder / "images", protocol=protocol, query="")
+        if name == "protonet":
+            text = text.replace("validation: null", "validation: {every: 2, episodes: 2}")
         return text.replace("way: 3, shot: 2, meta_batch: 2", f"{tasks}meta_batch: 4")
 
     with trained_once(folder, text_of) as train:
@@ -83,69 +89,145 @@ def test_a_head_on_the_features_of_a_run(trained, name, head):
     )
 
 
-def test_the_time_of_a_test_is_that_of_stored_features(trained):
-    """Reject a time of features where a test computes those of each task: by MAML, whose features are not stored."""
-    stored, each = (evaluation_of(model_of(trained(name), {"name": "ridge"})) for name in ("protonet", "maml"))
-    seconds = stored.seconds_when_ready()
-    assert seconds is not None and all(one > 0 for one in seconds)
-    assert each.seconds_when_ready() is None
+def test_the_time_of_a_test_is_that_of_stored_features(trained, monkeypatch):
+    """Reject the share of a last batch that is short, which takes as long as the others; no time for the mean.
+
+    MAML computes the features of each task, so it stores none. A clock of whole seconds ticks when it is read.
+    """
+    monkeypatch.setattr(heads, "PIXELS_AT_ONCE", 16 * 8 * 8)  # 30 test images and 36 training images
+    monkeypatch.setattr(measure, "time", SimpleNamespace(perf_counter=itertools.count().__next__))
+    for name, head, batches in (
+        ("protonet", {"name": "ridge"}, 2),
+        ("protonet", {"name": "centroid", "features": "CL2N"}, 2 + 3),
+        ("maml", {"name": "ridge"}, None),
+    ):
+        model = model_of(trained(name), head)
+        seconds = evaluation_of(model).seconds_when_ready(model.source)
+        assert (None if seconds is None else seconds[0]) == batches
 
 
 @pytest.fixture
-def feature_file(trained, monkeypatch):
-    """Return a trained learner, the source of its tasks, and a function that makes its file of features."""
-    monkeypatch.setattr(heads, "PIXELS_AT_ONCE", 3 * 8 * 8)  # the features of all images take several batches
-    directory = trained("protonet")
-    model = model_of(directory, {"name": "ridge"})
-    learner, source = evaluation_of(model).learner, model.source
+def several_batches(monkeypatch):
+    """Let the features of all images take several batches; return the list of the sizes of those that are computed."""
+    monkeypatch.setattr(heads, "PIXELS_AT_ONCE", 3 * 8 * 8)
+    computed, features_of = [], heads.features_of
 
-    def file(path, split="test", variables=model.learner.variables):
-        return FeatureFile(path, model.experiment, split, variables, model.content_digest)
+    def counted(*arguments):
+        for features in features_of(*arguments):
+            computed.append(features.shape[0])
+            yield features
 
-    return learner, source, file
+    monkeypatch.setattr(heads, "features_of", counted)
+    return computed
 
 
-def test_features_are_kept_for_further_tests_of_the_same_weights(feature_file, tmp_path):
-    """Reject features of other weights, of another split, of another program, and those of a damaged file."""
-    learner, source, file = feature_file
+@pytest.fixture
+def feature_file(trained):
+    """Return a trained model, its learner with a head, and a function that makes its file of features."""
+    model = model_of(trained("protonet"), {"name": "ridge"})
+
+    def file(path, spec=model.experiment, split="test", **changed):
+        variables = changed.pop("variables", model.learner.variables)
+        told = {"experiment": model.experiment, "content_digest": model.content_digest} | changed
+        return FeatureFile(path, spec, SimpleNamespace(learner=SimpleNamespace(variables=variables), **told), split)
+
+    return model, evaluation_of(model).learner, file
+
+
+def test_features_are_kept_for_further_tests_of_the_same_weights(feature_file, several_batches, tmp_path):
+    """Reject features of another program, of other shapes or precisions, and those of a damaged file."""
+    model, learner, file = feature_file
     path = tmp_path / "features.npz"
-    _, first = heads.stored(learner, source, "test", file(path))
-    right, whole = first.features.numpy(), path.read_bytes()
 
-    def found(changed=None, *, data=whole, **told):
-        path.write_bytes(data)
+    def found(changed=None, data=None):
         if changed is not None:
             checkpoint.save(path, [changed], {"digest": file(path).digest})
-        return heads.stored(learner, source, "test", file(path, **told))[1].features.numpy()
+        if data is not None:
+            path.write_bytes(data)
+        kept = file(path)
+        _, source = heads.stored(learner, model.source, "test", kept)
+        kept.save()
+        return source.features.numpy()
 
+    right, whole = found(), path.read_bytes()
+    assert sum(several_batches) == len(right) > several_batches[0]
     np.testing.assert_array_equal(found(), right)
-    later = right.copy()
+    assert sum(several_batches) == len(right) + several_batches[0]  # the first batch alone
+    later, earlier = right.copy(), right.copy()
     later[-1] += 1
-    np.testing.assert_array_equal(found(later), later)  # so those of the file are taken
-    earlier = right.copy()
     earlier[0] += 1
+    np.testing.assert_array_equal(found(later), later)
     for wrong in (earlier, later[:-1], later[:, :-1], later.astype("float64")):
         np.testing.assert_array_equal(found(wrong), right)
     for data in (whole[: len(whole) // 2], b"", b"text"):
         np.testing.assert_array_equal(found(data=data), right)
     assert path.read_bytes() == whole  # replaced
-    checkpoint.save(path, [later], {"digest": file(path).digest})
-    changed = path.read_bytes()
-    others = [tf.Variable(value + 1) if value.dtype.is_floating else value for value in learner.variables]
-    np.testing.assert_array_equal(found(data=changed, variables=others), right)
-    path.write_bytes(whole)
-    assert file(path).read(first.features[:1], len(right)) is not None
-    assert file(path, split="val").read(first.features[:1], len(right)) is None
 
 
-def test_a_disk_without_room_for_features_ends_no_test(trained, monkeypatch, capsys):
+def test_features_of_other_weights_or_images_are_not_taken(feature_file, several_batches, tmp_path):
+    """Reject features that were kept for other weights, images, data, splits, conversions or code."""
+    model, learner, file = feature_file
+    path, (_, source) = tmp_path / "features.npz", heads.stored(learner, model.source, "test")
+    kept, first = file(path), source.features[:1]
+    kept.take(source.features)
+    kept.save()
+    count = source.features.shape[0]
+    assert file(path).read(first, count) is not None
+    experiment = model.experiment
+    shot = experiment.test.model_copy(update={"shot": 1, "episode_seed": 7})
+    again = experiment.model_copy(update={"test": shot})
+    assert file(path, experiment=again).read(first, count) is not None
+    inverted = experiment.test.model_copy(update={"dataset": experiment.dataset, "convert": "invert"})
+    wider = experiment.network.model_copy(update={"hidden": (9,)})
+    other = [tf.Variable(value + 1) if value.dtype.is_floating else value for value in model.learner.variables]
+    for changed in (
+        {"variables": other},
+        {"split": "val"},
+        {"content_digest": "other"},
+        {"experiment": experiment.model_copy(update={"test": inverted})},
+        {"spec": experiment.model_copy(update={"network": wider})},
+    ):
+        assert file(path, **changed).read(first, count) is None, changed
+
+
+def copied(directory, folder):
+    """Return a copy of a run that has kept no features."""
+    copy = RunDirectory(shutil.copytree(directory.path, folder / "seed-0"))
+    copy.features.unlink(missing_ok=True)
+    return copy
+
+
+def test_a_test_of_another_shape_starts_from_the_features_of_the_last(trained, several_batches, tmp_path):
+    """Reject the digest of the changed spec: the shape of its validation tasks is that of its test."""
+    directory = copied(trained("protonet"), tmp_path)
+    first, *_ = evaluate(directory.path, "test", {"head": {"name": "ridge"}, "episode_seed": 1})
+    computed = sum(several_batches)
+    assert computed > several_batches[0]
+    second, *_ = evaluate(directory.path, "test", {"head": {"name": "ridge"}, "shot": 1, "episode_seed": 2})
+    assert sum(several_batches) == computed + several_batches[0]
+    directory.features.unlink()
+    third, *_ = evaluate(directory.path, "test", {"head": {"name": "ridge"}, "shot": 1, "episode_seed": 3})
+    assert sum(several_batches) == 2 * computed + several_batches[0]
+    assert len({first.mean, second.mean, third.mean}) > 1
+
+
+@pytest.mark.parametrize("refused", ["to save", "to read", "too many"])
+def test_features_that_cannot_be_kept_end_no_test(trained, monkeypatch, capsys, tmp_path, refused):
     def full(path, *_):
         raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
-    directory = trained("protonet")
-    monkeypatch.setattr(checkpoint, "save", full)
+    directory = copied(trained("protonet"), tmp_path)
+    if refused == "to read":
+        directory.features.mkdir()
+    elif refused == "to save":
+        monkeypatch.setattr(checkpoint, "save", full)
+    else:
+        monkeypatch.setattr(partial, "MOST_BYTES", 100)
     row, *_ = evaluate(directory.path, "test", {"head": {"name": "similarity"}, "episode_seed": 5})
-    assert row.episodes and "the features of the test are not kept (No space left on device)" in capsys.readouterr().err
+    assert row.episodes and directory.features.is_file() is False
+    told = capsys.readouterr().err
+    assert ("the features of the test are not kept" in told) == (refused != "too many")
+    assert "No space left on device" in told or refused != "to save"
 
 
 def test_a_head_without_an_inner_loop_reads_what_the_last_layer_reads(trained):
