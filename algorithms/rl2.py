@@ -46,7 +46,7 @@ from .optimizers import apply_meta_gradients, state_of
 from .options import RL2Options
 from .programs import program, sizes
 from .rl import distributions
-from .rl.minibatches import Minibatches, mean_of_each, shuffled, weighted_mean
+from .rl.minibatches import Minibatches, mean_of_each, order_of, shuffled, weighted_mean
 from .rl.rollout import Rollout, Seen, encode, roll_out, trial_metrics
 from .workers import ALONE, WHOLE, Share, Workers
 
@@ -225,7 +225,8 @@ class RL2:
         """Run pass `number` over the mini-batches, in an order of its own if they are shuffled."""
         if self.options.shuffle:
             taken = (batch.inputs, batch.action, batch.old, batch.advantage, batch.target)
-            batch = Batch(*(shuffled(part, batch.keys, batch.weight, number) for part in taken), *batch[len(taken) :])
+            order = order_of(batch.keys, batch.weight, number)
+            batch = Batch(*(shuffled(part, order) for part in taken), *batch[len(taken) :])
         return mean_of_each(function, batch, batch.trials, results)
 
     def _fit_baseline(self, batch: Batch, workers: Workers = ALONE) -> tf.Tensor:

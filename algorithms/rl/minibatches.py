@@ -49,18 +49,21 @@ class Minibatches(NamedTuple):
         return self.cut(tf.ones((1, len(self.rows)), dtype))[:, 0]
 
 
-def shuffled(x: tf.Tensor, keys: tf.Tensor, weight: tf.Tensor, number: tf.Tensor | int) -> tf.Tensor:
-    """Return mini-batches `[M, N, B, ...]` of the same trials in another order, in which padding stays last.
+def order_of(keys: tf.Tensor, weight: tf.Tensor, number: tf.Tensor | int) -> tf.Tensor:
+    """Return order `number` of the trials of one worker, padding last, int32 `[M x B]`.
 
     Args:
-        x: The mini-batches of one worker.
         keys: The keys of the trials, uint32 `[M, 1, B, 2]`. They and `number` decide the order, and nothing else.
         weight: `[M, B]`, 1 for a trial and 0 for padding.
         number: The number of the order.
     """
     words = tf.reshape(keys, (-1, 2))
     drawn = tf.cast(TaskKeys((words[:, 0], words[:, 1])).numbered(number).bits("trial-order"), tf.int64)
-    order = tf.argsort(tf.where(tf.reshape(weight, [-1]) > 0, drawn, 2**32), stable=True)
+    return tf.argsort(tf.where(tf.reshape(weight, [-1]) > 0, drawn, 2**32), stable=True)
+
+
+def shuffled(x: tf.Tensor, order: tf.Tensor) -> tf.Tensor:
+    """Return mini-batches `[M, N, B, ...]` of the same trials in an `order`, see `order_of`."""
     count, steps, size, *rest = x.shape
     trials = tf.reshape(tf.transpose(x, (0, 2, 1, *range(3, x.shape.rank))), (count * size, steps, *rest))
     parts = tf.reshape(tf.gather(trials, order), (count, size, steps, *rest))

@@ -38,8 +38,10 @@ class PartialTest:
             variables: the weights that are tested.
             content_digest: digest of the data.
         """
-        told = f"{experiment.digest} {content_digest}{experiment.test_plugins}"
-        self.path, self.digest, self._saved = path, _digest(told, variables), 0
+        digest = hashlib.sha256(f"{experiment.digest} {content_digest}{experiment.test_plugins}".encode())
+        for variable in variables:
+            digest.update(variable.numpy().tobytes())
+        self.path, self.digest, self._saved = path, digest.hexdigest(), 0
         self._next = time.monotonic() + checkpoint.SECONDS_BETWEEN
 
     def restore(self, arrays: Sequence[np.ndarray]) -> int:
@@ -92,7 +94,8 @@ class FeatureFile:
         """
         tested = model.experiment
         values = [trained.training_digest, tested.tested_values, split, tested.test_plugins, version("metarun")]
-        self.path, self.digest = path, _digest(json.dumps([*values, model.content_digest]), model.learner.variables)
+        values += [model.content_digest, checkpoint.digest_of(model.learner.variables)]
+        self.path, self.digest = path, hashlib.sha256(json.dumps(values).encode()).hexdigest()
         self._computed: tf.Tensor | None = None
 
     def read(self, first: tf.Tensor, count: int) -> tf.Tensor | None:
@@ -133,11 +136,3 @@ class FeatureFile:
         except (OSError, MemoryError) as error:
             why = getattr(error, "strerror", None) or str(error) or "out of memory"
             warn(f"{self.path}: the features of the test are not kept ({why})")
-
-
-def _digest(told: str, variables: Sequence[tf.Variable]) -> str:
-    """Return the digest of a text and of the values of variables."""
-    digest = hashlib.sha256(told.encode())
-    for variable in variables:
-        digest.update(variable.numpy().tobytes())
-    return digest.hexdigest()

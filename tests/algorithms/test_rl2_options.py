@@ -9,7 +9,7 @@ from rl2_learner import learner, loop_of_advantages
 
 from metarun.algorithms.networks.options import GRUOptions
 from metarun.algorithms.options import RL2Options
-from metarun.algorithms.rl.minibatches import Minibatches, shuffled
+from metarun.algorithms.rl.minibatches import Minibatches, order_of, shuffled
 from metarun.algorithms.rl2 import RL2
 from metarun.algorithms.workers import Workers
 from metarun.experiments.config.load import load
@@ -95,16 +95,16 @@ def test_shuffled_minibatches_hold_every_trial_once(source):
     parts, words, weight = whole.cut(x), whole.cut(keys[None]), whole.weights(tf.float64)
     orders = []
     for number in range(3):
-        new = shuffled(parts, words, weight, number).numpy()
+        new = shuffled(parts, order_of(words, weight, number)).numpy()
         assert new.shape == (3, 2, 3) and not new[2, :, 1:].any()
         order = np.transpose(new, (0, 2, 1)).reshape(9, 2)[:7]
         assert sorted(order[:, 0]) == list(range(7))
         np.testing.assert_array_equal(order[:, 1], order[:, 0] + 7)  # the steps of a trial stay together
-        other = shuffled(tf.cast(parts[..., None], tf.float32), words, weight, number)[..., 0]
+        other = shuffled(tf.cast(parts[..., None], tf.float32), order_of(words, weight, number))[..., 0]
         np.testing.assert_array_equal(other, new)
         orders.append(order[:, 0].astype(int).tolist())
     assert len({tuple(order) for order in orders}) == 3
-    turned = shuffled(whole.cut(x[:, ::-1]), whole.cut(keys[None, ::-1]), weight, 0).numpy()
+    turned = shuffled(whole.cut(x[:, ::-1]), order_of(whole.cut(keys[None, ::-1]), weight, 0)).numpy()
     np.testing.assert_array_equal(np.transpose(turned, (0, 2, 1)).reshape(9, 2)[:7, 0], orders[0])
 
 
