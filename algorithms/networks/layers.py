@@ -242,10 +242,15 @@ def _bilinear(
 
 
 def activate_and_pool(x: tf.Tensor, pool: str | None, shared: bool, activation: Activation = "relu") -> tf.Tensor:
-    """Apply the activation and, unless `pool` is None, max-pooling with that padding; see `max_pool`."""
-    if activation is not None:
-        x = tf.nn.relu(x) if activation == "relu" else tf.nn.leaky_relu(x, LEAK)
-    return x if pool is None else max_pool(x, pool, shared)
+    """Apply the activation and, unless `pool` is None, max-pooling with that padding; see `max_pool`.
+
+    The activations here never fall, so that the maximum may be taken first: the same bits, and the same gradients, from
+    a quarter of the values. (Where a maximum is not unique because ReLU made several values 0, its gradient is 0.)
+    """
+    x = x if pool is None else max_pool(x, pool, shared)
+    if activation is None:
+        return x
+    return tf.nn.relu(x) if activation == "relu" else tf.nn.leaky_relu(x, LEAK)
 
 
 def max_pool(x: tf.Tensor, padding: str, shared: bool) -> tf.Tensor:

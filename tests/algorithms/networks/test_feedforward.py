@@ -1,5 +1,7 @@
 """Networks against plain numpy, against Keras, and with and without the task axis."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ import tensorflow as tf
 from metarun.algorithms.adaptation import per_task
 from metarun.algorithms.networks.feedforward import build
 from metarun.algorithms.networks.keras_network import KerasNetwork
-from metarun.algorithms.networks.layers import batch_norm, convolution, max_pool
+from metarun.algorithms.networks.layers import LEAK, activate_and_pool, batch_norm, convolution, max_pool
 from metarun.algorithms.networks.options import Conv4Options, MLPOptions
 from metarun.algorithms.programs import program
 from metarun.datasets.errors import DataError
@@ -93,6 +95,30 @@ def test_max_pool_valid_drops_and_same_keeps_an_odd_row():
             assert pooled.shape == (2, 3, length, length, 4)
             np.testing.assert_array_equal(pooled, max_pool(x, padding, shared=True))
             np.testing.assert_array_equal(pooled[1, 2, 0, 1], np.max(x[1, 2, 0:2, 2:4], axis=(0, 1)))
+
+
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("activation", ["relu", "leaky_relu"])
+def test_the_maximum_before_the_activation_gives_the_bits_of_the_paper_s_order(activation, shared):
+    """Reject a gradient that is shared out among equal pixels: whole numbers make many of them, also among zeros."""
+    x = tf.constant(np.random.default_rng(4).integers(-2, 3, (2, 3, 5, 6, 4)), tf.float32)
+    upstream = tf.cast(random(2, 3, 3, 3, 4), tf.float32)
+    act = tf.nn.relu if activation == "relu" else functools.partial(tf.nn.leaky_relu, alpha=LEAK)
+    orders = (
+        lambda: activate_and_pool(x, "same", shared, activation),
+        lambda: max_pool(act(x), "same", shared),
+    )
+    found = []
+    for order in orders:
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = order()
+        found.append((y, tape.gradient(y, x, upstream)))
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_array_equal(one, other)
+    equal = tf.cast(act(x) == tf.repeat(tf.repeat(found[1][0], 2, 2), 2, 3)[:, :, :5], tf.float32)
+    spread = equal * tf.repeat(tf.repeat(upstream, 2, 2), 2, 3)[:, :, :5]
+    assert np.abs(spread - found[0][1]).max() > 0.1
 
 
 @pytest.mark.parametrize(
