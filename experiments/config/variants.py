@@ -181,8 +181,9 @@ def within_budget(
 ) -> tuple[Experiment, Experiment]:
     """Return the recipe with a part of its training steps, and the whole recipe.
 
-    An experiment that trains less has a name of its own. Schedules follow: linear and cosine end with the last step,
-    and the intervals and the listed steps of `step` shrink with the training.
+    An experiment that trains less has a name of its own. What a schedule places within the training follows: linear and
+    cosine end with the last step, and listed steps of `step` shrink with the training. The interval `decay_every` is a
+    number of steps and stays: a decay that comes sooner stops the learning, and a larger budget could not go on.
 
     Args:
         spec: name or path of the spec.
@@ -198,8 +199,6 @@ def within_budget(
     if budget == 1 or whole.train.steps == 0:
         return whole, full
     less = [f"name={whole.name}{suffix(budget)}", f"train.steps={share(whole.train.steps, budget)}"]
-    if whole.optimizer.decay_every is not None:
-        less.append(f"optimizer.decay_every={share(whole.optimizer.decay_every, budget)}")
     if whole.optimizer.decay_steps:
         less.append(f"optimizer.decay_steps={_shares(whole.optimizer.decay_steps, budget)}")
     return load(spec, [*variant, *overrides, *less], "overrides").experiment, full
