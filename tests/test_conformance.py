@@ -86,7 +86,7 @@ def write_pictures(folder, classes=20, images=6):
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=pytest.mark.slow if name in ("miniimagenet", "omniglot") else ())
+        pytest.param(name, marks=pytest.mark.slow if name in ("miniimagenet", "omniglot", "glyphs") else ())
         for name in DATASETS
         if name not in TRIALS
     ],
@@ -119,7 +119,7 @@ def test_a_dataset_is_a_pure_function_that_can_be_traced(source_of, name):
 
 TRAINED_ON_EPISODES = KINDS["few-shot"]
 FEW_SHOT_SPECS = {name: spec for name, spec in SHIPPED.items() if spec.kind == TRAINED_ON_EPISODES}
-QUICK = ("quickstart/maml", "quickstart/matchingnet", "finn2017/sinusoid")
+QUICK = ("quickstart/matchingnet", "finn2017/sinusoid")
 
 
 @pytest.fixture(scope="module")

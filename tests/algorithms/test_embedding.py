@@ -143,8 +143,10 @@ def test_the_gradient_reaches_every_parameter(make_source):
         assert np.abs(model.parameters[name].numpy() - value).max() > 0, name
 
 
-@pytest.mark.parametrize(("kind", "options"), [(PrototypicalNetwork, PrototypicalNetworkOptions()),
-                                               (MatchingNetwork, MatchingNetworkOptions(temperature=0.1))])  # fmt: skip
+@pytest.mark.parametrize(("kind", "options"), [
+    (PrototypicalNetwork, PrototypicalNetworkOptions()),
+    pytest.param(MatchingNetwork, MatchingNetworkOptions(temperature=0.1), marks=pytest.mark.slow),
+])  # fmt: skip
 def test_training_way_may_differ_from_the_tests_way(make_source, kind, options):
     source = make_source(classes=30, images=8)
     network = build(Conv4Options(filters=8), (16, 16, 1), None, "float32", seed=0)

@@ -282,7 +282,13 @@ def test_it_learns_within_a_trial_in_one_trace():
     assert np.mean(test["regret"]) == pytest.approx(10 - np.mean(test["total_reward"]), abs=1e-5)
 
 
-@pytest.mark.parametrize("more", [{}, {"shuffle": True, "kl_limit": None, "baseline_target": "td_lambda"}])
+@pytest.mark.parametrize(
+    "more",
+    [
+        pytest.param({}, marks=pytest.mark.slow),
+        {"shuffle": True, "kl_limit": None, "baseline_target": "td_lambda"},
+    ],
+)
 def test_the_same_calls_give_the_same_bits_and_resume(source, more):
     """Reject a state with one of them left out. The whole state is in the variables: put back, they lead to the same
     bits."""

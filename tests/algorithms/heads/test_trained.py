@@ -126,7 +126,13 @@ def test_many_epochs_are_drawn_in_parts(monkeypatch):
     assert peak_bytes(fitted) < 4 * tasks * images * 10_000  # one number for each image and epoch
 
 
-@pytest.mark.parametrize("head", [LinearHead(LinearHeadOptions()), CosineHead(CosineHeadOptions())])
+@pytest.mark.parametrize(
+    "head",
+    [
+        LinearHead(LinearHeadOptions()),
+        pytest.param(CosineHead(CosineHeadOptions()), marks=pytest.mark.slow),
+    ],
+)
 def test_a_task_is_learnt_the_same_in_any_batch_and_number_of_images(head):
     """Reject draws that depend on the place in the batch. 9 images in batches of 4 leave one of 1."""
     whole = support()

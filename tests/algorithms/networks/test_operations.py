@@ -30,7 +30,10 @@ MAML_CASES = [
 ]
 
 
-@pytest.mark.parametrize(("options", "network", "protocol"), MAML_CASES)
+@pytest.mark.parametrize(
+    ("options", "network", "protocol"),
+    [pytest.param(*case, marks=() if case in MAML_CASES[3:5] else pytest.mark.slow) for case in MAML_CASES],
+)
 def test_maml(make_source, options, network, protocol):
     """Reject a count without second order's share, which would be lower by more than half."""
     one, batch = learner(options, network, protocol), make_source(size=28).sample("train", 0, 2, SHAPE, seed=0)

@@ -213,7 +213,9 @@ def step(one, batch):
     [
         PrototypicalNetworkOptions(),
         pytest.param(MAMLOptions(inner_lr=0.1, adapt="all"), marks=pytest.mark.slow),
-        ReptileOptions(inner_lr=0.05, inner_optimizer="sgd", inner_steps=2, inner_batch=4),
+        pytest.param(
+            ReptileOptions(inner_lr=0.05, inner_optimizer="sgd", inner_steps=2, inner_batch=4), marks=pytest.mark.slow
+        ),
     ],
     ids=lambda options: options.name,
 )

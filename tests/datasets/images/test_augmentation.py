@@ -194,7 +194,7 @@ def test_a_crop_that_never_fits_is_the_largest_one():
     assert {0, 180} <= set(found[:, :, 0, 0, 0].ravel()), "the first and the last place"
 
 
-@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_an_image_is_a_function_of_its_task_alone(compiled):
     """Reject draws that depend on the other tasks of the batch, or are the same in every step."""
     images = tf.constant(pictures(tasks=4))

@@ -33,6 +33,7 @@ OWN = {
     "simpleshot": ("", "inductive", ""),
 }
 HEADS = ["linear", "cosine", "centroid", "ridge", "similarity"]
+QUICK = [("protonet", "centroid"), ("protonet", "ridge")]
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +60,7 @@ def model_of(directory, head):
 @pytest.mark.parametrize(
     ("name", "head"),
     [
-        pytest.param(name, head, marks=() if name == "protonet" or head == "ridge" else pytest.mark.slow)
+        pytest.param(name, head, marks=() if (name, head) in QUICK else pytest.mark.slow)
         for name in OWN
         for head in HEADS
     ],
@@ -258,7 +259,7 @@ def test_the_mean_of_the_training_images_is_computed_for_a_run_that_has_not_kept
     assert abs(row.negative_log_likelihood - without.negative_log_likelihood) > 1e-4
 
 
-@pytest.mark.parametrize(("before", "after"), [("CL2N", "UN"), ("UN", "CL2N")])
+@pytest.mark.parametrize(("before", "after"), [pytest.param("CL2N", "UN", marks=pytest.mark.slow), ("UN", "CL2N")])
 def test_another_transform_is_a_test_of_the_same_training(trained, tmp_path, capsys, before, after):
     """Reject checkpoints of which a transform needs others, so that the training begins anew; a mean of zeros."""
     spec, directory = trained("simpleshot").path.parents[1] / "simpleshot.yaml", RunDirectory(tmp_path / "seed-0")

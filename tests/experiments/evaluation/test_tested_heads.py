@@ -38,6 +38,7 @@ jit: off
 """
 ALGORITHMS = {"protonet": "{name: protonet}", "maml": "{name: maml, inner_lr: 0.1, inner_steps: 2}"}
 RIDGE = {"name": "ridge", "penalty": 0.5}
+SLOW_MAML = pytest.param("headed-maml", marks=pytest.mark.slow)
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +104,7 @@ def test_a_temperature_of_an_older_version_is_of_the_method(runs):
         directory.temperature.write_text(text)
 
 
-@pytest.mark.parametrize("name", ["protonet", "headed-protonet", "headed-maml"])
+@pytest.mark.parametrize("name", ["protonet", "headed-protonet", SLOW_MAML])
 def test_unknown_classes_are_told_by_the_head_of_the_row(runs, name):
     """Reject the scores of the method's own head under the name of another."""
     directory = runs(name)
@@ -151,7 +152,7 @@ def test_a_head_answers_single_support_sets_as_it_answers_tasks(runs, name, prot
     assert all(np.abs(found - answers[each]).max() > 1e-2 for each in others)
 
 
-@pytest.mark.parametrize("name", ["headed-protonet", "headed-maml"])
+@pytest.mark.parametrize("name", ["headed-protonet", SLOW_MAML])
 def test_predictions_and_exports_are_by_the_head_of_the_test(runs, name, tmp_path):
     """Reject the method's own answers, its one number of classes, and a card without the head."""
     directory = runs(name)

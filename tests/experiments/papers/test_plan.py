@@ -14,7 +14,7 @@ def test_what_a_schedule_places_within_the_training_follows_the_budget(tmp_path)
     path = tmp_path / "spec.yaml"
     path.write_text(SPEC + "optimizer: {schedule: step, decay_every: 20}\n")
     small, full = within_budget(str(path), 0.1)
-    assert (small.train.steps, small.optimizer.decay_every) == (4, 20)  # rejected: 2, which a larger budget cannot continue
+    assert (small.train.steps, small.optimizer.decay_every) == (4, 20)  # rejected: 2
     assert (full.train.steps, full.optimizer.decay_every) == (40, 20)
     assert within_budget(str(path), 1e-6)[0].train.steps == 1
     path.write_text(SPEC + "optimizer: {schedule: step, decay_steps: [20, 24, 40], decay_factors: [0.5, 0.1, 0.2]}\n")

@@ -72,6 +72,7 @@ def test_one_model_is_trained_once_for_all_its_cells(table, tmp_path, calls):
     assert states(table, out) == ["interrupted at step 40 of 40"] * 3
 
 
+@pytest.mark.slow
 def test_the_number_of_another_test_is_its_own(table, tmp_path, calls):
     """Check that the row of `evaluate` has no published number, that of the run has the spec's: neither is the
     cell's."""
@@ -277,6 +278,7 @@ def test_finished_seeds_that_were_not_asked_for_are_told(table, tmp_path):
     assert filled["seeds"].iloc[0] == 1 and "k5: seed 1, 2 finished too, see --seeds" in notes
 
 
+@pytest.mark.slow
 def test_jobs_are_not_kept_by_a_cell_that_is_damaged(table, tmp_path, monkeypatch):
     """Reject "nothing to submit" and exit code 0, or no run. The other cells are submitted by --executor."""
     second = table.parent / "second.yaml"

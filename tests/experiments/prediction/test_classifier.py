@@ -29,7 +29,7 @@ def read(model, folder):
     return support, np.stack([each.image.pixels for each in queries])
 
 
-LEARNERS = [pytest.param(name, marks=[pytest.mark.slow] * (name in ("matchingnet", "reptile"))) for name in MORE]
+LEARNERS = [pytest.param(name, marks=[pytest.mark.slow] * (name != "protonet")) for name in MORE]
 
 
 @pytest.mark.usefixtures("eagerly")

@@ -159,6 +159,7 @@ def test_what_is_taken_over(sines, capsys):
     assert not another[1].path.exists() and "not a whole checkpoint" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_best_checkpoint_that_was_taken_over_is_tested_again(sines):
     """Reject "a checkpoint of another spec": no validation after the shorter training was better."""
     frozen = "optimizer={schedule: step, decay_steps: [60], decay_factor: 1e-12}"

@@ -45,6 +45,7 @@ def test_steps_are_the_same_in_any_grouping(tiny, jit):
     assert np.abs(losses - plain.take(4)["loss"]).min() > 0
 
 
+@pytest.mark.slow
 def test_compiled_or_not_is_a_matter_of_rounding(tiny):
     found = [TrainingSteps(build(tiny(f"jit={jit}"), 0)).take(4)["loss"] for jit in ("off", "on")]
     np.testing.assert_allclose(*found, rtol=1e-3)

@@ -89,6 +89,7 @@ def test_it_ends_where_the_validations_say(sines, tmp_path, capsys):
     assert unpack(tmp_path / "sines.zip", tmp_path / "elsewhere")[0].finished
 
 
+@pytest.mark.slow
 def test_a_training_to_its_end_says_so(sines):
     enough, without = train(sines("train.patience=30")), train(sines("name=without"))
     assert (enough.train_steps, enough.stopped_early) == (40, False)
@@ -116,6 +117,7 @@ def test_stops_change_nothing(sines, monkeypatch, steps):
     assert not left and results(stopped.directory.path) == results(undisturbed.directory.path)
 
 
+@pytest.mark.slow
 def test_a_stop_before_the_test_repeats_no_step(sines, monkeypatch):
     """Resume a training that has ended early and has no row. Rejected: further steps, and `is trained up to step`."""
     run, undisturbed = sines("train.patience=1"), sines("train.patience=1", out="alone")
@@ -144,7 +146,7 @@ def test_progress_ends_with_the_training(sines):
 @pytest.mark.parametrize(
     ("changes", "more"),
     [
-        (["train.patience=4"], 4),
+        pytest.param(["train.patience=4"], 4, marks=pytest.mark.slow),
         pytest.param([], None, marks=pytest.mark.slow),
         pytest.param(["train.patience=2", "train.steps=60"], 0, marks=pytest.mark.slow),
     ],
