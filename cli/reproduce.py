@@ -70,6 +70,11 @@ def seeds_or_count(context: click.Context, parameter: click.Parameter, value: st
     show_default=True,
     help="Share of each spec's training steps. Such runs have names of their own, and the table shows the share.",
 )
+@click.option(
+    "--precision",
+    type=click.Choice(["float32", "tf32", "bfloat16", "float64"]),
+    help="Precision of all trainings, in place of the specs'. Such runs have names of their own; the table shows it.",
+)
 @click.option("--dry-run", is_flag=True, help="List the cells: state, estimated hours, data; run nothing.")
 @offline
 @cluster_options(None)
@@ -80,6 +85,7 @@ def command(
     cells: str,
     seeds: list[int],
     budget: float,
+    precision: str | None,
     dry_run: bool,
     out: Path,
     form: str,
@@ -96,8 +102,8 @@ def command(
     from ..experiments.papers.definition import load_table, shipped_tables
     from ..experiments.papers.plan import choose, plan_of
 
-    planned = plan_of(table, out, seeds, budget)
-    path = _path_of(table, out, budget)
+    planned = plan_of(table, out, seeds, budget, precision)
+    path = _path_of(table, out, budget, precision)
     chosen = choose(planned, cells)
     if settings and not executor:
         given = ", ".join(f"--{name.replace('_', '-')}" for name in settings)
@@ -108,7 +114,7 @@ def command(
     if dry_run:
         _list(chosen, alive)
     if executor:
-        paper = (table if table in shipped_tables() else os.path.abspath(table), seeds, budget)
+        paper = (table if table in shipped_tables() else os.path.abspath(table), seeds, budget, precision)
         failed = _submit(chosen, out, executor, settings, paper, dry_run, show)
     elif not dry_run:
         failed = _run(_without_queued(chosen, alive, out), out, show)
@@ -116,7 +122,7 @@ def command(
         sys.exit(1)
 
 
-def _path_of(table: str, out: Path, budget: float) -> Path:
+def _path_of(table: str, out: Path, budget: float, precision: str | None) -> Path:
     """Return the path of the table's files without their endings; BadParameter if another table has this name."""
     from ..experiments.config.variants import suffix
     from ..experiments.papers.definition import shipped_tables
@@ -124,7 +130,7 @@ def _path_of(table: str, out: Path, budget: float) -> Path:
     stem = Path(table).stem
     if stem in ("results", "table") or stem in shipped_tables() and stem != table:
         raise click.BadParameter(f"{out / stem}.csv is the name of another table: rename {table}", param_hint="TABLE")
-    return out / f"{stem}{suffix(budget)}"
+    return out / f"{stem}{suffix(budget, precision)}"
 
 
 def _unfinished(chosen: Sequence[Planned]) -> list[Planned]:

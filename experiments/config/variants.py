@@ -177,36 +177,47 @@ def is_beginning(shorter: Experiment, longer: Experiment) -> bool:
 
 
 def within_budget(
-    spec: str, budget: float, overrides: Sequence[str] = (), variant: Sequence[str] = ()
+    spec: str,
+    budget: float,
+    overrides: Sequence[str] = (),
+    variant: Sequence[str] = (),
+    precision: str | None = None,
 ) -> tuple[Experiment, Experiment]:
-    """Return the recipe with a part of its training steps, and the whole recipe.
+    """Return the recipe with a part of its training steps or in another precision, and the whole recipe.
 
-    An experiment that trains less has a name of its own. What a schedule places within the training follows: linear and
-    cosine end with the last step, and listed steps of `step` shrink with the training. The interval `decay_every` is a
-    number of steps and stays: a decay that comes sooner stops the learning, and a larger budget could not go on.
+    An experiment that trains less, or in another precision, has a name of its own. What a schedule places within the
+    training follows: linear and cosine end with the last step, and listed steps of `step` shrink with the training. The
+    interval `decay_every` is a number of steps and stays: a decay that comes sooner stops the learning, and a larger
+    budget could not go on.
 
     Args:
         spec: name or path of the spec.
         budget: part of the training steps, between 0 and 1.
         overrides: changes of the first experiment alone, such as "train.steps=100".
         variant: overrides that make the recipe from the spec.
+        precision: replaces that of the recipe, if it is trained.
 
     Raises:
-        SpecError: the spec is missing or has mistakes.
+        SpecError: the spec is missing or has mistakes, or cannot be trained in the precision.
     """
     full = load(spec, variant, "overrides").experiment
     whole = load(spec, [*variant, *overrides], "overrides").experiment if overrides else full
-    if budget == 1 or whole.train.steps == 0:
+    another = precision if precision != whole.precision else None
+    if budget == 1 and not another or whole.train.steps == 0:
         return whole, full
-    less = [f"name={whole.name}{suffix(budget)}", f"train.steps={share(whole.train.steps, budget)}"]
-    if whole.optimizer.decay_steps:
-        less.append(f"optimizer.decay_steps={_shares(whole.optimizer.decay_steps, budget)}")
-    return load(spec, [*variant, *overrides, *less], "overrides").experiment, full
+    changes = [f"name={whole.name}{suffix(budget, another)}"]
+    if budget < 1:
+        changes.append(f"train.steps={share(whole.train.steps, budget)}")
+        if whole.optimizer.decay_steps:
+            changes.append(f"optimizer.decay_steps={_shares(whole.optimizer.decay_steps, budget)}")
+    if another:
+        changes.append(f"precision={another}")
+    return load(spec, [*variant, *overrides, *changes], "overrides").experiment, full
 
 
-def suffix(budget: float) -> str:
-    """Return the ending of the names of runs and tables that have a part of the training, or "" for all of it."""
-    return "" if budget == 1 else f"-budget-{budget:g}"
+def suffix(budget: float, precision: str | None = None) -> str:
+    """Return the ending of the names of runs and tables that have a part of the training or another precision."""
+    return ("" if budget == 1 else f"-budget-{budget:g}") + (f"-{precision}" if precision else "")
 
 
 def share(steps: int, budget: float) -> int:

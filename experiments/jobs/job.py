@@ -35,7 +35,7 @@ from .rendezvous import find, gather
 from .slurm import slurm
 from .submission import WRITTEN
 
-Paper = tuple[str, Sequence[int], float]  # table, seeds (none: those of the specs), budget
+Paper = tuple[str, Sequence[int], float, str | None]  # table, seeds (none: of the specs), budget, precision
 
 MOST_RESTARTS = 5  # at the same step
 PATIENCE = (0, 3, 10)  # seconds before each attempt to be requeued: jobs that are stopped together all ask at once
@@ -201,17 +201,18 @@ def write_table(out: str, paper: Paper | None, outcome: str | None = None) -> No
 
     Args:
         out: the folder of the runs.
-        paper: table, seeds and budget of a paper's table; None for the table of all runs.
+        paper: table, seeds, budget and precision of a paper's table; None for the table of all runs.
         outcome: a file for `metarun status` that gets WRITTEN, or the reason of a failure; default: none.
     """
     folder = Path(out)
     with noted(Path(outcome)) if outcome else nullcontext():
         merge(folder)
         if paper:
-            table, seeds, budget = paper
+            table, seeds, budget, precision = paper
             definition = load_table(table)
-            planned = plan(definition, folder, seeds, budget)
-            papers_render.write(planned, folder / f"{Path(table).stem}{suffix(budget)}", below=definition.notes)
+            planned = plan(definition, folder, seeds, budget, precision)
+            stem = f"{Path(table).stem}{suffix(budget, precision)}"
+            papers_render.write(planned, folder / stem, below=definition.notes)
         elif find_rows([folder]):
             rows, notes = results_and_notes(folder)
             lines = lines_of(rows)

@@ -32,9 +32,9 @@ CELLS = {  # columns and dtypes of TABLE.csv: full precision, accuracies in perc
     "ci95": "Float64", "seed_std": "Float64", "difference": "Float64", "verdict": "string", "best": "boolean",
     "episodes": "Int64", "seeds": "Int64", "train_steps": "Int64", "budget": "Float64", "protocol": "string",
     "inner_steps": "Int64", "checkpoint": "string", "spec_digest": "string", "episodes_digest": "string",
-    "left_out": "string", "stopped_early": "Int64", "steps": "string",
+    "left_out": "string", "stopped_early": "Int64", "steps": "string", "precision": "string",
 }  # fmt: skip
-SOMETIMES = ("left_out", "stopped_early", "steps")  # columns that a table without such cells does not have
+SOMETIMES = ("left_out", "stopped_early", "steps", "precision")  # not in a table without such cells
 
 
 def collect(planned: Sequence[Planned]) -> tuple[DataFrame, list[str]]:
@@ -181,7 +181,11 @@ def _filled(lines: DataFrame, filled: Mapping[str, Planned], marks: Collection[s
     }
     lines = lines.assign(**{name: as_column(values, CELLS[name]) for name, values in columns.items()})
     early = lines["stopped_early"].gt(0).fillna(False)
-    lines = lines.assign(stopped_early=lines["stopped_early"].where(early), steps=lines["steps"].where(early))
+    lines = lines.assign(
+        stopped_early=lines["stopped_early"].where(early),
+        steps=lines["steps"].where(early),
+        precision=lines["precision"].where(lines["precision"] != "float32"),
+    )
     return lines.loc[:, list(CELLS)]
 
 
@@ -215,7 +219,7 @@ def read_table(path: Path) -> DataFrame:
 
 def table_as_csv(cells: DataFrame) -> str:
     """Return the text of TABLE.csv. It has `left_out` only where seeds are, `stopped_early` and `steps` only where
-    trainings ended early, like tables of older versions.
+    trainings ended early, `precision` only where it is not float32, like tables of older versions.
     """
     words = as_column([str(best).lower() for best in cells["best"]], "string")
     cells = cells.assign(best=words)

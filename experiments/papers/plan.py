@@ -137,18 +137,20 @@ class Planned:
         return self.experiment.train.steps * self.experiment.train.meta_batch / whole if whole else None
 
 
-def plan_of(name: str, out: Path, seeds: Sequence[int] = (), budget: float = 1.0) -> list[Planned]:
+def plan_of(
+    name: str, out: Path, seeds: Sequence[int] = (), budget: float = 1.0, precision: str | None = None
+) -> list[Planned]:
     """Load a table and plan it, see `load_table` and `plan`.
 
     Raises:
         SpecError: lists all mistakes, those of the table and those of its cells that can be read.
     """
     try:
-        return plan(load_table(name), out, seeds, budget)
+        return plan(load_table(name), out, seeds, budget, precision)
     except TableError as error:
         problems = error.problems
         try:
-            plan(error.part, out, seeds, budget) if error.part else ()
+            plan(error.part, out, seeds, budget, precision) if error.part else ()
         except SpecError as more:
             problems += more.problems
         raise SpecError(problems) from None
@@ -170,7 +172,9 @@ def check(name: str) -> tuple[int, int]:
     return len(by_cell(planned)), len({one.experiment.name for one in planned})
 
 
-def plan(table: PaperTable, out: Path, seeds: Sequence[int] = (), budget: float = 1.0) -> list[Planned]:
+def plan(
+    table: PaperTable, out: Path, seeds: Sequence[int] = (), budget: float = 1.0, precision: str | None = None
+) -> list[Planned]:
     """Return every cell and seed, in the table's order.
 
     Args:
@@ -178,6 +182,7 @@ def plan(table: PaperTable, out: Path, seeds: Sequence[int] = (), budget: float 
         out: the folder of the runs.
         seeds: replace those of the specs, unless empty. Classical methods keep theirs.
         budget: share of each spec's training steps.
+        precision: replaces that of the specs that are trained.
 
     Raises:
         SpecError: a spec is missing, or cannot be tested as its cell says.
@@ -190,7 +195,7 @@ def plan(table: PaperTable, out: Path, seeds: Sequence[int] = (), budget: float 
         try:
             model = cell.spec, cell.overrides, cell.variant
             if model not in specs:
-                specs[model] = within_budget(cell.spec, budget, cell.overrides, cell.variant)
+                specs[model] = within_budget(cell.spec, budget, cell.overrides, cell.variant, precision)
             experiment, full = specs[model]
             tested = with_test(experiment, cell.changes)
             wrong = published_mistakes(cell.published, tested)

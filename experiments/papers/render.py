@@ -79,6 +79,7 @@ def cells_of(filled: DataFrame, form: str) -> DataFrame:
                 "seeds": seeds_text(line["seeds"], line["left_out"]),
                 "steps": line["steps"] or "",
                 "budget": "" if line["budget"] is None else f"{100 * line['budget']:.3g} %",
+                "precision": line["precision"] or "",
                 "protocol": line["protocol"] or "",
             }
         )

@@ -2,12 +2,12 @@
 
     python experiments/results/tables.py [RUNS...]
 
-RUNS are folders of `metarun reproduce`, on this machine or brought from others: the cells of their TABLE.csv and
-TABLE-budget-*.csv and the rows of their results.csv are taken over first. Of a cell that is there already, the one with
-the larger share of the paper's budget stays, and of equal ones that with more seeds. Then the text between
-`<!-- table NAME -->` and `<!-- end -->` is written anew, in both READMEs, from NAME.csv; where NAME is `all`, from all
-tables: one line per trained cell that the paper has a number for; where it is `main`, a few of these lines (`MAIN`);
-where it is `others`, from the rows of those specs that belong to no paper's table.
+RUNS are folders of `metarun reproduce`, on this machine or brought from others: the cells of their TABLE.csv,
+TABLE-budget-*.csv and TABLE-bfloat16.csv and the rows of their results.csv are taken over first. Of a cell that is
+there already, the one with the larger share of the paper's budget stays, and of equal ones that with more seeds. Then
+the text between `<!-- table NAME -->` and `<!-- end -->` is written anew, in both READMEs, from NAME.csv; where NAME is
+`all`, from all tables: one line per trained cell that the paper has a number for; where it is `main`, a few of these
+lines (`MAIN`); where it is `others`, from the rows of those specs that belong to no paper's table.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ MAIN = {  # table -> cells that the project's README shows
     "snell2017-omniglot": ("5way-1shot", "20way-1shot"),
     "vinyals2016-omniglot": ("20way-1shot",),
 }
+ENDINGS = ("", "-budget-*", "-bfloat16")  # of a table's file
 OTHERS = ("omniglot-", "miniimagenet-")
 KEY = ["experiment", "seed", "split", "way", "shot", "query", "protocol", "inner_steps", "checkpoint", "precision",
        "episodes", "episodes_digest", "head", "judged"]  # fmt: skip
@@ -49,7 +50,7 @@ def take_over(runs: Path) -> None:
     if not (runs / "results.csv").is_file():
         sys.exit(f"{runs} is no folder of finished runs: it has no results.csv")
     for name in shipped_tables():
-        for path in sorted(runs.glob(f"{name}.csv")) + sorted(runs.glob(f"{name}-budget-*.csv")):
+        for path in sorted(path for ending in ENDINGS for path in runs.glob(f"{name}{ending}.csv")):
             own = HERE / f"{name}.csv"
             cells = merged(read_table(own), read_table(path)) if own.is_file() else read_table(path)
             cells = cells.set_index("cell", drop=False)

@@ -6,6 +6,7 @@ import pytest
 from sines import SPEC
 
 from metarun.experiments.config.variants import within_budget
+from metarun.experiments.errors import SpecError
 from metarun.experiments.papers.definition import load_table
 from metarun.experiments.papers.plan import choose, plan
 
@@ -36,6 +37,21 @@ def test_a_variant_is_a_recipe_and_overrides_are_a_part_of_it(tmp_path):
     (small,) = choose(plan(load_table("duan2016-bandits-small"), tmp_path, seeds=[0]), "n100-k5-rl2")
     assert small.experiment.name == "duan2016-bandits-n100-k5-rl2-250-trials"
     assert (small.budget, small.experiment.dataset.pulls) == (pytest.approx(0.03), 100)
+
+
+def test_a_precision_is_of_what_is_trained_and_has_names_of_its_own(tmp_path):
+    """Reject a run in bfloat16 that takes the folder of the one in float32, and a refusal of untrained methods."""
+    table = load_table("snell2017-miniimagenet")
+    (half,) = choose(plan(table, tmp_path, seeds=[0], budget=0.5, precision="bfloat16"), "5way-5shot")
+    assert half.experiment.name == "snell2017-miniimagenet-5shot-budget-0.5-bfloat16"
+    assert (half.experiment.precision, half.full.precision, half.budget) == ("bfloat16", "float32", 0.5)
+    (own,) = choose(plan(table, tmp_path, seeds=[0], precision="float32"), "5way-5shot")
+    assert own.experiment == own.full
+    planned = plan(load_table("duan2016-bandits-small"), tmp_path, precision="float64")
+    assert {one.experiment.precision for one in planned if one.experiment.train.steps} == {"float64"}
+    assert {one.experiment.precision for one in planned if not one.experiment.train.steps} == {"float32"}
+    with pytest.raises(SpecError, match="bfloat16 is for images"):
+        plan(load_table("duan2016-bandits-small"), tmp_path, precision="bfloat16")
 
 
 def test_no_seed_changes_a_classical_method(tmp_path):

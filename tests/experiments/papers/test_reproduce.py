@@ -96,17 +96,18 @@ def test_cells_are_chosen_by_glob(table, tmp_path):
     )
 
 
-def test_a_budget_is_told_and_collides_with_nothing(table, tmp_path, calls):
+def test_a_budget_and_a_precision_are_told_and_collide_with_nothing(table, tmp_path, calls):
     out = tmp_path / "runs"
     reproduce(table, "--out", out, "--cells", "k5")
-    told = reproduce(table, "--out", out, "--cells", "k5", "--budget", "0.1")
+    told = reproduce(table, "--out", out, "--cells", "k5", "--budget", "0.1", "--precision", "float64")
     assert calls["train"] == 2 and {path.name for path in out.iterdir() if path.is_dir()} == {
         "sines",
-        "sines-budget-0.1",
+        "sines-budget-0.1-float64",
     }
     assert "10 %" in told.output and "100 %" not in told.output
-    assert "100 %" in (out / "paper.md").read_text() and " 10 % |" in (out / "paper-budget-0.1.md").read_text()
-    (one, *_) = plan(load_table(str(table)), out, budget=0.1)
+    whole, part = ((out / f"paper{ending}.md").read_text() for ending in ("", "-budget-0.1-float64"))
+    assert "100 %" in whole and " 10 % |" in part and "| float64 " in part and "precision" not in whole
+    (one, *_) = plan(load_table(str(table)), out, budget=0.1, precision="float64")
     assert one.experiment.train.steps == 4 and one.budget == 0.1 and one.row.train_steps == 4
 
 
