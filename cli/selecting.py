@@ -95,4 +95,6 @@ def _report(search: Search, done: SubmittedSearch) -> None:
     else:
         arrays = ", ".join(each.job for each in done.jobs if each.job)
         first = f"{counted(done.missing, 'configuration')} as job {arrays}, then " if done.missing else ""
+        if done.stages:
+            first += f"those that go on as job {', '.join(done.stages)}, then "
         click.echo(f"submitted {first}the choice, its training and its test as job {done.jobs[-1].table}; {follow}")

@@ -113,9 +113,46 @@ def runs_to_slurm(
         one.job = jobs[0].job_id.partition("_")[0]
         one.write()
         for run, job in zip(some, jobs, strict=True):
-            _link(run.directory.log, job.paths.stdout)
+            link_log(run.directory.log, job.paths.stdout)
         submissions.append(one)
     return submissions
+
+
+def stage_to_slurm(
+    last: Submission,
+    before: Sequence[Submission],
+    cluster: Cluster,
+    numbers: Sequence[str],
+    function: Callable[..., None],
+    calls: Sequence[tuple[Any, ...]],
+) -> list[str]:
+    """Submit job arrays that wait for other jobs, under the name of the job that ends a submission.
+
+    Args:
+        last: the submission that they belong to.
+        before: the submissions that sbatch has accepted.
+        cluster: the settings of the jobs.
+        numbers: the jobs whose end they wait for.
+        function: what the jobs call.
+        calls: its arguments, for each job.
+
+    Returns:
+        The numbers of the arrays: one, or several if Slurm's limit is shorter.
+
+    Raises:
+        RunError: sbatch refuses. What was submitted before stays.
+    """
+    made, longest = [], largest_array()
+    for start in range(0, len(calls), longest):
+        some = calls[start : start + longest]
+        executor = _executor(last, cluster)
+        executor.update_parameters(job_name=last.of_table, array_parallelism=cluster.max_parallel or len(some))
+        if numbers:
+            executor.update_parameters(dependency="afterany:" + ":".join(numbers))
+        with _sbatch(last, [*before, last] if made else before), executor.batch():
+            jobs = [executor.submit(plainly, function, *each) for each in some]
+        made.append(jobs[0].job_id.partition("_")[0])
+    return made
 
 
 def last_to_slurm(
@@ -252,7 +289,7 @@ def _forget(submission: Submission, before: Sequence[Submission]) -> None:
         shutil.rmtree(submission.folder)
 
 
-def _link(log: Path, target: Path) -> None:
+def link_log(log: Path, target: Path) -> None:
     """Make `log`, beside the run, a link to the log `target` of its job. A log that is a file is renamed to NAME~."""
     if log.exists() and not log.is_symlink():
         log.replace(log.with_name(f"{log.name}~"))

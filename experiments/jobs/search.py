@@ -1,7 +1,9 @@
 """Submit a search to Slurm: an array that trains the configurations, and a job that does the rest. No TensorFlow.
 
-The array trains without tests, with halving up to the first stop. The job after it waits for the array; it trains what
-is left, chooses, and trains and tests the chosen configuration, so it asks for as much as a run.
+The array trains without tests. With halving it trains up to the first stop, and each further stage is an array that
+waits for the one before: how many configurations go on is known, and which ones each of its tasks finds by itself. The
+last job waits for all; it trains what is left, chooses, and trains and tests the chosen configuration, so it asks for
+as much as a run.
 """
 
 from __future__ import annotations
@@ -19,12 +21,12 @@ from ..runs.directory import RunDirectory
 from ..runs.run import Run
 from ..selection.results import failure_of
 from ..selection.search import Search
-from ..selection.session import begin, decided, runs_of_chosen, select
+from ..selection.session import begin, decided, left_at, runs_of_chosen, select
 from ..selection.table import table
 from ..system.atomic import write_text_atomic
 from ..system.failures import noted
 from ..system.signals import StopSignal
-from .arrays import arrays, environment, for_search, last_to_slurm, runs_to_slurm
+from .arrays import arrays, environment, for_search, last_to_slurm, link_log, runs_to_slurm, stage_to_slurm
 from .job import as_job, count_restarts, write_table
 from .prepare import forgotten
 from .slurm import squeue
@@ -47,6 +49,7 @@ class SubmittedSearch(NamedTuple):
     """Hold the outcome of the submission of a search."""
 
     missing: int  # configurations that are trained by the arrays
+    stages: list[str]  # the numbers of the arrays of further stages
     alive: int  # configurations that are queued or running
     jobs: list[Submission]  # the last one has the job that does the rest; none if there is nothing to do, or it waits
     is_over: bool  # the chosen configuration is tested
@@ -71,7 +74,7 @@ def submit_search(search: Search, settings: Mapping[str, Any]) -> SubmittedSearc
         missing, alive = todo(chosen or runs, search.out)
         queued = squeue([one.of_table for one in find_submissions(search.out) if one.search == search.name])
         if alive or queued or known and not missing:
-            return SubmittedSearch(0, len(alive), [], bool(known) and not (missing or alive or queued))
+            return SubmittedSearch(0, [], len(alive), [], bool(known) and not (missing or alive or queued))
         refuse_missing_data(runs)
         os.environ["METARUN_OFFLINE"] = "1"  # otherwise hundreds of jobs download at once
         with StopSignal("") as stop, stop.held():  # what sbatch has taken is written down
@@ -82,12 +85,18 @@ def submit_search(search: Search, settings: Mapping[str, Any]) -> SubmittedSearc
             last = made[-1] if made else new_submission(runs, search.out)
             last.search = search.name
             last.write()
-            numbers = [f"{one.job}" for one in made]
-            further = (cluster.cpus, environment(), cluster.gpus > 0)
-            whole = search.at(search.out.resolve())
+            numbers, stages = [f"{one.job}" for one in made], []
+            resources = (cluster.cpus, environment(), cluster.gpus > 0)
+            whole, settled = search.at(search.out.resolve()), for_search(cluster)
             with forgotten(_left_to_last(search, asked)):
-                last_to_slurm(last, made, [for_search(cluster)], numbers, finish, whole, str(last.outcome), *further)
-    return SubmittedSearch(len(asked), 0, made or [last], False)
+                for stage, count in enumerate([] if known else search.counts()[1:], start=1):
+                    calls = [(whole, stage, place, str(last.folder), *resources) for place in range(count)]
+                    accepted = [*made, last] if stages else made
+                    numbers = stage_to_slurm(last, accepted, settled, numbers, go_on, calls)
+                    stages += numbers
+                accepted = [*made, last] if stages else made
+                last_to_slurm(last, accepted, [settled], numbers, finish, whole, str(last.outcome), *resources)
+    return SubmittedSearch(len(asked), stages, 0, made or [last], False)
 
 
 def _left_to_last(search: Search, asked: Sequence[Run]) -> list[RunDirectory]:
@@ -108,7 +117,11 @@ def preview_search(search: Search, executor: str, settings: Mapping[str, Any]) -
     runs = _first(search)
     found = preview(runs, search.out, executor, settings)
     if executor == "slurm":
-        found.sbatch.append(f"dependency=afterany {of_sbatch(for_search(_cluster(search, settings)))}")
+        cluster = _cluster(search, settings)
+        for count in search.counts()[1:]:
+            array = f"array=0-{count - 1}%{min(count, cluster.max_parallel or count)}"
+            found.sbatch.append(f"{array} dependency=afterany {of_sbatch(for_search(cluster))}")
+        found.sbatch.append(f"dependency=afterany {of_sbatch(for_search(cluster))}")
     return found
 
 
@@ -132,6 +145,49 @@ def note_killed(runs: Sequence[Run]) -> None:
     for run in (run for run in runs if not (run.finished or failure_of(run.directory))):
         if words := end_without_result(run.directory):
             write_text_atomic(run.directory.failure, f"{words}\n")
+
+
+def go_on(
+    search: Search,
+    stage: int,
+    place: int,
+    folder: str,
+    threads: int,
+    variables: Mapping[str, str],
+    needs_gpu: bool,
+) -> None:
+    """Train one of the configurations that go on after a stop, up to the next stop or to the end, without a test.
+
+    Args:
+        search: the search, in a folder whose path is absolute.
+        stage: how many stops lie behind these configurations.
+        place: which of them. Nothing is done where fewer went on, since others failed.
+        folder: the folder of the job's log.
+        threads: processor threads to use.
+        variables: environment variables to set, unless they are set already.
+        needs_gpu: fail at once where TensorFlow sees no GPU.
+
+    Raises:
+        SystemExit: the job was stopped. It has asked to be requeued.
+        RunError: a configuration has not come to the stop before, or this one failed.
+    """
+    with as_job(str(search.record.parent), threads, variables):
+        runs = search.runs_until((*search.stops, None)[stage], left_at(search, stage))
+        if place >= len(runs) or runs[place].finished:
+            return
+        from submitit import JobEnvironment
+        from submitit.core.utils import JobPaths
+
+        directory = runs[place].directory
+        link_log(directory.log, JobPaths(folder, JobEnvironment().job_id).stdout)
+        with noted(directory.failure):
+            count_restarts(directory)
+            from ..system.startup import import_tensorflow
+
+            import_tensorflow(needs_gpu)
+            from ..training.train import train_until
+
+            train_until(runs[place])
 
 
 def finish(search: Search, outcome: str, threads: int, variables: Mapping[str, str], needs_gpu: bool) -> None:

@@ -68,6 +68,13 @@ class Search(NamedTuple):
         """Return the runs of some configurations up to a step, or to their ends for None, without tests."""
         return [replace(each.run, until=stop or each.run.experiment.train.steps) for each in some]
 
+    def counts(self) -> list[int]:
+        """Return how many configurations train up to each stop, and to the end, if none fails."""
+        counts = [len(self.configurations)]
+        for _ in self.stops:
+            counts.append(counts[-1] - counts[-1] // 2)
+        return counts
+
     def runs_of(self, chosen: Configuration) -> list[Run]:
         """Return the runs of the chosen configuration, which are tested. That of the search's seed is continued."""
         runs = [Run.at(self.out, chosen.run.experiment, seed) for seed in self.seeds]

@@ -15,7 +15,7 @@ from ..errors import RunError, warn
 from ..runs.directory import RunDirectory, runs_below
 from ..runs.run import Run, is_searched, readable_spec
 from .results import BEHIND, Result, better_half, choose, read, result_before, result_of, write
-from .search import Search
+from .search import Configuration, Search
 from .table import why_unknown
 
 # trains the runs that are not finished up to `until`, without tests; those that fail leave their reason
@@ -62,6 +62,25 @@ def select(search: Search, train: Trainer) -> list[Result]:
             left = [left[number] for number in better]
         write(search.record, [*found.values()])
     return [*found.values()]
+
+
+def left_at(search: Search, stage: int) -> list[Configuration]:
+    """Return the configurations that go on after so many stops of a search with halving, in its order.
+
+    It is the same for every process, and while these configurations train on: a stop counts no later validation.
+
+    Raises RunError if one has not been trained up to one of these stops.
+    """
+    left = list(search.configurations)
+    for stop in search.stops[:stage]:
+        results = []
+        for each, run in zip(left, search.runs_until(stop, left), strict=True):
+            result = result_of(run, each.text)
+            if result is None:
+                raise RunError(why_unknown(run))
+            results.append(result)
+        left = [left[number] for number in better_half(results)]
+    return left
 
 
 def begin(search: Search) -> dict[str, Result]:

@@ -21,7 +21,7 @@ from metarun.experiments.jobs.submission import find_submissions
 from metarun.experiments.runs.directory import RunDirectory
 from metarun.experiments.runs.rows import Row
 from metarun.experiments.selection.search import search_of
-from metarun.experiments.selection.session import runs_of_chosen, select
+from metarun.experiments.selection.session import left_at, runs_of_chosen, select
 
 RATES = "algorithm.inner_lr=0.01,0.02,0.03"
 
@@ -118,6 +118,53 @@ def test_a_search_is_an_array_and_a_job_after_it(here, monkeypatch):
     assert "102" in (feigned.folder / "cancelled").read_text()
 
 
+def test_each_stage_of_halving_is_an_array_after_the_one_before(here, monkeypatch):
+    """Reject stages in the last job, one configuration after the other; and a stage that starts with the search."""
+    feigned = FeignedSlurm(here / "bin", monkeypatch)
+    rates = "algorithm.inner_lr=0.01,0.02,0.03,0.04,0.05"
+    command = ("submit", "tiny.yaml", "-s", rates, "-s", "validation.every=5", "--select", "--halving")
+    listed = metarun(*command, "--dry-run").splitlines()
+    assert [line.split()[1] for line in listed if line.startswith("sbatch: array")] == [
+        f"array=0-{last}%{min(last + 1, 4)}" for last in (4, 2, 1)
+    ]
+    told = metarun(*command)
+    assert "submitted 5 configurations as job 100, then those that go on as job 101, 102, then the choice" in told
+    arrays = feigned.scripts()
+    waits = [[line for line in script.splitlines() if "dependency" in line] for script in arrays]
+    assert waits == [[], *([f"#SBATCH --dependency=afterany:{number}"] for number in (100, 101, 102))]
+    assert "--array=0-2%3" in arrays[1] and "--array=0-1%2" in arrays[2] and "--array" not in arrays[3]
+    (submission,) = find_submissions(Path("runs"))
+    assert (submission.job, submission.table) == ("100", "103")
+    feigned.queue(*(f"10{one}|{submission.of_table}|{state}|Dependency" for one, state in
+                    (("1_0", "RUNNING"), ("1_1", "PENDING"), ("3", "PENDING"))))  # fmt: skip
+    assert (
+        metarun("status", "runs")
+        .splitlines()[-1]
+        .startswith("choice of tiny: choosing, training and testing (job 101_0")
+    )
+    assert "nothing to submit: its last job is queued or running" in metarun(*command)
+    metarun("cancel", "runs")
+    assert {"101", "103"} <= set((feigned.folder / "cancelled").read_text().split())
+
+
+def test_every_job_of_a_stage_finds_the_same_configurations(here):
+    """Reject a later validation that counts, by which others would go on once the first of a stage has trained."""
+    search = search_of(["tiny.yaml"], [RATES, "validation.every=5"], [], Path("runs"), halve=True)
+    first, second, third = search.runs_until(search.stops[0], search.configurations)
+    leave(first, (20, 0.3, 0.1), metric="mse")
+    leave(second, (20, 0.5, 0.1), metric="mse")
+    with pytest.raises(RunError, match="0.03/seed-0: its process was stopped or killed before step 20"):
+        left_at(search, 1)
+    leave(third, (20, 0.2, 0.1), metric="mse")
+    names = ["tiny-inner_lr-0.01", "tiny-inner_lr-0.03"]
+    assert [each.name for each in left_at(search, 1)] == names and len(left_at(search, 0)) == 3
+    leave(search.runs_until(None, search.configurations)[2], (20, 0.2, 0.1), (40, 0.9, 0.1), metric="mse")
+    assert [each.name for each in left_at(search, 1)] == names
+    fail(first, "the loss is nan at step 30")
+    assert [each.name for each in left_at(search, 1)] == names
+    assert search.counts() == [3, 2]
+
+
 def test_a_search_that_sbatch_refuses_leaves_nothing(here, monkeypatch):
     feigned = FeignedSlurm(here / "bin", monkeypatch)
     feigned.refuse("sbatch: error: no such partition")
@@ -160,7 +207,9 @@ def test_what_failed_in_the_last_job_is_tried_again(here, monkeypatch):
     metarun(*command, raises=RunError)
     assert [run.directory.failure.read_text() for run in runs[:2]] == ["the loss is nan\n"] * 2  # as it was
     feigned.accept()
-    assert "submitted the choice, its training and its test as job" in metarun(*command)
+    assert "submitted those that go on as job 100, then the choice, its training and its test as job" in metarun(
+        *command
+    )
     assert not any(run.directory.failure.exists() or run.directory.restarts.exists() for run in runs)
 
 
@@ -227,3 +276,19 @@ def test_a_search_on_slurm(folder):
     with open(folder / "runs/results.csv", newline="") as file:
         assert [row["selected_of"] for row in csv.DictReader(file)] == ["3", "3"]
     assert "nothing to submit: the choice is in runs/tiny/selection.csv" in slurm_jobs.metarun(folder, *command)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("slurm")
+def test_halving_on_slurm_ends_as_on_one_machine(folder):
+    """Compare the choice and every validation with those of `train`; the second stage is two jobs of its own."""
+    rates = "algorithm.inner_lr=0.01,0.02,0.03"
+    command = ("tiny.yaml", "-s", rates, "-s", "validation.every=5", "--select", "--halving")
+    assert "then those that go on as job " in slurm_jobs.metarun(folder, "submit", *command)
+    wait_for(lambda: not queue())
+    slurm_jobs.metarun(folder, "train", *command, "--out", "alone")
+    for path in ("tiny/selection.csv", "results.csv"):
+        assert (folder / "runs" / path).exists()
+    assert (folder / "runs/tiny/selection.csv").read_text() == (folder / "alone/tiny/selection.csv").read_text()
+    logs = [log.resolve().name for log in sorted((folder / "runs").glob("*/seed-0/*.log"))]
+    assert len({name.partition("_")[0] for name in logs}) == 2, logs  # one of the first array, two of the second
