@@ -73,7 +73,7 @@ def seeds_or_count(context: click.Context, parameter: click.Parameter, value: st
 @click.option(
     "--precision",
     type=click.Choice(["float32", "tf32", "bfloat16", "float64"]),
-    help="Precision of all trainings, in place of the specs'. Such runs have names of their own; the table shows it.",
+    help="Precision of all trainings, in place of the specs'. A run in another one has a name of its own.",
 )
 @click.option("--dry-run", is_flag=True, help="List the cells: state, estimated hours, data; run nothing.")
 @offline

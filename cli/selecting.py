@@ -90,7 +90,7 @@ def _report(search: Search, done: SubmittedSearch) -> None:
     if done.is_over:
         click.echo(f"nothing to submit: the choice is in {search.record}, see `metarun table {where}`")
     elif not done.jobs:
-        which = counted(done.alive, "configuration") if done.alive else "its last job is"
+        which = counted(done.alive, "configuration") if done.alive else "a part of it is"
         click.echo(f"nothing to submit: {which} queued or running; {follow}")
     else:
         arrays = ", ".join(each.job for each in done.jobs if each.job)

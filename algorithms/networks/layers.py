@@ -244,8 +244,9 @@ def _bilinear(
 def activate_and_pool(x: tf.Tensor, pool: str | None, shared: bool, activation: Activation = "relu") -> tf.Tensor:
     """Apply the activation and, unless `pool` is None, max-pooling with that padding; see `max_pool`.
 
-    The activations here never fall, so that the maximum may be taken first: the same bits, and the same gradients, from
-    a quarter of the values. (Where a maximum is not unique because ReLU made several values 0, its gradient is 0.)
+    The activations here never fall, so that the maximum may be taken first: the same bits from a quarter of the values.
+    The gradient goes to the first of equal values. For ReLU these are the same, or it is 0. A leaky ReLU can round two
+    values below 0 to one, and then it is the larger that has the gradient here.
     """
     x = x if pool is None else max_pool(x, pool, shared)
     if activation is None:

@@ -192,7 +192,7 @@ def within_budget(
 
     Args:
         spec: name or path of the spec.
-        budget: part of the training steps, between 0 and 1.
+        budget: part of the training steps, above 0 and at most 1.
         overrides: changes of the first experiment alone, such as "train.steps=100".
         variant: overrides that make the recipe from the spec.
         precision: replaces that of the recipe, if it is trained.

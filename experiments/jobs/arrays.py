@@ -140,16 +140,18 @@ def stage_to_slurm(
         The numbers of the arrays: one, or several if Slurm's limit is shorter.
 
     Raises:
-        RunError: sbatch refuses. What was submitted before stays.
+        RunError: sbatch refuses, and what was submitted before stays; or its answer is not understood, and all jobs of
+            this name are cancelled.
     """
-    made, longest = [], largest_array()
-    for start in range(0, len(calls), longest):
-        some = calls[start : start + longest]
+    longest = largest_array()
+    made, parts = [], [calls[start : start + longest] for start in range(0, len(calls), longest)]
+    for some in parts:
         executor = _executor(last, cluster)
-        executor.update_parameters(job_name=last.of_table, array_parallelism=cluster.max_parallel or len(some))
+        at_once = max(1, (cluster.max_parallel or len(calls)) // len(parts))
+        executor.update_parameters(job_name=last.of_table, array_parallelism=at_once)
         if numbers:
             executor.update_parameters(dependency="afterany:" + ":".join(numbers))
-        with _sbatch(last, [*before, last] if made else before), executor.batch():
+        with _sbatch(last, before or ([last] if made else [])), executor.batch():
             jobs = [executor.submit(plainly, function, *each) for each in some]
         made.append(jobs[0].job_id.partition("_")[0])
     return made

@@ -175,6 +175,14 @@ def count_restarts(directory: RunDirectory) -> None:
     write_json_atomic(directory.restarts, done | {"restarts": count})
 
 
+def started_at(directory: RunDirectory) -> int:
+    """Return the step from which the scheduler started the run last; -1 if it is not known."""
+    try:
+        return int(json.loads(directory.restarts.read_text(encoding="utf-8"))["step"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return -1
+
+
 def requeued() -> bool:
     """Ask Slurm to run this job again, and return whether it will.
 
@@ -208,7 +216,7 @@ def write_table(out: str, paper: Paper | None, outcome: str | None = None) -> No
     with noted(Path(outcome)) if outcome else nullcontext():
         merge(folder)
         if paper:
-            table, seeds, budget, precision = paper
+            table, seeds, budget, precision = (*paper, None)[:4]  # of three in jobs of an earlier version
             definition = load_table(table)
             planned = plan(definition, folder, seeds, budget, precision)
             stem = f"{Path(table).stem}{suffix(budget, precision)}"

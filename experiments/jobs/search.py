@@ -9,25 +9,28 @@ as much as a run.
 from __future__ import annotations
 
 import os
+import pickle
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..config.cluster import Cluster
-from ..errors import SpecError
+from ..errors import RunError, SpecError
 from ..runs.directory import RunDirectory
 from ..runs.run import Run
 from ..selection.results import failure_of
 from ..selection.search import Search
 from ..selection.session import begin, decided, left_at, runs_of_chosen, select
 from ..selection.table import table
+from ..system import lock
 from ..system.atomic import write_text_atomic
 from ..system.failures import noted
 from ..system.signals import StopSignal
 from .arrays import arrays, environment, for_search, last_to_slurm, link_log, runs_to_slurm, stage_to_slurm
-from .job import as_job, count_restarts, write_table
+from .job import as_job, count_restarts, started_at, write_table
 from .prepare import forgotten
 from .slurm import squeue
 from .status import end_without_result
@@ -85,18 +88,38 @@ def submit_search(search: Search, settings: Mapping[str, Any]) -> SubmittedSearc
             last = made[-1] if made else new_submission(runs, search.out)
             last.search = search.name
             last.write()
-            numbers, stages = [f"{one.job}" for one in made], []
-            resources = (cluster.cpus, environment(), cluster.gpus > 0)
             whole, settled = search.at(search.out.resolve()), for_search(cluster)
+            stored, resources = last.folder / "search.pkl", (cluster.cpus, environment(), cluster.gpus > 0)
+            stored.write_bytes(pickle.dumps(whole))  # once, and not for each job: it has all configurations
+            numbers = before = [f"{one.job}" for one in made]
             with forgotten(_left_to_last(search, asked)):
-                for stage, count in enumerate([] if known else search.counts()[1:], start=1):
-                    calls = [(whole, stage, place, str(last.folder), *resources) for place in range(count)]
-                    accepted = [*made, last] if stages else made
-                    numbers = stage_to_slurm(last, accepted, settled, numbers, go_on, calls)
-                    stages += numbers
-                accepted = [*made, last] if stages else made
+                for stage, count in _stages(search):
+                    calls = [(str(stored), stage, place, *resources) for place in range(count)]
+                    accepted = (made or [last]) if numbers else []
+                    before = stage_to_slurm(last, accepted, settled, before, go_on, calls)
+                    numbers = numbers + before
+                accepted = (made or [last]) if numbers else []
                 last_to_slurm(last, accepted, [settled], numbers, finish, whole, str(last.outcome), *resources)
-    return SubmittedSearch(len(asked), stages, 0, made or [last], False)
+    return SubmittedSearch(len(asked), numbers[len(made) :], 0, made or [last], False)
+
+
+def _stages(search: Search) -> list[tuple[int, int]]:
+    """Return the stages of a search after its first that are not trained yet, and how many configurations each has."""
+    if decided(search):
+        return []
+
+    def is_trained(stage: int) -> bool:
+        with suppress(RunError):
+            return all(run.finished for run in _runs_at(search, stage))
+        return False
+
+    counts = list(enumerate(search.counts()))[1:]
+    return [(stage, count) for stage, count in counts if not is_trained(stage)]
+
+
+def _runs_at(search: Search, stage: int) -> list[Run]:
+    """Return the runs that go on after so many stops, up to the next one or to their ends; see `left_at`."""
+    return search.runs_until((*search.stops, None)[stage], left_at(search, stage))
 
 
 def _left_to_last(search: Search, asked: Sequence[Run]) -> list[RunDirectory]:
@@ -118,7 +141,7 @@ def preview_search(search: Search, executor: str, settings: Mapping[str, Any]) -
     found = preview(runs, search.out, executor, settings)
     if executor == "slurm":
         cluster = _cluster(search, settings)
-        for count in search.counts()[1:]:
+        for _, count in _stages(search):
             array = f"array=0-{count - 1}%{min(count, cluster.max_parallel or count)}"
             found.sbatch.append(f"{array} dependency=afterany {of_sbatch(for_search(cluster))}")
         found.sbatch.append(f"dependency=afterany {of_sbatch(for_search(cluster))}")
@@ -140,29 +163,27 @@ def _cluster(search: Search, settings: Mapping[str, Any]) -> Cluster:
     return cluster
 
 
-def note_killed(runs: Sequence[Run]) -> None:
-    """Write in the folder of each run whose job was killed how its log ends: such a run would kill the last job too."""
+def note_killed(runs: Sequence[Run], stop: int = 0) -> None:
+    """Write in the folder of each run whose job was killed how its log ends: such a run would kill the last job too.
+
+    Args:
+        runs: the runs. One that a process has is left alone.
+        stop: the step from which that job went on. The log of a run that no job took further is of an earlier one.
+    """
     for run in (run for run in runs if not (run.finished or failure_of(run.directory))):
+        if lock.holder(run.directory.lock) or stop and started_at(run.directory) < stop:
+            continue
         if words := end_without_result(run.directory):
             write_text_atomic(run.directory.failure, f"{words}\n")
 
 
-def go_on(
-    search: Search,
-    stage: int,
-    place: int,
-    folder: str,
-    threads: int,
-    variables: Mapping[str, str],
-    needs_gpu: bool,
-) -> None:
+def go_on(stored: str, stage: int, place: int, threads: int, variables: Mapping[str, str], needs_gpu: bool) -> None:
     """Train one of the configurations that go on after a stop, up to the next stop or to the end, without a test.
 
     Args:
-        search: the search, in a folder whose path is absolute.
+        stored: the file of the search, which is in a folder whose path is absolute.
         stage: how many stops lie behind these configurations.
         place: which of them. Nothing is done where fewer went on, since others failed.
-        folder: the folder of the job's log.
         threads: processor threads to use.
         variables: environment variables to set, unless they are set already.
         needs_gpu: fail at once where TensorFlow sees no GPU.
@@ -171,15 +192,15 @@ def go_on(
         SystemExit: the job was stopped. It has asked to be requeued.
         RunError: a configuration has not come to the stop before, or this one failed.
     """
+    search: Search = pickle.loads(Path(stored).read_bytes())
     with as_job(str(search.record.parent), threads, variables):
-        runs = search.runs_until((*search.stops, None)[stage], left_at(search, stage))
+        runs = _runs_at(search, stage)
         if place >= len(runs) or runs[place].finished:
             return
         from submitit import JobEnvironment
-        from submitit.core.utils import JobPaths
 
         directory = runs[place].directory
-        link_log(directory.log, JobPaths(folder, JobEnvironment().job_id).stdout)
+        link_log(directory.log, JobEnvironment().paths.stdout)
         with noted(directory.failure):
             count_restarts(directory)
             from ..system.startup import import_tensorflow
@@ -212,9 +233,8 @@ def finish(search: Search, outcome: str, threads: int, variables: Mapping[str, s
         from ..selection.here import train_here
         from ..training.session import train_all
 
-        note_killed(_first(search))
-
         def train(runs: Sequence[Run]) -> None:
+            note_killed(runs, max((stop for stop in search.stops if stop < (runs[0].until or 0)), default=0))
             for run in runs:
                 if not (run.finished or failure_of(run.directory)):  # those that failed have been tried by the array
                     count_restarts(run.directory)

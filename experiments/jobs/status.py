@@ -63,10 +63,9 @@ def tables(folder: Path) -> Iterator[str]:
     whole = folder.resolve()
     newest = {one.folder.parents[1]: one for one in find_submissions(folder)}
     here = {out: one for out, one in newest.items() if not one.local and out.is_relative_to(whole)}
-    jobs: dict[str, tuple[str, str, str]] = {}
-    for job, name, state, reason in squeue([one.of_table for one in here.values()]):
-        if name not in jobs or jobs[name][1] == "PENDING":  # of the stages of a search one that runs
-            jobs[name] = (job, state, reason)
+    queued = squeue([one.of_table for one in here.values()])
+    queued.sort(key=lambda each: (each[2] == "PENDING") + (each[3] == "Dependency"), reverse=True)
+    jobs = {name: (job, state, reason) for job, name, state, reason in queued}  # of a search the stage that comes first
     for out, one in here.items():
         job, state, reason = jobs.get(one.of_table, (one.table, "", ""))
         if state and not (state == "COMPLETING" and one.outcome.is_file()):  # so it is for a while after its end

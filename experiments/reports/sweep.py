@@ -96,12 +96,14 @@ class Validated(NamedTuple):
 def validations(run: RunDirectory, metric: str = "") -> list[Validated]:
     """Return the validations of a run, the first one first; none if its metrics.csv cannot be read.
 
+    A last line without its end is not counted: it is being written, or was cut short.
+
     Args:
         run: the folder of the run.
         metric: the metric that is read; default: the main one, the first of METRICS that a validation has.
     """
     try:
-        names, *lines = run.metrics.read_text(encoding="utf-8").splitlines()
+        names, *lines = run.metrics.read_text(encoding="utf-8").split("\n")[:-1]
         columns, found = names.split(","), [line.split(",") for line in lines if ",val," in line]
         if not metric:
             metric = next(name for name in METRICS if name in columns and found[0][columns.index(name)])

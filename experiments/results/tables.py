@@ -4,10 +4,11 @@
 
 RUNS are folders of `metarun reproduce`, on this machine or brought from others: the cells of their TABLE.csv,
 TABLE-budget-*.csv and TABLE-bfloat16.csv and the rows of their results.csv are taken over first. Of a cell that is
-there already, the one with the larger share of the paper's budget stays, and of equal ones that with more seeds. Then
-the text between `<!-- table NAME -->` and `<!-- end -->` is written anew, in both READMEs, from NAME.csv; where NAME is
-`all`, from all tables: one line per trained cell that the paper has a number for; where it is `main`, a few of these
-lines (`MAIN`); where it is `others`, from the rows of those specs that belong to no paper's table.
+there already, the one with the larger share of the paper's budget stays, of equal ones that in float32, then that with
+more seeds; the column `precision` names any other. Then the text between `<!-- table NAME -->` and `<!-- end -->` is
+written anew, in both READMEs, from NAME.csv; where NAME is `all`, from all tables: one line per trained cell that the
+paper has a number for; where it is `main`, a few of these lines (`MAIN`); where it is `others`, from the rows of those
+specs that belong to no paper's table.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from metarun.experiments.system.atomic import write_text_atomic
 
 HERE = Path(__file__).parent
 ROWS = HERE / "results.csv"
-COLUMNS_OF_ALL = ["table", "column", "method", "published", "result", "verdict", "budget", "seeds"]
+COLUMNS_OF_ALL = ["table", "column", "method", "published", "result", "verdict", "budget", "seeds", "precision"]
 MAIN = {  # table -> cells that the project's README shows
     "duan2016-bandits-small": ("n10-k5-rl2",),
     "finn2017-omniglot": ("5way-1shot", "5way-5shot"),
@@ -64,8 +65,10 @@ def take_over(runs: Path) -> None:
 def merged(old: DataFrame, new: DataFrame) -> DataFrame:
     """Return each cell once. A column with cells of both has those in bold that are sure to be: see `best_of_both`."""
     trained = pandas.concat([old.assign(taken=False), new.assign(taken=True)])
-    trained["share"] = trained["budget"].fillna(1)
-    cells = trained.sort_values(["share", "seeds", "taken"], kind="stable").drop_duplicates("cell", keep="last")
+    trained["share"], trained["single"] = trained["budget"].fillna(1), trained["precision"].isna()
+    cells = trained.sort_values(["share", "single", "seeds", "taken"], kind="stable").drop_duplicates(
+        "cell", keep="last"
+    )
     cells = cells.sort_index(kind="stable").sort_values("taken", kind="stable").reset_index(drop=True)
     for column, both in cells.groupby("column")["taken"].nunique().items():
         if both > 1:
@@ -123,7 +126,8 @@ def written(name: str) -> str:
     if name == "main":
         chosen = [(table, cell) for table, names in MAIN.items() for cell in names]
         cells = cells[cells.set_index(["table", "cell"]).index.isin(chosen)]
-    return render_cells(cells_of(cells, "markdown").assign(table=list(cells["table"]))[COLUMNS_OF_ALL], "markdown")
+    texts = cells_of(cells, "markdown").assign(table=list(cells["table"]))[COLUMNS_OF_ALL]
+    return render_cells(texts.loc[:, (texts != "").any()], "markdown")
 
 
 def filled(text: str) -> str:

@@ -8,7 +8,7 @@ import pytest
 BEGIN = '#!/bin/bash\nscript=$(realpath "$1" 2>/dev/null)\ncd "$(dirname "$0")"\n'
 COMMANDS = {
     "sbatch": """
-        if [ -e refusal ]; then cat refusal >&2; exit 1; fi
+        if [ -e refusal ] && [ $(ls | grep -c script) -ge $(cat taken) ]; then cat refusal >&2; exit 1; fi
         if [ -e answer ]; then cat answer; exit; fi
         number=$((100 + $(ls | grep -c script)))
         cat "$script" > script.$number
@@ -38,8 +38,9 @@ class FeignedSlurm:
             command.chmod(0o755)
         patch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
 
-    def refuse(self, *lines: str) -> None:
-        """Refuse all further submissions with these lines."""
+    def refuse(self, *lines: str, after: int = 0) -> None:
+        """Refuse all submissions with these lines, once so many have been taken."""
+        (self.folder / "taken").write_text(f"{after}\n")
         (self.folder / "refusal").write_text("".join(f"{line}\n" for line in lines))
 
     def accept(self) -> None:

@@ -99,6 +99,7 @@ SECOND_ORDER = MAMLOptions(inner_lr=0.1, adapt="all")
 FIRST_ORDER = MAMLOptions(inner_lr=0.1, first_order=True)
 REPTILE = ReptileOptions(inner_lr=0.05, inner_optimizer="sgd", inner_steps=2, inner_batch=4)
 QUICK = [
+    (SECOND_ORDER, "pool", "float64"),
     (SECOND_ORDER, "mlp", "float64"),
     (REPTILE, "mlp", "float32"),
 ]

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import pickle
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from submitit.core.utils import DelayedSubmission
 from metarun.cli.main import metarun as group
 from metarun.experiments.errors import RunError, SpecError
 from metarun.experiments.jobs import local
-from metarun.experiments.jobs.search import finish, note_killed
+from metarun.experiments.jobs.search import finish, go_on, note_killed
 from metarun.experiments.jobs.submission import find_submissions
 from metarun.experiments.runs.directory import RunDirectory
 from metarun.experiments.runs.rows import Row
@@ -101,7 +102,7 @@ def test_a_search_is_an_array_and_a_job_after_it(here, monkeypatch):
         assert [line["why"] for line in csv.DictReader(file)] == ["not trained yet"] * 3
     feigned.queue(f"101|{submission.of_table}|PENDING|Dependency")
     assert metarun("status", "runs").splitlines()[-1] == "choice of tiny: waiting for Dependency (job 101)"
-    assert "nothing to submit: its last job is queued or running; follow" in metarun(*command)
+    assert "nothing to submit: a part of it is queued or running; follow" in metarun(*command)
     feigned.queue(*(f"100_{number}|{submission.name}|RUNNING|None" for number in range(3)))
     assert "nothing to submit: 3 configurations queued or running; follow" in metarun(*command)
     feigned.queue()
@@ -119,7 +120,8 @@ def test_a_search_is_an_array_and_a_job_after_it(here, monkeypatch):
 
 
 def test_each_stage_of_halving_is_an_array_after_the_one_before(here, monkeypatch):
-    """Reject stages in the last job, one configuration after the other; and a stage that starts with the search."""
+    """Reject stages in the last job, one configuration after the other; a stage that starts with the search; and a last
+    job that starts beside the first array, since the stages were cancelled."""
     feigned = FeignedSlurm(here / "bin", monkeypatch)
     rates = "algorithm.inner_lr=0.01,0.02,0.03,0.04,0.05"
     command = ("submit", "tiny.yaml", "-s", rates, "-s", "validation.every=5", "--select", "--halving")
@@ -131,18 +133,17 @@ def test_each_stage_of_halving_is_an_array_after_the_one_before(here, monkeypatc
     assert "submitted 5 configurations as job 100, then those that go on as job 101, 102, then the choice" in told
     arrays = feigned.scripts()
     waits = [[line for line in script.splitlines() if "dependency" in line] for script in arrays]
-    assert waits == [[], *([f"#SBATCH --dependency=afterany:{number}"] for number in (100, 101, 102))]
+    assert waits == [[], *([f"#SBATCH --dependency=afterany:{jobs}"] for jobs in ("100", "101", "100:101:102"))]
     assert "--array=0-2%3" in arrays[1] and "--array=0-1%2" in arrays[2] and "--array" not in arrays[3]
     (submission,) = find_submissions(Path("runs"))
     assert (submission.job, submission.table) == ("100", "103")
+    for job, stage, place in (("101_0", 1, 0), ("101_2", 1, 2), ("102_1", 2, 1)):
+        asked = DelayedSubmission.load(submission.folder / f"{job}_submitted.pkl")
+        assert asked.args[:4] == (go_on, str(submission.folder / "search.pkl"), stage, place)
     feigned.queue(*(f"10{one}|{submission.of_table}|{state}|Dependency" for one, state in
                     (("1_0", "RUNNING"), ("1_1", "PENDING"), ("3", "PENDING"))))  # fmt: skip
-    assert (
-        metarun("status", "runs")
-        .splitlines()[-1]
-        .startswith("choice of tiny: choosing, training and testing (job 101_0")
-    )
-    assert "nothing to submit: its last job is queued or running" in metarun(*command)
+    assert metarun("status", "runs").splitlines()[-1].endswith("choosing, training and testing (job 101_0)")
+    assert "nothing to submit: a part of it is queued or running" in metarun(*command)
     metarun("cancel", "runs")
     assert {"101", "103"} <= set((feigned.folder / "cancelled").read_text().split())
 
@@ -163,6 +164,47 @@ def test_every_job_of_a_stage_finds_the_same_configurations(here):
     fail(first, "the loss is nan at step 30")
     assert [each.name for each in left_at(search, 1)] == names
     assert search.counts() == [3, 2]
+    with first.directory.metrics.open("a") as file:  # another job is writing
+        file.write("25,val,,")
+    assert [each.name for each in left_at(search, 1)] == names
+
+
+def test_a_job_of_a_stage_trains_the_run_of_its_place(here, monkeypatch):
+    """Reject the stage or the place of another, a step too far, and the log of the first array."""
+    search = search_of(["tiny.yaml"], [f"{RATES},0.04,0.05", "validation.every=5"], [], Path("runs"), halve=True)
+    for number, run in enumerate(search.runs_until(search.stops[0], search.configurations)):
+        leave(run, (10, 0.5 - number / 10, 0.01), metric="mse")
+    Path("search.pkl").write_bytes(pickle.dumps(search.at(here / "runs")))
+    trained = []
+    monkeypatch.setattr("metarun.experiments.training.train.train_until", trained.append)
+    monkeypatch.setenv("SUBMITIT_EXECUTOR", "slurm")
+    monkeypatch.setenv("SUBMITIT_FOLDER", str(here))
+    for name in ("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS"):
+        monkeypatch.setenv(name, "1")  # so that what the job sets ends with the test
+    monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "101")
+    for place in range(4):
+        monkeypatch.setenv("SLURM_ARRAY_TASK_ID", str(place))
+        monkeypatch.setenv("SLURM_JOB_ID", str(110 + place))
+        go_on("search.pkl", 1, place, 1, {}, False)
+    assert [run.experiment.algorithm.inner_lr for run in trained] == [0.03, 0.04, 0.05] and search.stops == (10, 20)
+    assert {run.until for run in trained} == {20}
+    assert [run.directory.log.resolve().name for run in trained] == [f"101_{place}_0_log.out" for place in range(3)]
+    with pytest.raises(RunError, match="0.03/seed-0: its process was stopped or killed before step 20"):
+        go_on("search.pkl", 2, 0, 1, {}, False)
+
+
+def test_a_stage_that_sbatch_refuses_leaves_what_was_taken(here, monkeypatch):
+    feigned = FeignedSlurm(here / "bin", monkeypatch)
+    command = ("submit", "tiny.yaml", "-s", RATES, "-s", "validation.every=5", "--select", "--halving")
+    feigned.refuse("sbatch: error: QOSMaxSubmitJobPerUserLimit", after=1)
+    told = metarun(*command, raises=RunError)
+    assert told == "sbatch refuses: QOSMaxSubmitJobPerUserLimit; 3 runs are submitted already and stay"
+    (submission,) = find_submissions(Path("runs"))
+    feigned.queue(*(f"100_{number}|{submission.name}|RUNNING|None" for number in range(3)))
+    assert "nothing to submit: 3 configurations queued or running; follow" in metarun(*command)
+    feigned.queue()
+    feigned.accept()
+    assert "submitted 3 configurations as job 101, then those that go on as job 102, then" in metarun(*command)
 
 
 def test_a_search_that_sbatch_refuses_leaves_nothing(here, monkeypatch):
@@ -223,6 +265,16 @@ def test_an_array_task_that_was_killed_is_told(here):
         run.directory.log.write_text(f"runs/x: started as process 5 on here\n{end}\n")
     note_killed(runs)
     assert [run.directory.failure.exists() for run in runs] == [True, False, False]
+    for run, step in zip(runs[1:], (20, 5), strict=True):  # a stage began with the one, an earlier job ended the other
+        run.directory.path.mkdir(parents=True, exist_ok=True)
+        run.directory.restarts.write_text(json.dumps({"step": step, "tested": 0, "restarts": 0}))
+        run.directory.log.write_text("runs/x: started as process 5 on here\nstep 20\n")
+    with runs[1].directory.locked():
+        note_killed(runs, 20)
+    assert not runs[1].directory.failure.exists()  # rejected: a failure of a run that trains
+    note_killed(runs, 20)
+    assert [run.directory.failure.exists() for run in runs] == [True, True, False]
+    runs[1].directory.failure.unlink()
     with pytest.raises(
         RunError, match="0.01/seed-0: its job ended without .* oom_kill .*; nothing is chosen meanwhile"
     ):
@@ -287,8 +339,13 @@ def test_halving_on_slurm_ends_as_on_one_machine(folder):
     assert "then those that go on as job " in slurm_jobs.metarun(folder, "submit", *command)
     wait_for(lambda: not queue())
     slurm_jobs.metarun(folder, "train", *command, "--out", "alone")
-    for path in ("tiny/selection.csv", "results.csv"):
-        assert (folder / "runs" / path).exists()
-    assert (folder / "runs/tiny/selection.csv").read_text() == (folder / "alone/tiny/selection.csv").read_text()
-    logs = [log.resolve().name for log in sorted((folder / "runs").glob("*/seed-0/*.log"))]
-    assert len({name.partition("_")[0] for name in logs}) == 2, logs  # one of the first array, two of the second
+    places = [
+        Path("tiny/selection.csv"),
+        *(f"{name.parent.name}/seed-0/metrics.csv" for name in (folder / "runs").glob("tiny-*/seed-0")),
+    ]
+    for path in places:
+        found = [(folder / out / path).read_text() for out in ("runs", "alone")]
+        one, other = ([line.split(",")[:5] for line in text.splitlines() if ",train," not in line] for text in found)
+        assert one == other and len(one) > 3
+    logs = sorted(log.resolve().name for log in (folder / "runs").glob("*/seed-0/*.log"))
+    assert [name.split("_")[1] for name in logs[-2:]] == ["0", "1"] and logs[-1].split("_")[0] > logs[0].split("_")[0]

@@ -279,7 +279,6 @@ def test_finished_seeds_that_were_not_asked_for_are_told(table, tmp_path):
     assert filled["seeds"].iloc[0] == 1 and "k5: seed 1, 2 finished too, see --seeds" in notes
 
 
-@pytest.mark.slow
 def test_jobs_are_not_kept_by_a_cell_that_is_damaged(table, tmp_path, monkeypatch):
     """Reject "nothing to submit" and exit code 0, or no run. The other cells are submitted by --executor."""
     second = table.parent / "second.yaml"

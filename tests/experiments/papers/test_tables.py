@@ -11,11 +11,11 @@ from metarun.experiments.reports.formats import records
 from metarun.experiments.runs.rows import COLUMNS, DTYPES, read_frame
 
 
-def write_cells(path, *cells):
+def write_cells(path, *cells, precision=""):
     """Write a TABLE.csv: name, budget and result of each cell, and whether it is the best."""
     told = {"method": "A", "spec": "s", "metric": "accuracy", "published": 99, "ci95": 0.25, "verdict": "a verdict"}
     told |= {"episodes": 600, "seeds": 2, "train_steps": 10, "inner_steps": 0, "checkpoint": "last"}
-    told |= {"spec_digest": "0", "episodes_digest": "1"}
+    told |= {"spec_digest": "0", "episodes_digest": "1", "precision": precision}
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, list(CELLS), lineterminator="\n")
         writer.writeheader()
@@ -57,6 +57,23 @@ def folders(tables, tmp_path, monkeypatch):
     rows(tmp_path / "results/results.csv", ("one", 0, 1), ("other", 0, 2))
     rows(tmp_path / "runs/results.csv", ("one", 0, 3), ("one", 1, 4))
     return tmp_path / "results", tmp_path / "runs"
+
+
+def test_of_one_budget_the_cell_in_float32_stays_and_another_precision_is_told(tables, folders):
+    """Reject a number in bfloat16 in place of one in float32, and one that looks as if it were."""
+    results, runs = folders
+    half = ("5way-1shot", 0.5, 98.5, False)
+    write_cells(results / "snell2017-omniglot.csv", half)
+    write_cells(
+        runs / "snell2017-omniglot-budget-0.5-bfloat16.csv", ("5way-1shot", 0.5, 97, False), precision="bfloat16"
+    )
+    tables.take_over(runs)
+    assert told_of(read_table(results / "snell2017-omniglot.csv"), "result", "precision") == [(98.5, None)]
+    assert "precision" not in tables.written("all")
+    write_cells(runs / "snell2017-omniglot-bfloat16.csv", ("5way-1shot", 1, 97, False), precision="bfloat16")
+    tables.take_over(runs)
+    assert told_of(read_table(results / "snell2017-omniglot.csv"), "result", "precision") == [(97, "bfloat16")]
+    assert tables.written("all").splitlines()[-1].endswith("| bfloat16  |")
 
 
 def test_a_table_and_its_line(tables, folders):

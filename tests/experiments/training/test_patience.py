@@ -146,7 +146,7 @@ def test_progress_ends_with_the_training(sines):
 @pytest.mark.parametrize(
     ("changes", "more"),
     [
-        pytest.param(["train.patience=4"], 4, marks=pytest.mark.slow),
+        (["train.patience=4"], 4),
         pytest.param([], None, marks=pytest.mark.slow),
         pytest.param(["train.patience=2", "train.steps=60"], 0, marks=pytest.mark.slow),
     ],

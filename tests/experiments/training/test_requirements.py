@@ -16,7 +16,7 @@ from metarun.experiments.training import conformance, train
 from metarun.experiments.training.conformance import CHECKS, OF_EPISODES, examine, example, resumed_runs_are_equal
 
 TRAINED = [name for name, entry in ALGORITHMS.items() if KINDS[entry.kind].is_trained]
-LONG = ("maml", "matchingnet", "reptile", "rl2", "baseline", "baseline++", "simpleshot")  # which other tests try, too
+LONG = ("maml", "matchingnet", "reptile", "rl2", "r2d2", "baseline++", "simpleshot")  # which other tests try, too
 pytestmark = pytest.mark.usefixtures("cache_folder", "eagerly")
 
 
