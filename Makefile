@@ -9,7 +9,7 @@ QUICKSTART := quickstart/protonet quickstart/matchingnet quickstart/maml quickst
 .PHONY: quickstart test test-all check tables clean
 
 quickstart: .venv/installed
-	"$(BIN)/metarun" train $(QUICKSTART) --out runs/quickstart
+	"$(BIN)/metarun" train $(QUICKSTART)
 
 # the programs are not optimised, which takes most of the time of compiling; test-all runs what users run. Three tests at
 # a time, since some wait for jobs and processes

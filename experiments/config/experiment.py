@@ -74,8 +74,8 @@ class Experiment(Options):
     )
     precision: Literal["float32", "tf32", "bfloat16", "float64"] = Field(
         default="float32",
-        description="Precision of all arithmetic. bfloat16: only the layers' activations and products (faster where "
-        "the processor or GPU has the instructions); weights, batch-norm statistics, the last layer and losses stay "
+        description="Precision of all arithmetic. bfloat16: only the layers' activations and products (faster with "
+        "large images where the processor has AMX); weights, batch-norm statistics, the last layer and losses stay "
         "float32; shown to learn as well for protonet, and for maml with downsample: stride. tf32: float32 whose "
         "products a GPU computes from 10 bits of mantissa; refused without such a GPU.",
     )

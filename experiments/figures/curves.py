@@ -18,7 +18,12 @@ from .seeds import Curve, SeedGroup, over_seeds, seed_groups, with_interval
 from .style import draw, look, new_axes, round_ticks, with_legend
 
 BINS = ("queries", "confidence", "right")  # columns of calibration.csv
-MAIN = {"accuracy": "accuracy (%)", "mse": "mean squared error", "total_reward": "total reward of a trial"}
+MAIN = {  # headings of METRICS
+    "accuracy": "accuracy (%)",
+    "mse": "mean squared error",
+    "auroc_unknown": "area under the ROC curve of unknown classes",
+    "total_reward": "total reward of a trial",
+}
 SEEDS, TASKS = "lowest to highest seed", "95% interval over tasks"  # what a band shows
 CurveOf = Callable[[FinishedRun], Curve | None]
 

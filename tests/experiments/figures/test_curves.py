@@ -17,6 +17,7 @@ from metarun.experiments.figures.finished import runs_below
 from metarun.experiments.figures.seeds import Curve, over_seeds, seed_groups
 from metarun.experiments.figures.style import plain
 from metarun.experiments.runs.directory import RunDirectory
+from metarun.experiments.runs.rows import METRICS
 from metarun.experiments.runs.run import Run
 from metarun.experiments.training.train import train
 
@@ -123,6 +124,11 @@ def test_names_in_paths_collide_with_nothing(runs, tmp_path):
     assert len(figure.legends[0].get_texts()) == 3
     shown = [plain(text) for text in ("_old/seed-0", "cost_$5_$6", "plain")]
     assert shown == [" _old/seed-0", r"cost_\$5_\$6", "plain"]
+
+
+def test_every_metric_has_its_heading():
+    """Reject a page that ends in an error since it has a row of `evaluate --unknown`."""
+    assert list(curves.MAIN) == list(METRICS)
 
 
 def test_many_runs_are_told_apart_and_one_point_is_seen(runs, tmp_path):
