@@ -111,8 +111,12 @@ def test_the_main_numbers_are_some_lines_of_all(tables):
     """Check that main lines keep the order of all. Every chosen cell is there: a misspelt name would silently leave one
     out."""
     chosen, everything = (
-        [[cell.strip() for cell in line.split("|")] for line in tables.written(name).splitlines() if "---" not in line]
-        for name in ("main", "all")  # columns have another width
+        [
+            [cell.strip() for cell in line.split("|")[1:9]]
+            for line in tables.written(name).splitlines()
+            if "---" not in line
+        ]
+        for name in ("main", "all")  # columns have another width, and only one of both may have a precision
     )
     assert [line for line in everything if line in chosen] == chosen
     assert len(chosen) == 1 + sum(map(len, tables.MAIN.values())) < len(everything)
