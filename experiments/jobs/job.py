@@ -12,7 +12,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -161,12 +161,10 @@ def count_restarts(directory: RunDirectory) -> None:
     Raises RunError after MOST_RESTARTS starts without progress in training or test.
     """
     done = {"step": directory.step, "tested": directory.tested}
-    try:
-        before = json.loads(directory.restarts.read_text(encoding="utf-8"))
+    before, count = _last_start(directory), 0
+    with suppress(KeyError, TypeError):
         same = done == {"step": before["step"], "tested": before.get("tested", 0)}
         count = before["restarts"] + 1 if same else 0
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        count = 0
     if count > MOST_RESTARTS:
         raise RunError(
             f"started {count} times at step {directory.step} without progress: see {directory.log}, then submit it "
@@ -177,10 +175,17 @@ def count_restarts(directory: RunDirectory) -> None:
 
 def started_at(directory: RunDirectory) -> int:
     """Return the step from which the scheduler started the run last; -1 if it is not known."""
+    step = _last_start(directory).get("step")
+    return step if isinstance(step, int) else -1
+
+
+def _last_start(directory: RunDirectory) -> dict[str, Any]:
+    """Return what restarts.json says; nothing if it is missing or damaged."""
     try:
-        return int(json.loads(directory.restarts.read_text(encoding="utf-8"))["step"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return -1
+        found = json.loads(directory.restarts.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def requeued() -> bool:
