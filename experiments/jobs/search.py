@@ -93,7 +93,7 @@ def submit_search(search: Search, settings: Mapping[str, Any]) -> SubmittedSearc
             stored.write_bytes(pickle.dumps(whole))  # once, and not for each job: it has all configurations
             numbers = before = [f"{one.job}" for one in made]
             with forgotten(_left_to_last(search, asked)):
-                for stage, count in _stages(search):
+                for stage, count in [] if known else _stages(search):
                     calls = [(str(stored), stage, place, *resources) for place in range(count)]
                     accepted = (made or [last]) if numbers else []
                     before = stage_to_slurm(last, accepted, settled, before, go_on, calls)
@@ -105,8 +105,6 @@ def submit_search(search: Search, settings: Mapping[str, Any]) -> SubmittedSearc
 
 def _stages(search: Search) -> list[tuple[int, int]]:
     """Return the stages of a search after its first that are not trained yet, and how many configurations each has."""
-    if decided(search):
-        return []
 
     def is_trained(stage: int) -> bool:
         with suppress(RunError):
@@ -141,7 +139,7 @@ def preview_search(search: Search, executor: str, settings: Mapping[str, Any]) -
     found = preview(runs, search.out, executor, settings)
     if executor == "slurm":
         cluster = _cluster(search, settings)
-        for _, count in _stages(search):
+        for _, count in [] if decided(search) else _stages(search):
             array = f"array=0-{count - 1}%{min(count, cluster.max_parallel or count)}"
             found.sbatch.append(f"{array} dependency=afterany {of_sbatch(for_search(cluster))}")
         found.sbatch.append(f"dependency=afterany {of_sbatch(for_search(cluster))}")

@@ -82,13 +82,18 @@ def diverged(reason: str) -> bool:
     return bool(Diverged.told.search(reason))
 
 
+def half_of(count: int) -> int:
+    """Return how many of so many configurations go on: the half, rounded up."""
+    return count - count // 2
+
+
 def better_half(results: Sequence[Result]) -> list[int]:
     """Return the numbers of the better half of the results, in their order: of 5 three, none of them failed.
 
     Of equal ones the first are better.
     """
     order = sorted(_known(results), key=lambda number: _loss(results[number]))
-    return sorted(order[: len(results) - len(results) // 2])
+    return sorted(order[: half_of(len(results))])
 
 
 def choose(results: Sequence[Result]) -> list[Result]:

@@ -19,6 +19,7 @@ from ..config.messages import differences
 from ..errors import SpecError
 from ..runs.run import Run
 from ..runs.sweep import every_combination, grid, refuse_too_many
+from .results import half_of
 from .space import drawn, ranges
 
 SILENT = {"in_memory"}  # options of a dataset that change no validation task
@@ -72,7 +73,7 @@ class Search(NamedTuple):
         """Return how many configurations train up to each stop, and to the end, if none fails."""
         counts = [len(self.configurations)]
         for _ in self.stops:
-            counts.append(counts[-1] - counts[-1] // 2)
+            counts.append(half_of(counts[-1]))
         return counts
 
     def runs_of(self, chosen: Configuration) -> list[Run]:
@@ -181,7 +182,7 @@ def halvings(experiments: Sequence[Experiment]) -> tuple[int, ...]:
     """
     count, left, parts = len(experiments), len(experiments), 0
     while left > 2:
-        left, parts = left - left // 2, parts + 1
+        left, parts = half_of(left), parts + 1
     if not parts:
         raise SpecError(["--halving needs three configurations or more: with two there is no half to leave"])
     problems = []
